@@ -1,0 +1,109 @@
+"""One front door to fast PyTorch and Transformers inference on CPUs.
+
+    import cpuaccel
+    fast = cpuaccel.optimize(model, backends=["ipex", "jit"])
+    fast(**batch)               # same call, same outputs, faster
+    print(fast.report)          # what was applied, what was not and why, how close, how fast
+
+Importing this package imports nothing else: names are looked up when they are first used.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cpuaccel.api import backends, explain, optimize
+    from cpuaccel.backend import Applied, Backend, Context, Evidence, Form, Options
+    from cpuaccel.errors import (
+        ArtifactError,
+        BackendError,
+        CpuaccelError,
+        ModelError,
+        PipelineError,
+        SignatureError,
+        StepError,
+    )
+    from cpuaccel.flat import flatten
+    from cpuaccel.hookspecs import hookimpl
+    from cpuaccel.hostinfo import Host, host
+    from cpuaccel.optimized import OptimizedModel
+    from cpuaccel.pipeline import Pipeline, Step
+    from cpuaccel.plan import Plan
+    from cpuaccel.plugins import plugin_host
+    from cpuaccel.report import Outcome, Report
+    from cpuaccel.sharing import shared_copy
+    from cpuaccel.signature import Signature
+    from cpuaccel.verdict import Verdict
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "cpuaccel.api": ("backends", "explain", "optimize"),
+    "cpuaccel.backend": ("Applied", "Backend", "Context", "Evidence", "Form", "Options"),
+    "cpuaccel.errors": (
+        "ArtifactError",
+        "BackendError",
+        "CpuaccelError",
+        "ModelError",
+        "PipelineError",
+        "SignatureError",
+        "StepError",
+    ),
+    "cpuaccel.flat": ("flatten",),
+    "cpuaccel.hookspecs": ("hookimpl",),
+    "cpuaccel.hostinfo": ("Host", "host"),
+    "cpuaccel.optimized": ("OptimizedModel",),
+    "cpuaccel.pipeline": ("Pipeline", "Step"),
+    "cpuaccel.plan": ("Plan",),
+    "cpuaccel.plugins": ("plugin_host",),
+    "cpuaccel.report": ("Outcome", "Report"),
+    "cpuaccel.sharing": ("shared_copy",),
+    "cpuaccel.signature": ("Signature",),
+    "cpuaccel.verdict": ("Verdict",),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "Applied",
+    "ArtifactError",
+    "Backend",
+    "BackendError",
+    "Context",
+    "CpuaccelError",
+    "Evidence",
+    "Form",
+    "Host",
+    "ModelError",
+    "OptimizedModel",
+    "Options",
+    "Outcome",
+    "Pipeline",
+    "PipelineError",
+    "Plan",
+    "Report",
+    "Signature",
+    "SignatureError",
+    "Step",
+    "StepError",
+    "Verdict",
+    "backends",
+    "explain",
+    "flatten",
+    "hookimpl",
+    "host",
+    "optimize",
+    "plugin_host",
+    "shared_copy",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module 'cpuaccel' has no attribute {name!r}")
+    value: object = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,176 @@
+"""The front door: ``optimize`` and ``explain``."""
+
+import functools
+import logging
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+
+from cpuaccel.backend import Backend, Options
+from cpuaccel.build import Builder
+from cpuaccel.config import read_pipeline
+from cpuaccel.errors import CpuaccelError, PipelineError
+from cpuaccel.hostinfo import host
+from cpuaccel.optimized import OptimizedModel
+from cpuaccel.pipeline import Pipeline, Step, bind
+from cpuaccel.plan import Plan, make_plan
+from cpuaccel.plugins import plugin_host
+from cpuaccel.precision import dtype_name, dtype_of
+from cpuaccel.report import Report
+from cpuaccel.signature import ExampleInputs, Signature
+
+logger = logging.getLogger("cpuaccel")
+
+
+def optimize(
+    model: torch.nn.Module,
+    backends: Iterable[str | Step] | None = None,
+    *,
+    pipeline: str | Path | Pipeline | None = None,
+    example_inputs: ExampleInputs | None = None,
+    dtype: torch.dtype | str | None = None,
+    strict: bool = False,
+    tolerance: float | None = None,
+    inplace: bool = False,
+) -> OptimizedModel:
+    """Make a model fast for inference on this CPU, and check that its answers stay the same.
+
+    Example::
+
+        fast = cpuaccel.optimize(model, backends=["bettertransformer", "jit"])
+        fast(**batch)
+        print(fast.report)
+
+    Args:
+        model: any module; Transformers models of any task.
+        backends: names of backends, or ``Step``s with options, in the order to apply them. An
+            empty list with a ``dtype`` just casts.
+        pipeline: instead of ``backends``: a TOML file, or a ``Pipeline``.
+        example_inputs: a batch by parameter name, a tuple of positional inputs or one tensor.
+            Without it the first call builds, and waits for it.
+        dtype: ``float32`` or ``bfloat16`` for the whole pipeline; by default the pipeline file's,
+            else the model's own. Inputs and answers keep the original's dtypes.
+        strict: raise where a step can't be applied or the optimized model can't answer, instead
+            of warning and going on without it.
+        tolerance: largest accepted difference of an output from the original's, relative to the
+            largest magnitude in that output. Default 1e-4 for float32, 5e-2 for bfloat16.
+        inplace: let the model itself be changed, which saves memory where weights are converted.
+
+    Returns:
+        A module that is called like the original, with ``.original`` and ``.report``.
+
+    Raises:
+        PipelineError: the pipeline can't be right; names every mistake.
+        StepError: with ``strict``, what could not be applied.
+        SignatureError: the example inputs are none that ``forward`` takes.
+    """
+    plan = explain(
+        model,
+        backends,
+        pipeline=pipeline,
+        example_inputs=example_inputs,
+        dtype=dtype,
+        strict=strict,
+        tolerance=tolerance,
+        inplace=inplace,
+    )
+    if strict:
+        plan.require()
+    for planned in plan.steps:
+        if not planned.verdict and not planned.step.optional:
+            logger.warning("%s", planned.skipped)
+    if not plan.precision:
+        logger.warning("bfloat16 is not used: %s", plan.precision)
+    builder = Builder(
+        plan,
+        model,
+        host=host(),
+        plugins=plugin_host(),
+        tolerance=tolerance,
+        strict=strict,
+        inplace=inplace,
+    )
+    dtype_in_force = plan.dtype_in_force
+    report = Report(
+        str(plan.pipeline),
+        "the model's own" if dtype_in_force is None else dtype_name(dtype_in_force),
+        tuple(planned.skipped for planned in plan.steps if not planned.verdict),
+    )
+    recreate = functools.partial(
+        optimize, pipeline=plan.pipeline, strict=strict, tolerance=tolerance, inplace=inplace
+    )
+    optimized = OptimizedModel(builder, report, recreate)
+    if example_inputs is not None:
+        optimized.prepare(builder.binder.bind_example(example_inputs))
+    return optimized
+
+
+def explain(
+    model: torch.nn.Module,
+    backends: Iterable[str | Step] | None = None,
+    *,
+    pipeline: str | Path | Pipeline | None = None,
+    example_inputs: ExampleInputs | None = None,
+    dtype: torch.dtype | str | None = None,
+    strict: bool = False,
+    tolerance: float | None = None,
+    inplace: bool = False,
+) -> Plan:
+    """Say what ``optimize`` would do with the same arguments, without doing it.
+
+    Returns:
+        A verdict for each step, with a reason and a remedy where it is a no. Without
+        ``example_inputs`` the verdicts speak of this host only.
+
+    Raises:
+        PipelineError: the pipeline can't be right; names every mistake.
+        SignatureError: the example inputs are none that ``forward`` takes.
+    """
+    if not isinstance(model, torch.nn.Module):
+        raise CpuaccelError(
+            f"a {type(model).__name__} was given as the model. Pass a torch.nn.Module"
+        )
+    if tolerance is not None and not tolerance >= 0:
+        raise CpuaccelError(f"tolerance={tolerance!r} was asked for. Pass a number from 0 up")
+    chosen = _pipeline(backends, pipeline, dtype_of(dtype))
+    bound = bind(chosen, plugin_host())
+    if isinstance(model, torch.jit.ScriptModule):
+        raise PipelineError(
+            f"pipeline {chosen} on a ScriptModule",
+            [
+                f"{step.backend.name} takes a {step.backend.takes}, but the model given is a "
+                "script already: pass the eager module that it was made of"
+                for step in bound[:1]
+            ],
+        )
+    signature = None if example_inputs is None else Signature.of(model, example_inputs)
+    return make_plan(chosen, bound, host(), model, signature)
+
+
+def backends() -> Mapping[str, type[Backend[Options]]]:
+    """The backends that this environment's plugins offer, by name."""
+    return dict(plugin_host().backends)
+
+
+def _pipeline(
+    backends: Iterable[str | Step] | None,
+    pipeline: str | Path | Pipeline | None,
+    dtype: torch.dtype | None,
+) -> Pipeline:
+    if (backends is None) == (pipeline is None):
+        given = "neither" if backends is None else "both"
+        offered = ", ".join(sorted(plugin_host().backends))
+        raise PipelineError(
+            "optimize()",
+            [
+                f"{given} of backends and pipeline were given: pass one, for instance "
+                f"backends=['jit']. Offered here: {offered}"
+            ],
+        )
+    if backends is not None:
+        return Pipeline.of(backends, dtype)
+    read = pipeline if isinstance(pipeline, Pipeline) else read_pipeline(pipeline or "")
+    if dtype is None:
+        return read
+    return Pipeline(read.steps, dtype, read.source)

@@ -1,0 +1,348 @@
+"""Applying a plan to a model for one way of calling it, and checking every step's answers."""
+
+import logging
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+
+import psutil
+import torch
+
+from cpuaccel.backend import Applied, Context, Form
+from cpuaccel.errors import BackendError, StepError
+from cpuaccel.fidelity import Probe, Probes, compare, has_nonfinite, make_probes
+from cpuaccel.guard import settings_kept
+from cpuaccel.hostinfo import Host
+from cpuaccel.plan import Plan, PlannedStep, ask
+from cpuaccel.plugins import PluginHost
+from cpuaccel.precision import TOLERANCE, dtype_name
+from cpuaccel.report import Difference, Fidelity, Outcome, Status, VariantReport
+from cpuaccel.sharing import shared_copy
+from cpuaccel.signature import Binder, Inputs, Signature, cast_floating
+from cpuaccel.structure import Structure, tensors
+from cpuaccel.timing import Ratio, interleave
+
+logger = logging.getLogger("cpuaccel")
+
+Answer = Callable[[Inputs], object]
+"""Calls a model with inputs by name and returns what the original would return."""
+
+CAST_STEP = "dtype"
+"""What the cast to the pipeline's precision is called among the outcomes."""
+
+FIRST_LOOK_SECONDS = 1.0
+FIRST_LOOK_PAIRS = 7
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A model built for one way of calling it.
+
+    Attributes:
+        answer: calls it.
+        model: the last step's result, the original where no step was applied.
+        form: the form that ``model`` has.
+        report: what was done.
+        watched: whether NaN and infinity in its answers are a fault (the original's had none).
+    """
+
+    answer: Answer
+    model: Callable[..., object]
+    form: Form
+    report: VariantReport
+    watched: bool
+
+    @property
+    def applied(self) -> bool:
+        """Whether it is anything but the original."""
+        return any(o.status is Status.APPLIED for o in self.report.outcomes)
+
+    @property
+    def frozen(self) -> bool:
+        """Whether it answers only calls of exactly the example's shapes."""
+        return self.report.fidelity is not None and bool(self.report.fidelity.frozen)
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """The model between two steps."""
+
+    model: Callable[..., object]
+    form: Form
+    dtype: torch.dtype | None = None
+    autocast: torch.dtype | None = None
+
+
+class Builder:
+    """Builds variants of one model by one plan.
+
+    Attributes:
+        plan: what to do.
+        original: the caller's model.
+        eager: the original in eval mode, sharing its weights: the reference and the fallback.
+        tolerance: largest relative difference that is accepted.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        original: torch.nn.Module,
+        *,
+        host: Host,
+        plugins: PluginHost,
+        tolerance: float | None,
+        strict: bool,
+        inplace: bool,
+    ) -> None:
+        self.plan = plan
+        self.original = original
+        self.binder = Binder(original)
+        self.tolerance = tolerance
+        self.strict = strict
+        self.inplace = inplace
+        self._host = host
+        self._plugins = plugins
+        self._told: set[str] = set()
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget what was built: the original's weights are no longer what they were."""
+        self.eager = self.original.eval() if self.inplace else shared_copy(self.original)
+        # Steps from module to module are shared by all variants: their weights exist once.
+        self._shared: dict[int, tuple[_Stage, Applied, Outcome]] = {}
+        self._cast: _Stage | None = None
+
+    def run_original(self, inputs: Inputs) -> object:
+        """Call the original, in eval mode."""
+        return self.binder.call(self.eager, inputs)
+
+    def build(self, inputs: Inputs) -> Variant:
+        """Apply the plan for calls like this one.
+
+        Raises:
+            StepError: with ``strict``, a step that was not applied, and why.
+        """
+        signature = Signature(self.binder, inputs)
+        logger.info("building %s for %s", self.plan.pipeline, signature)
+        with _calling(None):
+            probes = make_probes(self.run_original, signature)
+            stage, outcomes, fidelity = self._run(signature, probes)
+            if any(o.status is Status.APPLIED for o in outcomes):
+                answer = self._answer(stage, signature, probes.example)
+                speed = self._first_look(answer, inputs)
+            else:
+                answer, speed, fidelity = self.run_original, None, None
+        report = VariantReport(str(signature), tuple(outcomes), fidelity, speed)
+        watched = not has_nonfinite(tensors(probes.example.output))
+        return Variant(answer, stage.model, stage.form, report, watched)
+
+    def _run(
+        self, signature: Signature, probes: Probes
+    ) -> tuple[_Stage, list[Outcome], Fidelity | None]:
+        stage, fidelity = _Stage(self.eager, Form.MODULE), None
+        outcomes: list[Outcome] = []
+        uncast = self._wants_cast()
+
+        def take(step: str, optional: bool, next_stage: _Stage, outcome: Outcome) -> None:
+            nonlocal stage, fidelity
+            if outcome.status is Status.APPLIED:
+                found = self._verify(next_stage, signature, probes)
+                if isinstance(found, Fidelity):
+                    stage, fidelity = next_stage, found
+                else:
+                    outcome = replace(outcome, status=Status.FAILED, reason=found)
+            outcomes.append(outcome)
+            self._tell(step, optional, outcome)
+
+        def cast() -> None:
+            nonlocal uncast
+            uncast = False
+            take(CAST_STEP, False, *self._cast_stage(stage, probes.example))
+
+        for index, planned in enumerate(self.plan.steps):
+            if not planned.verdict:
+                outcomes.append(planned.skipped)
+                continue
+            if uncast and not planned.backend.casts:
+                cast()
+            self._plugins.before_step(planned.step, stage.model)
+            next_stage, outcome = self._apply(index, planned, stage, signature)
+            uncast = uncast and next_stage.dtype is None
+            take(planned.step.backend, planned.step.optional, next_stage, outcome)
+            self._plugins.after_step(planned.step, outcomes[-1])
+        if uncast:
+            cast()
+        return stage, outcomes, fidelity
+
+    def _wants_cast(self) -> bool:
+        dtype = self.plan.dtype_in_force
+        own = {p.dtype for p in self.eager.parameters() if p.is_floating_point()}
+        return dtype is not None and own != {dtype}
+
+    def _cast_stage(self, stage: _Stage, example: Probe) -> tuple[_Stage, Outcome]:
+        dtype = self.plan.dtype_in_force
+        assert dtype is not None and isinstance(stage.model, torch.nn.Module)
+        begun = time.perf_counter()
+        try:
+            Structure.of(example.output)  # answers are cast back to the original's dtype
+        except BackendError as error:
+            return stage, Outcome(CAST_STEP, Status.FAILED, error.reason, error.remedy)
+        if self._cast is None:
+            model = stage.model.to(dtype) if self.inplace else shared_copy(stage.model, dtype)
+            self._cast = _Stage(model, stage.form, dtype)
+        evidence = {"computes_in": dtype_name(dtype)}
+        seconds = time.perf_counter() - begun
+        return self._cast, Outcome(CAST_STEP, Status.APPLIED, evidence=evidence, seconds=seconds)
+
+    def _apply(
+        self, index: int, planned: PlannedStep, stage: _Stage, signature: Signature
+    ) -> tuple[_Stage, Outcome]:
+        backend, name = planned.backend, planned.step.backend
+        if backend.takes is not stage.form:
+            reason = f"{name} takes a {backend.takes}, but the step before it that would have "
+            return stage, Outcome(name, Status.SKIPPED, reason + "given one was not applied")
+        shared = self._shared.get(index)
+        if shared is not None and shared[0] == stage:
+            return _after(stage, backend.gives, shared[1], self._casting(planned)), shared[2]
+        if stage.dtype is not None:
+            signature = signature.cast(stage.dtype)
+        model = stage.model
+        verdict = ask(backend, lambda b: b.accepts(model, signature))
+        if not verdict:
+            return stage, Outcome(name, Status.SKIPPED, verdict.reason, verdict.remedy)
+        assert isinstance(model, torch.nn.Module)
+        context = Context(self._host, signature, self.plan.dtype_in_force, self.inplace)
+        memory, begun = psutil.Process().memory_info().rss, time.perf_counter()
+        try:
+            with settings_kept() as restored, _calling(stage.autocast):
+                applied = backend.apply(model, context)
+        except BackendError as error:
+            return stage, Outcome(name, Status.FAILED, error.reason, error.remedy)
+        except Exception as error:
+            logger.debug("%s failed", name, exc_info=True)
+            reason = f"it raised {type(error).__name__}: {error}"
+            return stage, Outcome(name, Status.FAILED, reason, "Leave the step out, or report this")
+        outcome = Outcome(
+            name,
+            Status.APPLIED,
+            evidence=applied.evidence,
+            seconds=time.perf_counter() - begun,
+            bytes=psutil.Process().memory_info().rss - memory,
+            restored=tuple(restored),
+        )
+        if backend.gives is Form.MODULE:
+            self._shared[index] = (stage, applied, outcome)
+        return _after(stage, backend.gives, applied, self._casting(planned)), outcome
+
+    def _casting(self, planned: PlannedStep) -> torch.dtype | None:
+        return self.plan.dtype_in_force if planned.backend.casts else None
+
+    def _verify(self, stage: _Stage, signature: Signature, probes: Probes) -> Fidelity | str:
+        """Compare the answers on all probes. A sentence, where they are not the original's."""
+        answer = self._answer(stage, signature, probes.example)
+        tolerance = self.tolerance
+        if tolerance is None:
+            dtype = self.plan.dtype_in_force
+            tolerance = TOLERANCE.get(dtype or torch.float32, TOLERANCE[torch.float32])
+
+        def differences(probe: Probe) -> list[Difference]:
+            return compare(probe, answer(probe.inputs), self.eager)
+
+        def agrees(probe: Probe) -> bool:
+            try:
+                return all(d.relative <= tolerance for d in differences(probe))
+            except Exception:  # engines raise what they like on a shape they don't take
+                return False
+
+        try:
+            found = differences(probes.example)
+        except Exception as error:
+            return f"calling what it gave raised {type(error).__name__}: {error}"
+        worst = max(found, key=lambda d: d.relative, default=None)
+        if worst is not None and worst.relative > tolerance:
+            return (
+                f"it changes the answers: {worst.output} differs by {worst.absolute:.3g}, "
+                f"{worst.relative:.3g} of its magnitude (tolerance {tolerance:g})"
+            )
+        frozen: tuple[str, ...] = ()
+        if all(map(agrees, probes.varied)):
+            found += [d for probe in probes.varied for d in differences(probe)]
+        else:
+            broken = [probe.name for probe in probes.single() if not agrees(probe)]
+            if "padding" in broken:
+                return "it changes the answers of padded inputs: it does not heed attention_mask"
+            frozen = tuple(broken) or ("batch", "length")
+        return Fidelity(tolerance, tuple(found), frozen, probes.unprobed)
+
+    def _answer(self, stage: _Stage, signature: Signature, example: Probe) -> Answer:
+        model, binder = stage.model, self.binder
+        if stage.form is Form.MODULE:
+
+            def answer(inputs: Inputs) -> object:
+                return binder.call(model, inputs)
+
+        else:
+            structure, constants = Structure.of(example.output), signature.constants
+
+            def answer(inputs: Inputs) -> object:
+                if constants:
+                    inputs = {n: v for n, v in inputs.items() if n not in constants}
+                return structure.restore(iter(_as_tensors(model(**inputs))))
+
+        if stage.dtype is not None:
+            answer = _casting(answer, stage.dtype, example.output)
+        if stage.autocast is not None:
+            answer = _autocasting(answer, stage.autocast)
+        return answer
+
+    def _first_look(self, answer: Answer, inputs: Inputs) -> Ratio:
+        times = interleave(
+            {"original": lambda: self.run_original(inputs), "optimized": lambda: answer(inputs)},
+            rounds=FIRST_LOOK_PAIRS,
+            seconds=FIRST_LOOK_SECONDS,
+        )
+        return Ratio.of(times["original"], times["optimized"])
+
+    def _tell(self, step: str, optional: bool, outcome: Outcome) -> None:
+        if outcome.status is Status.APPLIED or optional:
+            return
+        if self.strict:
+            raise StepError(f"strict=True was asked for, but {outcome}")
+        if str(outcome) not in self._told:  # once, however many variants meet it
+            self._told.add(str(outcome))
+            logger.warning("%s", outcome)
+
+
+def _after(stage: _Stage, form: Form, applied: Applied, dtype: torch.dtype | None) -> _Stage:
+    return _Stage(applied.model, form, stage.dtype or dtype, applied.autocast or stage.autocast)
+
+
+def _as_tensors(output: object) -> list[torch.Tensor]:
+    return tensors(output)
+
+
+def _casting(answer: Answer, dtype: torch.dtype, output: object) -> Answer:
+    """Cast inputs on the way in, and answers back to what the original's were."""
+    structure, dtypes = Structure.of(output), [tensor.dtype for tensor in tensors(output)]
+
+    def cast_answer(inputs: Inputs) -> object:
+        answered = tensors(answer(cast_floating(inputs, dtype)))
+        return structure.restore(t.to(d) for t, d in zip(answered, dtypes, strict=True))
+
+    return cast_answer
+
+
+def _autocasting(answer: Answer, dtype: torch.dtype) -> Answer:
+    def autocast_answer(inputs: Inputs) -> object:
+        with _calling(dtype):
+            return answer(inputs)
+
+    return autocast_answer
+
+
+def _calling(autocast: torch.dtype | None) -> AbstractContextManager[object]:
+    """Autocast for the CPU with its weight cache off, which tracing can't take, or no autocast."""
+    return torch.autocast(
+        "cpu", dtype=autocast or torch.bfloat16, enabled=autocast is not None, cache_enabled=False
+    )

@@ -1,0 +1,219 @@
+"""The optimized model: called like the original, and never with a wrong answer."""
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Self
+
+import torch
+
+from cpuaccel.build import Builder, Variant
+from cpuaccel.errors import SignatureError, StepError
+from cpuaccel.fidelity import has_nonfinite
+from cpuaccel.precision import autocast_enabled
+from cpuaccel.report import Report
+from cpuaccel.signature import Inputs
+from cpuaccel.structure import tensors
+
+logger = logging.getLogger("cpuaccel")
+
+MAX_VARIANTS = 8
+"""Ways of calling that get a variant of their own; the original answers any others."""
+
+OPTIMIZED = "optimized"
+"""The counter of calls that the optimized model answered."""
+
+_CONSTANTS = (bool, int, float, str, type(None), torch.dtype)
+
+
+class OptimizedModel(torch.nn.Module):
+    """A model that runs through a pipeline, for inference.
+
+    It has the original's attributes, is called like it, and returns what it returns, without
+    gradients. In training mode the original runs.
+
+    Attributes:
+        original: the caller's model.
+        report: what was done, and what answered the calls since.
+    """
+
+    original: torch.nn.Module
+
+    def __init__(
+        self,
+        builder: Builder,
+        report: Report,
+        recreate: Callable[[torch.nn.Module], "OptimizedModel"],
+    ) -> None:
+        """Made by ``cpuaccel.optimize``.
+
+        Args:
+            builder: builds the variants.
+            report: where they are noted.
+            recreate: makes the like of another model, for copies.
+        """
+        super().__init__()
+        self.original = builder.original
+        self.report = report
+        self.training = False
+        self._builder = builder
+        self._recreate = recreate
+        self._lock = threading.RLock()
+        self._variants: dict[object, Variant] = {}
+        self._warned: set[str] = set()
+
+    def forward(self, *args: object, **kwargs: object) -> object:
+        """Answer as the original would.
+
+        Raises:
+            StepError: with ``strict=True``, where the optimized model can't answer.
+        """
+        if self.training:
+            self.report.calls["original (training mode)"] += 1
+            return self.original(*args, **kwargs)
+        try:
+            inputs = self._builder.binder.bind(args, kwargs)
+        except SignatureError:
+            return self._builder.eager(*args, **kwargs)  # raises what the original raises
+        # The precision was chosen when the variant was built; the caller's autocast must not
+        # cast again inside of it.
+        with torch.no_grad(), _NO_AUTOCAST() if autocast_enabled() else _NOTHING:
+            variant = self._variant(inputs)
+            if isinstance(variant, str):
+                return self._fall_back(inputs, variant)
+            if not variant.applied:
+                return self._fall_back(inputs, "no step was applied", warn=False)
+            try:
+                output = variant.answer(inputs)
+                if variant.watched and has_nonfinite(tensors(output)):
+                    return self._fall_back(inputs, "NaN or infinity in the optimized answer")
+            except Exception as error:
+                logger.debug("the optimized model raised", exc_info=True)
+                return self._fall_back(inputs, f"{type(error).__name__} in the optimized model")
+            self.report.calls[OPTIMIZED] += 1
+            return output
+
+    def prepare(self, example_inputs: Inputs) -> None:
+        """Build the variant for calls like this one, if there is none yet.
+
+        Args:
+            example_inputs: inputs by name, in ``forward``'s order.
+
+        Raises:
+            StepError: with ``strict=True``, a step that was not applied, and why.
+        """
+        with torch.no_grad():
+            self._variant(example_inputs)
+
+    def save(self, folder: str | Path) -> list[Path]:
+        """Write the pipeline, the report, and the scripts, where there are any.
+
+        A script needs no cpuaccel: ``torch.jit.load(path)(input_ids=..., attention_mask=...)``
+        returns the output's tensors in order.
+
+        Args:
+            folder: is made if missing; files of the same names are replaced.
+
+        Returns:
+            The files written.
+
+        Raises:
+            ArtifactError: it can't be written, or nothing was built yet.
+        """
+        from cpuaccel.artifact import save
+
+        return save(self._builder.plan, self.report, list(self._variants.values()), Path(folder))
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch between training, where the original runs, and evaluation."""
+        super().train(mode)
+        if mode:
+            self._rebuild()  # the weights are about to change
+        return self
+
+    def state_dict(self, *args: object, **kwargs: object) -> dict[str, object]:  # type: ignore[override]
+        """The original's."""
+        return self.original.state_dict(*args, **kwargs)  # type: ignore[no-any-return,call-overload]
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, object], *args: object, **kwargs: object
+    ) -> object:  # type: ignore[override]
+        """Load the original's weights, and build anew on the next call."""
+        loaded = self.original.load_state_dict(state_dict, *args, **kwargs)  # type: ignore[arg-type]
+        self._rebuild()
+        return loaded
+
+    def _apply(self, *args: object, **kwargs: object) -> Self:
+        super()._apply(*args, **kwargs)  # type: ignore[arg-type]
+        self._rebuild()
+        return self
+
+    def __getattr__(self, name: str) -> object:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name == "original":  # half built, as during unpickling
+                raise
+        return getattr(self.original, name)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return self._recreate, (self.original,)
+
+    def _rebuild(self) -> None:
+        with self._lock:
+            self._variants.clear()
+            self._builder.reset()
+
+    def _variant(self, inputs: Inputs) -> Variant | str:
+        """The variant for a call, built if need be; a reason where it can't have one."""
+        key = []
+        for name, value in inputs.items():
+            if isinstance(value, torch.Tensor):
+                key.append((name, value.dtype, value.dim()))
+            elif isinstance(value, _CONSTANTS):
+                key.append((name, type(value), value))
+            else:
+                return f"input {name!r} is a {type(value).__name__}"
+        found = self._variants.get(tuple(key))
+        if found is not None and not found.frozen:
+            return found
+        shapes = tuple(v.shape for v in inputs.values() if isinstance(v, torch.Tensor))
+        if found is not None:
+            found = self._variants.get((tuple(key), shapes))
+            if found is not None:
+                return found
+        return self._build(tuple(key), shapes, inputs)
+
+    def _build(self, key: object, shapes: object, inputs: Inputs) -> Variant | str:
+        with self._lock:
+            known = self._variants.get(key)
+            if known is not None:  # another thread was quicker, or the shapes are frozen
+                known = known if not known.frozen else self._variants.get((key, shapes))
+            if known is not None:
+                return known
+            if len(self.report.variants) >= MAX_VARIANTS:
+                return f"more than {MAX_VARIANTS} ways of calling"
+            variant = self._builder.build(inputs)
+            self._variants.setdefault(key, variant)
+            if variant.frozen:
+                self._variants[(key, shapes)] = variant
+            self.report.variants.append(variant.report)
+            return variant
+
+    def _fall_back(self, inputs: Inputs, reason: str, *, warn: bool = True) -> object:
+        if self._builder.strict:
+            raise StepError(f"strict=True was asked for, but the original had to answer: {reason}")
+        self.report.calls[f"original ({reason})"] += 1
+        if warn and reason not in self._warned:
+            self._warned.add(reason)
+            logger.warning("the original answers: %s (told once, counted in the report)", reason)
+        return self._builder.run_original(inputs)
+
+
+_NOTHING = nullcontext()
+
+
+def _NO_AUTOCAST() -> torch.autocast:
+    return torch.autocast("cpu", enabled=False)

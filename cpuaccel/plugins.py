@@ -1,0 +1,134 @@
+"""Finding plugins: each loaded on its own, so that a broken one breaks nothing else."""
+
+import functools
+import importlib.metadata
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import pluggy
+
+from cpuaccel import hookspecs
+from cpuaccel.backend import Backend, Options
+from cpuaccel.pipeline import Step
+from cpuaccel.report import Outcome
+
+logger = logging.getLogger("cpuaccel")
+
+ENTRY_POINT_GROUP = "cpuaccel"
+
+
+@dataclass(frozen=True)
+class BrokenPlugin:
+    """A plugin that was set aside.
+
+    Attributes:
+        plugin: its entry point's name, with its distribution and version.
+        reason: what it did wrong.
+    """
+
+    plugin: str
+    reason: str
+
+
+class PluginHost:
+    """The plugins of this environment and what they offer.
+
+    Attributes:
+        backends: backend classes by name.
+        origins: for each backend's name, the plugin that offers it.
+        broken: the plugins that were set aside.
+    """
+
+    def __init__(self, entry_points: Iterable[importlib.metadata.EntryPoint]) -> None:
+        self.backends: dict[str, type[Backend[Options]]] = {}
+        self.origins: dict[str, str] = {}
+        self.broken: list[BrokenPlugin] = []
+        self._manager = pluggy.PluginManager(hookspecs.PROJECT)
+        self._manager.add_hookspecs(hookspecs)
+        for entry_point in sorted(entry_points, key=lambda e: e.name):
+            distribution = entry_point.dist
+            label = entry_point.name
+            if distribution is not None:
+                label += f" ({distribution.name} {distribution.version})"
+            try:
+                self.register(entry_point.load(), label)
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # a plugin may even raise SystemExit
+                self._set_aside(label, error)
+
+    def register(self, plugin: object, label: str) -> None:
+        """Add one plugin, or nothing of it.
+
+        Raises:
+            pluggy.PluginValidationError: a hook is misspelled or takes unknown arguments, or what
+                it offers is no backend, or has the name of another plugin's backend.
+        """
+        self._manager.register(plugin, label)
+        try:
+            self._manager.check_pending()
+            offered = self._offered_by(plugin, label)
+        except BaseException:
+            self._manager.unregister(plugin)
+            raise
+        self.backends |= offered
+        self.origins |= dict.fromkeys(offered, label)
+
+    def unregister(self, plugin: object) -> None:
+        """Remove a plugin and the backends that it offers."""
+        label = self._manager.get_name(plugin)
+        self._manager.unregister(plugin)
+        for name in [name for name, origin in self.origins.items() if origin == label]:
+            del self.backends[name], self.origins[name]
+
+    def before_step(self, step: Step, model: object) -> None:
+        """Tell every plugin that a step is about to be applied."""
+        try:
+            self._manager.hook.cpuaccel_before_step(step=step, model=model)
+        except Exception:
+            logger.warning("a plugin's cpuaccel_before_step failed", exc_info=True)
+
+    def after_step(self, step: Step, outcome: Outcome) -> None:
+        """Tell every plugin what a step came to."""
+        try:
+            self._manager.hook.cpuaccel_after_step(step=step, outcome=outcome)
+        except Exception:
+            logger.warning("a plugin's cpuaccel_after_step failed", exc_info=True)
+
+    def _offered_by(self, plugin: object, label: str) -> dict[str, type[Backend[Options]]]:
+        others = [other for other in self._manager.get_plugins() if other is not plugin]
+        caller = self._manager.subset_hook_caller("cpuaccel_backends", others)
+        offered: dict[str, type[Backend[Options]]] = {}
+        for backend in [backend for answer in caller() for backend in answer]:
+            if not (isinstance(backend, type) and issubclass(backend, Backend)):
+                raise pluggy.PluginValidationError(
+                    plugin, f"cpuaccel_backends returned {backend!r}, which is no Backend class"
+                )
+            missing = [
+                attribute
+                for attribute in ("name", "summary", "takes", "gives")
+                if not hasattr(backend, attribute)
+            ]
+            if missing:
+                raise pluggy.PluginValidationError(
+                    plugin, f"{backend.__name__} has no {' and no '.join(missing)}"
+                )
+            if backend.name in self.backends or backend.name in offered:
+                owner = self.origins.get(backend.name, label)
+                raise pluggy.PluginValidationError(
+                    plugin, f"the backend name {backend.name!r} is taken by {owner}"
+                )
+            offered[backend.name] = backend
+        return offered
+
+    def _set_aside(self, label: str, error: BaseException) -> None:
+        reason = f"{type(error).__name__}: {error}"
+        self.broken.append(BrokenPlugin(label, reason))
+        logger.warning("plugin %s is set aside: %s", label, reason)
+
+
+@functools.cache
+def plugin_host() -> PluginHost:
+    """The plugins of this process, found on the first call."""
+    return PluginHost(importlib.metadata.entry_points(group=ENTRY_POINT_GROUP))

@@ -1,0 +1,54 @@
+"""Copying a module's structure without copying its weights."""
+
+import copy
+
+import torch
+
+from cpuaccel.errors import ModelError
+
+
+def shared_copy(model: torch.nn.Module, dtype: torch.dtype | None = None) -> torch.nn.Module:
+    """Copy a module tree, sharing its weights, or casting the floating ones.
+
+    Replacing submodules, hooks or the configuration of the copy leaves the original as it is.
+
+    Args:
+        model: the module; stays as it is.
+        dtype: precision for the floating parameters and buffers; None shares them all.
+
+    Returns:
+        The copy, in eval mode.
+
+    Raises:
+        ModelError: something in the module can't be copied.
+    """
+    # What deepcopy's memo already holds is not copied: weights go in as themselves, or cast.
+    memo: dict[int, object] = {}
+    for module in model.modules():
+        for parameter in module._parameters.values():
+            if parameter is not None:
+                memo[id(parameter)] = _cast_parameter(parameter, dtype)
+        # Buffers and plain attributes: weight_norm's weight is a tensor that autograd made.
+        for tensor in (*module._buffers.values(), *vars(module).values()):
+            if isinstance(tensor, torch.Tensor):
+                memo.setdefault(id(tensor), _cast(tensor, dtype))
+    try:
+        copied = copy.deepcopy(model, memo)
+    except Exception as error:
+        raise ModelError(
+            f"{type(model).__name__} can't be copied ({type(error).__name__}: {error}). "
+            "Pass inplace=True to let it be changed itself"
+        ) from error
+    return copied.eval()
+
+
+def _cast(tensor: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
+    if dtype is None or not tensor.is_floating_point():
+        return tensor
+    return tensor.detach().to(dtype)
+
+
+def _cast_parameter(parameter: torch.nn.Parameter, dtype: torch.dtype | None) -> torch.nn.Parameter:
+    if dtype is None or not parameter.is_floating_point() or parameter.dtype == dtype:
+        return parameter
+    return torch.nn.Parameter(parameter.detach().to(dtype), parameter.requires_grad)

@@ -1,0 +1,227 @@
+"""How a model is called: its parameters, and what the example inputs tell of them."""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from cpuaccel.errors import SignatureError
+
+Inputs = dict[str, object]
+"""One call's arguments by parameter name, in ``forward``'s own order."""
+
+ExampleInputs = Mapping[str, object] | Sequence[object] | torch.Tensor
+"""What users pass: a batch by name, positional arguments, or one tensor."""
+
+MASK = "attention_mask"
+"""The input that tells real tokens (1) from padding (0)."""
+
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_POSITIONAL)
+
+
+@dataclass(frozen=True)
+class Axes:
+    """Which axes of which inputs change together when the batch or the length does.
+
+    Attributes:
+        batch: names of the inputs whose axis 0 is the batch.
+        length: names of the inputs whose axis 1 is the sequence length.
+    """
+
+    batch: tuple[str, ...]
+    length: tuple[str, ...]
+
+    @classmethod
+    def of(cls, inputs: Mapping[str, object]) -> "Axes":
+        """Read from the shapes: axes that agree with the first tensor's axes 0 and 1.
+
+        Only a candidate: whether the model really allows the axis to vary is found by calling it.
+        """
+        tensors = tensors_of(inputs)
+        agreeing: list[tuple[str, ...]] = []
+        for axis in (0, 1):
+            size = next((t.shape[axis] for t in tensors.values() if t.dim() > axis), None)
+            agreeing.append(
+                tuple(n for n, t in tensors.items() if t.dim() > axis and t.shape[axis] == size)
+            )
+        return cls(*agreeing)
+
+
+class Signature:
+    """A model's ``forward``, and how one call of it looks.
+
+    Attributes:
+        parameters: ``forward``'s parameters by name, in order.
+        inputs: the example inputs by name, in ``forward``'s order.
+        tensors: names of the inputs that are tensors, in ``forward``'s order.
+        constants: the other inputs by name: Python values that an engine may freeze.
+        axes: which axes may vary.
+        masked: whether an attention mask is among the inputs.
+    """
+
+    def __init__(self, binder: "Binder", inputs: Inputs) -> None:
+        self._binder = binder
+        self.inputs = inputs
+        self.parameters = binder.parameters
+        self.tensors = tuple(tensors_of(inputs))
+        self.constants = {k: v for k, v in inputs.items() if k not in self.tensors}
+        self.axes = Axes.of(inputs)
+        self.masked = MASK in inputs
+
+    @classmethod
+    def of(cls, model: Callable[..., object], example_inputs: ExampleInputs) -> "Signature":
+        """Read the model's parameters and bind example inputs to them.
+
+        Raises:
+            SignatureError: the inputs can't be bound; names the parameter.
+        """
+        binder = Binder(model)
+        return cls(binder, binder.bind_example(example_inputs))
+
+    def cast(self, dtype: torch.dtype) -> "Signature":
+        """The same with floating inputs in another precision."""
+        return Signature(self._binder, cast_floating(self.inputs, dtype))
+
+    def call(self, model: Callable[..., object], inputs: Mapping[str, object]) -> object:
+        """Call the model the way its ``forward`` wants the inputs."""
+        return self._binder.call(model, inputs)
+
+    def __str__(self) -> str:
+        described = [
+            f"{name}: {str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
+            if isinstance(value, torch.Tensor)
+            else f"{name}={value!r}"
+            for name, value in self.inputs.items()
+        ]
+        return ", ".join(described)
+
+
+class Binder:
+    """Turns a call's arguments into ``Inputs``, cheaply enough to do it on every call."""
+
+    def __init__(self, model: Callable[..., object]) -> None:
+        forward = model.forward if isinstance(model, torch.nn.Module) else model
+        try:
+            parameters = dict(inspect.signature(forward).parameters)
+        except (TypeError, ValueError) as error:
+            raise SignatureError(
+                f"the parameters of {type(model).__name__}.forward can't be read ({error}). "
+                "Wrap the model in an nn.Module whose forward names its parameters"
+            ) from None
+        kinds = {parameter.kind: name for name, parameter in parameters.items()}
+        self._variadic = kinds.get(inspect.Parameter.VAR_POSITIONAL)
+        self._keywords = kinds.get(inspect.Parameter.VAR_KEYWORD)
+        self.parameters = {
+            name: parameter
+            for name, parameter in parameters.items()
+            if name not in (self._variadic, self._keywords)
+        }
+        self._positional = tuple(
+            name
+            for name, parameter in self.parameters.items()
+            if parameter.kind is not inspect.Parameter.KEYWORD_ONLY
+        )
+        self._order = {name: index for index, name in enumerate(self.parameters)}
+        self._droppable = {n for n, p in self.parameters.items() if p.default is None}
+        # Keywords can't follow surplus positional arguments, so such models are called by position.
+        self._by_position = any(p.kind in _POSITIONAL for p in parameters.values())
+
+    def bind(self, args: Sequence[object], kwargs: Mapping[str, object]) -> Inputs:
+        """Name every argument and put them into ``forward``'s order.
+
+        An argument that is None where None is the default is left out: it changes nothing.
+
+        Raises:
+            SignatureError: an argument has no parameter, or two.
+        """
+        if args:
+            inputs = dict(zip(self._positional, args))
+            surplus = args[len(self._positional) :]
+            if surplus:
+                if self._variadic is None:
+                    raise SignatureError(
+                        f"{len(args)} positional inputs were given, but forward takes "
+                        f"{len(self._positional)}: {', '.join(self._positional)}"
+                    )
+                inputs.update({f"{self._variadic}_{i}": v for i, v in enumerate(surplus)})
+            if twice := inputs.keys() & kwargs.keys():
+                raise SignatureError(
+                    f"input {sorted(twice)[0]!r} was given by position and by name. Give it once"
+                )
+            inputs.update(kwargs)
+        else:
+            inputs = dict(kwargs)
+        order = self._order
+        if len(inputs) > 1:
+            last = len(order)
+            inputs = dict(sorted(inputs.items(), key=lambda item: order.get(item[0], last)))
+        if None in inputs.values():
+            inputs = {k: v for k, v in inputs.items() if v is not None or k not in self._droppable}
+        return inputs
+
+    def bind_example(self, example_inputs: ExampleInputs) -> Inputs:
+        """Bind example inputs, and check that ``forward`` could really be called with them.
+
+        Raises:
+            SignatureError: there are none, or one has no parameter, or a required one is missing.
+        """
+        if isinstance(example_inputs, torch.Tensor):
+            inputs = self.bind((example_inputs,), {})
+        elif isinstance(example_inputs, Mapping):
+            inputs = self.bind((), {str(k): v for k, v in example_inputs.items()})
+        elif isinstance(example_inputs, Sequence) and not isinstance(example_inputs, str):
+            inputs = self.bind(tuple(example_inputs), {})
+        else:
+            raise SignatureError(
+                f"example_inputs is a {type(example_inputs).__name__}. Pass a mapping by parameter "
+                "name, a tuple of positional inputs, or one tensor"
+            )
+        self.check(inputs)
+        return inputs
+
+    def check(self, inputs: Mapping[str, object]) -> None:
+        """See whether ``forward`` takes these names.
+
+        Raises:
+            SignatureError: names the first parameter that is unknown or missing.
+        """
+        surplus = {f"{self._variadic}_{i}" for i in range(len(inputs))} if self._variadic else set()
+        unknown = [n for n in inputs if n not in self.parameters and n not in surplus]
+        if unknown and self._keywords is None:
+            raise SignatureError(
+                f"input {unknown[0]!r} is no parameter of forward, which takes "
+                f"{', '.join(self.parameters)}. Rename it or leave it out"
+            )
+        for name, parameter in self.parameters.items():
+            if parameter.default is inspect.Parameter.empty and name not in inputs:
+                raise SignatureError(
+                    f"forward requires {name!r}, which is not among the inputs given: "
+                    f"{', '.join(inputs) or 'none'}. Add it to the inputs"
+                )
+
+    def call(self, model: Callable[..., object], inputs: Mapping[str, object]) -> object:
+        """Call ``model`` with bound inputs."""
+        if not self._by_position:
+            return model(**inputs)
+        positional = [value for name, value in inputs.items() if name not in self._named_only]
+        return model(*positional, **{n: inputs[n] for n in inputs if n in self._named_only})
+
+    @property
+    def _named_only(self) -> set[str]:
+        return self.parameters.keys() - set(self._positional)
+
+
+def tensors_of(inputs: Mapping[str, object]) -> dict[str, torch.Tensor]:
+    """The inputs that are tensors."""
+    return {n: value for n, value in inputs.items() if isinstance(value, torch.Tensor)}
+
+
+def cast_floating(inputs: Mapping[str, object], dtype: torch.dtype) -> Inputs:
+    """The inputs with floating tensors in another precision."""
+    return {
+        name: value.to(dtype)
+        if isinstance(value, torch.Tensor) and value.is_floating_point()
+        else value
+        for name, value in inputs.items()
+    }

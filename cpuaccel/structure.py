@@ -1,0 +1,112 @@
+"""Taking a model's output apart into tensors, and putting it together again."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from typing import NamedTuple
+
+import torch
+
+from cpuaccel.errors import BackendError
+
+
+class Leaf(NamedTuple):
+    """One tensor of an output, and where in the output it stands (``logits``, ``states.0``)."""
+
+    path: str
+    tensor: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Structure:
+    """How one output is built from its tensors: nested dicts, tuples, lists and dataclasses.
+
+    ``torch.utils._pytree`` does the like, but is private, knows no ModelOutput before
+    transformers 4.34, and takes an unknown object for a leaf instead of refusing it.
+
+    Attributes:
+        kind: the container's type, or ``torch.Tensor`` for a leaf, or None for a constant.
+        keys: of a mapping or dataclass, the names of its members.
+        members: of a container, the structures of its members.
+        constant: of a constant, its value.
+    """
+
+    kind: type | None
+    keys: tuple[str, ...] = ()
+    members: tuple["Structure", ...] = ()
+    constant: object = None
+
+    @classmethod
+    def of(cls, output: object) -> "Structure":
+        """Read the structure of an output.
+
+        Raises:
+            BackendError: it holds an object that can't be taken apart, such as a cache.
+        """
+        if isinstance(output, torch.Tensor):
+            return cls(torch.Tensor)
+        if output is None or isinstance(output, (bool, int, float, str)):
+            return cls(None, constant=output)
+        members = _members(output)
+        if members is None:
+            name = type(output).__name__
+            raise BackendError(
+                f"forward returns a {name}, which holds more than tensors",
+                "Call the model so that it returns tensors only (for a cache: use_cache=False)",
+            )
+        keys = () if isinstance(output, (tuple, list)) else tuple(members)
+        return cls(type(output), keys, tuple(cls.of(member) for member in members.values()))
+
+    def restore(self, tensors: Iterator[torch.Tensor]) -> object:
+        """Build an output of this structure, taking its tensors in order."""
+        if self.kind is torch.Tensor:
+            return next(tensors)
+        if self.kind is None:
+            return self.constant
+        members = [member.restore(tensors) for member in self.members]
+        if self.kind in (tuple, list):
+            return self.kind(members)
+        if self.kind is dict:
+            return dict(zip(self.keys, members))
+        if issubclass(self.kind, tuple):  # a named tuple
+            return self.kind(*members)
+        return self.kind(**dict(zip(self.keys, members)))
+
+
+def leaves(output: object, path: str = "") -> list[Leaf]:
+    """The tensors of an output in order; objects that can't be taken apart are passed over."""
+    if isinstance(output, torch.Tensor):
+        return [Leaf(path or "output", output)]
+    return [
+        leaf
+        for name, member in (_members(output) or {}).items()
+        for leaf in leaves(member, f"{path}.{name}" if path else name)
+    ]
+
+
+def tensors(output: object) -> list[torch.Tensor]:
+    """The tensors of an output in order, without their places: cheap enough for every call."""
+    if isinstance(output, torch.Tensor):
+        return [output]
+    if isinstance(output, Mapping):
+        members: Iterable[object] = output.values()
+    elif isinstance(output, (tuple, list)):
+        members = output
+    else:
+        members = (_members(output) or {}).values()
+    found: list[torch.Tensor] = []
+    for member in members:
+        if isinstance(member, torch.Tensor):
+            found.append(member)
+        elif member is not None:
+            found += tensors(member)
+    return found
+
+
+def _members(output: object) -> Mapping[str, object] | None:
+    if isinstance(output, Mapping):
+        return {str(key): value for key, value in output.items()}
+    if isinstance(output, (tuple, list)):
+        return {str(index): value for index, value in enumerate(output)}
+    if is_dataclass(output) and not isinstance(output, type):
+        return {field.name: getattr(output, field.name) for field in fields(output)}
+    return None

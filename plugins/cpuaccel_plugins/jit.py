@@ -1,0 +1,94 @@
+"""Backend ``jit``: TorchScript tracing and freezing."""
+
+import inspect
+import warnings
+from collections.abc import Callable
+
+import torch
+
+import cpuaccel
+from cpuaccel import Applied, Backend, BackendError, Context, Form, Host, Signature, Verdict
+
+WARM_UP_CALLS = 2
+"""The profiling executor profiles on the first call and compiles on the second."""
+
+
+class JitOptions(cpuaccel.Options):
+    """Options of ``jit``.
+
+    Attributes:
+        freeze: inline the weights as constants and fold what follows from them.
+    """
+
+    freeze: bool = True
+
+
+class Jit(Backend[JitOptions]):
+    """Traces the model with ``torch.jit.trace`` and freezes it with ``torch.jit.freeze``."""
+
+    name = "jit"
+    summary = "TorchScript: trace, freeze, warm up; the script can be saved and loaded anywhere"
+    takes = Form.MODULE
+    gives = Form.SCRIPT
+    requires = (("torch>=1.13",),)
+    Options = JitOptions
+
+    def check(self, host: Host) -> Verdict:
+        if tuple(map(int, host.python.split(".")[:2])) >= (3, 14):
+            return Verdict.no(
+                f"TorchScript does not support Python {host.python}", "Use Python 3.13 or older"
+            )
+        return super().check(host)
+
+    def accepts(self, model: Callable[..., object], signature: Signature) -> Verdict:
+        if not signature.tensors:
+            return Verdict.no("none of the inputs is a tensor, so there is nothing to trace")
+        return Verdict.yes()
+
+    def apply(self, model: torch.nn.Module, context: Context) -> Applied:
+        signature = context.signature
+        flat = cpuaccel.flatten(model, signature.tensors, signature.constants)
+        example = {n: v for n, v in signature.inputs.items() if isinstance(v, torch.Tensor)}
+        # Binding by name is in torch.jit.trace from 2.0 on. Before, a tuple in forward's order
+        # does as well: the flat module has no parameter but these.
+        by_name = "example_kwarg_inputs" in inspect.signature(torch.jit.trace).parameters
+        with warnings.catch_warnings():
+            # What a trace freezes is found by comparing answers; that TorchScript is no longer
+            # developed is in the documentation.
+            warnings.simplefilter("ignore")
+            try:
+                if by_name:
+                    script = torch.jit.trace(
+                        flat, example_kwarg_inputs=example, strict=False, check_trace=False
+                    )
+                else:
+                    script = torch.jit.trace(
+                        flat, tuple(example.values()), strict=False, check_trace=False
+                    )
+                if self.options.freeze:
+                    script = torch.jit.freeze(script.eval())
+            except BackendError:
+                raise
+            except Exception as error:  # tracers raise whatever the model's code makes them raise
+                raise BackendError(
+                    f"torch.jit.trace can't take {type(model).__name__}: "
+                    f"{type(error).__name__}: {str(error).strip().splitlines()[0]}",
+                    "Leave jit out for this model",
+                ) from error
+            for _ in range(WARM_UP_CALLS):
+                script(**example)
+        nodes = sum(1 for _ in script.inlined_graph.nodes())
+        return Applied(
+            script,
+            evidence={
+                "graph_nodes": nodes,
+                "frozen": "yes" if self.options.freeze else "no",
+                "inputs_bound": "by name" if by_name else "by position",
+            },
+        )
+
+
+@cpuaccel.hookimpl
+def cpuaccel_backends() -> list[type[Jit]]:
+    """Offer ``jit``."""
+    return [Jit]
