@@ -1,0 +1,11 @@
+"""Backend ``bettertransformer``: fused attention, and no computing on padding."""
+
+import cpuaccel
+
+from .backend import BetterTransformer
+
+
+@cpuaccel.hookimpl
+def cpuaccel_backends() -> list[type[BetterTransformer]]:
+    """Offer ``bettertransformer``."""
+    return [BetterTransformer]

@@ -1,0 +1,189 @@
+"""The attention function and the mask function that Transformers calls through its interfaces."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+
+from cpuaccel import BackendError
+from transformers.masking_utils import bidirectional_mask_function, causal_mask_function, sdpa_mask
+
+from . import packing
+from .packing import PaddingMask, Pattern, Span, local_mask
+
+NAME = "cpuaccel"
+"""What the functions are called in Transformers' interfaces."""
+
+
+@dataclass(frozen=True)
+class AttentionCall:
+    """One call of the attention function.
+
+    Attributes:
+        module: the attention module that called.
+        refusal: why this attention can't be served, or nothing.
+    """
+
+    module: torch.nn.Module
+    refusal: str
+
+
+_recorder: ContextVar[list[AttentionCall] | None] = ContextVar("recorder", default=None)
+
+
+@contextmanager
+def recording() -> Iterator[list[AttentionCall]]:
+    """Note every call of the attention function."""
+    calls: list[AttentionCall] = []
+    token = _recorder.set(calls)
+    try:
+        yield calls
+    finally:
+        _recorder.reset(token)
+
+
+def mask(
+    *,
+    batch_size: int,
+    q_length: int,
+    kv_length: int,
+    mask_function: Pattern,
+    attention_mask: torch.Tensor | None = None,
+    use_vmap: bool = False,
+    **kwargs: object,
+) -> PaddingMask | torch.Tensor | None:
+    """Make what the layers get as their attention mask; see transformers.masking_utils."""
+    if use_vmap or q_length != kv_length or mask_function is causal_mask_function:
+        dense: torch.Tensor | None = sdpa_mask(
+            batch_size=batch_size,
+            q_length=q_length,
+            kv_length=kv_length,
+            mask_function=mask_function,
+            attention_mask=attention_mask,
+            use_vmap=use_vmap,
+            **kwargs,
+        )
+        return dense
+    pattern = None if mask_function is bidirectional_mask_function else mask_function
+    # A trace must serve padded batches too, whatever the example has.
+    if attention_mask is not None and not torch.jit.is_tracing() and bool(attention_mask.all()):
+        attention_mask = None
+    if attention_mask is None and pattern is None:
+        return None
+    return PaddingMask(attention_mask, q_length, pattern)
+
+
+def attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: PaddingMask | torch.Tensor | None,
+    scaling: float | None = None,
+    **kwargs: object,
+) -> tuple[torch.Tensor, None]:
+    """Attend; see transformers' AttentionInterface.
+
+    Args:
+        module: the attention module that calls.
+        query: shape (batch, heads, tokens, head size), with batch 1 where packed.
+        key: the same.
+        value: the same.
+        attention_mask: what ``mask`` made.
+        scaling: factor on the scores; one over the root of the head size by default.
+        kwargs: what other attention functions take.
+
+    Returns:
+        Shape (batch, tokens, heads, head size), and no attention weights.
+    """
+    recorder = _recorder.get()
+    if recorder is not None:
+        recorder.append(AttentionCall(module, _refusal(module, query, key, attention_mask, kwargs)))
+    under_way = packing.current.get()
+    pattern = attention_mask.pattern if isinstance(attention_mask, PaddingMask) else None
+    if under_way is not None and under_way.counts is not None:
+        scale = query.shape[-1] ** -0.5 if scaling is None else float(scaling)
+        if not torch.jit.is_tracing():
+            return _attend_packed(query, key, value, under_way.spans, scale, pattern), None
+        if pattern is not None:
+            raise BackendError(
+                "attention within a window can't be traced without computing on padding",
+                "Leave jit or bettertransformer out for this model",
+            )
+        return _scripted()(query, key, value, under_way.counts, under_way.skips, scale), None
+    dense = attention_mask.dense() if isinstance(attention_mask, PaddingMask) else attention_mask
+    attended = scaled_dot_product_attention(query, key, value, dense, scale=scaling)
+    return attended.transpose(1, 2).contiguous(), None
+
+
+def _attend_packed(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    spans: list[Span],
+    scale: float,
+    pattern: Pattern | None,
+) -> torch.Tensor:
+    attended = torch.empty_like(query.transpose(1, 2), memory_format=torch.contiguous_format)
+    start = 0
+    for tokens, skip, positions in spans:
+        end = start + tokens
+        attended[:, start:end] = scaled_dot_product_attention(
+            query[:, :, start:end],
+            key[:, :, start + skip : end],
+            value[:, :, start + skip : end],
+            None if pattern is None else local_mask(pattern, positions)[:, skip:],
+            scale=scale,
+        ).transpose(1, 2)
+        start = end
+    return attended
+
+
+def _attend_script(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    counts: torch.Tensor,
+    skips: torch.Tensor,
+    scale: float,
+) -> torch.Tensor:
+    # The same as _attend_packed in TorchScript, whose loop a trace keeps as a loop.
+    attended = torch.empty_like(query.transpose(1, 2), memory_format=torch.contiguous_format)
+    start = 0
+    for index in range(counts.size(0)):
+        end = start + int(counts[index].item())
+        first = start + int(skips[index].item())
+        attended[:, start:end] = scaled_dot_product_attention(
+            query[:, :, start:end], key[:, :, first:end], value[:, :, first:end], scale=scale
+        ).transpose(1, 2)
+        start = end
+    return attended
+
+
+def _scripted() -> Callable[..., torch.Tensor]:
+    script: Callable[..., torch.Tensor] = torch.jit.script(_attend_script)
+    return script
+
+
+def _refusal(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    attention_mask: PaddingMask | torch.Tensor | None,
+    kwargs: dict[str, object],
+) -> str:
+    if kwargs.get("is_causal") or getattr(module, "is_causal", False):
+        return "attends causally, and only encoders are served"
+    if query.shape[2] != key.shape[2]:
+        return "attends to another sequence than its own"
+    if query.shape[1] != key.shape[1]:
+        return "shares keys between heads"
+    if isinstance(attention_mask, torch.Tensor):
+        return "uses a mask beyond padding and windows"
+    for extra in ("position_bias", "softcap"):
+        if kwargs.get(extra) is not None:
+            return f"adds a {extra} to its scores"
+    return ""

@@ -1,0 +1,77 @@
+"""BetterTransformer's promise kept through Transformers' attention interface."""
+
+import torch
+from transformers import AttentionInterface
+from transformers.masking_utils import AttentionMaskInterface
+
+import cpuaccel
+from cpuaccel import Applied, BackendError, Context
+
+from . import attention, packing
+
+LEAVE_OUT = "Leave bettertransformer out for this model"
+
+
+def apply(model: torch.nn.Module, context: Context) -> Applied:
+    """Route the model's attention through ours and pack around its encoder.
+
+    Raises:
+        BackendError: the model's attention doesn't pass through the interface, or is of a kind
+            that would come out wrong.
+    """
+    AttentionInterface.register(attention.NAME, attention.attention)
+    AttentionMaskInterface.register(attention.NAME, attention.mask)
+    transformed = model if context.inplace else cpuaccel.shared_copy(model)
+    _route_attention(transformed)
+    with attention.recording() as calls, torch.no_grad():
+        context.signature.call(transformed, context.signature.inputs)
+    name = type(model).__name__
+    if not calls:
+        raise BackendError(
+            f"{name} computes its attention by itself, not through Transformers' interface",
+            LEAVE_OUT,
+        )
+    refusals = sorted({call.refusal for call in calls} - {""})
+    if refusals:
+        raise BackendError(f"{name} {' and '.join(refusals)}", LEAVE_OUT)
+    modules = {id(call.module): call.module for call in calls}
+    containers = _encoders(transformed, set(modules))
+    for container, layers in containers:
+        packing.install(container, layers)
+    return Applied(
+        transformed,
+        evidence={
+            "implementation": "native",
+            "attention_modules": len(modules),
+            "packing_layers": sum(len(layers) for _, layers in containers),
+        },
+    )
+
+
+def _route_attention(model: torch.nn.Module) -> None:
+    try:
+        model.set_attn_implementation(attention.NAME)  # type: ignore[operator]
+    except (AttributeError, ValueError, ImportError) as error:
+        raise BackendError(
+            f"{type(model).__name__} doesn't let its attention be chosen ({error})", LEAVE_OUT
+        ) from error
+
+
+def _encoders(
+    model: torch.nn.Module, attention_ids: set[int]
+) -> list[tuple[torch.nn.Module, list[torch.nn.Module]]]:
+    """The modules that run a list of layers with attention in them, each with these layers."""
+    found: dict[str, list[torch.nn.Module]] = {}
+    modules = dict(model.named_modules())
+    for path, module in modules.items():
+        if id(module) not in attention_ids:
+            continue
+        parts = path.split(".")
+        prefixes = [".".join(parts[:end]) for end in range(len(parts))]
+        lists = [p for p in prefixes if isinstance(modules.get(p), torch.nn.ModuleList)]
+        if lists:  # the outermost: ALBERT has lists in its list
+            layers = found.setdefault(lists[0].rpartition(".")[0], [])
+            layer = modules[".".join(parts[: len(lists[0].split(".")) + 1])]
+            if layer not in layers:
+                layers.append(layer)
+    return [(modules[container], layers) for container, layers in found.items()]

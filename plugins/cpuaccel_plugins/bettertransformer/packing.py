@@ -1,0 +1,177 @@
+"""Packing a padded batch into its real tokens before an encoder's first layer, and back after.
+
+The embeddings run padded, so that every model's own rule for positions holds; inside the layers
+all but attention treats each token alone, so there a batch of B sequences is one sequence of its
+T real tokens. Attention reads from the packing where each sequence begins.
+"""
+
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+
+Pattern = Callable[[int, int, torch.Tensor, torch.Tensor], torch.Tensor]
+"""Which positions may attend to which: Transformers' mask functions (batch, head, query, key)."""
+
+
+@dataclass(frozen=True)
+class PaddingMask:
+    """What is handed from layer to layer in place of a dense attention mask.
+
+    Attributes:
+        real: shape (batch, length), bool: which tokens are real; None where all are.
+        length: number of tokens in a sequence, padding included.
+        pattern: restricts attention beyond padding, such as to a window; None for no restriction.
+    """
+
+    real: torch.Tensor | None
+    length: int
+    pattern: Pattern | None = None
+
+    def dense(self) -> torch.Tensor | None:
+        """The mask of shape (batch or 1, 1, query or 1, key), bool, True where attended."""
+        mask = None if self.real is None else self.real[:, None, None, :]
+        if self.pattern is None:
+            return mask
+        allowed = local_mask(self.pattern, torch.arange(self.length))[None, None]
+        return allowed if mask is None else allowed & mask
+
+
+class Span(NamedTuple):
+    """One sequence in a packed batch.
+
+    Attributes:
+        tokens: how many of its tokens are kept.
+        skip: how many of these, at its beginning, are not attended to.
+        positions: where in the padded sequence they stand, shape (tokens,).
+    """
+
+    tokens: int
+    skip: int
+    positions: torch.Tensor
+
+
+@dataclass
+class Packing:
+    """The state of one call of an encoder.
+
+    Kept are the real tokens, and of every sequence the first, which pooled heads read: where it
+    is padding, as on the left, the original attends from it but never to it, and so do we.
+
+    Attributes:
+        real: shape (batch, length), bool; None until a layer has met a mask with padding.
+        index: positions of the kept tokens in the flattened batch, shape (tokens,).
+        counts: kept tokens of each sequence, shape (batch,).
+        skips: 1 for each sequence whose first token is not attended to, else 0, shape (batch,).
+        spans: the same as numbers, with the kept tokens' positions; empty under tracing.
+    """
+
+    real: torch.Tensor | None = None
+    index: torch.Tensor | None = None
+    counts: torch.Tensor | None = None
+    skips: torch.Tensor | None = None
+    spans: list[Span] = field(default_factory=list)
+    _packed: dict[int, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
+
+    def begin(self, real: torch.Tensor) -> None:
+        """Note which tokens are real."""
+        first = torch.zeros_like(real)
+        first[:, 0] = True
+        kept = real | first
+        self.real = real
+        self.index = kept.reshape(-1).nonzero().squeeze(1)
+        self.counts = kept.sum(dim=1)
+        self.skips = (~real[:, 0]).long()
+        if not torch.jit.is_tracing():
+            positions = (self.index % real.shape[1]).split(self.counts.tolist())
+            self.spans = [
+                Span(len(p), skip, p) for p, skip in zip(positions, self.skips.tolist())
+            ]
+
+    def pack(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Keep what is to be computed: (batch or 1, length, *) becomes (1, tokens, *)."""
+        assert self.real is not None and self.index is not None
+        known = self._packed.get(id(tensor))
+        if known is None:
+            # Rotary embeddings are given once for all sequences of the batch.
+            full = tensor.expand(self.real.shape[0], *tensor.shape[1:])
+            packed = full.reshape(-1, *tensor.shape[2:]).index_select(0, self.index)
+            # Keeping the tensor keeps its id from being given to another.
+            known = self._packed[id(tensor)] = (tensor, packed.unsqueeze(0))
+        return known[1]
+
+    def unpack(self, packed: torch.Tensor) -> torch.Tensor:
+        """Put the tokens back: (1, tokens, *) becomes (batch, length, *), padding is 0."""
+        assert self.real is not None and self.index is not None
+        batch, length = self.real.shape
+        full = packed.new_zeros((batch * length, *packed.shape[2:]))
+        return full.index_copy(0, self.index, packed[0]).view(batch, length, *packed.shape[2:])
+
+
+current: ContextVar[Packing | None] = ContextVar("packing", default=None)
+"""The packing of the encoder call that is under way in this thread."""
+
+
+def local_mask(pattern: Pattern, positions: torch.Tensor) -> torch.Tensor:
+    """A pattern for one sequence's tokens at these positions, shape (tokens, tokens), bool."""
+    return pattern(0, 0, positions[:, None], positions[None, :])
+
+
+def install(container: torch.nn.Module, layers: list[torch.nn.Module]) -> None:
+    """Make an encoder pack before its first layer and unpack after its last."""
+    container.register_forward_pre_hook(_enter)
+    container.register_forward_hook(_leave)
+    for layer in layers:
+        layer.register_forward_pre_hook(_pack_inputs, with_kwargs=True)
+
+
+def _enter(container: torch.nn.Module, args: tuple[object, ...]) -> None:
+    current.set(Packing())
+
+
+def _pack_inputs(
+    layer: torch.nn.Module, args: tuple[object, ...], kwargs: dict[str, object]
+) -> tuple[tuple[object, ...], dict[str, object]] | None:
+    packing = current.get()
+    masks = [v for v in (*args, *kwargs.values()) if isinstance(v, PaddingMask)]
+    if packing is None or not masks or masks[0].real is None:
+        return None
+    first = packing.real is None
+    if first:
+        packing.begin(masks[0].real)
+    name = next(iter(kwargs)) if not args else None
+    hidden = args[0] if args else kwargs[str(name)]
+    if first:
+        assert isinstance(hidden, torch.Tensor)
+        hidden = packing.pack(hidden)
+    rest = tuple(_pack_all(packing, value) for value in args[1:])
+    named = {n: _pack_all(packing, v) for n, v in kwargs.items() if n != name}
+    return ((hidden, *rest), named) if args else ((), {str(name): hidden, **named})
+
+
+def _pack_all(packing: Packing, value: object) -> object:
+    if isinstance(value, torch.Tensor) and value.dim() > 2:
+        return packing.pack(value)
+    if isinstance(value, tuple):
+        return tuple(_pack_all(packing, member) for member in value)
+    return value
+
+
+def _leave(container: torch.nn.Module, args: tuple[object, ...], output: object) -> object:
+    packing = current.get()
+    current.set(None)
+    if packing is None or packing.real is None:
+        return output
+    if isinstance(output, torch.Tensor):
+        return packing.unpack(output)
+    if isinstance(output, Mapping):
+        unpacked = {n: _unpack_one(packing, value) for n, value in output.items()}
+        return type(output)(**unpacked)
+    assert isinstance(output, tuple)
+    return tuple(_unpack_one(packing, value) for value in output)
+
+
+def _unpack_one(packing: Packing, value: object) -> object:
+    return packing.unpack(value) if isinstance(value, torch.Tensor) else value
