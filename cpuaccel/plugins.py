@@ -2,6 +2,7 @@
 
 import functools
 import importlib.metadata
+import inspect
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 import pluggy
 
 from cpuaccel import hookspecs
-from cpuaccel.backend import Backend, Options
+from cpuaccel.backend import Backend, Form, Options
 from cpuaccel.pipeline import Step
 from cpuaccel.report import Outcome
 
@@ -65,12 +66,17 @@ class PluginHost:
             pluggy.PluginValidationError: a hook is misspelled or takes unknown arguments, or what
                 it offers is no backend, or has the name of another plugin's backend.
         """
-        self._manager.register(plugin, label)
+        if self._manager.is_registered(plugin):
+            raise pluggy.PluginValidationError(
+                plugin, f"it is registered already, as {self._manager.get_name(plugin)}"
+            )
         try:
+            self._manager.register(plugin, label)
             self._manager.check_pending()
             offered = self._offered_by(plugin, label)
         except BaseException:
-            self._manager.unregister(plugin)
+            if self._manager.is_registered(plugin):  # wherever in its hooks the mistake was
+                self._manager.unregister(plugin)
             raise
         self.backends |= offered
         self.origins |= dict.fromkeys(offered, label)
@@ -84,36 +90,30 @@ class PluginHost:
 
     def before_step(self, step: Step, model: object) -> None:
         """Tell every plugin that a step is about to be applied."""
-        try:
-            self._manager.hook.cpuaccel_before_step(step=step, model=model)
-        except Exception:
-            logger.warning("a plugin's cpuaccel_before_step failed", exc_info=True)
+        self._observe("cpuaccel_before_step", step=step, model=model)
 
     def after_step(self, step: Step, outcome: Outcome) -> None:
         """Tell every plugin what a step came to."""
-        try:
-            self._manager.hook.cpuaccel_after_step(step=step, outcome=outcome)
-        except Exception:
-            logger.warning("a plugin's cpuaccel_after_step failed", exc_info=True)
+        self._observe("cpuaccel_after_step", step=step, outcome=outcome)
+
+    def _observe(self, hook: str, **facts: object) -> None:
+        """Call each plugin's hook by itself, so that one that raises keeps none from the others."""
+        for label, plugin in self._manager.list_name_plugin():
+            try:
+                self._caller(hook, plugin)(**facts)
+            except Exception:
+                logger.warning("plugin %s: its %s failed", label, hook, exc_info=True)
+
+    def _caller(self, hook: str, plugin: object) -> pluggy.HookCaller:
+        others = [other for other in self._manager.get_plugins() if other is not plugin]
+        return self._manager.subset_hook_caller(hook, others)
 
     def _offered_by(self, plugin: object, label: str) -> dict[str, type[Backend[Options]]]:
-        others = [other for other in self._manager.get_plugins() if other is not plugin]
-        caller = self._manager.subset_hook_caller("cpuaccel_backends", others)
         offered: dict[str, type[Backend[Options]]] = {}
-        for backend in [backend for answer in caller() for backend in answer]:
-            if not (isinstance(backend, type) and issubclass(backend, Backend)):
-                raise pluggy.PluginValidationError(
-                    plugin, f"cpuaccel_backends returned {backend!r}, which is no Backend class"
-                )
-            missing = [
-                attribute
-                for attribute in ("name", "summary", "takes", "gives")
-                if not hasattr(backend, attribute)
-            ]
-            if missing:
-                raise pluggy.PluginValidationError(
-                    plugin, f"{backend.__name__} has no {' and no '.join(missing)}"
-                )
+        answers = self._caller("cpuaccel_backends", plugin)()
+        for backend in [backend for answer in answers for backend in answer]:
+            if mistake := _mistake(backend):
+                raise pluggy.PluginValidationError(plugin, mistake)
             if backend.name in self.backends or backend.name in offered:
                 owner = self.origins.get(backend.name, label)
                 raise pluggy.PluginValidationError(
@@ -126,6 +126,23 @@ class PluginHost:
         reason = f"{type(error).__name__}: {error}"
         self.broken.append(BrokenPlugin(label, reason))
         logger.warning("plugin %s is set aside: %s", label, reason)
+
+
+def _mistake(backend: object) -> str | None:
+    """What is wrong with something that a plugin offers, if anything is."""
+    if not (isinstance(backend, type) and issubclass(backend, Backend)):
+        return f"cpuaccel_backends returned {backend!r}, which is no Backend class"
+    missing = [a for a in ("name", "summary", "takes", "gives") if not hasattr(backend, a)]
+    if missing:
+        return f"{backend.__name__} has no {' and no '.join(missing)}"
+    if inspect.isabstract(backend):
+        missing = sorted(backend.__abstractmethods__)
+        return f"{backend.__name__} does not define {' and '.join(missing)}"
+    if not (isinstance(backend.takes, Form) and isinstance(backend.gives, Form)):
+        return f"{backend.__name__}.takes and .gives must be members of cpuaccel.Form"
+    if not (isinstance(backend.Options, type) and issubclass(backend.Options, Options)):
+        return f"{backend.__name__}.Options must be a subclass of cpuaccel.Options"
+    return None
 
 
 @functools.cache

@@ -17,8 +17,6 @@ ExampleInputs = Mapping[str, object] | Sequence[object] | torch.Tensor
 MASK = "attention_mask"
 """The input that tells real tokens (1) from padding (0)."""
 
-_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_POSITIONAL)
-
 
 @dataclass(frozen=True)
 class Axes:
@@ -124,8 +122,13 @@ class Binder:
         )
         self._order = {name: index for index, name in enumerate(self.parameters)}
         self._droppable = {n for n, p in self.parameters.items() if p.default is None}
-        # Keywords can't follow surplus positional arguments, so such models are called by position.
-        self._by_position = any(p.kind in _POSITIONAL for p in parameters.values())
+        self._positional_only = tuple(
+            name
+            for name, parameter in self.parameters.items()
+            if parameter.kind is inspect.Parameter.POSITIONAL_ONLY
+        )
+        # Every other forward is called by name alone, which needs no work on each call.
+        self._by_position = bool(self._positional_only) or self._variadic is not None
 
     def bind(self, args: Sequence[object], kwargs: Mapping[str, object]) -> Inputs:
         """Name every argument and put them into ``forward``'s order.
@@ -186,8 +189,7 @@ class Binder:
         Raises:
             SignatureError: names the first parameter that is unknown or missing.
         """
-        surplus = {f"{self._variadic}_{i}" for i in range(len(inputs))} if self._variadic else set()
-        unknown = [n for n in inputs if n not in self.parameters and n not in surplus]
+        unknown = [n for n in inputs if n not in self.parameters and not self._is_surplus(n)]
         if unknown and self._keywords is None:
             raise SignatureError(
                 f"input {unknown[0]!r} is no parameter of forward, which takes "
@@ -204,12 +206,24 @@ class Binder:
         """Call ``model`` with bound inputs."""
         if not self._by_position:
             return model(**inputs)
-        positional = [value for name, value in inputs.items() if name not in self._named_only]
-        return model(*positional, **{n: inputs[n] for n in inputs if n in self._named_only})
+        surplus = [name for name in inputs if self._is_surplus(name)]
+        first = self._positional if surplus else self._positional_only
+        if not surplus:
+            first = first[: max((i + 1 for i, n in enumerate(first) if n in inputs), default=0)]
+        args = []
+        for name in first:  # one that was left out may stand before others that were given
+            value = inputs.get(name, self.parameters[name].default)
+            if value is inspect.Parameter.empty:
+                break  # the model says best what it lacks
+            args.append(value)
+        passed = {*first[: len(args)], *surplus}
+        named = {name: value for name, value in inputs.items() if name not in passed}
+        return model(*args, *(inputs[name] for name in surplus), **named)
 
-    @property
-    def _named_only(self) -> set[str]:
-        return self.parameters.keys() - set(self._positional)
+    def _is_surplus(self, name: str) -> bool:
+        """Whether ``bind`` made this name, for one of several inputs that share a parameter."""
+        prefix, _, number = name.rpartition("_")
+        return prefix == self._variadic and number.isdigit() and name not in self.parameters
 
 
 def tensors_of(inputs: Mapping[str, object]) -> dict[str, torch.Tensor]:

@@ -9,6 +9,8 @@ import torch
 import cpuaccel
 from cpuaccel import Applied, Backend, BackendError, Context, Form, Host, Signature, Verdict
 
+from .fusions import count_fusions
+
 WARM_UP_CALLS = 2
 """The profiling executor profiles on the first call and compiles on the second."""
 
@@ -34,6 +36,7 @@ class Jit(Backend[JitOptions]):
     Options = JitOptions
 
     def check(self, host: Host) -> Verdict:
+        """Ask for a Python that TorchScript supports."""
         if tuple(map(int, host.python.split(".")[:2])) >= (3, 14):
             return Verdict.no(
                 f"TorchScript does not support Python {host.python}", "Use Python 3.13 or older"
@@ -41,11 +44,16 @@ class Jit(Backend[JitOptions]):
         return super().check(host)
 
     def accepts(self, model: Callable[..., object], signature: Signature) -> Verdict:
+        """Tracing needs a tensor to follow."""
         if not signature.tensors:
-            return Verdict.no("none of the inputs is a tensor, so there is nothing to trace")
+            return Verdict.no(
+                "none of the inputs is a tensor, so there is nothing to trace",
+                "Pass the inputs as tensors, or leave jit out",
+            )
         return Verdict.yes()
 
     def apply(self, model: torch.nn.Module, context: Context) -> Applied:
+        """Trace, freeze and warm up."""
         signature = context.signature
         flat = cpuaccel.flatten(model, signature.tensors, signature.constants)
         example = {n: v for n, v in signature.inputs.items() if isinstance(v, torch.Tensor)}
@@ -77,13 +85,14 @@ class Jit(Backend[JitOptions]):
                 ) from error
             for _ in range(WARM_UP_CALLS):
                 script(**example)
-        nodes = sum(1 for _ in script.inlined_graph.nodes())
+        executed = torch.jit.last_executed_optimized_graph()
         return Applied(
             script,
             evidence={
-                "graph_nodes": nodes,
+                "graph_nodes": sum(1 for _ in script.inlined_graph.nodes()),
                 "frozen": "yes" if self.options.freeze else "no",
                 "inputs_bound": "by name" if by_name else "by position",
+                **count_fusions(executed),
             },
         )
 

@@ -1,0 +1,124 @@
+"""Whether the answers are the original's, on inputs that the backend has not seen."""
+
+from collections.abc import Mapping
+
+import pytest
+import torch
+
+import cpuaccel
+from cpuaccel.testing.subject import Subject
+
+TOLERANCE = {"float32": 1e-4, "bfloat16": 5e-2}
+"""Largest difference, relative to the largest magnitude in the original's tensor."""
+
+BATCH_SIZES = (1, 3, 5)
+LENGTHS = (-5, 3)
+"""Shorter and longer than the example's."""
+
+MASK = "attention_mask"
+
+
+class AnswersContract(Subject):
+    """Called through cpuaccel, the model answers as the original does, at every shape."""
+
+    def variations(self) -> dict[str, dict[str, torch.Tensor]]:
+        """Inputs by a name for the test's output, varied from the example as ``varies`` says."""
+        example = self.example_inputs()
+        axes = cpuaccel.Signature.of(self.model(), example).axes
+        found = {"the example": example}
+        if "batch" in self.varies:
+            for size in BATCH_SIZES:
+                found[f"batch {size}"] = resized(example, axes.batch, 0, size)
+        if "length" in self.varies:
+            for change in LENGTHS:
+                size = example[axes.length[0]].shape[1] + change
+                found[f"length {size}"] = resized(example, axes.length, 1, size)
+        if "padding" in self.varies:
+            for name, inputs in list(found.items()):
+                for side in ("left", "right"):
+                    found[f"{name}, padded on the {side}"] = padded(inputs, side)
+        return found
+
+    @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+    def test_the_answers_are_the_originals(self, dtype: str) -> None:
+        self.need_engine()
+        self.need_dtype(dtype)
+        model = self.model()
+        fast = self.optimize(model, dtype)
+        for name, inputs in self.variations().items():
+            with torch.no_grad():
+                expected = model(**inputs)
+            assert_same_answer(fast(**inputs), expected, inputs, TOLERANCE[dtype], name)
+        assert set(fast.report.calls) == {"optimized"}, "the original had to answer some calls"
+
+    def test_the_answer_has_the_originals_type(self) -> None:
+        self.need_engine()
+        model, inputs = self.model(), self.example_inputs()
+        with torch.no_grad():
+            expected = model(**inputs)
+        answer = self.optimize(model)(**inputs)
+        assert type(answer) is type(expected)
+        assert [t.dtype for t in tensors(answer)] == [t.dtype for t in tensors(expected)]
+
+    def test_the_answer_carries_no_gradient(self) -> None:
+        self.need_engine()
+        answer = self.optimize(self.model())(**self.example_inputs())
+        assert not any(tensor.requires_grad for tensor in tensors(answer))
+
+
+def assert_same_answer(
+    answer: object,
+    expected: object,
+    inputs: Mapping[str, torch.Tensor],
+    tolerance: float = TOLERANCE["float32"],
+    name: str = "the example",
+) -> None:
+    """The same tensors, within the tolerance; where there is a mask, of real tokens only."""
+    mine, theirs = tensors(answer), tensors(expected)
+    assert len(mine) == len(theirs), name
+    for index, (got, wanted) in enumerate(zip(mine, theirs)):
+        where = f"{name}, output {index}"
+        assert got.shape == wanted.shape, where
+        mask = inputs.get(MASK)
+        if mask is not None and mask.dim() == 2 and wanted.shape[:2] == mask.shape:
+            got, wanted = got[mask.bool()], wanted[mask.bool()]
+        if not wanted.is_floating_point():
+            assert torch.equal(got, wanted), where
+            continue
+        assert bool(got.isfinite().all()), f"{where} is not finite"
+        difference = float((got.double() - wanted.double()).abs().max())
+        assert difference <= tolerance * float(wanted.double().abs().max()), where
+
+
+def tensors(output: object) -> list[torch.Tensor]:
+    """The tensors of an output, in order."""
+    if isinstance(output, torch.Tensor):
+        return [output]
+    if isinstance(output, Mapping):
+        return [tensor for member in output.values() for tensor in tensors(member)]
+    if isinstance(output, (tuple, list)):
+        return [tensor for member in output for tensor in tensors(member)]
+    return []
+
+
+def resized(
+    inputs: Mapping[str, torch.Tensor], names: tuple[str, ...], axis: int, size: int
+) -> dict[str, torch.Tensor]:
+    """The named inputs with another size along an axis, made of the example's values."""
+    return {
+        name: tensor.index_select(axis, torch.arange(size) % tensor.shape[axis])
+        if name in names
+        else tensor
+        for name, tensor in inputs.items()
+    }
+
+
+def padded(inputs: Mapping[str, torch.Tensor], side: str) -> dict[str, torch.Tensor]:
+    """The inputs with a mask that pads every row but the first, each by another length."""
+    mask = torch.ones_like(inputs[MASK])
+    for row in range(len(mask)):
+        count = row if len(mask) > 1 else mask.shape[1] // 2
+        count = min(count, mask.shape[1] - 1)
+        if count:
+            mask[row, slice(None, count) if side == "left" else slice(-count, None)] = 0
+    return {**inputs, MASK: mask}

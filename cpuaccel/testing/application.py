@@ -1,0 +1,91 @@
+"""What applying a backend does, and what it leaves alone."""
+
+import pytest
+import torch
+
+import cpuaccel
+from cpuaccel.testing.answers import assert_same_answer
+from cpuaccel.testing.state import changed, global_state, model_state
+from cpuaccel.testing.subject import Subject
+
+
+class ApplicationContract(Subject):
+    """A step takes effect and shows it; the caller's model and the process stay as they were."""
+
+    def test_the_report_says_applied_with_evidence(self) -> None:
+        self.need_engine()
+        report = self.optimize(self.model()).report
+        assert report.applied == (*self.after, self.backend)
+        outcome = report.outcomes[-1]
+        assert outcome.evidence, "return Applied(model, evidence={...}): what shows that it took?"
+        assert all(isinstance(v, (int, float, str)) for v in outcome.evidence.values())
+
+    @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+    def test_the_given_model_stays_as_it_is(self, training: bool) -> None:
+        self.need_engine()
+        model = self.model().train(training)
+        before = model_state(model)
+        fast = self.optimize(model)
+        fast(**self.example_inputs())
+        assert changed(before, model_state(model)) == []
+
+    def test_apply_itself_leaves_its_model_as_it_is(self) -> None:
+        self.need_engine()
+        if self.backend_class.takes is not cpuaccel.Form.MODULE:
+            pytest.skip(f"{self.backend} takes no module, so there is none to change")
+        model = self.model()
+        before = model_state(model)
+        signature = cpuaccel.Signature.of(model, self.example_inputs())
+        with torch.no_grad():
+            self.instance().apply(model, cpuaccel.Context(cpuaccel.host(), signature))
+        assert changed(before, model_state(model)) == []
+
+    def test_the_given_inputs_stay_as_they_are(self) -> None:
+        self.need_engine()
+        inputs = self.example_inputs()
+        fast = cpuaccel.optimize(self.model(), self.steps(), example_inputs=inputs, strict=True)
+        fast(**inputs)
+        expected = self.example_inputs()
+        assert list(inputs) == list(expected)
+        for name, tensor in inputs.items():
+            assert torch.equal(tensor, expected[name]), name
+
+    def test_global_settings_are_as_before(self) -> None:
+        self.need_engine()
+        model = self.model()
+        before = global_state()
+        fast = self.optimize(model)
+        fast(**self.example_inputs())
+        assert changed(before, global_state()) == []
+
+    def test_optimizing_twice_works(self) -> None:
+        self.need_engine()
+        model, inputs = self.model(), self.example_inputs()
+        with torch.no_grad():
+            expected = model(**inputs)
+        first = self.optimize(model)
+        second = self.optimize(model)
+        for fast in (first, second):
+            assert fast.report.applied == (*self.after, self.backend)
+            assert_same_answer(fast(**inputs), expected, inputs)
+
+    def test_two_models_do_not_disturb_each_other(self) -> None:
+        self.need_engine()
+        one, other, inputs = self.model(), self.model(), self.example_inputs()
+        with torch.no_grad():
+            for parameter in other.parameters():
+                parameter.mul_(0.5)
+            expected = [one(**inputs), other(**inputs)]
+        both = [self.optimize(one), self.optimize(other)]
+        for fast, answer in zip(both, expected):
+            assert_same_answer(fast(**inputs), answer, inputs)
+
+    def test_without_example_inputs_the_first_call_builds(self) -> None:
+        self.need_engine()
+        model, inputs = self.model(), self.example_inputs()
+        fast = cpuaccel.optimize(model, self.steps(), strict=True)
+        assert not fast.report.variants
+        with torch.no_grad():
+            expected = model(**inputs)
+        assert_same_answer(fast(**inputs), expected, inputs)
+        assert fast.report.applied == (*self.after, self.backend)

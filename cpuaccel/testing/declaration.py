@@ -1,0 +1,52 @@
+"""What a backend says of itself, before any host or model is seen."""
+
+import re
+
+import pytest
+from pydantic import ValidationError
+
+import cpuaccel
+from cpuaccel.testing.subject import Subject
+
+
+class DeclarationContract(Subject):
+    """Name, summary, forms and options are such that users can write them and cpuaccel check."""
+
+    def test_the_name_is_one_that_users_can_write(self) -> None:
+        assert self.backend_class.name == self.backend
+        assert re.fullmatch(r"[a-z][a-z0-9_]*", self.backend), "lower case, digits, underscores"
+
+    def test_the_summary_is_one_line(self) -> None:
+        summary = self.backend_class.summary
+        assert summary.strip()
+        assert "\n" not in summary
+
+    def test_the_forms_are_forms(self) -> None:
+        assert isinstance(self.backend_class.takes, cpuaccel.Form)
+        assert isinstance(self.backend_class.gives, cpuaccel.Form)
+
+    def test_before_names_other_backends(self) -> None:
+        assert not isinstance(self.backend_class.before, str)
+        assert self.backend not in self.backend_class.before
+
+    def test_requirements_are_sets_of_requirements(self) -> None:
+        assert not isinstance(self.backend_class.requires, str)
+        for alternative in self.backend_class.requires:
+            assert not isinstance(alternative, str), "a set of requirements, not one: add a comma"
+        cpuaccel.host().meets(*self.backend_class.requires)  # raises where one can't be read
+
+    def test_options_are_frozen(self) -> None:
+        options = self.instance().options
+        assert isinstance(options, cpuaccel.Options)
+        assert type(options).model_config.get("frozen"), "keep frozen=True in model_config"
+
+    def test_options_have_defaults(self) -> None:
+        self.backend_class.Options()
+
+    def test_unknown_options_are_errors(self) -> None:
+        with pytest.raises(ValidationError, match="surely_no_option"):
+            self.backend_class.Options(surely_no_option=1)  # type: ignore[call-arg]
+
+    def test_an_instance_holds_its_options(self) -> None:
+        instance = self.instance()
+        assert instance.options == self.backend_class.Options(**self.options)

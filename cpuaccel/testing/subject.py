@@ -1,0 +1,81 @@
+"""What is under test: a backend, a model for it, and inputs; all of it can be overridden."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import pytest
+import torch
+
+import cpuaccel
+from cpuaccel.testing.models import MaskedEncoder
+
+
+class Subject:
+    """The backend under test.
+
+    Attributes:
+        backend: its name. The only thing that has to be set.
+        options: options to test it with.
+        after: steps that must come before it, for a backend that takes no plain module.
+        dtypes: the precisions that it supports.
+        varies: what may differ from call to call: ``batch``, ``length``, ``padding``. Take out
+            what the model itself can't have (images have no length).
+    """
+
+    backend: ClassVar[str]
+    options: ClassVar[Mapping[str, Any]] = {}
+    after: ClassVar[tuple[str, ...]] = ()
+    dtypes: ClassVar[tuple[str, ...]] = ("float32", "bfloat16")
+    varies: ClassVar[tuple[str, ...]] = ("batch", "length", "padding")
+
+    def model(self) -> torch.nn.Module:
+        """A model in eval mode that the backend accepts; the same weights on every call."""
+        return MaskedEncoder.seeded()
+
+    def example_inputs(self) -> dict[str, torch.Tensor]:
+        """Inputs of the model by parameter name."""
+        generator = torch.Generator().manual_seed(0)
+        return {
+            "input_ids": torch.randint(3, 50, (2, 12), generator=generator),
+            "attention_mask": torch.ones(2, 12, dtype=torch.long),
+        }
+
+    @property
+    def backend_class(self) -> type[cpuaccel.Backend[cpuaccel.Options]]:
+        """The class that the plugin offers under this name."""
+        offered = cpuaccel.backends()
+        assert self.backend in offered, (
+            f"no plugin offers {self.backend!r}. Is your distribution installed, and does its "
+            f"entry point in the group 'cpuaccel' name the right module? Offered: {list(offered)}; "
+            f"set aside: {cpuaccel.plugin_host().broken}"
+        )
+        return offered[self.backend]
+
+    def instance(self) -> cpuaccel.Backend[cpuaccel.Options]:
+        """The backend with the options under test."""
+        return self.backend_class(self.backend_class.Options(**self.options))
+
+    def steps(self) -> list[cpuaccel.Step]:
+        """The pipeline under test."""
+        earlier = [cpuaccel.Step(name) for name in self.after]
+        return [*earlier, cpuaccel.Step(self.backend, **self.options)]
+
+    def need_engine(self) -> None:
+        """Skip the test where this host can't have the pipeline, and say why."""
+        plan = cpuaccel.explain(self.model(), self.steps())
+        for planned in plan.steps:
+            if not planned.verdict:
+                pytest.skip(f"{planned.step.backend} can't be had here: {planned.verdict}")
+
+    def need_dtype(self, dtype: str) -> None:
+        """Skip the test where the backend or this host does not compute in a precision."""
+        if dtype not in self.dtypes:
+            pytest.skip(f"{self.backend} does not support {dtype}")
+        if dtype == "bfloat16" and not (verdict := cpuaccel.host().bf16()):
+            pytest.skip(str(verdict))
+
+    def optimize(self, model: torch.nn.Module, dtype: str | None = None) -> cpuaccel.OptimizedModel:
+        """Optimize strictly: anything that is not as it should be raises."""
+        return cpuaccel.optimize(
+            model, self.steps(), example_inputs=self.example_inputs(), dtype=dtype, strict=True
+        )

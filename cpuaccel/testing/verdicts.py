@@ -1,0 +1,93 @@
+"""What a backend says of a host and of a model: an answer always, and no side effects."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import cpuaccel
+from cpuaccel.testing.hosts import ODD_HOSTS
+from cpuaccel.testing.subject import Subject
+
+_IMPORTS = """
+import importlib, json, operator, sys
+import torch, cpuaccel.api
+module, name, options = json.loads(sys.argv[1])
+host = cpuaccel.host()
+def imported():
+    return {m.partition(".")[0] for m in sys.modules} - sys.stdlib_module_names
+before = imported()
+backend = operator.attrgetter(name)(importlib.import_module(module))
+listed = imported()
+backend(backend.Options(**options)).check(host)
+print(json.dumps({
+    "listing": sorted(listed - before - {module.partition(".")[0]}),
+    "check": sorted(imported() - listed),
+}))
+"""
+
+
+class VerdictsContract(Subject):
+    """``check`` and ``accepts`` never raise and import no engine; a no has reason and remedy."""
+
+    def test_check_answers_for_this_host(self) -> None:
+        assert_complete(self.instance().check(cpuaccel.host()))
+
+    @pytest.mark.parametrize("host", ODD_HOSTS.values(), ids=list(ODD_HOSTS))
+    def test_check_answers_for_odd_hosts(self, host: cpuaccel.Host) -> None:
+        assert_complete(self.instance().check(host))
+
+    def test_requirements_are_held_against_the_host(self) -> None:
+        if self.backend_class.requires:
+            assert not self.instance().check(ODD_HOSTS["nothing installed"])
+
+    def test_listing_and_check_import_no_engine(self) -> None:
+        backend = self.backend_class
+        asked = json.dumps([backend.__module__, backend.__qualname__, dict(self.options)])
+        # The plugin's own module may be a test's, found by this process's path only.
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        found = subprocess.run(  # noqa: S603
+            [sys.executable, "-c", _IMPORTS, asked],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert found.returncode == 0, found.stderr
+        assert json.loads(found.stdout.splitlines()[-1]) == {"listing": [], "check": []}, (
+            "import the engine inside apply, not at the top of the module and not in check"
+        )
+
+    def test_accepts_answers_for_this_model(self) -> None:
+        model = self.model()
+        signature = cpuaccel.Signature.of(model, self.example_inputs())
+        if self.backend_class.takes is cpuaccel.Form.MODULE:
+            verdict = self.instance().accepts(model, signature)
+            assert verdict, f"override model() with one that the backend accepts: {verdict}"
+
+    @pytest.mark.parametrize(
+        "model", [torch.nn.Identity(), torch.nn.Linear(2, 2)], ids=["no weights", "one layer"]
+    )
+    def test_accepts_answers_for_odd_models(self, model: torch.nn.Module) -> None:
+        for inputs in (torch.ones(1, 2), torch.ones(2)):
+            signature = cpuaccel.Signature.of(model.eval(), inputs)
+            assert_complete(self.instance().accepts(model, signature))
+
+    def test_accepts_answers_where_no_input_is_a_tensor(self) -> None:
+        model = torch.nn.Identity()
+        signature = cpuaccel.Signature.of(model, {"input": 3})
+        assert_complete(self.instance().accepts(model, signature))
+
+
+def assert_complete(verdict: cpuaccel.Verdict) -> None:
+    """A yes, or a no that says what is true and what to do."""
+    assert isinstance(verdict, cpuaccel.Verdict)
+    if verdict:
+        return
+    assert verdict.reason, "a no needs a reason"
+    assert verdict.remedy, "a no needs a remedy"
+    assert not verdict.reason.endswith("."), "cpuaccel adds the full stop"
+    assert not verdict.remedy.endswith("."), "cpuaccel adds the full stop"
