@@ -11,7 +11,7 @@ import torch
 
 from cpuaccel.backend import Applied, Context, Form
 from cpuaccel.errors import BackendError, StepError
-from cpuaccel.fidelity import Probe, Probes, compare, has_nonfinite, make_probes
+from cpuaccel.fidelity import PADDINGS, Probe, Probes, compare, has_nonfinite, make_probes
 from cpuaccel.guard import settings_kept
 from cpuaccel.hostinfo import Host
 from cpuaccel.plan import Plan, PlannedStep, ask
@@ -219,7 +219,7 @@ class Builder:
                 applied = backend.apply(model, context)
         except BackendError as error:
             return stage, Outcome(name, Status.FAILED, error.reason, error.remedy)
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # some engines exit when imported
             logger.debug("%s failed", name, exc_info=True)
             reason = f"it raised {type(error).__name__}: {error}"
             return stage, Outcome(name, Status.FAILED, reason, "Leave the step out, or report this")
@@ -243,20 +243,20 @@ class Builder:
         answer = self._answer(stage, signature, probes.example)
         tolerance = self.tolerance
         if tolerance is None:
-            dtype = self.plan.dtype_in_force
-            tolerance = TOLERANCE.get(dtype or torch.float32, TOLERANCE[torch.float32])
+            tolerance = TOLERANCE[stage.dtype or torch.float32]
 
-        def differences(probe: Probe) -> list[Difference]:
-            return compare(probe, answer(probe.inputs), self.eager)
-
-        def agrees(probe: Probe) -> bool:
+        def differences(probe: Probe) -> list[Difference] | None:
             try:
-                return all(d.relative <= tolerance for d in differences(probe))
-            except Exception:  # engines raise what they like on a shape they don't take
-                return False
+                return compare(probe, answer(probe.inputs), self.eager)
+            except Exception:  # engines raise what they like on inputs that they don't take
+                logger.debug("raised on %s", probe.name, exc_info=True)
+                return None
+
+        def agrees(found: list[Difference] | None) -> bool:
+            return found is not None and all(d.relative <= tolerance for d in found)
 
         try:
-            found = differences(probes.example)
+            found = compare(probes.example, answer(probes.example.inputs), self.eager)
         except Exception as error:
             return f"calling what it gave raised {type(error).__name__}: {error}"
         worst = max(found, key=lambda d: d.relative, default=None)
@@ -265,15 +265,20 @@ class Builder:
                 f"it changes the answers: {worst.output} differs by {worst.absolute:.3g}, "
                 f"{worst.relative:.3g} of its magnitude (tolerance {tolerance:g})"
             )
+        varied = {probe.name: differences(probe) for probe in probes.varied}
         frozen: tuple[str, ...] = ()
-        if all(map(agrees, probes.varied)):
-            found += [d for probe in probes.varied for d in differences(probe)]
-        else:
-            broken = [probe.name for probe in probes.single() if not agrees(probe)]
-            if "padding" in broken:
-                return "it changes the answers of padded inputs: it does not heed attention_mask"
-            frozen = tuple(broken) or ("batch", "length")
-        return Fidelity(tolerance, tuple(found), frozen, probes.unprobed)
+        refused: tuple[str, ...] = ()
+        if not all(map(agrees, varied.values())):
+            varied = {probe.name: differences(probe) for probe in probes.single()}
+            broken = {name: found for name, found in varied.items() if not agrees(found)}
+            refused = tuple(n for n, differing in broken.items() if n in PADDINGS and not differing)
+            if wrong := broken.keys() & PADDINGS - {*refused}:
+                return f"it changes the answers where there is {' and '.join(sorted(wrong))}"
+            frozen = tuple(n for n in broken if n not in PADDINGS)
+            if not broken:  # each alone is right, only all at once is not
+                frozen = ("batch", "length")
+        found += [d for ds in varied.values() if ds is not None and agrees(ds) for d in ds]
+        return Fidelity(tolerance, tuple(found), frozen, probes.unprobed, refused)
 
     def _answer(self, stage: _Stage, signature: Signature, example: Probe) -> Answer:
         model, binder = stage.model, self.binder
@@ -288,7 +293,7 @@ class Builder:
             def answer(inputs: Inputs) -> object:
                 if constants:
                     inputs = {n: v for n, v in inputs.items() if n not in constants}
-                return structure.restore(iter(_as_tensors(model(**inputs))))
+                return structure.restore(iter(tensors(model(**inputs))))
 
         if stage.dtype is not None:
             answer = _casting(answer, stage.dtype, example.output)
@@ -315,11 +320,8 @@ class Builder:
 
 
 def _after(stage: _Stage, form: Form, applied: Applied, dtype: torch.dtype | None) -> _Stage:
-    return _Stage(applied.model, form, stage.dtype or dtype, applied.autocast or stage.autocast)
-
-
-def _as_tensors(output: object) -> list[torch.Tensor]:
-    return tensors(output)
+    autocast = applied.autocast or stage.autocast
+    return _Stage(applied.model, form, stage.dtype or dtype or autocast, autocast)
 
 
 def _casting(answer: Answer, dtype: torch.dtype, output: object) -> Answer:

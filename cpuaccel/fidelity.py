@@ -9,6 +9,9 @@ from cpuaccel.report import Difference
 from cpuaccel.signature import MASK, Inputs, Signature, tensors_of
 from cpuaccel.structure import Leaf, leaves
 
+RIGHT, LEFT = "right padding", "left padding"
+PADDINGS = frozenset({RIGHT, LEFT})
+
 IGNORED_LABEL = -100
 """What Transformers' losses pass over."""
 
@@ -80,7 +83,7 @@ def make_probes(original: Callable[[Mapping[str, object]], object], signature: S
     kinds = [
         *(["batch"] if signature.axes.batch else []),
         *(["length"] if signature.axes.length else []),
-        *(["padding"] if signature.masked else []),
+        *([RIGHT, LEFT] if signature.masked else []),
     ]
     varied, refused = try_all(["+".join(kinds)] if kinds else [])
     if refused and len(kinds) > 1:
@@ -175,8 +178,8 @@ def _vary(signature: Signature, kinds: list[str]) -> Inputs:
         if kind in kinds:
             for name in names:
                 varied[name] = _resize(tensors_of(varied)[name], axis)
-    if "padding" in kinds:
-        varied |= _pad(tensors_of(varied))
+    if RIGHT in kinds or LEFT in kinds:
+        varied |= _pad(tensors_of(varied), kinds)
     return varied
 
 
@@ -189,14 +192,16 @@ def _resize(tensor: torch.Tensor, axis: int) -> torch.Tensor:
     return tensor.index_select(axis, torch.arange(wanted) % size)
 
 
-def _pad(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Pad the first row on the right, and where there are more the last on the left."""
+def _pad(tensors: dict[str, torch.Tensor], kinds: list[str]) -> dict[str, torch.Tensor]:
+    """Pad every row on the right, so that the longest is shorter too, or the last on the left."""
     mask = tensors[MASK].clone()
     if mask.dim() != 2 or mask.shape[1] < 2:
         return {}
     third = max(1, mask.shape[1] // 3)
-    mask[0, -third:] = 0
-    if len(mask) > 1:
+    if RIGHT in kinds:
+        mask[0::2, -third:] = 0
+        mask[1::2, -1:] = 0
+    if LEFT in kinds:
         mask[-1, :third] = 0
     padded = {MASK: mask}
     labels = tensors.get("labels")

@@ -1,5 +1,6 @@
 """Keeping torch's and the process's global settings as they were."""
 
+import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,12 @@ import torch
 class _Setting:
     read: Callable[[], object]
     write: Callable[[object], object]
+
+
+def _write_logging(state: object) -> None:
+    assert isinstance(state, tuple)
+    handlers, logging.root.level = state
+    logging.root.handlers[:] = handlers
 
 
 def _write_environment(environment: object) -> None:
@@ -27,6 +34,9 @@ _SETTINGS = {
     "torch float32 matmul precision": _Setting(
         torch.get_float32_matmul_precision,
         torch.set_float32_matmul_precision,  # type: ignore[arg-type]
+    ),
+    "logging's root handlers": _Setting(  # importing IPEX calls logging.basicConfig
+        lambda: (logging.root.handlers[:], logging.root.level), _write_logging
     ),
     "environment variables": _Setting(lambda: dict(os.environ), _write_environment),
 }

@@ -77,12 +77,14 @@ class Fidelity:
         frozen: axes (``batch``, ``length``) that the optimized model was found to have frozen;
             calls that differ in these get a variant of their own.
         unprobed: variations that the original itself refused.
+        refused: paddings that the optimized model raises on; the original answers such calls.
     """
 
     tolerance: float
     differences: tuple[Difference, ...]
     frozen: tuple[str, ...] = ()
     unprobed: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
 
     @property
     def worst(self) -> Difference | None:
@@ -94,10 +96,11 @@ class Fidelity:
         if worst is None:
             return "no tensor to compare"
         frozen = f"; frozen: {', '.join(self.frozen)}" if self.frozen else ""
+        refused = f"; left to the original: {', '.join(self.refused)}" if self.refused else ""
         return (
             f"largest difference {worst.absolute:.2g} in {worst.output}, {worst.relative:.2g} of "
             f"its magnitude (tolerance {self.tolerance:g}; "
-            f"{len({d.probe for d in self.differences})} probes{frozen})"
+            f"{len({d.probe for d in self.differences})} probes{frozen}{refused})"
         )
 
 

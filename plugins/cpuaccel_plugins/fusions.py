@@ -1,0 +1,64 @@
+"""Fusions by their common names, counted in a TorchScript graph."""
+
+from collections import Counter
+from collections.abc import Iterator
+
+import torch
+
+CONCAT_LINEAR = "concat linear"
+
+_NAMES = {
+    "linear_add": "linear+add",
+    "linear_gelu": "linear+gelu",
+    "linear_relu": "linear+relu",
+    "linear_tanh": "linear+tanh",
+    "linear_sigmoid": "linear+sigmoid",
+    "linear_silu": "linear+silu",
+    "convolution_relu": "conv+relu",
+    "convolution_add": "conv+add",
+    "convolution_gelu": "conv+gelu",
+    "add_layernorm": "add+layernorm",
+    "mha_scores_calc": "multi-head attention",
+    "flash_mha": "multi-head attention",
+    "distil_mha_scores_calc": "multi-head attention",
+    "vit_mha": "multi-head attention",
+    "mha": "multi-head attention",
+}
+"""What an engine's operator is called here, by a part of its own name; longer parts win."""
+
+_SPLITTERS = ("split_with_sizes", "split_tensor", "flash_mha")
+"""What takes the result of several linears that were made one."""
+
+
+def count_fusions(graph: torch.Graph) -> dict[str, int]:
+    """Count fused operators by name, for engines that bring operators of their own.
+
+    Args:
+        graph: an optimized TorchScript graph.
+
+    Returns:
+        Counts by name, such as ``{"linear+gelu": 12}``; empty where nothing is fused.
+    """
+    counts: Counter[str] = Counter()
+    for node in _nodes(graph):
+        namespace, _, operator = node.kind().partition("::")
+        if namespace in {"aten", "prim"}:
+            continue
+        part = max((part for part in _NAMES if part in operator), key=len, default=None)
+        if part is not None:
+            counts[_NAMES[part]] += 1
+        users = [use.user.kind() for use in node.output().uses()] if node.outputsSize() == 1 else []
+        if operator.startswith(("linear", "mkl_sgemm")) and any(
+            splitter in user for user in users for splitter in _SPLITTERS
+        ):
+            counts[CONCAT_LINEAR] += 1
+    return dict(sorted(counts.items()))
+
+
+def _nodes(block: torch.Graph | torch.Block) -> Iterator[torch.Node]:
+    for node in block.nodes():
+        yield node
+        for inner in node.blocks():
+            yield from _nodes(inner)
+        if node.hasAttribute("Subgraph"):
+            yield from _nodes(node.g("Subgraph"))
