@@ -1,0 +1,117 @@
+"""The arguments that several commands share, and how lists in them are read."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from cpuaccel.pipeline import Pipeline
+
+DTYPES = ("float32", "bfloat16")
+
+ModelArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="A local folder; a hub id; **config:NAME** such as config:bert-base or "
+        "config:bert-tiny for that architecture with random weights; or **demo** for the "
+        "MiniLM weights of the extra cpuaccel[demo].",
+    ),
+]
+TaskOption = Annotated[
+    str | None,
+    typer.Option(
+        "--task",
+        metavar="TASK",
+        help="The head: question-answering, text-classification, token-classification, "
+        "feature-extraction, fill-mask, image-classification or automatic-speech-recognition. "
+        "By default the one that the model's config names.",
+    ),
+]
+BackendsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--backends", metavar="A,B", help="A pipeline: names of backends in order, as in ipex,jit."
+    ),
+]
+PipelineOption = Annotated[
+    Path | None,
+    typer.Option("--pipeline", metavar="FILE", help="A pipeline from a TOML file instead."),
+]
+DtypeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--dtype", metavar="DTYPE", help="float32 or bfloat16. By default the model's own."
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, alone, on stdout.")]
+
+
+def read_names(text: str, option: str, known: Sequence[str] = ()) -> list[str]:
+    """Names separated by commas.
+
+    Raises:
+        typer.BadParameter: there is none, or one is not known.
+    """
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise typer.BadParameter("it is empty. Name at least one", param_hint=option)
+    for name in names:
+        if known and name not in known:
+            raise typer.BadParameter(
+                f"{name!r} was asked for. Known: {', '.join(known)}", param_hint=option
+            )
+    return names
+
+
+def read_numbers(text: str, option: str) -> list[int]:
+    """Whole numbers from 1 up, separated by commas.
+
+    Raises:
+        typer.BadParameter: there is none, or one is no such number.
+    """
+    names = read_names(text, option)
+    if not all(name.isdecimal() and int(name) > 0 for name in names):
+        raise typer.BadParameter(
+            f"{text!r} was given. Pass whole numbers from 1 up, as in 1,8", param_hint=option
+        )
+    return [int(name) for name in names]
+
+
+def read_dtype(dtype: str | None) -> str | None:
+    """One dtype's name, checked.
+
+    Raises:
+        typer.BadParameter: it is not one that a pipeline can have.
+    """
+    if dtype is not None and dtype not in DTYPES:
+        raise typer.BadParameter(
+            f"{dtype!r} was asked for. Known: {', '.join(DTYPES)}", param_hint="--dtype"
+        )
+    return dtype
+
+
+def one_pipeline(backends: str | None, file: Path | None) -> "Pipeline":
+    """The one pipeline that a command was given, with its mistakes told before any work.
+
+    Raises:
+        typer.BadParameter: neither or both of the options were given.
+        PipelineError: the pipeline can't be right.
+    """
+    from cpuaccel.config import read_pipeline
+    from cpuaccel.pipeline import Pipeline, bind
+    from cpuaccel.plugins import plugin_host
+
+    if (backends is None) == (file is None):
+        raise typer.BadParameter(
+            "pass one of the two, for instance --backends jit",
+            param_hint="--backends / --pipeline",
+        )
+    if file is not None:
+        pipeline = read_pipeline(file)
+    else:
+        pipeline = Pipeline.of(read_names(backends or "", "--backends"))
+    bind(pipeline, plugin_host())
+    return pipeline

@@ -1,0 +1,87 @@
+"""Where the commands print: results to stdout, everything else to stderr."""
+
+import json
+import math
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.table import Table
+
+PIPE_WIDTH = 130
+"""Columns for tables where nobody says how wide the output is, as in a CI log."""
+
+stderr = Console(stderr=True)
+
+
+def stdout() -> Console:
+    """The console for results: as wide as the terminal, or wide enough for a log."""
+    sized = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return Console(width=None if sized else PIPE_WIDTH)
+
+
+def say(text: str = "") -> None:
+    """Print a line as it is: no markup, no wrapping."""
+    stdout().print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def heading(text: str) -> None:
+    """Print a heading."""
+    stdout().print(f"\n[bold]{text}[/]")
+
+
+def new_table(*columns: str, numbers: frozenset[str] = frozenset()) -> Table:
+    """A table in the style of all commands.
+
+    Args:
+        columns: headers, in order.
+        numbers: headers of the columns that hold figures.
+    """
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    for column in columns:
+        if column in numbers:
+            table.add_column(column, justify="right", no_wrap=True)
+        else:
+            table.add_column(column, overflow="fold")
+    return table
+
+
+@contextmanager
+def progress_bar() -> Iterator[Callable[[float, str], None]]:
+    """A progress bar on stderr; without a terminal, a line whenever something else is done.
+
+    Yields:
+        A function to tell the share that is done, from 0 to 1, and what is being done.
+    """
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=stderr, transient=True) as bar:
+        task = bar.add_task("", total=1.0)
+        last = ""
+
+        def advance(share: float, doing: str) -> None:
+            nonlocal last
+            bar.update(task, completed=share, description=doing)
+            if not stderr.is_terminal and doing != last:
+                stderr.print(f"{share:4.0%}  {doing}", markup=False, highlight=False)
+            last = doing
+
+        yield advance
+
+
+def print_json(data: Mapping[str, object]) -> None:
+    """Print data for machines; an infinity becomes a string, for JSON knows none."""
+    sys.stdout.write(json.dumps(_finite(data), indent=2, allow_nan=False, default=str) + "\n")
+
+
+def _finite(data: object) -> object:
+    if isinstance(data, float) and not math.isfinite(data):
+        return str(data)
+    if isinstance(data, Mapping):
+        return {str(key): _finite(value) for key, value in data.items()}
+    if isinstance(data, (list, tuple)):
+        return [_finite(value) for value in data]
+    return data

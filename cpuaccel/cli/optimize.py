@@ -1,0 +1,85 @@
+"""``cpuaccel optimize``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cpuaccel.cli.arguments import (
+    BackendsOption,
+    DtypeOption,
+    JsonOption,
+    ModelArgument,
+    PipelineOption,
+    TaskOption,
+    one_pipeline,
+    read_dtype,
+)
+from cpuaccel.cli.console import heading, print_json, say
+from cpuaccel.errors import StepError
+
+
+def optimize(
+    model: ModelArgument,
+    output: Annotated[
+        Path, typer.Option("--output", metavar="DIR", help="Folder to write to; made if missing.")
+    ],
+    backends: BackendsOption = None,
+    pipeline: PipelineOption = None,
+    dtype: DtypeOption = None,
+    task: TaskOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Optimize a model on example inputs, check its answers, and save what can be loaded again.
+
+    Writes the pipeline, the report, and where the pipeline ends in TorchScript the script, which
+    runs without cpuaccel and without transformers. Where no step could be applied nothing is
+    written, and the exit code is 1.
+
+    For example:
+
+    - `cpuaccel optimize ./my-model --backends bettertransformer,jit --output fast/`
+    """
+    read_dtype(dtype)
+    chosen = one_pipeline(backends, pipeline)
+
+    import cpuaccel
+    from cpuaccel.cli.cases import example_inputs
+    from cpuaccel.cli.models import load_model
+
+    loaded = load_model(model, task)
+    inputs = example_inputs(model, loaded)
+    optimized = cpuaccel.optimize(loaded, pipeline=chosen, dtype=dtype, example_inputs=inputs)
+    report = optimized.report
+    if not report.applied:
+        reasons = "\n".join(f"  - {outcome}" for outcome in report.outcomes)
+        raise StepError(
+            f"{model} was to be optimized with {chosen}, but no step was applied, so nothing was "
+            f"written:\n{reasons}"
+        )
+    written = optimized.save(output)
+    scripts = [path for path in written if path.suffix == ".pt"]
+    if json:
+        print_json(
+            {
+                "model": model,
+                "files": [str(path) for path in written],
+                "scripts": [str(path) for path in scripts],
+                **report.to_dict(),
+            }
+        )
+        return
+    say(str(report))
+    heading("Written")
+    for path in written:
+        say(f"  {path}")
+    heading("Load it")
+    named = ", ".join(f"{name}=..." for name in inputs)
+    for path in scripts:
+        say(f"  torch.jit.load({str(path)!r})({named})")
+    if scripts:
+        say("  returns the output's tensors in order, and needs torch only.")
+        return
+    toml = next(path for path in written if path.suffix == ".toml")
+    say("  There is no script: the pipeline does not end in TorchScript. Apply it again instead:")
+    say(f"  cpuaccel.optimize(model, pipeline={str(toml)!r})")

@@ -1,0 +1,80 @@
+"""``cpuaccel plugins``."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from cpuaccel.cli.arguments import JsonOption
+from cpuaccel.cli.console import heading, print_json, say
+
+if TYPE_CHECKING:
+    from cpuaccel.backend import Backend, Options
+
+
+def plugins(json: JsonOption = False) -> None:
+    """List the plugins: the backends they offer, with their options, and plugins set aside.
+
+    A backend takes a model in one form and gives it in another; in a pipeline each must take what
+    the one before it gives. Options are set in a pipeline file, or from Python with a Step.
+    """
+    from cpuaccel.plugins import plugin_host
+
+    found = plugin_host()
+    offers: dict[str, list[type[Backend[Options]]]] = {}
+    for name, backend in sorted(found.backends.items()):
+        offers.setdefault(found.origins[name], []).append(backend)
+    if json:
+        print_json(
+            {
+                "plugins": [
+                    {"plugin": plugin, "backends": [_describe(b) for b in backends]}
+                    for plugin, backends in offers.items()
+                ],
+                "broken_plugins": [asdict(broken) for broken in found.broken],
+            }
+        )
+        return
+    for plugin, backends in offers.items():
+        heading(plugin)
+        for backend in backends:
+            _show(backend)
+    if found.broken:
+        heading("Set aside")
+        for broken in found.broken:
+            say(f"  {broken.plugin}: {broken.reason}")
+
+
+def _show(backend: "type[Backend[Options]]") -> None:
+    say(f"  {backend.name}   {backend.takes} -> {backend.gives}")
+    say(f"    {backend.summary}")
+    if backend.before:
+        say(f"    before    {', '.join(sorted(backend.before))}")
+    if backend.requires:
+        say("    requires  " + "; or else ".join(", ".join(r) for r in backend.requires))
+    for option in _options(backend):
+        say(f"    option    {option['name']}: {option['type']}, default {option['default']}")
+
+
+def _describe(backend: "type[Backend[Options]]") -> dict[str, object]:
+    return {
+        "name": backend.name,
+        "summary": backend.summary,
+        "takes": backend.takes,
+        "gives": backend.gives,
+        "before": sorted(backend.before),
+        "requires": backend.requires,
+        "options": _options(backend),
+    }
+
+
+def _options(backend: "type[Backend[Options]]") -> list[Mapping[str, object]]:
+    return [
+        {
+            "name": name,
+            "type": getattr(field.annotation, "__name__", None)
+            if isinstance(field.annotation, type)
+            else str(field.annotation),
+            "default": "none: it must be given" if field.is_required() else field.default,
+        }
+        for name, field in backend.Options.model_fields.items()
+    ]

@@ -1,0 +1,93 @@
+"""Models that need no download: a well-known architecture with random weights."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+_TEXT = "feature-extraction"
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One architecture, and what makes it the size that it is named for.
+
+    Attributes:
+        model_type: what Transformers calls it.
+        task: its head where none is asked for.
+        config: where it differs from Transformers' default configuration.
+    """
+
+    model_type: str
+    task: str = _TEXT
+    config: Mapping[str, object] = field(default_factory=dict)
+
+
+_TINY: dict[str, object] = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+}
+_TINY_TEXT = {**_TINY, "vocab_size": 512}
+_ROBERTA: dict[str, object] = {
+    "vocab_size": 50265,
+    "max_position_embeddings": 514,
+    "type_vocab_size": 1,
+}
+_ALBERT: dict[str, object] = {
+    "hidden_size": 768,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+}
+_SPECIAL_TOKENS: dict[str, object] = {
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "cls_token_id": 1,
+    "sep_token_id": 2,
+}
+
+ZOO = {
+    "bert-base": Architecture("bert"),
+    "bert-tiny": Architecture("bert", config=_TINY_TEXT),
+    "roberta-base": Architecture("roberta", config=_ROBERTA),
+    "roberta-tiny": Architecture("roberta", config={**_ROBERTA, **_TINY_TEXT}),
+    "distilbert-base": Architecture("distilbert"),
+    "distilbert-tiny": Architecture(
+        "distilbert",
+        config={"vocab_size": 512, "dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64},
+    ),
+    "minilm-l6": Architecture(
+        "bert", config={"hidden_size": 384, "num_hidden_layers": 6, "intermediate_size": 1536}
+    ),
+    "minilm-tiny": Architecture("bert", config={**_TINY_TEXT, "num_hidden_layers": 1}),
+    "albert-base": Architecture("albert", config=_ALBERT),
+    "albert-tiny": Architecture("albert", config={**_TINY_TEXT, "embedding_size": 16}),
+    "electra-base": Architecture(
+        "electra",
+        config={
+            "embedding_size": 768,
+            "hidden_size": 768,
+            "num_attention_heads": 12,
+            "intermediate_size": 3072,
+        },
+    ),
+    "electra-tiny": Architecture("electra", config={**_TINY_TEXT, "embedding_size": 16}),
+    "modernbert-base": Architecture("modernbert"),
+    "modernbert-tiny": Architecture("modernbert", config={**_TINY_TEXT, **_SPECIAL_TOKENS}),
+    "vit-base": Architecture("vit", "image-classification"),
+    "vit-tiny": Architecture(
+        "vit", "image-classification", {**_TINY, "image_size": 32, "patch_size": 8}
+    ),
+    "wav2vec2-base": Architecture("wav2vec2", "automatic-speech-recognition"),
+    "wav2vec2-tiny": Architecture(
+        "wav2vec2",
+        "automatic-speech-recognition",
+        {
+            **_TINY,
+            "conv_dim": (32,) * 7,
+            "num_conv_pos_embeddings": 16,
+            "num_conv_pos_embedding_groups": 4,
+        },
+    ),
+}
+"""By the name that follows ``config:``. The ``-tiny`` ones are for tests."""
