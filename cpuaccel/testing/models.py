@@ -34,7 +34,8 @@ class MaskedEncoder(torch.nn.Module):
     @classmethod
     def seeded(cls, seed: int = 0) -> "MaskedEncoder":
         """The same weights for the same seed, in eval mode; torch's own generator is not drawn."""
-        model = cls().eval()
+        with torch.random.fork_rng():
+            model = cls().eval()
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for parameter in model.parameters():

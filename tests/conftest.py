@@ -1,0 +1,83 @@
+import functools
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+import cpuaccel
+
+Offer = Callable[..., None]
+Python = Callable[..., subprocess.CompletedProcess[str]]
+
+
+# The same examples on every run, and none refused for the slowness of a busy machine.
+settings.register_profile(
+    "cpuaccel", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("cpuaccel")
+
+
+class Plugin:
+    """What hooks are put on."""
+
+    def __init__(self, **hooks: Callable[..., object]) -> None:
+        for name, hook in hooks.items():
+            setattr(self, name, cpuaccel.hookimpl(hook))
+
+
+@pytest.fixture
+def offer() -> Iterator[Offer]:
+    """Offer backend classes through a plugin of the test's own, gone again afterwards."""
+    host = cpuaccel.plugin_host()
+    plugins: list[object] = []
+
+    def register(*backends: type[cpuaccel.Backend[cpuaccel.Options]]) -> None:
+        plugin = Plugin(cpuaccel_backends=lambda: list(backends))
+        host.register(plugin, f"the test's plugin {len(plugins) + 1}")
+        plugins.append(plugin)
+
+    yield register
+    for plugin in plugins:
+        host.unregister(plugin)
+
+
+@pytest.fixture
+def observe() -> Iterator[Callable[..., None]]:
+    """Register observing hooks, gone again afterwards."""
+    host = cpuaccel.plugin_host()
+    plugins: list[object] = []
+
+    def register(**hooks: Callable[..., object]) -> None:
+        plugin = Plugin(**hooks)
+        host.register(plugin, f"observer {len(plugins) + 1}")
+        plugins.append(plugin)
+
+    yield register
+    for plugin in plugins:
+        host.unregister(plugin)
+
+
+@pytest.fixture(scope="session")
+def python() -> Python:
+    """Run Python code in a process of its own; its output is the answer, its failure the test's."""
+    return functools.partial(_run_python)
+
+
+def _run_python(
+    code: str, *arguments: str, path: tuple[Path, ...] = (), check: bool = True
+) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, path))}
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if check:
+        assert done.returncode == 0, done.stderr
+    return done

@@ -1,0 +1,168 @@
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cpuaccel.config import read_pipeline, write_pipeline
+from cpuaccel.errors import PipelineError
+from cpuaccel.pipeline import Pipeline, Step
+
+
+def write(folder: Path, text: str, name: str = "pipeline.toml") -> Path:
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def problems(path: Path) -> tuple[str, ...]:
+    with pytest.raises(PipelineError) as caught:
+        read_pipeline(path)
+    assert str(caught.value).startswith(f"pipeline file {path}: ")
+    return caught.value.problems
+
+
+def test_reading(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        """
+        version = 1
+        dtype = "bfloat16"
+
+        [[steps]]
+        backend = "bettertransformer"
+        optional = true
+
+        [[steps]]
+        backend = "jit"
+        options = { freeze = true }
+        """,
+    )
+    assert read_pipeline(path) == Pipeline(
+        (Step("bettertransformer", optional=True), Step("jit", freeze=True)),
+        torch.bfloat16,
+        str(path),
+    )
+
+
+def test_reading_from_pyproject(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        """
+        [project]
+        name = "anything"
+        [tool.cpuaccel]
+        version = 1
+        [[tool.cpuaccel.steps]]
+        backend = "jit"
+        """,
+        "pyproject.toml",
+    )
+    assert read_pipeline(path).steps == (Step("jit"),)
+
+
+def test_a_pyproject_without_the_table(tmp_path: Path) -> None:
+    path = write(tmp_path, "[project]\nname = 'x'\n", "pyproject.toml")
+    assert problems(path) == ("it has no table [tool.cpuaccel]: add one",)
+
+
+def test_a_pyproject_whose_tool_is_no_table(tmp_path: Path) -> None:
+    path = write(tmp_path, "tool = 3\n", "pyproject.toml")
+    assert problems(path) == ("it has no table [tool.cpuaccel]: add one",)
+
+
+def test_all_mistakes_at_once(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        """
+        version = 2
+        dtypo = "float32"
+        dtype = "float16"
+        [[steps]]
+        backent = "jit"
+        [[steps]]
+        backend = "jit"
+        optional = "perhaps"
+        option = {}
+        """,
+    )
+    assert set(problems(path)) == {
+        "version: input should be 1, but got 2",
+        "there is no 'dtypo'. Did you mean 'dtype'? Known: version, dtype, steps",
+        "dtype: input should be 'float32' or 'bfloat16', but got 'float16'",
+        "step 1: 'backend' is missing: add it",
+        "step 1: there is no 'backent'. Did you mean 'backend'? Known: backend, optional, options",
+        "step 2: optional: input should be a valid boolean, unable to interpret input, "
+        "but got 'perhaps'",
+        "step 2: there is no 'option'. Did you mean 'options'? Known: backend, optional, options",
+    }
+
+
+def test_an_empty_file(tmp_path: Path) -> None:
+    assert problems(write(tmp_path, "")) == (
+        "'version' is missing: add it",
+        "'steps' is missing: add it",
+    )
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    assert problems(tmp_path / "nowhere.toml") == ("it can't be read: No such file or directory",)
+
+
+def test_a_file_that_is_no_toml(tmp_path: Path) -> None:
+    (problem,) = problems(write(tmp_path, "version = = 1"))
+    assert problem.startswith("it is no TOML: ")
+    assert "line 1" in problem
+
+
+def test_a_file_that_is_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "pipeline.toml"
+    path.write_bytes(b"version = 1 # \xff\xfe")
+    (problem,) = problems(path)
+    assert problem.startswith("it is no TOML: ")
+
+
+def test_an_option_may_have_any_name(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        'version = 1\n[[steps]]\nbackend = "jit"\noptions = { optional = 1, backend = 2 }\n',
+    )
+    (step,) = read_pipeline(path).steps
+    assert step.options == {"optional": 1, "backend": 2}
+    assert not step.optional
+
+
+names = st.from_regex(r"[a-z][a-z0-9_]{0,8}", fullmatch=True)
+values = st.recursive(
+    st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats(allow_nan=False)
+    | st.text(st.characters(exclude_categories=["Cs"])),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@st.composite
+def steps(draw: st.DrawFn) -> Step:
+    step = Step(draw(names), optional=draw(st.booleans()))
+    step.options = draw(st.dictionaries(names, values, max_size=3))
+    return step
+
+
+@given(
+    steps=st.lists(steps(), max_size=4),
+    dtype=st.sampled_from([None, torch.float32, torch.bfloat16]),
+)
+def test_what_is_written_is_read_back(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[Step], dtype: torch.dtype | None
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "roundtrip.toml"
+    write_pipeline(Pipeline(tuple(steps), dtype), path)
+    assert read_pipeline(path) == Pipeline(tuple(steps), dtype, str(path))
+
+
+def test_an_option_that_toml_cannot_hold(tmp_path: Path) -> None:
+    with pytest.raises(TypeError):
+        write_pipeline(Pipeline.of([Step("jit", dtype=torch.float32)]), tmp_path / "p.toml")

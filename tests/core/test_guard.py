@@ -1,0 +1,55 @@
+import os
+
+import pytest
+import torch
+
+from cpuaccel.guard import settings_kept
+
+
+def test_what_changes_is_put_back_and_listed() -> None:
+    threads, environment = torch.get_num_threads(), dict(os.environ)
+    with settings_kept() as restored:
+        torch.set_num_threads(threads + 1)
+        torch.set_default_dtype(torch.float64)
+        torch.set_grad_enabled(not torch.is_grad_enabled())
+        torch.set_float32_matmul_precision("medium")
+        os.environ["CPUACCEL_TEST"] = "1"
+        os.environ.pop("PATH")
+        assert restored == []
+    assert restored == [
+        "torch threads",
+        "torch default dtype",
+        "torch grad mode",
+        "torch float32 matmul precision",
+        "environment variables",
+    ]
+    assert torch.get_num_threads() == threads
+    assert torch.get_default_dtype() is torch.float32
+    assert torch.is_grad_enabled()
+    assert torch.get_float32_matmul_precision() == "highest"
+    assert dict(os.environ) == environment
+
+
+def test_what_stays_is_not_listed() -> None:
+    with settings_kept() as restored:
+        torch.set_num_threads(torch.get_num_threads())
+    assert restored == []
+
+
+def test_an_error_passes_through_and_settings_are_put_back() -> None:
+    def fail() -> None:
+        torch.set_default_dtype(torch.float64)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError), settings_kept():
+        fail()
+    assert torch.get_default_dtype() is torch.float32
+
+
+def test_random_numbers_go_on_as_if_nothing_had_been_drawn() -> None:
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    with settings_kept():
+        torch.rand(100)
+    assert torch.equal(torch.rand(3), expected)

@@ -1,0 +1,291 @@
+"""The optimized model: called like the original, and never with a wrong answer."""
+
+import copy
+import logging
+import pickle
+import threading
+from collections.abc import Callable
+
+import pytest
+import torch
+
+import cpuaccel
+from cpuaccel import OptimizedModel, Step
+from cpuaccel.report import Status
+from cpuaccel.testing import MaskedEncoder
+from cpuaccel.testing.state import changed, model_state
+from tests.conftest import Offer
+from tests.core.fakes import Faithful, NanLater, RaisingLater, Unavailable, batch, encoder, padded
+
+
+@pytest.fixture(autouse=True)
+def _backends(offer: Offer) -> None:
+    offer(Faithful, NanLater, RaisingLater, Unavailable)
+
+
+def same(answer: object, expected: object) -> bool:
+    assert isinstance(answer, tuple)
+    assert isinstance(expected, tuple)
+    return all(map(torch.equal, answer, expected))
+
+
+LATER = [
+    ("raising_later", "RuntimeError in the optimized model"),
+    ("nan_later", "NaN or infinity in the optimized answer"),
+]
+
+
+@pytest.mark.parametrize(("backend", "reason"), LATER)
+def test_where_the_engine_fails_the_original_answers(
+    caplog: pytest.LogCaptureFixture, backend: str, reason: str
+) -> None:
+    model = encoder()
+    fast = cpuaccel.optimize(model, [backend], example_inputs=batch())
+    assert fast.report.applied == (backend,)
+    bad = batch(first=49)
+    for _ in range(3):
+        assert same(fast(**bad), model(**bad))
+    assert same(fast(**batch()), model(**batch()))
+    assert fast.report.calls == {f"original ({reason})": 3, "optimized": 1}
+    assert [record.getMessage() for record in caplog.records] == [
+        f"the original answers: {reason} (told once, counted in the report)"
+    ]
+    assert f"calls     3 original ({reason}), 1 optimized" in str(fast.report)
+
+
+@pytest.mark.parametrize(("backend", "reason"), LATER)
+def test_where_the_engine_fails_strict_raises(backend: str, reason: str) -> None:
+    fast = cpuaccel.optimize(encoder(), [backend], example_inputs=batch(), strict=True)
+    fast(**batch())
+    with pytest.raises(cpuaccel.StepError) as caught:
+        fast(**batch(first=49))
+    assert str(caught.value) == (
+        f"strict=True was asked for, but the original had to answer: {reason}"
+    )
+
+
+@pytest.mark.parametrize("strict", [False, True], ids=["lenient", "strict"])
+def test_where_all_steps_are_optional_and_none_can_be_had_the_original_answers(
+    caplog: pytest.LogCaptureFixture, strict: bool
+) -> None:
+    model = encoder()
+    steps = [Step("unavailable", optional=True)]
+    fast = cpuaccel.optimize(model, steps, example_inputs=batch(), strict=strict)
+    assert same(fast(**batch()), model(**batch()))
+    assert fast.report.applied == ()
+    assert fast.report.calls == {"original (no step was applied)": 1}
+    assert caplog.records == []
+
+
+def test_without_example_inputs_it_waits_for_the_first_call() -> None:
+    model = encoder()
+    fast = cpuaccel.optimize(model, ["faithful"])
+    assert "waiting   for the first call" in str(fast.report)
+    assert fast.report.outcomes == ()
+    assert same(fast(**batch()), model(**batch()))
+    assert fast.report.applied == ("faithful",)
+
+
+def calls() -> dict[str, Callable[[torch.nn.Module], object]]:
+    inputs = batch()
+    ids, mask = inputs.values()
+    return {
+        "by name": lambda m: m(input_ids=ids, attention_mask=mask),
+        "by name in another order": lambda m: m(attention_mask=mask, input_ids=ids),
+        "by position": lambda m: m(ids, mask),
+        "mixed": lambda m: m(ids, attention_mask=mask),
+        "without mask": lambda m: m(ids),
+        "with None": lambda m: m(ids, None),
+        "with a boolean mask": lambda m: m(ids, mask.bool()),
+        "padded": lambda m: m(**padded(inputs)),
+    }
+
+
+@pytest.mark.parametrize("call", calls().values(), ids=list(calls()))
+@pytest.mark.parametrize("backend", ["faithful", "jit"])
+def test_every_way_of_calling(backend: str, call: Callable[[torch.nn.Module], object]) -> None:
+    model = encoder()
+    fast = cpuaccel.optimize(model, [backend], example_inputs=batch(), strict=True)
+    answer, expected = call(fast), call(model)
+    assert type(answer) is type(expected)
+    for mine, theirs in zip(answer, expected):  # type: ignore[call-overload]
+        torch.testing.assert_close(mine, theirs.detach())
+    assert fast.report.calls == {"optimized": 1}
+
+
+def test_a_call_that_differs_in_kind_gets_its_own_variant() -> None:
+    fast = cpuaccel.optimize(encoder(), ["faithful"], example_inputs=batch())
+    for call in calls().values():
+        call(fast)
+    assert len(fast.report.variants) == len(fast.variants) == 3  # with, without, boolean mask
+
+
+def test_an_input_that_is_no_plain_value_runs_the_original(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Listing(torch.nn.Module):
+        def forward(self, parts: list[torch.Tensor]) -> torch.Tensor:
+            return parts[0] + parts[1]
+
+    fast = cpuaccel.optimize(Listing(), ["faithful"])
+    assert fast([torch.ones(1), torch.ones(1)]).item() == 2
+    assert fast.report.calls == {"original (input 'parts' is a list)": 1}
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs"),
+    [((), {}), ((), {"ids": 1}), ((1, 2, 3), {}), ((1,), {"input_ids": 2})],
+    ids=["nothing", "unknown", "too many", "twice"],
+)
+def test_a_wrong_call_raises_what_the_original_raises(
+    args: tuple[object, ...], kwargs: dict[str, object]
+) -> None:
+    model = encoder()
+    fast = cpuaccel.optimize(model, ["faithful"])
+    with pytest.raises(TypeError) as expected:
+        model(*args, **kwargs)
+    with pytest.raises(TypeError) as raised:
+        fast(*args, **kwargs)
+    assert str(raised.value) == str(expected.value)
+
+
+def test_the_original_and_its_attributes_are_at_hand() -> None:
+    model = encoder()
+    model.config = {"hidden": 16}  # type: ignore[assignment]
+    fast = cpuaccel.optimize(model, ["faithful"])
+    assert fast.original is model
+    assert fast.config == {"hidden": 16}
+    assert fast.embedding is model.embedding
+    with pytest.raises(AttributeError, match="no_such_thing"):
+        _ = fast.no_such_thing
+
+
+def test_its_state_dict_is_the_originals() -> None:
+    model = encoder()
+    fast = cpuaccel.optimize(model, ["faithful"])
+    assert list(fast.state_dict()) == list(model.state_dict())
+
+
+def test_answers_carry_no_gradient_and_the_callers_mode_stays() -> None:
+    fast = cpuaccel.optimize(encoder(), ["faithful"])
+    assert torch.is_grad_enabled()
+    assert not fast(**batch()).pooled.requires_grad
+    assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("backend", ["faithful", "jit"])
+def test_loading_other_weights_gives_their_answers(backend: str) -> None:
+    model, other = MaskedEncoder.seeded(0), MaskedEncoder.seeded(1)
+    fast = cpuaccel.optimize(model, [backend], example_inputs=batch(), strict=True)
+    before = fast(**batch())
+    fast.load_state_dict(other.state_dict())
+    after = fast(**batch())
+    assert not torch.allclose(before.pooled, after.pooled)
+    torch.testing.assert_close(after.pooled, other(**batch()).pooled.detach())
+    assert set(fast.report.calls) == {"optimized"}
+
+
+def test_loading_weights_many_times_keeps_it_optimized() -> None:
+    fast = cpuaccel.optimize(encoder(), ["faithful"], strict=True)
+    for seed in range(10):
+        fast.load_state_dict(MaskedEncoder.seeded(seed).state_dict())
+        fast(**batch())
+    assert fast.report.calls == {"optimized": 10}
+
+
+@pytest.mark.parametrize("backend", ["faithful", "jit"])
+def test_training_runs_the_original_and_evaluation_uses_what_it_learnt(backend: str) -> None:
+    model = encoder()
+    fast = cpuaccel.optimize(model, [backend], example_inputs=batch(), strict=True)
+    before = fast(**batch()).pooled
+    fast.train()
+    assert model.training
+    optimizer = torch.optim.SGD(fast.parameters(), lr=0.5)
+    fast(**batch()).pooled.pow(2).sum().backward()
+    optimizer.step()
+    assert fast.report.calls["original (training mode)"] == 1
+    fast.eval()
+    assert not model.training
+    after = fast(**batch()).pooled
+    assert not torch.allclose(before, after)
+    torch.testing.assert_close(after, model(**batch()).pooled.detach())
+
+
+@pytest.mark.parametrize(
+    "duplicate",
+    [copy.deepcopy, lambda fast: pickle.loads(pickle.dumps(fast))],
+    ids=["deepcopy", "pickle"],
+)
+@pytest.mark.parametrize("backend", ["faithful", "jit"])
+def test_copies_work_and_have_weights_of_their_own(
+    backend: str, duplicate: Callable[[OptimizedModel], OptimizedModel]
+) -> None:
+    model = encoder()
+    fast = cpuaccel.optimize(model, [backend], example_inputs=batch(), strict=True)
+    expected = fast(**batch())
+    copied = duplicate(fast)
+    assert isinstance(copied, OptimizedModel)
+    assert copied.original is not model
+    with torch.no_grad():
+        model.norm.weight.zero_()
+    answer = copied(**batch())
+    torch.testing.assert_close(answer.pooled, expected.pooled)
+    assert copied.report.applied == (backend,)
+    assert copied.report.calls == {"optimized": 1}
+
+
+@pytest.mark.parametrize("backend", ["faithful", "jit"])
+def test_the_callers_model_is_untouched(backend: str) -> None:
+    model = encoder().train()
+    before = model_state(model)
+    fast = cpuaccel.optimize(model, [backend], example_inputs=batch())
+    fast(**batch())
+    fast(input_ids=batch()["input_ids"])
+    assert changed(before, model_state(model)) == []
+
+
+@pytest.mark.parametrize("waits", [True, False], ids=["building", "built"])
+def test_threads_may_call_at_once(waits: bool) -> None:
+    model = encoder()
+    example = None if waits else batch()
+    fast = cpuaccel.optimize(model, ["jit"], example_inputs=example, strict=True)
+    sizes, rounds = (1, 2, 3, 5), 10
+    expected = {size: model(**batch(size)).pooled.detach() for size in sizes}
+    start = threading.Barrier(len(sizes))
+    wrong: list[object] = []
+
+    def call(size: int) -> None:
+        start.wait()
+        try:
+            for _ in range(rounds):
+                torch.testing.assert_close(fast(**batch(size)).pooled, expected[size])
+        except BaseException as error:
+            wrong.append(error)
+
+    threads = [threading.Thread(target=call, args=(size,)) for size in sizes]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    assert len(fast.report.variants) == 1
+    assert fast.report.calls == {"optimized": rounds * len(sizes)}
+
+
+def test_the_callers_autocast_does_not_reach_inside() -> None:
+    model = encoder()
+    fast = cpuaccel.optimize(model, ["faithful"], example_inputs=batch(), strict=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        answer = fast(**batch())
+    torch.testing.assert_close(answer.pooled, model(**batch()).pooled.detach())
+
+
+def test_a_step_is_logged_once_for_many_variants(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, logger="cpuaccel"):
+        fast = cpuaccel.optimize(encoder(), ["unavailable", "faithful"])
+        for call in calls().values():
+            call(fast)
+    assert len(fast.report.variants) == 3
+    assert len(caplog.records) == 1
+    assert fast.report.outcomes[0].status is Status.SKIPPED

@@ -1,0 +1,177 @@
+import pytest
+import torch
+from pydantic import Field
+
+import cpuaccel
+from cpuaccel import Applied, Context, Form, Pipeline, PipelineError, Step
+from tests.conftest import Offer
+from tests.core.fakes import Faithful, Fake, Opaque, ScriptTaking, encoder
+
+
+class Prepares(Fake):
+    name = "prepares"
+    before = frozenset({"faithful"})
+
+
+class Choosy(Fake):
+    name = "choosy"
+
+    class Options(cpuaccel.Options):
+        layers: int = Field(default=2, ge=1)
+        fuse: bool = True
+
+    def apply(self, model: torch.nn.Module, context: Context) -> Applied:
+        raise NotImplementedError
+
+
+@pytest.fixture(autouse=True)
+def _backends(offer: Offer) -> None:
+    offer(Faithful, Opaque, ScriptTaking, Prepares, Choosy)
+
+
+def problems(*steps: str | Step) -> tuple[str, ...]:
+    with pytest.raises(PipelineError) as caught:
+        cpuaccel.explain(encoder(), steps)
+    return caught.value.problems
+
+
+def test_an_unknown_backend_is_named_with_what_comes_near() -> None:
+    (problem,) = problems("faithfull")
+    assert problem.startswith(
+        "step 1 (faithfull): no plugin offers a backend 'faithfull'. Did you mean 'faithful'? "
+        "Offered here: "
+    )
+    assert "choosy, faithful" in problem
+
+
+def test_where_nothing_comes_near_nothing_is_proposed() -> None:
+    (problem,) = problems("zzz")
+    assert "no plugin offers a backend 'zzz'. Offered here: " in problem
+
+
+def test_an_unknown_option_is_named_with_what_comes_near() -> None:
+    assert problems(Step("choosy", layer=3)) == (
+        "step 1 (choosy): there is no 'layer'. Did you mean 'layers'? Known: layers, fuse",
+    )
+
+
+def test_an_option_of_a_backend_without_options() -> None:
+    assert problems(Step("faithful", fuse=True)) == (
+        "step 1 (faithful): there is no 'fuse'. Known: none",
+    )
+
+
+def test_a_bad_value_is_named_with_its_option() -> None:
+    assert problems(Step("choosy", layers=0, fuse="perhaps")) == (
+        "step 1 (choosy): layers: input should be greater than or equal to 1, but got 0",
+        "step 1 (choosy): fuse: input should be a valid boolean, unable to interpret input, "
+        "but got 'perhaps'",
+    )
+
+
+def test_an_impossible_order_says_which_to_put_first() -> None:
+    assert problems("opaque", "faithful") == (
+        "faithful takes a module, but opaque gives a compiled: put faithful before opaque",
+    )
+
+
+def test_ipex_after_jit_is_refused_in_the_designs_words(offer: Offer) -> None:
+    class Ipex(Fake):
+        name = "fake_ipex"
+
+    class Jit(Fake):
+        name = "fake_jit"
+        gives = Form.SCRIPT
+
+    offer(Ipex, Jit)
+    assert problems("fake_jit", "fake_ipex") == (
+        "fake_ipex takes a module, but fake_jit gives a script: put fake_ipex before fake_jit",
+    )
+    assert cpuaccel.explain(encoder(), ["fake_ipex", "fake_jit"]).steps
+
+
+def test_a_first_step_that_takes_no_module() -> None:
+    assert problems("script_taking") == (
+        "script_taking takes a script, but the pipeline starts with a module",
+    )
+
+
+def test_an_order_that_only_names_can_tell() -> None:
+    assert problems("faithful", "prepares") == ("prepares must come before faithful: swap them",)
+    assert cpuaccel.explain(encoder(), ["prepares", "faithful"]).steps
+
+
+def test_a_step_named_twice() -> None:
+    assert problems("faithful", "faithful") == ("faithful is named twice: remove one of the two",)
+
+
+def test_all_mistakes_are_in_one_error() -> None:
+    with pytest.raises(PipelineError) as caught:
+        cpuaccel.explain(
+            encoder(), ["opaque", Step("choosy", fuze=1), "opaque", "halve", "script_taking"]
+        )
+    message = str(caught.value)
+    assert message.startswith(
+        "pipeline opaque,choosy,opaque,halve,script_taking from backends: 5 mistakes\n"
+    )
+    for mistake in (
+        "step 2 (choosy): there is no 'fuze'. Did you mean 'fuse'?",
+        "step 4 (halve): no plugin offers",
+        "choosy takes a module, but opaque gives a compiled",
+        "opaque is named twice",
+        "script_taking takes a script, but opaque gives a compiled",
+    ):
+        assert f"\n  - {mistake}" in message
+
+
+def test_mistakes_are_found_before_any_work() -> None:
+    class Untouchable(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            raise AssertionError("it was called")
+
+    with pytest.raises(PipelineError):
+        cpuaccel.optimize(Untouchable(), ["faithful", "faithful"], example_inputs=torch.ones(1))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "given"),
+    [({}, "neither"), ({"backends": ["faithful"], "pipeline": Pipeline(())}, "both")],
+)
+def test_one_of_backends_and_pipeline_is_needed(arguments: dict[str, object], given: str) -> None:
+    with pytest.raises(PipelineError, match=f"{given} of backends and pipeline were given"):
+        cpuaccel.explain(encoder(), **arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_a_script_as_the_model_is_refused() -> None:
+    script = torch.jit.trace(torch.nn.Linear(2, 2), torch.ones(1, 2))  # type: ignore[no-untyped-call]
+    with pytest.raises(PipelineError, match="pass the eager module that it was made of"):
+        cpuaccel.explain(script, ["faithful"])
+
+
+def test_what_is_no_module_is_refused() -> None:
+    with pytest.raises(cpuaccel.CpuaccelError, match=r"a dict was given as the model"):
+        cpuaccel.explain({}, ["faithful"])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("tolerance", [-1.0, float("nan")])
+def test_a_tolerance_that_is_none(tolerance: float) -> None:
+    with pytest.raises(cpuaccel.CpuaccelError, match="Pass a number from 0 up"):
+        cpuaccel.explain(encoder(), ["faithful"], tolerance=tolerance)
+
+
+def test_a_dtype_that_is_none() -> None:
+    with pytest.raises(cpuaccel.CpuaccelError, match="computes in float32 or bfloat16"):
+        cpuaccel.explain(encoder(), ["faithful"], dtype="float16")
+
+
+def test_one_name_is_a_pipeline_of_one_step() -> None:
+    assert Pipeline.of("faithful") == Pipeline.of(["faithful"])
+
+
+def test_steps_show_themselves_as_they_are_written() -> None:
+    step = Step("choosy", optional=True, layers=3)
+    assert repr(step) == "Step('choosy', optional=True, layers=3)"
+    assert step == Step("choosy", optional=True, layers=3)
+    assert step != Step("choosy", layers=3)
+    assert str(Pipeline.of([step, "faithful"])) == "choosy,faithful"

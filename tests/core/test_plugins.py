@@ -1,0 +1,277 @@
+import importlib.metadata
+import logging
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import cpuaccel
+from cpuaccel.plugins import ENTRY_POINT_GROUP, PluginHost
+from tests.conftest import Offer, Plugin, Python
+from tests.core.fakes import FailingApply, Faithful, batch, encoder
+
+HEAD = """
+import cpuaccel
+
+class {cls}(cpuaccel.Backend[cpuaccel.Options]):
+    name = "{name}"
+    summary = "made by a test"
+    takes = cpuaccel.Form.MODULE
+    gives = cpuaccel.Form.MODULE
+
+    def apply(self, model, context):
+        return cpuaccel.Applied(model, evidence={{"done": 1}})
+"""
+OFFERS = """
+@cpuaccel.hookimpl
+def cpuaccel_backends():
+    return [{cls}]
+"""
+
+
+def plugin(name: str) -> str:
+    cls = name.title().replace("_", "")
+    return (HEAD + OFFERS).format(cls=cls, name=name)
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator["Site"]:
+    monkeypatch.syspath_prepend(tmp_path)
+    before = set(sys.modules)
+    yield Site(tmp_path)
+    for name in set(sys.modules) - before:
+        if getattr(sys.modules[name], "__file__", "") and name.startswith("t_"):
+            del sys.modules[name]
+
+
+class Site:
+    """A folder of distributions as an installer leaves them."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def install(self, module: str, source: str, version: str = "1.2.3") -> None:
+        (self.path / f"{module}.py").write_text(textwrap.dedent(source), encoding="utf-8")
+        info = self.path / f"dist_of_{module}-{version}.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: dist-of-{module}\nVersion: {version}\n", encoding="utf-8"
+        )
+        (info / "entry_points.txt").write_text(
+            f"[{ENTRY_POINT_GROUP}]\n{module} = {module}\n", encoding="utf-8"
+        )
+
+    def host(self) -> PluginHost:
+        return PluginHost(
+            entry_point
+            for distribution in importlib.metadata.distributions(path=[str(self.path)])
+            for entry_point in distribution.entry_points
+            if entry_point.group == ENTRY_POINT_GROUP
+        )
+
+    def only_broken(self, caplog: pytest.LogCaptureFixture) -> str:
+        """What is said of the one plugin set aside, next to one that works."""
+        self.install("t_works", plugin("works"))
+        with caplog.at_level(logging.WARNING, logger="cpuaccel"):
+            host = self.host()
+        assert list(host.backends) == ["works"]
+        assert host.origins == {"works": "t_works (dist-of-t_works 1.2.3)"}
+        (broken,) = host.broken
+        assert broken.plugin == "t_broken (dist-of-t_broken 0.9)"
+        (record,) = caplog.records
+        assert record.getMessage() == f"plugin {broken.plugin} is set aside: {broken.reason}"
+        return broken.reason
+
+
+def test_plugins_are_found_through_their_entry_points(site: Site) -> None:
+    site.install("t_one", plugin("one"))
+    site.install("t_two", plugin("two"), "2.0")
+    host = site.host()
+    assert sorted(host.backends) == ["one", "two"]
+    assert host.origins["two"] == "t_two (dist-of-t_two 2.0)"
+    assert host.broken == []
+
+
+BROKEN = {
+    "raises on import": ("raise RuntimeError('no licence')", "RuntimeError: no licence"),
+    "ends the process on import": ("raise SystemExit(3)", "SystemExit: 3"),
+    "imports what is not there": (
+        "import surely_no_module",
+        "ModuleNotFoundError: No module named 'surely_no_module'",
+    ),
+    "is no Python": ("def f(:", "SyntaxError: invalid syntax"),
+    "misspells a hook": (
+        plugin("broken").replace("def cpuaccel_backends", "def cpuaccel_backend"),
+        "PluginValidationError: unknown hook 'cpuaccel_backend'",
+    ),
+    "takes arguments that a hook has not": (
+        plugin("broken").replace("cpuaccel_backends()", "cpuaccel_backends(config)"),
+        "Argument(s) {'config'} are declared in the hookimpl but can not be found in the hookspec",
+    ),
+    "offers what is no backend": (
+        HEAD.format(cls="Broken", name="broken") + OFFERS.format(cls="Broken, 'jit'"),
+        "PluginValidationError: cpuaccel_backends returned 'jit', which is no Backend class",
+    ),
+    "offers a backend that lacks something": (
+        plugin("broken").replace('    name = "broken"\n', "").replace("    takes", "    has"),
+        "PluginValidationError: Broken has no name and no takes",
+    ),
+    "offers a backend that does nothing": (
+        plugin("broken").replace("def apply", "def applies"),
+        "PluginValidationError: Broken does not define apply",
+    ),
+    "offers a backend whose form is a word": (
+        plugin("broken").replace("takes = cpuaccel.Form.MODULE", "takes = 'module'"),
+        "Broken.takes and .gives must be members of cpuaccel.Form",
+    ),
+    "offers a backend whose options are no Options": (
+        plugin("broken").replace("    summary", "    Options = dict\n    summary"),
+        "Broken.Options must be a subclass of cpuaccel.Options",
+    ),
+    "offers a name that is taken": (
+        plugin("works"),
+        "PluginValidationError: the backend name 'works' is taken by ",
+    ),
+    "offers a name twice": (
+        HEAD.format(cls="Broken", name="broken") + OFFERS.format(cls="Broken, Broken"),
+        "PluginValidationError: the backend name 'broken' is taken by t_broken",
+    ),
+    "raises when asked": (
+        plugin("broken").replace("return [", "raise ValueError('not today') or ["),
+        "ValueError: not today",
+    ),
+    "answers with something else": (
+        plugin("broken").replace("return [Broken]", "return 3"),
+        "TypeError: 'int' object is not iterable",
+    ),
+}
+
+
+@pytest.mark.parametrize(("source", "reason"), BROKEN.values(), ids=list(BROKEN))
+def test_a_broken_plugin_is_named_and_set_aside(
+    site: Site, caplog: pytest.LogCaptureFixture, source: str, reason: str
+) -> None:
+    site.install("t_broken", source, "0.9")
+    if "is taken by " in reason and "t_broken" not in reason:
+        # Plugins are taken in the order of their names: the other one has to come first.
+        site.install("t_a_works", plugin("works"))
+        host = site.host()
+        (broken,) = host.broken
+        assert broken.plugin == "t_broken (dist-of-t_broken 0.9)"
+        assert broken.reason.endswith("is taken by t_a_works (dist-of-t_a_works 1.2.3)")
+        assert host.origins == {"works": "t_a_works (dist-of-t_a_works 1.2.3)"}
+        return
+    assert reason in site.only_broken(caplog)
+
+
+def test_nothing_is_left_of_a_plugin_set_aside(site: Site) -> None:
+    source = """
+    import cpuaccel
+
+    @cpuaccel.hookimpl
+    def cpuaccel_after_step(step, outcome):
+        raise AssertionError("called, though set aside")
+
+    @cpuaccel.hookimpl
+    def cpuaccel_backends(config):
+        return []
+    """
+    site.install("t_broken", source)
+    host = site.host()
+    assert len(host.broken) == 1
+    step = cpuaccel.Step("any")
+    host.after_step(step, cpuaccel.Outcome("any", "applied"))  # type: ignore[arg-type]
+    assert "t_broken" not in str(host._manager.list_name_plugin())
+
+
+def test_a_module_named_by_two_entry_points_counts_once(site: Site) -> None:
+    site.install("t_works", plugin("works"))
+    (site.path / "dist_of_t_works-1.2.3.dist-info/entry_points.txt").write_text(
+        "[cpuaccel]\nfirst = t_works\nsecond = t_works\n", encoding="utf-8"
+    )
+    host = site.host()
+    assert host.origins == {"works": "first (dist-of-t_works 1.2.3)"}
+    (broken,) = host.broken
+    assert broken.plugin == "second (dist-of-t_works 1.2.3)"
+    assert "it is registered already, as first" in broken.reason
+
+
+def test_a_plugin_set_aside_is_named_where_its_backend_is_asked_for(
+    site: Site, python: Python
+) -> None:
+    site.install("t_broken", "raise RuntimeError('no licence')", "0.9")
+    site.install("t_works", plugin("works"))
+    code = """
+import torch, cpuaccel
+assert "works" in cpuaccel.backends()
+try:
+    cpuaccel.explain(torch.nn.Identity(), ["broken"])
+except cpuaccel.PipelineError as error:
+    print(error)
+fast = cpuaccel.optimize(torch.nn.ReLU(), ["works"], example_inputs=torch.ones(2, 2))
+print(fast.report.applied)
+"""
+    done = python(code, path=(site.path,))
+    assert "Set aside: t_broken (dist-of-t_broken 0.9) (RuntimeError: no licence)." in done.stdout
+    assert done.stdout.endswith("('works',)\n")
+    assert done.stderr.count("is set aside") == 1
+
+
+def test_observers_are_told_of_every_step(offer: Offer, observe: Callable[..., None]) -> None:
+    offer(Faithful, FailingApply)
+    seen: list[str] = []
+
+    def cpuaccel_before_step(step: cpuaccel.Step, model: object) -> None:
+        seen.append(f"before {step.backend} of a {type(model).__name__}")
+
+    def cpuaccel_after_step(step: cpuaccel.Step, outcome: cpuaccel.Outcome) -> None:
+        seen.append(f"after {step.backend}: {outcome.status}")
+
+    observe(cpuaccel_before_step=cpuaccel_before_step, cpuaccel_after_step=cpuaccel_after_step)
+    cpuaccel.optimize(encoder(), ["failing_apply", "faithful"], example_inputs=batch())
+    assert seen == [
+        "before failing_apply of a MaskedEncoder",
+        "after failing_apply: failed",
+        "before faithful of a MaskedEncoder",
+        "after faithful: applied",
+    ]
+
+
+def test_observers_that_raise_disturb_nobody(
+    offer: Offer, observe: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    offer(Faithful)
+    seen: list[str] = []
+
+    def note(step: cpuaccel.Step) -> None:
+        seen.append(step.backend)
+
+    def fail(step: cpuaccel.Step) -> None:
+        raise RuntimeError("the metrics server is away")
+
+    observe(cpuaccel_before_step=note, cpuaccel_after_step=note)
+    observe(cpuaccel_before_step=fail, cpuaccel_after_step=fail)
+    observe(cpuaccel_before_step=note, cpuaccel_after_step=note)
+    fast = cpuaccel.optimize(encoder(), ["faithful"], example_inputs=batch())
+    assert fast.report.applied == ("faithful",)
+    assert seen == ["faithful"] * 4
+    assert [record.getMessage() for record in caplog.records] == [
+        "plugin observer 2: its cpuaccel_before_step failed",
+        "plugin observer 2: its cpuaccel_after_step failed",
+    ]
+
+
+def test_unregistering_takes_the_backends_along() -> None:
+    host = PluginHost([])
+    plugin = Plugin(cpuaccel_backends=lambda: [Faithful])
+    host.register(plugin, "mine")
+    assert host.origins == {"faithful": "mine"}
+    host.unregister(plugin)
+    assert host.backends == {}
+    assert host.origins == {}
+
+
+def test_the_built_in_plugins_are_found_like_any_other() -> None:
+    assert cpuaccel.plugin_host().origins["jit"] == f"jit (cpuaccel {cpuaccel.__version__})"

@@ -1,0 +1,65 @@
+import threading
+
+import pytest
+import torch
+
+from cpuaccel import shared_copy
+from cpuaccel.errors import ModelError
+from cpuaccel.testing import MaskedEncoder
+
+
+class Tied(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = torch.nn.Embedding(5, 3)
+        self.head = torch.nn.Linear(3, 5, bias=False)
+        self.head.weight = self.embedding.weight
+        self.norm = torch.nn.BatchNorm1d(3)
+        self.words = ["a"]
+
+
+def test_weights_are_shared_and_structure_is_not() -> None:
+    model = Tied()
+    copied = shared_copy(model)
+    assert type(copied) is Tied
+    assert not copied.training
+    assert model.training
+    for mine, theirs in zip(model.state_dict().values(), copied.state_dict().values()):
+        assert mine.data_ptr() == theirs.data_ptr()
+    copied.head = torch.nn.Linear(1, 1)
+    copied.words.append("b")
+    copied.norm.register_forward_hook(lambda *_: None)
+    assert model.head.weight is model.embedding.weight
+    assert model.words == ["a"]
+    assert not model.norm._forward_hooks
+
+
+def test_casting_copies_floating_weights_only() -> None:
+    model = Tied()
+    cast = shared_copy(model, torch.bfloat16)
+    assert cast.head.weight.dtype is torch.bfloat16  # type: ignore[union-attr]
+    assert cast.head.weight is cast.embedding.weight  # type: ignore[union-attr]
+    assert cast.norm.running_mean.dtype is torch.bfloat16  # type: ignore[union-attr]
+    assert cast.norm.num_batches_tracked.dtype is torch.long  # type: ignore[union-attr]
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+
+
+def test_new_weights_reach_the_copy() -> None:
+    model = MaskedEncoder.seeded()
+    copied = shared_copy(model)
+    model.load_state_dict(MaskedEncoder.seeded(1).state_dict())
+    assert torch.equal(copied(torch.tensor([[1]]))[0], model(torch.tensor([[1]]))[0])
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+def test_a_weight_that_autograd_made_is_no_obstacle() -> None:
+    model = torch.nn.utils.weight_norm(torch.nn.Linear(2, 2))
+    inputs = torch.ones(1, 2)
+    assert torch.equal(shared_copy(model)(inputs), model(inputs))
+
+
+def test_what_cannot_be_copied_is_named() -> None:
+    model = torch.nn.Identity()
+    model.lock = threading.Lock()  # type: ignore[assignment]
+    with pytest.raises(ModelError, match=r"Identity can't be copied .*Pass inplace=True"):
+        shared_copy(model)

@@ -1,0 +1,13 @@
+from cpuaccel import Verdict
+
+
+def test_a_yes() -> None:
+    assert Verdict.yes()
+    assert str(Verdict.yes()) == "yes"
+
+
+def test_a_no_says_why_and_what_to_do() -> None:
+    verdict = Verdict.no("the engine is not installed", "Install it")
+    assert not verdict
+    assert str(verdict) == "the engine is not installed. Install it"
+    assert str(Verdict.no("it can't be")) == "it can't be"
