@@ -11,7 +11,7 @@ import torch
 
 from cpuaccel.backend import Applied, Context, Form
 from cpuaccel.errors import BackendError, StepError
-from cpuaccel.fidelity import PADDINGS, Probe, Probes, compare, has_nonfinite, make_probes
+from cpuaccel.fidelity import BOTH, PADDINGS, Probe, Probes, compare, has_nonfinite, make_probes
 from cpuaccel.guard import settings_kept
 from cpuaccel.hostinfo import Host
 from cpuaccel.plan import Plan, PlannedStep, ask
@@ -35,7 +35,7 @@ FIRST_LOOK_SECONDS = 1.0
 FIRST_LOOK_PAIRS = 7
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Variant:
     """A model built for one way of calling it.
 
@@ -273,7 +273,8 @@ class Builder:
             broken = {name: found for name, found in varied.items() if not agrees(found)}
             refused = tuple(n for n, differing in broken.items() if n in PADDINGS and not differing)
             if wrong := broken.keys() & PADDINGS - {*refused}:
-                return f"it changes the answers where there is {' and '.join(sorted(wrong))}"
+                named = sorted(wrong - {BOTH} or wrong)  # both follows from either
+                return f"it changes the answers where there is {' and '.join(named)}"
             frozen = tuple(n for n in broken if n not in PADDINGS)
             if not broken:  # each alone is right, only all at once is not
                 frozen = ("batch", "length")

@@ -1,5 +1,6 @@
 """Whether the answers stay the same: on the example, and on inputs varied from it."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -10,7 +11,8 @@ from cpuaccel.signature import MASK, Inputs, Signature, tensors_of
 from cpuaccel.structure import Leaf, leaves
 
 RIGHT, LEFT = "right padding", "left padding"
-PADDINGS = frozenset({RIGHT, LEFT})
+BOTH = "padding on both sides"
+PADDINGS = frozenset({RIGHT, LEFT, BOTH})
 
 IGNORED_LABEL = -100
 """What Transformers' losses pass over."""
@@ -88,7 +90,8 @@ def make_probes(original: Callable[[Mapping[str, object]], object], signature: S
     varied, refused = try_all(["+".join(kinds)] if kinds else [])
     if refused and len(kinds) > 1:
         varied, refused = try_all(kinds)
-    return Probes(example, varied, lambda: try_all(kinds)[0], refused)
+    single = [*kinds, *([BOTH] if signature.masked else [])]
+    return Probes(example, varied, lambda: try_all(single)[0], refused)
 
 
 def compare(probe: Probe, candidate: object, original: Callable[..., object]) -> list[Difference]:
@@ -117,7 +120,7 @@ def has_nonfinite(tensors: Iterable[torch.Tensor]) -> bool:
     return any(
         # A sum is finite only if every element is; only where it is not, look closer.
         tensor.is_floating_point()
-        and not tensor.sum().isfinite().item()
+        and not math.isfinite(tensor.sum().item())
         and not bool(tensor.isfinite().all())
         for tensor in tensors
     )
@@ -178,7 +181,7 @@ def _vary(signature: Signature, kinds: list[str]) -> Inputs:
         if kind in kinds:
             for name in names:
                 varied[name] = _resize(tensors_of(varied)[name], axis)
-    if RIGHT in kinds or LEFT in kinds:
+    if PADDINGS & {*kinds}:
         varied |= _pad(tensors_of(varied), kinds)
     return varied
 
@@ -198,11 +201,13 @@ def _pad(tensors: dict[str, torch.Tensor], kinds: list[str]) -> dict[str, torch.
     if mask.dim() != 2 or mask.shape[1] < 2:
         return {}
     third = max(1, mask.shape[1] // 3)
-    if RIGHT in kinds:
+    if {RIGHT, BOTH} & {*kinds}:
         mask[0::2, -third:] = 0
         mask[1::2, -1:] = 0
-    if LEFT in kinds:
+    if {LEFT, BOTH} & {*kinds}:
         mask[-1, :third] = 0
+    emptied = mask.sum(1) == 0  # models and engines may say what they like of nothing
+    mask[emptied] = tensors[MASK][emptied]
     padded = {MASK: mask}
     labels = tensors.get("labels")
     if labels is not None and labels.shape == mask.shape:

@@ -84,16 +84,24 @@ class OptimizedModel(torch.nn.Module):
             if isinstance(variant, str):
                 return self._fall_back(inputs, variant)
             if not variant.applied:
-                return self._fall_back(inputs, "no step was applied", warn=False)
+                # Told when it was built; where strict, every step that is missing is optional.
+                self.report.calls["original (no step was applied)"] += 1
+                return self._builder.run_original(inputs)
             try:
                 output = variant.answer(inputs)
-                if variant.watched and has_nonfinite(tensors(output)):
-                    return self._fall_back(inputs, "NaN or infinity in the optimized answer")
+                broken = variant.watched and has_nonfinite(tensors(output))
             except Exception as error:
                 logger.debug("the optimized model raised", exc_info=True)
                 return self._fall_back(inputs, f"{type(error).__name__} in the optimized model")
+            if broken:
+                return self._fall_back(inputs, "NaN or infinity in the optimized answer")
             self.report.calls[OPTIMIZED] += 1
             return output
+
+    @property
+    def variants(self) -> list[Variant]:
+        """What was built so far, one for each way of calling."""
+        return list(dict.fromkeys(self._variants.values()))
 
     def prepare(self, example_inputs: Inputs) -> None:
         """Build the variant for calls like this one, if there is none yet.
@@ -124,7 +132,7 @@ class OptimizedModel(torch.nn.Module):
         """
         from cpuaccel.artifact import save
 
-        return save(self._builder.plan, self.report, list(self._variants.values()), Path(folder))
+        return save(self._builder.plan, self.report, self.variants, Path(folder))
 
     def train(self, mode: bool = True) -> Self:
         """Switch between training, where the original runs, and evaluation."""
@@ -193,7 +201,7 @@ class OptimizedModel(torch.nn.Module):
                 known = known if not known.frozen else self._variants.get((key, shapes))
             if known is not None:
                 return known
-            if len(self.report.variants) >= MAX_VARIANTS:
+            if len(self.variants) >= MAX_VARIANTS:
                 return f"more than {MAX_VARIANTS} ways of calling"
             variant = self._builder.build(inputs)
             self._variants.setdefault(key, variant)
@@ -202,11 +210,11 @@ class OptimizedModel(torch.nn.Module):
             self.report.variants.append(variant.report)
             return variant
 
-    def _fall_back(self, inputs: Inputs, reason: str, *, warn: bool = True) -> object:
+    def _fall_back(self, inputs: Inputs, reason: str) -> object:
         if self._builder.strict:
             raise StepError(f"strict=True was asked for, but the original had to answer: {reason}")
         self.report.calls[f"original ({reason})"] += 1
-        if warn and reason not in self._warned:
+        if reason not in self._warned:
             self._warned.add(reason)
             logger.warning("the original answers: %s (told once, counted in the report)", reason)
         return self._builder.run_original(inputs)

@@ -159,7 +159,7 @@ class Binder:
         if len(inputs) > 1:
             last = len(order)
             inputs = dict(sorted(inputs.items(), key=lambda item: order.get(item[0], last)))
-        if None in inputs.values():
+        if any(value is None for value in inputs.values()):  # `in` would compare tensors
             inputs = {k: v for k, v in inputs.items() if v is not None or k not in self._droppable}
         return inputs
 
