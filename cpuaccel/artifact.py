@@ -35,7 +35,7 @@ def save(plan: Plan, report: Report, variants: Sequence[Variant], folder: Path) 
         for number, script in enumerate(dict.fromkeys(scripts)):
             path = folder / (f"model-{number}.pt" if number else "model.pt")
             assert isinstance(script, torch.jit.ScriptModule)
-            torch.jit.save(script, str(path))
+            script.save(str(path))  # as torch.jit.save, without telling that it is deprecated
             written.append(path)
     except (OSError, TypeError) as error:
         raise ArtifactError(f"saving to {folder} failed: {error}. Choose another folder") from error

@@ -45,7 +45,7 @@ FORWARDS: tuple[Forward, ...] = (question, positional_only, several, named, anyt
 @st.composite
 def calls(draw: st.DrawFn) -> Call:
     forward = draw(st.sampled_from(FORWARDS))
-    values = st.none() | st.integers(0, 9)
+    values: st.SearchStrategy[object] = st.none() | st.integers(0, 9)
     parameters = inspect.signature(forward).parameters.values()
     names = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     if any(p.kind is p.VAR_KEYWORD for p in parameters):

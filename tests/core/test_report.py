@@ -1,0 +1,79 @@
+import json
+
+from cpuaccel.report import Difference, Fidelity, Outcome, Report, Status, VariantReport
+from cpuaccel.timing import Ratio
+
+APPLIED = Outcome("jit", Status.APPLIED, evidence={"graph_nodes": 12}, seconds=1.5, bytes=10)
+SKIPPED = Outcome("ipex", Status.SKIPPED, "it is not installed", "Install it")
+FIDELITY = Fidelity(
+    1e-4,
+    (
+        Difference("example", "logits", 2e-6, 1e-6),
+        Difference("batch", "logits", 4e-6, 3e-6),
+        Difference("batch", "pooled", 9e-6, 2e-6),
+    ),
+    frozen=("length",),
+)
+
+
+def report() -> Report:
+    made = Report("ipex,jit", "float32", (SKIPPED,))
+    made.variants.append(
+        VariantReport("x: float32[1, 2]", (SKIPPED, APPLIED), FIDELITY, Ratio(2.0, 1.9, 2.1, 7))
+    )
+    made.calls["optimized"] = 3
+    made.calls["original (NaN)"] = 1
+    return made
+
+
+def test_what_was_done_is_told_line_by_line() -> None:
+    assert str(report()).splitlines() == [
+        "pipeline  ipex,jit, dtype float32",
+        "inputs    x: float32[1, 2]",
+        "step      ipex: skipped. it is not installed. Install it.",
+        "step      jit: applied in 1.50 s (graph nodes 12)",
+        "fidelity  largest difference 4e-06 in logits, 3e-06 of its magnitude (tolerance 0.0001; "
+        "2 probes; frozen: length)",
+        "speed     2.00x [1.90, 2.10] (a first look; cpuaccel bench measures)",
+        "calls     3 optimized, 1 original (NaN)",
+    ]
+
+
+def test_before_the_first_call_it_tells_what_is_known() -> None:
+    waiting = Report("ipex,jit", "float32", (SKIPPED,))
+    assert waiting.outcomes == (SKIPPED,)
+    assert waiting.applied == ()
+    assert str(waiting).splitlines() == [
+        "pipeline  ipex,jit, dtype float32",
+        "step      ipex: skipped. it is not installed. Install it.",
+        "waiting   for the first call: no example_inputs were given",
+    ]
+
+
+def test_what_was_applied() -> None:
+    assert report().applied == ("jit",)
+    assert report().outcomes == (SKIPPED, APPLIED)
+
+
+def test_the_worst_output_is_the_one_furthest_off_relative_to_itself() -> None:
+    assert FIDELITY.worst == Difference("batch", "logits", 4e-6, 3e-6)
+    empty = Fidelity(1e-4, ())
+    assert empty.worst is None
+    assert str(empty) == "no tensor to compare"
+
+
+def test_an_outcome_without_remedy_or_evidence() -> None:
+    assert str(Outcome("jit", Status.FAILED, "it broke")) == "jit: failed. it broke."
+    assert str(Outcome("jit", Status.APPLIED, seconds=0.5)) == "jit: applied in 0.50 s"
+
+
+def test_a_report_is_data_that_json_can_hold() -> None:
+    data = json.loads(json.dumps(report().to_dict()))
+    assert data["pipeline"] == "ipex,jit"
+    assert data["planned"][0]["status"] == "skipped"
+    (variant,) = data["variants"]
+    assert [outcome["step"] for outcome in variant["outcomes"]] == ["ipex", "jit"]
+    assert variant["outcomes"][1]["evidence"] == {"graph_nodes": 12}
+    assert variant["fidelity"]["frozen"] == ["length"]
+    assert variant["speed"]["median"] == 2.0
+    assert data["calls"] == {"optimized": 3, "original (NaN)": 1}
