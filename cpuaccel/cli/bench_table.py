@@ -94,8 +94,8 @@ def _show_notes(results: Sequence[Result]) -> None:
         where = "" if everywhere else f", {' and '.join(cases)}"
         say(f"  {pipeline} ({dtypes}{where}): {note}")
     say(
-        "\nx eager: eager's time in the same dtype over the row's, pair by pair: median [quartiles].\n"
-        "error:   largest difference from the float32 original, relative, on real tokens."
+        "\nx eager: eager's time in the same dtype over the row's, pair by pair\n"
+        "error: largest difference from the float32 original, relative, on real tokens"
     )
 
 

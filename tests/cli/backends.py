@@ -1,0 +1,32 @@
+"""Backends that a pipeline may meet: one whose engine is absent, one that breaks when called."""
+
+import torch
+
+from cpuaccel import Applied, Backend, Context, Form, Options
+
+
+class _Fake(Backend[Options]):
+    summary = "a fake"
+    takes = Form.MODULE
+    gives = Form.MODULE
+
+
+class Absent(_Fake):
+    name = "absent"
+    requires = (("an-engine-of-tests>=2",),)
+
+    def apply(self, model: torch.nn.Module, context: Context) -> Applied:
+        raise NotImplementedError
+
+
+class Brittle(_Fake):
+    name = "brittle"
+
+    def apply(self, model: torch.nn.Module, context: Context) -> Applied:
+        class Breaking(torch.nn.Module):
+            def forward(self, **inputs: torch.Tensor) -> object:
+                if len(inputs["input_ids"]) == 5:
+                    raise RuntimeError("five rows are too many")
+                return model(**inputs)
+
+        return Applied(Breaking())

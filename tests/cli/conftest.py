@@ -1,0 +1,64 @@
+import json
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+
+from cpuaccel.cli.main import main
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What one command line came to."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def data(self) -> Any:
+        return json.loads(self.out)
+
+
+Run = Callable[..., Ran]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Threads that wait for each other on a busy machine are the slowest part of these tests."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def run(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., Ran]]:
+    """Run the command line in this process."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def call(*arguments: object) -> Ran:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as exited:
+            main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        code = exited.value.code
+        return Ran(code if isinstance(code, int) else 0, captured.out, captured.err)
+
+    logger = logging.getLogger("cpuaccel")
+    handlers = list(logger.handlers)
+    yield call
+    logger.handlers[:] = handlers
+
+
+@pytest.fixture
+def pipeline_file(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A TOML file that holds the pipeline jit, without freezing."""
+    path = tmp_path_factory.mktemp("pipelines") / "fast.toml"
+    path.write_text('version = 1\n[[steps]]\nbackend = "jit"\noptions = { freeze = false }\n')
+    return path

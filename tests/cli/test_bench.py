@@ -1,0 +1,239 @@
+import dataclasses
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from cpuaccel.cli import bench_table
+from cpuaccel.cli.cases import synthetic_cases
+from cpuaccel.cli.measure import Bench, Pace
+from cpuaccel.cli.models import load_model
+from cpuaccel.hostinfo import Host, host
+from cpuaccel.pipeline import Pipeline
+from tests.cli.backends import Absent, Brittle
+from tests.cli.conftest import Run
+from tests.conftest import Offer
+
+TINY = (
+    "bench",
+    "config:bert-tiny",
+    "--seq-len",
+    "16",
+    "--batch-size",
+    "2",
+    "--rounds",
+    "2",
+    "--threads",
+    "1",
+)
+
+
+ONCE = ("--backends", "jit", "--rounds", "1", "--threads", "1", "--json")
+MANY = ",".join(map(str, range(1, 41)))
+TWO_ROUNDS = Pace(rounds=2)
+HAS_BF16 = dataclasses.replace(host(), isa=frozenset({"amx_bf16"}), bf16_speed=4.0)
+
+
+def by_pipeline(data: Any) -> dict[str, Any]:
+    return {row["pipeline"]: row for row in data["results"]}
+
+
+def test_every_case_has_eager_and_every_pipeline(run: Run, pipeline_file: Path) -> None:
+    threads = torch.get_num_threads()
+    ran = run(
+        *("bench", "config:bert-tiny", "--backends", "jit", "--pipeline", pipeline_file),
+        *("--batch-size", "1,3", "--seq-len", "8,16", "--padding", "0.5"),
+        *("--rounds", "2", "--threads", "1", "--json"),
+    )
+    assert ran.code == 0
+    rows = ran.data["results"]
+    assert [(row["batch_size"], row["seq_len"], row["pipeline"]) for row in rows] == [
+        (batch, length, name)
+        for batch in (1, 3)
+        for length in (8, 16)
+        for name in ("eager", "jit", str(pipeline_file))
+    ]
+    for row in rows:
+        assert row["rounds"] == 2
+        assert 0 < row["median_ms"] <= row["p95_ms"]
+        assert row["error"] <= 1e-4
+        assert row["status"] == ("eager" if row["pipeline"] == "eager" else "applied")
+        assert row["ratio"] is None or row["ratio"]["pairs"] == 2
+    assert ran.data["threads"] == 1
+    assert torch.get_num_threads() == threads
+    assert "timing 3 x 16" in ran.err
+
+
+def test_the_table(run: Run) -> None:
+    ran = run(*TINY, "--backends", "jit")
+    assert ran.code == 0
+    eager, jit = [line.split() for line in ran.out.splitlines() if line.endswith(("eager  ", "ed"))]
+    assert eager[:6] == ["float32", "2", "x", "16", "eager", eager[5]]
+    assert jit[0] == "jit"
+    assert jit[-1] == "applied"
+    assert "Not as its name says" not in ran.out
+
+
+def test_a_pipeline_with_a_step_that_was_skipped_does_not_look_applied(
+    run: Run, offer: Offer
+) -> None:
+    offer(Absent)
+    arguments = (*TINY, "--backends", "absent,jit", "--backends", "absent")
+    rows = by_pipeline(run(*arguments, "--json").data)
+    assert rows["absent,jit"]["status"] == "partly applied"
+    assert rows["absent"]["status"] == "not applied"
+    shown = run(*arguments).out
+    assert "PARTLY APPLIED" in shown
+    assert "NOT APPLIED" in shown
+    assert "absent: skipped. an-engine" in shown.partition("Not as its name says")[2]
+
+
+def test_calls_that_the_original_answered_are_told(run: Run, offer: Offer) -> None:
+    offer(Brittle)
+    ran = run(
+        *("bench", "config:bert-tiny", "--backends", "brittle", "--batch-size", "2,5"),
+        *("--seq-len", "16", "--rounds", "2", "--threads", "1", "--json"),
+    )
+    statuses = {
+        row["batch_size"]: (row["status"], row["notes"])
+        for row in ran.data["results"]
+        if row["pipeline"] == "brittle"
+    }
+    assert statuses[2] == ("applied", [])
+    assert statuses[5][0] == "partly applied"
+    assert "4 calls were answered by the original (RuntimeError" in statuses[5][1][0]
+
+
+def test_the_error_of_bfloat16_is_against_float32_and_its_ratio_against_bfloat16(
+    model: torch.nn.Module,
+) -> None:
+    done = bench(model, ["float32", "bfloat16"], HAS_BF16, "jit")
+    (eager32, jit32, eager16, jit16) = done.results
+    assert (eager32.error, eager32.ratio, eager16.ratio) == (0.0, None, None)
+    assert jit32.error is not None
+    assert jit32.error <= 1e-4
+    for result in (eager16, jit16):
+        assert result.error is not None
+        assert 1e-4 < result.error < 5e-2
+    assert [r.standing for r in done.results] == ["eager", "applied"] * 2
+    assert done.fastest is not None
+    assert done.fastest[0] in (jit32, jit16)
+
+
+def test_bfloat16_that_would_be_emulated_is_not_run(
+    model: torch.nn.Module, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lacking = dataclasses.replace(HAS_BF16, isa=frozenset(), bf16_speed=0.1)
+    results = bench(model, ["bfloat16"], lacking, "jit").results
+    assert [r.standing for r in results] == ["not run", "not run"]
+    assert all(r.median is None and "Use dtype=float32" in r.notes[0] for r in results)
+    run = {"model": "m", "processor": "p", "torch": "2", "threads": 1, "padding": 0.5}
+    bench_table.show({**run, "interrupted": False}, results, {})
+    shown = capsys.readouterr().out
+    assert shown.count("NOT RUN") == 2
+    assert "Use dtype=float32" in shown
+
+
+def test_rounds_end_when_the_time_is_up(model: torch.nn.Module) -> None:
+    done = bench(model, ["float32"], HAS_BF16, "jit", pace=Pace(rounds=1000, seconds=0.0))
+    assert [r.rounds for r in done.results] == [1, 1]
+    assert all(r.p95 == r.median for r in done.results)
+
+
+def test_images_and_audio(run: Run) -> None:
+    image = run("bench", "config:vit-tiny", *ONCE).data
+    assert by_pipeline(image)["jit"]["seq_len"] is None
+    audio = run(
+        *("bench", "config:wav2vec2-tiny", *ONCE),
+        *("--batch-size", "2", "--seq-len", "25", "--padding", "0.25"),
+    ).data
+    assert by_pipeline(audio)["jit"]["status"] == "applied"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("config:bert-tiny",), "name at least one pipeline"),
+        (("config:bert-tiny", "--backends", "jit", "--batch-size", "0"), "from 1 up"),
+        (("config:bert-tiny", "--backends", "jit", "--seq-len", "x"), "from 1 up"),
+        (("config:bert-tiny", "--backends", "jit", "--dtype", "float16"), "Known: float32"),
+        (("config:bert-tiny", "--backends", "jit", "--padding", "1"), "0.99"),
+        (("config:vit-tiny", "--backends", "jit", "--seq-len", "8"), "takes images"),
+        (("demo", "--padding", "0.5"), "real text"),
+        (("config:bert-tiny", "--backends", "jit", "--backends", "jti"), "Did you mean 'jit'?"),
+    ],
+)
+def test_usage_errors(run: Run, arguments: tuple[str, ...], message: str) -> None:
+    ran = run("bench", *arguments)
+    assert ran.code == 2
+    assert message in ran.err
+    assert ran.out == ""
+
+
+def test_a_length_that_the_model_does_not_take(run: Run) -> None:
+    ran = run("bench", "config:bert-tiny", "--backends", "jit", "--seq-len", "16,600")
+    assert ran.code == 1
+    assert "8 x 600" in ran.err
+    assert "Choose another --seq-len" in ran.err
+
+
+@pytest.mark.parametrize("machine", [False, True])
+def test_interrupted_it_prints_what_is_finished(machine: bool) -> None:
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "cpuaccel", "bench", "config:bert-tiny", "--backends", "jit"),
+            *("--batch-size", MANY, "--seq-len", "8", "--rounds", "50", "--threads", "1"),
+            *(["--json"] if machine else []),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "timing 2 x 8" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate()
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    if machine:
+        data = json.loads(out)
+        assert data["interrupted"]
+        assert {row["batch_size"] for row in data["results"]} >= {1}
+        assert {row["batch_size"] for row in data["results"]} < set(range(1, 41))
+    else:
+        assert "1 x 8" in out
+        assert "40 x 8" not in out
+        assert "Interrupted" in out
+
+
+@pytest.fixture
+def model() -> torch.nn.Module:
+    return load_model("config:bert-tiny")
+
+
+def bench(
+    model: torch.nn.Module,
+    dtypes: list[str],
+    on: Host,
+    *backends: str,
+    pace: Pace = TWO_ROUNDS,
+) -> Bench:
+    made = Bench(
+        model,
+        {name: Pipeline.of([name]) for name in backends},
+        synthetic_cases(model, [2], [16], 0.5),
+        dtypes,
+        host=on,
+        pace=pace,
+        threads=1,
+        progress=lambda share, doing: None,
+    )
+    made.run()
+    return made

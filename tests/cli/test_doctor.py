@@ -1,0 +1,33 @@
+import cpuaccel
+from tests.cli.conftest import Run
+
+
+def test_it_shows_the_host_the_backends_and_advice(run: Run) -> None:
+    ran = run("doctor")
+    here = cpuaccel.host()
+    assert ran.code == 0
+    assert here.processor in ran.out
+    assert f"torch {here.packages['torch']}" in ran.out
+    assert f"{here.cores} usable" in ran.out
+    for name in cpuaccel.backends():
+        assert name in ran.out
+    assert "Advice" in ran.out
+
+
+def test_as_json(run: Run) -> None:
+    data = run("doctor", "--json").data
+    here = cpuaccel.host()
+    assert data["host"]["isa"] == sorted(here.isa)
+    assert data["host"]["packages"]["torch"] == here.packages["torch"]
+    assert set(data["backends"]) == set(cpuaccel.backends())
+    assert data["backends"]["jit"] == {"ok": True, "reason": "", "remedy": ""}
+    assert {item["topic"] for item in data["advice"]} >= {"threads", "instructions", "allocator"}
+
+
+def test_a_backend_that_this_host_cant_have_says_why_and_what_to_do(run: Run) -> None:
+    verdicts = run("doctor", "--json").data["backends"]
+    refused = [verdict for verdict in verdicts.values() if not verdict["ok"]]
+    assert refused, "every stack lacks some backend's engine"
+    for verdict in refused:
+        assert verdict["reason"]
+        assert verdict["remedy"]

@@ -1,0 +1,142 @@
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from cpuaccel.cli.inputs import make_inputs
+from cpuaccel.cli.models import demo_folder, load_model
+from cpuaccel.cli.zoo import ZOO
+from cpuaccel.errors import ModelError
+from tests.conftest import Python
+
+TINY = [name for name in ZOO if name.endswith("-tiny")]
+MILLIONS = {
+    "bert-base": 109,
+    "roberta-base": 125,
+    "distilbert-base": 66,
+    "minilm-l6": 23,
+    "albert-base": 11.7,
+    "electra-base": 109,
+    "modernbert-base": 149,
+    "vit-base": 86,
+    "wav2vec2-base": 94,
+}
+"""Parameters of the published models."""
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_tiny_models_answer_their_inputs(name: str) -> None:
+    model = load_model(f"config:{name}")
+    with torch.no_grad():
+        output = model(**make_inputs(model, 2, 16, padding=0.25))
+    assert not model.training
+    assert output[0].isfinite().all()
+    assert len(output[0]) == 2
+
+
+@pytest.mark.parametrize(("name", "millions"), MILLIONS.items())
+def test_named_architectures_have_the_size_of_the_published_ones(
+    name: str, millions: float
+) -> None:
+    with torch.device("meta"):
+        model = load_model(f"config:{name}")
+    count = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+    assert count == pytest.approx(millions, rel=0.02)
+
+
+def test_every_size_is_either_tiny_or_held_to_the_published_one() -> None:
+    assert set(ZOO) == {*TINY, *MILLIONS}
+
+
+@pytest.mark.parametrize(
+    ("task", "output"),
+    [
+        ("question-answering", "start_logits"),
+        ("text-classification", "logits"),
+        ("token-classification", "logits"),
+        ("fill-mask", "logits"),
+        ("feature-extraction", "last_hidden_state"),
+    ],
+)
+def test_the_task_chooses_the_head(task: str, output: str) -> None:
+    model = load_model("config:bert-tiny", task)
+    with torch.no_grad():
+        assert output in model(**make_inputs(model, 1, 8))
+
+
+def test_random_weights_are_the_same_in_every_run_and_leave_the_random_state() -> None:
+    before = torch.random.get_rng_state()
+    first, second = load_model("config:bert-tiny"), load_model("config:bert-tiny")
+    assert torch.equal(before, torch.random.get_rng_state())
+    for mine, theirs in zip(first.parameters(), second.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_a_local_folder_gets_the_head_that_its_config_names(tmp_path: Path) -> None:
+    saved = load_model("config:bert-tiny", "question-answering")
+    saved.save_pretrained(tmp_path)  # type: ignore[operator]
+    assert type(load_model(str(tmp_path))) is type(saved)
+    other = load_model(str(tmp_path), "text-classification")
+    assert type(other).__name__ == "BertForSequenceClassification"
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "message"),
+    [
+        ("config:bert-tny", None, "Did you mean 'bert-tiny'?"),
+        ("config:bert-tiny", "question-answerin", "Did you mean 'question-answering'?"),
+        ("config:bert-tiny", "image-classification", "Choose another task"),
+        ("demo", "fill-mask", "Leave --task out"),
+    ],
+)
+def test_mistakes_are_named(name: str, task: str | None, message: str) -> None:
+    with pytest.raises(ModelError, match="was asked for") as raised:
+        load_model(name, task)
+    assert message in str(raised.value)
+
+
+def test_a_folder_without_a_model(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"no config\.json in it. Pass a folder"):
+        load_model(str(tmp_path))
+
+
+def test_a_folder_without_weights(tmp_path: Path) -> None:
+    load_model("config:bert-tiny").config.save_pretrained(tmp_path)  # type: ignore[union-attr,operator]
+    with pytest.raises(ModelError, match="can't be loaded"):
+        load_model(str(tmp_path))
+
+
+def test_a_config_that_names_an_unknown_class(tmp_path: Path) -> None:
+    config = load_model("config:bert-tiny").config
+    config.architectures = ["BertForEverything"]  # type: ignore[union-attr]
+    config.save_pretrained(tmp_path)  # type: ignore[union-attr,operator]
+    with pytest.raises(ModelError, match=r"BertForEverything.*Choose a head with --task"):
+        load_model(str(tmp_path))
+
+
+def test_a_hub_id_without_a_network(python: Python) -> None:
+    code = (
+        "import os\n"
+        "os.environ['HF_HUB_OFFLINE'] = '1'\n"
+        "from cpuaccel.cli.main import main\n"
+        "main(['explain', 'nobody/nothing', '--backends', 'jit'])"
+    )
+    done = python(code, check=False)
+    assert done.returncode == 1
+    assert "nobody/nothing was asked for, but can't be loaded" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_the_demo_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ModelError, match=r'pip install "cpuaccel\[demo\]"'):
+        demo_folder()
+
+
+def test_without_transformers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(ModelError, match=r'pip install "cpuaccel\[transformers\]"'):
+        load_model("config:bert-tiny")

@@ -1,0 +1,70 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from cpuaccel.cli.inputs import make_inputs
+from cpuaccel.cli.models import load_model
+from cpuaccel.config import read_pipeline
+from tests.cli.backends import Absent
+from tests.cli.conftest import Run
+from tests.conftest import Offer
+
+QUESTIONS = ("config:bert-tiny", "--task", "question-answering")
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.load` is deprecated:DeprecationWarning")
+def test_the_script_answers_as_the_model_does(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "fast"
+    ran = run("optimize", *QUESTIONS, "--backends", "jit", "--output", folder)
+    assert ran.code == 0
+    assert "jit: applied" in ran.out
+    for name in ("pipeline.toml", "report.json", "model.pt"):
+        assert str(folder / name) in ran.out
+        assert (folder / name).is_file()
+    model = load_model("config:bert-tiny", "question-answering")
+    inputs = make_inputs(model, 3, 20, padding=0.3)
+    script = torch.jit.load(str(folder / "model.pt"))  # type: ignore[no-untyped-call]
+    with torch.no_grad():
+        start, end = script(**inputs)
+        expected = model(**inputs)
+    torch.testing.assert_close(start, expected.start_logits)
+    torch.testing.assert_close(end, expected.end_logits)
+
+
+def test_as_json_from_a_pipeline_file(run: Run, tmp_path: Path, pipeline_file: Path) -> None:
+    data = run(
+        "optimize", *QUESTIONS, "--pipeline", pipeline_file, "--output", tmp_path, "--json"
+    ).data
+    assert data["scripts"] == [str(tmp_path / "model.pt")]
+    assert data["variants"][0]["outcomes"][0]["status"] == "applied"
+    assert json.loads((tmp_path / "report.json").read_text())["variants"] == data["variants"]
+    assert read_pipeline(tmp_path / "pipeline.toml").steps[0].options == {"freeze": False}
+
+
+def test_without_a_script_it_says_what_can_be_loaded(run: Run, tmp_path: Path) -> None:
+    ran = run("optimize", *QUESTIONS, "--backends", "bettertransformer", "--output", tmp_path)
+    assert ran.code == 0
+    assert "There is no script" in ran.out
+    assert f"pipeline='{tmp_path / 'pipeline.toml'}'" in ran.out
+    assert not list(tmp_path.glob("*.pt"))
+
+
+def test_where_no_step_was_applied_nothing_is_written(
+    run: Run, offer: Offer, tmp_path: Path
+) -> None:
+    offer(Absent)
+    ran = run("optimize", *QUESTIONS, "--backends", "absent", "--output", tmp_path / "fast")
+    assert ran.code == 1
+    assert "no step was applied, so nothing was written" in ran.err
+    assert "an-engine-of-tests is not installed" in ran.err
+    assert ran.out == ""
+    assert not (tmp_path / "fast").exists()
+
+
+def test_an_output_that_cant_be_written(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file, not a folder")
+    ran = run("optimize", *QUESTIONS, "--backends", "jit", "--output", tmp_path / "taken")
+    assert ran.code == 1
+    assert "Choose another folder" in ran.err

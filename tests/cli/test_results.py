@@ -1,0 +1,39 @@
+import pytest
+
+from cpuaccel.build import CAST_STEP
+from cpuaccel.cli.results import Standing, judge, merge
+from cpuaccel.report import Outcome, Status, VariantReport
+
+JIT = Outcome("jit", Status.APPLIED)
+CAST = Outcome(CAST_STEP, Status.APPLIED)
+FAILED = Outcome("jit", Status.FAILED, "it changes the answers")
+UNCAST = Outcome(CAST_STEP, Status.FAILED, "it changes the answers")
+IPEX = Outcome("ipex", Status.SKIPPED, "it is not installed", "Install it")
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "standing"),
+    [
+        ((JIT,), Standing.APPLIED),
+        ((CAST, JIT), Standing.APPLIED),
+        ((IPEX, JIT), Standing.PARTLY),
+        ((UNCAST, JIT), Standing.PARTLY),
+        ((CAST, FAILED), Standing.NOT_APPLIED),
+        ((IPEX, FAILED), Standing.NOT_APPLIED),
+    ],
+)
+def test_standing(outcomes: tuple[Outcome, ...], standing: Standing) -> None:
+    judged, notes = judge(outcomes, {})
+    assert judged is standing
+    assert notes == tuple(str(o) for o in outcomes if o.status is not Status.APPLIED)
+
+
+def test_calls_that_the_original_answered() -> None:
+    standing, notes = judge((JIT,), {"original (NaN)": 3})
+    assert standing is Standing.PARTLY
+    assert notes == ("3 calls were answered by the original (NaN)",)
+
+
+def test_no_variant_hides_behind_another() -> None:
+    variants = [VariantReport("a", (CAST, JIT)), VariantReport("b", (CAST, FAILED))]
+    assert merge(variants) == merge(variants[::-1]) == (CAST, FAILED)
