@@ -2,8 +2,8 @@
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Self
 
@@ -77,9 +77,7 @@ class OptimizedModel(torch.nn.Module):
             inputs = self._builder.binder.bind(args, kwargs)
         except SignatureError:
             return self._builder.eager(*args, **kwargs)  # raises what the original raises
-        # The precision was chosen when the variant was built; the caller's autocast must not
-        # cast again inside of it.
-        with torch.no_grad(), _NO_AUTOCAST() if autocast_enabled() else _NOTHING:
+        with _inference():
             variant = self._variant(inputs)
             if isinstance(variant, str):
                 return self._fall_back(inputs, variant)
@@ -204,8 +202,8 @@ class OptimizedModel(torch.nn.Module):
             if len(self.variants) >= MAX_VARIANTS:
                 return f"more than {MAX_VARIANTS} ways of calling"
             variant = self._builder.build(inputs)
-            self._variants.setdefault(key, variant)
-            if variant.frozen:
+            # Where one variant has frozen its shapes, none is trusted with other shapes.
+            if self._variants.setdefault(key, variant).frozen:
                 self._variants[(key, shapes)] = variant
             self.report.variants.append(variant.report)
             return variant
@@ -223,5 +221,18 @@ class OptimizedModel(torch.nn.Module):
 _NOTHING = nullcontext()
 
 
-def _NO_AUTOCAST() -> torch.autocast:
-    return torch.autocast("cpu", enabled=False)
+@contextmanager
+def _no_autocast() -> Iterator[None]:
+    with torch.no_grad(), torch.autocast("cpu", enabled=False):
+        yield
+
+
+def _inference() -> AbstractContextManager[None]:
+    """No gradients and no autocast, at no cost where the caller has it so already.
+
+    The precision was chosen when the variant was built: the caller's autocast must not cast again
+    inside of it.
+    """
+    if autocast_enabled():
+        return _no_autocast()
+    return torch.no_grad() if torch.is_grad_enabled() else _NOTHING

@@ -21,6 +21,8 @@ INSTEAD = (
     "with jit or bettertransformer,jit, which need no IPEX"
 )
 
+WITHOUT_IPEX = "Use jit or bettertransformer, which need no IPEX"
+
 
 class IpexOptions(cpuaccel.Options):
     """Options of ``ipex``, as ``ipex.optimize`` names them.
@@ -59,7 +61,9 @@ class Ipex(Backend[IpexOptions]):
         """Decide from metadata and flags: importing a mismatched IPEX ends the process."""
         torch_version, own = host.version("torch"), host.version(PACKAGE)
         if host.machine not in {"x86_64", "AMD64"}:
-            return Verdict.no(f"IPEX is built for x86-64, and this machine is {host.machine}")
+            return Verdict.no(
+                f"IPEX is built for x86-64, and this machine is {host.machine}", WITHOUT_IPEX
+            )
         if torch_version is None or own is None:
             return Verdict.no(
                 f"{PACKAGE} is not installed; its last release serves torch {LAST_MINOR}, and "
@@ -75,7 +79,7 @@ class Ipex(Backend[IpexOptions]):
         if "avx2" not in host.isa:
             return Verdict.no(
                 "IPEX needs AVX2, which this processor does not have",
-                "Use jit or bettertransformer, which need no IPEX",
+                WITHOUT_IPEX,
             )
         if self.options.dtype == "bfloat16":
             return host.bf16()

@@ -86,9 +86,7 @@ class Packing:
         self.skips = (~real[:, 0]).long()
         if not torch.jit.is_tracing():
             positions = (self.index % real.shape[1]).split(self.counts.tolist())
-            self.spans = [
-                Span(len(p), skip, p) for p, skip in zip(positions, self.skips.tolist())
-            ]
+            self.spans = [Span(len(p), skip, p) for p, skip in zip(positions, self.skips.tolist())]
 
     def pack(self, tensor: torch.Tensor) -> torch.Tensor:
         """Keep what is to be computed: (batch or 1, length, *) becomes (1, tokens, *)."""

@@ -1,0 +1,48 @@
+"""What a call through cpuaccel costs over calling the bare compiled callable.
+
+Both are called in turn on the same inputs, so that the machine's drift meets both alike. Prints
+the median of the pairs' differences, in microseconds.
+"""
+
+import statistics
+
+import torch
+from transformers import BertConfig, BertForQuestionAnswering
+
+import cpuaccel
+from cpuaccel.timing import interleave
+
+ROUNDS = 5000
+
+
+def main() -> None:
+    """Measure on a model so small that the wrapper shows."""
+    torch.manual_seed(0)
+    model = BertForQuestionAnswering(
+        BertConfig(
+            hidden_size=32,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=64,
+            vocab_size=100,
+        )
+    )
+    tokens = torch.randint(5, 100, (1, 16))
+    batch = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
+    fast = cpuaccel.optimize(model, ["jit"], example_inputs=batch, strict=True)
+    script = fast.variants[0].model
+    with torch.no_grad():
+        times = interleave(
+            {"bare": lambda: script(**batch), "cpuaccel": lambda: fast(**batch)},
+            rounds=ROUNDS,
+            warmup=100,
+        )
+    extra = [(b - a) * 1e6 for a, b in zip(times["bare"], times["cpuaccel"])]
+    low, median, high = statistics.quantiles(extra, n=4)
+    print(f"bare script    {statistics.median(times['bare']) * 1e6:8.1f} us")
+    print(f"through        {statistics.median(times['cpuaccel']) * 1e6:8.1f} us")
+    print(f"wrapper costs  {median:8.1f} us [{low:.1f}, {high:.1f}], {ROUNDS} pairs")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,224 @@
+"""The native implementation, through Transformers' attention interface."""
+
+import logging
+
+import pytest
+import torch
+
+import cpuaccel
+from cpuaccel.fidelity import Probe, compare
+from cpuaccel.structure import leaves
+from cpuaccel.testing import BackendContract, fake_host
+from tests.plugins.encoders import batch, both, encoder, left, right, unpadded
+
+NATIVE = cpuaccel.host().meets(("torch>=2.4", "transformers>=5"))
+native = pytest.mark.skipif(not NATIVE, reason=str(NATIVE))
+
+SERVED = [
+    "bert-qa",
+    "bert-text",
+    "bert-token",
+    "roberta-qa",
+    "roberta-text",
+    "roberta-token",
+    "electra-token",
+    "albert",
+    "distilbert-qa",
+    "distilbert-text",
+    "distilbert-token",
+    "modernbert-token",
+    "vit",
+    "wav2vec2",
+]
+UNTRACEABLE = {"modernbert-token"}
+
+
+def assert_same_answers(
+    fast: cpuaccel.OptimizedModel, model: torch.nn.Module, inputs: dict[str, torch.Tensor]
+) -> None:
+    with torch.no_grad():
+        expected = model(**inputs)
+    found = fast(**inputs)
+    assert type(found) is type(expected)
+    differences = compare(Probe("unseen", dict(inputs), expected, leaves(expected)), found, model)
+    assert differences
+    assert max(d.relative for d in differences) < 1e-4, differences
+
+
+@native
+@pytest.mark.parametrize("steps", [["bettertransformer"], ["bettertransformer", "jit"]])
+@pytest.mark.parametrize("name", SERVED)
+def test_answers_are_the_originals_at_unseen_shapes_and_paddings(
+    name: str, steps: list[str]
+) -> None:
+    if name in UNTRACEABLE and "jit" in steps:
+        pytest.skip("attention within a window is refused by a test of its own")
+    model = encoder(name)
+    fast = cpuaccel.optimize(model, steps, example_inputs=batch(name, 2, 24, right), strict=True)
+    assert fast.report.applied == tuple(steps)
+    for size, length, pad in [
+        (1, 24, unpadded),
+        (1, 17, right),
+        (5, 31, right),
+        (3, 20, left),
+        (4, 12, both),
+        (7, 40, unpadded),
+    ]:
+        assert_same_answers(fast, model, batch(name, size, length, pad))
+    assert set(fast.report.calls) == {"optimized"}, fast.report
+
+
+@native
+@pytest.mark.parametrize("name", ["bert-qa", "albert", "vit"])
+def test_bfloat16_is_close_and_keeps_the_output_dtype(name: str) -> None:
+    if not (verdict := cpuaccel.host().bf16()):
+        pytest.skip(str(verdict))
+    inputs = batch(name, 3, 24, right)
+    fast = cpuaccel.optimize(
+        encoder(name), ["bettertransformer"], dtype="bfloat16", example_inputs=inputs, strict=True
+    )
+    assert {leaf.tensor.dtype for leaf in leaves(fast(**inputs))} == {torch.float32}
+    assert fast.report.applied == ("dtype", "bettertransformer")
+
+
+@native
+def test_padding_is_not_computed() -> None:
+    """The feed-forward layers see the real tokens only."""
+    seen: list[int] = []
+    model = encoder("bert-token")
+    inputs = batch("bert-token", 4, 24, right)
+    fast = cpuaccel.optimize(model, ["bettertransformer"], example_inputs=inputs, strict=True)
+    transformed = fast.variants[0].model
+    assert isinstance(transformed, torch.nn.Module)
+    feed = transformed.get_submodule("bert.encoder.layer.0.intermediate")
+    feed.register_forward_hook(lambda module, args, output: seen.append(output[..., 0].numel()))
+    fast(**inputs)
+    assert seen == [int(inputs["attention_mask"].sum())]
+
+
+@native
+def test_evidence_counts_what_was_replaced() -> None:
+    fast = cpuaccel.optimize(
+        encoder("bert-qa"), ["bettertransformer"], example_inputs=batch("bert-qa", 2, 8, right)
+    )
+    assert fast.report.outcomes[0].evidence == {
+        "implementation": "native",
+        "attention_modules": 2,
+        "packing_layers": 2,
+    }
+
+
+@native
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("mpnet", "MPNetModel computes its attention by itself, not through Transformers' interf"),
+        ("gpt2", "GPT2Model attends causally, and only encoders are served"),
+        ("t5-encoder", "T5EncoderModel adds a position_bias to its scores"),
+    ],
+)
+def test_refuses_what_would_come_out_wrong(
+    name: str, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    model, inputs = encoder(name), batch(name, 2, 12, right)
+    with caplog.at_level(logging.WARNING, logger="cpuaccel"):
+        fast = cpuaccel.optimize(model, ["bettertransformer"], example_inputs=inputs)
+    (outcome,) = fast.report.outcomes
+    assert outcome.status == "failed"
+    assert outcome.reason.startswith(reason)
+    assert outcome.remedy == "Leave bettertransformer out for this model"
+    assert [r for r in caplog.messages if "bettertransformer" in r] == [str(outcome)]
+    assert_same_answers(fast, model, inputs)
+
+
+@native
+def test_windowed_attention_is_not_traced_packed() -> None:
+    model, inputs = encoder("modernbert-token"), batch("modernbert-token", 2, 12, right)
+    fast = cpuaccel.optimize(model, ["bettertransformer", "jit"], example_inputs=inputs)
+    packed, traced = fast.report.outcomes
+    assert packed.status == "applied"
+    assert "attention within a window can't be traced" in traced.reason
+    assert_same_answers(fast, model, batch("modernbert-token", 3, 20, left))
+
+
+@native
+def test_hidden_states_on_request_are_the_originals() -> None:
+    """Packed hidden states would have the wrong shape: the original has to answer."""
+    model, inputs = encoder("bert-token"), batch("bert-token", 2, 12, right)
+    fast = cpuaccel.optimize(model, ["bettertransformer"], example_inputs=inputs)
+    with torch.no_grad():
+        expected = model(**inputs, output_hidden_states=True)
+    found = fast(**inputs, output_hidden_states=True)
+    for mine, theirs in zip(expected.hidden_states, found.hidden_states, strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+@native
+def test_the_callers_model_keeps_its_attention() -> None:
+    model = encoder("bert-qa")
+    before = model.config._attn_implementation
+    cpuaccel.optimize(
+        model, ["bettertransformer"], example_inputs=batch("bert-qa", 2, 8, right), strict=True
+    )
+    assert model.config._attn_implementation == before
+    assert not model.bert.encoder._forward_hooks
+
+
+@native
+def test_a_row_without_any_real_token_keeps_its_pooled_answer() -> None:
+    model = encoder("bert-text")
+    inputs = batch("bert-text", 3, 12, right)
+    inputs["attention_mask"][1] = 0
+    fast = cpuaccel.optimize(model, ["bettertransformer"], example_inputs=inputs, strict=True)
+    assert_same_answers(fast, model, inputs)
+
+
+def test_a_plain_module_is_refused() -> None:
+    plan = cpuaccel.explain(
+        torch.nn.Linear(2, 2), ["bettertransformer"], example_inputs=torch.ones(1, 2)
+    )
+    verdict = plan.steps[0].verdict
+    if NATIVE:
+        assert verdict.reason == "Linear is no Transformers model"
+    assert not verdict
+
+
+@pytest.mark.parametrize(
+    ("implementation", "packages", "said"),
+    [
+        ("auto", {"torch": "2.13.0", "transformers": "5.23.0"}, ""),
+        ("auto", {"torch": "2.8.0", "transformers": "4.48.3", "optimum": "1.24.0"}, ""),
+        ("optimum", {"torch": "2.13.0", "transformers": "5.23.0"}, "optimum is not installed"),
+        (
+            "optimum",
+            {"torch": "2.8.0", "transformers": "4.49.0", "optimum": "1.24.0"},
+            "transformers 4.49.0 is installed, <4.49 is needed",
+        ),
+        (
+            "native",
+            {"torch": "2.8.0", "transformers": "4.48.3"},
+            "transformers 4.48.3 is installed, >=5 is needed",
+        ),
+        ("auto", {"torch": "2.13.0", "transformers": "4.57.0"}, "transformers 4.57.0 is installed"),
+        ("auto", {"torch": "2.13.0"}, "transformers is not installed"),
+    ],
+)
+def test_which_implementation_an_environment_can_have(
+    implementation: str, packages: dict[str, str], said: str
+) -> None:
+    backend = cpuaccel.backends()["bettertransformer"]
+    verdict = backend(backend.Options(implementation=implementation)).check(
+        fake_host(packages=packages)
+    )
+    assert bool(verdict) is not bool(said)
+    assert said in verdict.reason
+
+
+class TestContract(BackendContract):
+    backend = "bettertransformer"
+
+    def model(self) -> torch.nn.Module:
+        return encoder("bert-token")
+
+    def example_inputs(self) -> dict[str, torch.Tensor]:
+        return batch("bert-token", 2, 12, unpadded)
