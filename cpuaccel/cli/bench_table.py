@@ -93,10 +93,8 @@ def _show_notes(results: Sequence[Result]) -> None:
         everywhere = len(cases) == len({str(result.case) for result in results})
         where = "" if everywhere else f", {' and '.join(cases)}"
         say(f"  {pipeline} ({dtypes}{where}): {note}")
-    say(
-        "\nx eager: eager's time in the same dtype over the row's, pair by pair\n"
-        "error: largest difference from the float32 original, relative, on real tokens"
-    )
+    say("\nx eager: eager's time in the same dtype over the row's: median of the pairs [quartiles]")
+    say("error: largest difference from the float32 original, relative, on real tokens")
 
 
 def _show_neighbours(neighbours: Mapping[str, Neighbour]) -> None:
