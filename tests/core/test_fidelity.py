@@ -248,3 +248,25 @@ def test_a_model_whose_own_answers_are_not_finite_is_no_fault() -> None:
     fast = cpuaccel.optimize(model, ["jit"], example_inputs=batch(), strict=True)
     fast(**batch())
     assert fast.report.calls == {"optimized": 1}
+
+
+def test_no_variant_is_trusted_with_other_shapes_once_one_was_frozen(offer: Offer) -> None:
+    class FrozenAtTwo(FrozenBatch):
+        """Its probes at other sizes find nothing."""
+
+        name = "frozen_at_two"
+
+        def apply(self, model: torch.nn.Module, context: cpuaccel.Context) -> cpuaccel.Applied:
+            ids = context.signature.inputs["input_ids"]
+            assert isinstance(ids, torch.Tensor)
+            if len(ids) == 2:
+                return super().apply(model, context)
+            return Faithful.apply(self, model, context)
+
+    offer(FrozenAtTwo)
+    fast = cpuaccel.optimize(encoder(), ["frozen_at_two"], example_inputs=batch(2), strict=True)
+    for _ in range(3):
+        for size in (1, 2, 3):
+            fast(**batch(size))
+    assert len(fast.report.variants) == 3
+    assert fast.report.calls == {"optimized": 9}

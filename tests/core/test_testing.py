@@ -1,0 +1,223 @@
+"""The conformance kit finds what it is for: its tests fail on a backend that deserves it."""
+
+import importlib
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+import torch
+
+import cpuaccel
+from cpuaccel import Applied, Context, Host, Options, Signature, Verdict
+from cpuaccel.testing import BackendContract
+from tests.conftest import Offer
+from tests.core.fakes import Changing, Faithful, Fake, FrozenLength, MaskBlind, RaisingLater, batch
+
+Check = Callable[[BackendContract], None]
+
+
+class Lax(Fake):
+    name = "lax"
+
+    class Options(Options):
+        model_config: ClassVar = {"extra": "allow", "frozen": False}
+
+
+class Shouting(Fake):
+    name = "Shouting"
+    summary = "two\nlines"
+
+
+class Curt(Fake):
+    name = "curt"
+
+    def check(self, host: Host) -> Verdict:
+        return Verdict.no("it can't be.")
+
+    def accepts(self, model: object, signature: Signature) -> Verdict:
+        return Verdict.no("it can't be")
+
+
+class Brittle(Fake):
+    name = "brittle"
+
+    def check(self, host: Host) -> Verdict:
+        return Verdict.yes() if host.packages["torch"] else Verdict.no("no torch", "Install torch")
+
+
+class Silent(Fake):
+    name = "silent"
+
+    def apply(self, model: torch.nn.Module, context: Context) -> Applied:
+        return Applied(model)
+
+
+class Spoiling(Fake):
+    name = "spoiling"
+
+    def apply(self, model: torch.nn.Module, context: Context) -> Applied:
+        for parameter in model.parameters():
+            parameter.add_(0.0).mul_(1.0000001)
+        return super().apply(model, context)
+
+
+class Hooking(Fake):
+    name = "hooking"
+
+    def apply(self, model: torch.nn.Module, context: Context) -> Applied:
+        model.register_forward_hook(lambda *_: None)
+        return super().apply(model, context)
+
+
+class Wandering(Fake):
+    name = "wandering"
+
+    def apply(self, model: torch.nn.Module, context: Context) -> Applied:
+        os.chdir("/")
+        return super().apply(model, context)
+
+
+class Remembering(Fake):
+    """Keeps the first model for all that come after."""
+
+    name = "remembering"
+    kept: ClassVar[list[torch.nn.Module]] = []
+
+    def apply(self, model: torch.nn.Module, context: Context) -> Applied:
+        self.kept.append(model)
+        return Applied(super().apply(self.kept[0], context).model, evidence={"kept": 1})
+
+
+DESERVED = [
+    (Lax, BackendContract.test_options_are_frozen),
+    (Lax, BackendContract.test_unknown_options_are_errors),
+    (Shouting, BackendContract.test_the_name_is_one_that_users_can_write),
+    (Shouting, BackendContract.test_the_summary_is_one_line),
+    (Curt, BackendContract.test_check_answers_for_this_host),
+    (Curt, BackendContract.test_accepts_answers_for_this_model),
+    (Curt, BackendContract.test_accepts_answers_where_no_input_is_a_tensor),
+    (Silent, BackendContract.test_the_report_says_applied_with_evidence),
+    (Spoiling, BackendContract.test_apply_itself_leaves_its_model_as_it_is),
+    (Hooking, BackendContract.test_apply_itself_leaves_its_model_as_it_is),
+    (Wandering, BackendContract.test_global_settings_are_as_before),
+    (Remembering, BackendContract.test_two_models_do_not_disturb_each_other),
+    (Changing, BackendContract.test_optimizing_twice_works),
+]
+
+
+@pytest.fixture(autouse=True)
+def _where_it_was() -> object:
+    Remembering.kept.clear()
+    before = os.getcwd()
+    yield
+    os.chdir(before)
+
+
+def contract(backend_class: type[Fake], offer: Offer) -> BackendContract:
+    offer(backend_class)
+
+    class Subject(BackendContract):
+        backend = backend_class.name
+
+    return Subject()
+
+
+@pytest.mark.parametrize(
+    ("backend", "check"), DESERVED, ids=[f"{b.__name__}-{c.__name__}" for b, c in DESERVED]
+)
+def test_it_fails_where_it_should(offer: Offer, backend: type[Fake], check: Check) -> None:
+    with pytest.raises((AssertionError, pytest.fail.Exception, cpuaccel.StepError)):
+        check(contract(backend, offer))
+    check(contract(Faithful, offer))
+
+
+def test_hosts_that_nobody_thought_of(offer: Offer) -> None:
+    from cpuaccel.testing.hosts import ODD_HOSTS
+
+    with pytest.raises(KeyError):
+        contract(Brittle, offer).test_check_answers_for_odd_hosts(ODD_HOSTS["nothing installed"])
+
+
+@pytest.mark.parametrize("backend", [Changing, MaskBlind])
+def test_wrong_answers(offer: Offer, backend: type[Fake]) -> None:
+    with pytest.raises(cpuaccel.StepError, match="it changes the answers"):
+        contract(backend, offer).test_the_answers_are_the_originals("float32")
+
+
+def test_frozen_shapes_are_no_fault_as_long_as_variants_answer(offer: Offer) -> None:
+    contract(FrozenLength, offer).test_the_answers_are_the_originals("float32")
+
+
+def test_an_engine_that_raises_on_a_call(offer: Offer) -> None:
+    offer(RaisingLater)
+
+    class Subject(BackendContract):
+        backend = "raising_later"
+
+        def example_inputs(self) -> dict[str, torch.Tensor]:
+            return batch()
+
+        def variations(self) -> dict[str, dict[str, torch.Tensor]]:
+            return {"another token": batch(first=49)}
+
+    with pytest.raises(cpuaccel.StepError, match="RuntimeError in the optimized model"):
+        Subject().test_the_answers_are_the_originals("float32")
+
+
+PLUGIN = """
+import cpuaccel
+{listing}
+
+class Backend(cpuaccel.Backend[cpuaccel.Options]):
+    name = "of_a_module"
+    summary = "made by a test"
+    takes = gives = cpuaccel.Form.MODULE
+
+    def check(self, host):
+        {check}
+        return cpuaccel.Verdict.yes()
+
+    def apply(self, model, context):
+        import t_engine
+"""
+
+
+@pytest.mark.parametrize(
+    ("listing", "check", "expected"),
+    [
+        ("", "pass", {}),
+        ("import t_engine", "pass", {"listing": ["t_engine"]}),
+        ("", "import t_engine", {"check": ["t_engine"]}),
+    ],
+    ids=["inert", "imports at the top", "imports in check"],
+)
+def test_engines_imported_too_early(
+    offer: Offer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    listing: str,
+    check: str,
+    expected: dict[str, list[str]],
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "t_engine.py").write_text("")
+    (tmp_path / "t_plugin.py").write_text(PLUGIN.format(listing=listing, check=check))
+    monkeypatch.delitem(sys.modules, "t_plugin", raising=False)
+    subject = contract(importlib.import_module("t_plugin").Backend, offer)
+    if not expected:
+        subject.test_listing_and_check_import_no_engine()
+        return
+    with pytest.raises(AssertionError, match="import the engine inside apply") as caught:
+        subject.test_listing_and_check_import_no_engine()
+    assert str(next(iter(expected.values()))) in str(caught.value)
+
+
+def test_a_backend_that_nobody_offers() -> None:
+    class Subject(BackendContract):
+        backend = "nowhere"
+
+    with pytest.raises(AssertionError, match="Is your distribution installed"):
+        Subject().test_the_summary_is_one_line()
