@@ -150,7 +150,7 @@ def torch_isa() -> str:
     if hasattr(torch.backends, "cpu"):  # from torch 2.0 on
         return torch.backends.cpu.get_cpu_capability()
     for line in torch.__config__.show().splitlines():
-        label, _, capability = line.partition("CPU capability usage:")
+        _, _, capability = line.partition("CPU capability usage:")
         if capability:
             return capability.strip()
     return "unknown"

@@ -144,19 +144,23 @@ class OptimizedModel(torch.nn.Module):
         return self.original.state_dict(*args, **kwargs)  # type: ignore[no-any-return,call-overload]
 
     def load_state_dict(
-        self, state_dict: Mapping[str, object], *args: object, **kwargs: object
-    ) -> object:  # type: ignore[override]
+        self, state_dict: Mapping[str, object], strict: bool = True, assign: bool = False
+    ) -> object:
         """Load the original's weights, and build anew on the next call."""
-        loaded = self.original.load_state_dict(state_dict, *args, **kwargs)  # type: ignore[arg-type]
+        loaded = self.original.load_state_dict(
+            state_dict,
+            strict,
+            **({"assign": True} if assign else {}),  # from torch 2.1 on
+        )
         self._rebuild()
         return loaded
 
     def _apply(self, *args: object, **kwargs: object) -> Self:
-        super()._apply(*args, **kwargs)  # type: ignore[arg-type]
+        super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
         self._rebuild()
         return self
 
-    def __getattr__(self, name: str) -> object:
+    def __getattr__(self, name: str) -> object:  # type: ignore[override]
         try:
             return super().__getattr__(name)
         except AttributeError:
@@ -174,7 +178,7 @@ class OptimizedModel(torch.nn.Module):
 
     def _variant(self, inputs: Inputs) -> Variant | str:
         """The variant for a call, built if need be; a reason where it can't have one."""
-        key = []
+        key: list[tuple[object, ...]] = []
         for name, value in inputs.items():
             if isinstance(value, torch.Tensor):
                 key.append((name, value.dtype, value.dim()))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from typing import ParamSpec
 
 import torch
 
@@ -13,6 +14,8 @@ from cpuaccel.precision import dtype_name
 from cpuaccel.report import Outcome, Status
 from cpuaccel.signature import Signature
 from cpuaccel.verdict import Verdict
+
+Question = ParamSpec("Question")
 
 
 @dataclass(frozen=True)
@@ -121,19 +124,20 @@ def make_plan(
     """
     planned = []
     for step in bound:
-        verdict = ask(step.backend, lambda b: b.check(host))
+        verdict = ask(step.backend.check, host)
         if verdict and signature is not None:
-            known = signature
-            verdict = ask(step.backend, lambda b: b.accepts(model, known))
+            verdict = ask(step.backend.accepts, model, signature)
         planned.append(PlannedStep(step.step, step.backend, verdict))
     precision = host.bf16() if pipeline.dtype is torch.bfloat16 else Verdict.yes()
     return Plan(pipeline, tuple(planned), pipeline.dtype, precision)
 
 
-def ask(backend: Backend[Options], question: Callable[[Backend[Options]], Verdict]) -> Verdict:
+def ask(
+    question: Callable[Question, Verdict], *args: Question.args, **kwargs: Question.kwargs
+) -> Verdict:
     """Ask a backend something that must not raise; if it does, that is a no."""
     try:
-        return question(backend)
+        return question(*args, **kwargs)
     except Exception as error:
         return Verdict.no(
             f"its plugin could not tell, and raised {type(error).__name__}: {error}",

@@ -4,7 +4,7 @@ import functools
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 import torch
 
@@ -27,13 +27,13 @@ class Structure:
 
     Attributes:
         kind: the container's type, or ``torch.Tensor`` for a leaf, or None for a constant.
-        keys: of a mapping or dataclass, the names of its members.
+        keys: of a mapping its keys, of a dataclass the names of its members.
         members: of a container, the structures of its members.
         constant: of a constant, its value.
     """
 
     kind: type | None
-    keys: tuple[str, ...] = ()
+    keys: tuple[Any, ...] = ()
     members: tuple["Structure", ...] = ()
     constant: object = None
 
@@ -55,8 +55,11 @@ class Structure:
                 f"forward returns a {name}, which holds more than tensors",
                 "Call the model so that it returns tensors only (for a cache: use_cache=False)",
             )
-        keys = () if isinstance(output, (tuple, list)) else tuple(members)
-        return cls(type(output), keys, tuple(cls.of(member) for member in members.values()))
+        if isinstance(output, Mapping):
+            keys = tuple(output)
+        else:
+            keys = () if isinstance(output, (tuple, list)) else tuple(name for name, _ in members)
+        return cls(type(output), keys, tuple(cls.of(member) for _, member in members))
 
     def restore(self, tensors: Iterator[torch.Tensor]) -> object:
         """Build an output of this structure, taking its tensors in order."""
@@ -69,24 +72,28 @@ class Structure:
             for member in self.members
         ]
         if self.kind in (tuple, list):
-            return self.kind(members)
+            return tuple(members) if self.kind is tuple else members
         if self.kind is dict:
             return dict(zip(self.keys, members))
         if _is_model_output(self.kind):
             return _model_output(self.kind, self.keys, members)
         if issubclass(self.kind, tuple):  # a named tuple
             return self.kind(*members)
+        if issubclass(self.kind, Mapping):
+            return self.kind(zip(self.keys, members))
         return self.kind(**dict(zip(self.keys, members)))
 
 
 @functools.cache
-def _is_model_output(kind: type) -> bool:
+def _is_model_output(kind: type) -> TypeGuard[type[OrderedDict[str, object]]]:
     # By name: this must work without transformers.
     initialize = getattr(kind, "__post_init__", None)
     return getattr(initialize, "__qualname__", "") == "ModelOutput.__post_init__"
 
 
-def _model_output(kind: type, keys: tuple[str, ...], members: list[object]) -> object:
+def _model_output(
+    kind: type[OrderedDict[str, object]], keys: tuple[str, ...], members: list[object]
+) -> object:
     """Fill a ModelOutput, which is a dict and a dataclass at once, past its own constructor.
 
     That takes tens of microseconds to find out which fields are set; here they are known.
@@ -104,7 +111,7 @@ def leaves(output: object, path: str = "") -> list[Leaf]:
         return [Leaf(path or "output", output)]
     return [
         leaf
-        for name, member in (_members(output) or {}).items()
+        for name, member in _members(output) or ()
         for leaf in leaves(member, f"{path}.{name}" if path else name)
     ]
 
@@ -118,7 +125,7 @@ def tensors(output: object) -> list[torch.Tensor]:
     elif isinstance(output, (tuple, list)):
         members = output
     else:
-        members = (_members(output) or {}).values()
+        members = [member for _, member in _members(output) or ()]
     found: list[torch.Tensor] = []
     for member in members:
         if isinstance(member, torch.Tensor):
@@ -128,11 +135,12 @@ def tensors(output: object) -> list[torch.Tensor]:
     return found
 
 
-def _members(output: object) -> Mapping[str, object] | None:
+def _members(output: object) -> list[tuple[str, object]] | None:
+    """A container's members with their names; None for what is no container."""
     if isinstance(output, Mapping):
-        return {str(key): value for key, value in output.items()}
+        return [(str(key), value) for key, value in output.items()]
     if isinstance(output, (tuple, list)):
-        return {str(index): value for index, value in enumerate(output)}
+        return [(str(index), value) for index, value in enumerate(output)]
     if is_dataclass(output) and not isinstance(output, type):
-        return {field.name: getattr(output, field.name) for field in fields(output)}
+        return [(field.name, getattr(output, field.name)) for field in fields(output)]
     return None

@@ -75,7 +75,7 @@ def _verdicts(here: "Host") -> "dict[str, Verdict]":
 
     return {
         # Not validated: an option without a default must not keep the doctor from asking.
-        name: ask(backend(backend.Options.model_construct()), lambda b: b.check(here))
+        name: ask(backend(backend.Options.model_construct()).check, here)
         for name, backend in sorted(plugin_host().backends.items())
     }
 

@@ -15,12 +15,30 @@ from cpuaccel.report import Status
 from cpuaccel.testing import MaskedEncoder
 from cpuaccel.testing.state import changed, model_state
 from tests.conftest import Offer
-from tests.core.fakes import Faithful, NanLater, RaisingLater, Unavailable, batch, encoder, padded
+from tests.core.fakes import (
+    Faithful,
+    Fake,
+    NanLater,
+    RaisingLater,
+    Unavailable,
+    batch,
+    encoder,
+    padded,
+)
+
+
+class Copying(Fake):
+    """Weights of its own, as engines that repack them have."""
+
+    name = "copying"
+
+    def apply(self, model: torch.nn.Module, context: cpuaccel.Context) -> cpuaccel.Applied:
+        return super().apply(copy.deepcopy(model), context)
 
 
 @pytest.fixture(autouse=True)
 def _backends(offer: Offer) -> None:
-    offer(Faithful, NanLater, RaisingLater, Unavailable)
+    offer(Copying, Faithful, NanLater, RaisingLater, Unavailable)
 
 
 def same(answer: object, expected: object) -> bool:
@@ -174,7 +192,7 @@ def test_answers_carry_no_gradient_and_the_callers_mode_stays() -> None:
     assert torch.is_grad_enabled()
 
 
-@pytest.mark.parametrize("backend", ["faithful", "jit"])
+@pytest.mark.parametrize("backend", ["faithful", "copying", "jit"])
 def test_loading_other_weights_gives_their_answers(backend: str) -> None:
     model, other = MaskedEncoder.seeded(0), MaskedEncoder.seeded(1)
     fast = cpuaccel.optimize(model, [backend], example_inputs=batch(), strict=True)
@@ -194,7 +212,7 @@ def test_loading_weights_many_times_keeps_it_optimized() -> None:
     assert fast.report.calls == {"optimized": 10}
 
 
-@pytest.mark.parametrize("backend", ["faithful", "jit"])
+@pytest.mark.parametrize("backend", ["faithful", "copying", "jit"])
 def test_training_runs_the_original_and_evaluation_uses_what_it_learnt(backend: str) -> None:
     model = encoder()
     fast = cpuaccel.optimize(model, [backend], example_inputs=batch(), strict=True)

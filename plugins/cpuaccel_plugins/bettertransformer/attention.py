@@ -4,12 +4,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
+from transformers.masking_utils import bidirectional_mask_function, causal_mask_function, sdpa_mask
 
 from cpuaccel import BackendError
-from transformers.masking_utils import bidirectional_mask_function, causal_mask_function, sdpa_mask
 
 from . import packing
 from .packing import PaddingMask, Pattern, Span, local_mask
@@ -50,23 +51,28 @@ def mask(
     batch_size: int,
     q_length: int,
     kv_length: int,
-    mask_function: Pattern,
+    q_offset: int = 0,
+    kv_offset: int = 0,
+    mask_function: Callable[..., Any],
     attention_mask: torch.Tensor | None = None,
     use_vmap: bool = False,
+    device: torch.device | None = None,
     **kwargs: object,
 ) -> PaddingMask | torch.Tensor | None:
     """Make what the layers get as their attention mask; see transformers.masking_utils."""
     if use_vmap or q_length != kv_length or mask_function is causal_mask_function:
-        dense: torch.Tensor | None = sdpa_mask(
+        return sdpa_mask(
             batch_size=batch_size,
             q_length=q_length,
             kv_length=kv_length,
+            q_offset=q_offset,
+            kv_offset=kv_offset,
             mask_function=mask_function,
             attention_mask=attention_mask,
+            allow_is_causal_skip=False,
             use_vmap=use_vmap,
-            **kwargs,
+            device=device or torch.device("cpu"),
         )
-        return dense
     pattern = None if mask_function is bidirectional_mask_function else mask_function
     # A trace must serve padded batches too, whatever the example has.
     if attention_mask is not None and not torch.jit.is_tracing() and bool(attention_mask.all()):

@@ -90,7 +90,8 @@ class Packing:
 
     def pack(self, tensor: torch.Tensor) -> torch.Tensor:
         """Keep what is to be computed: (batch or 1, length, *) becomes (1, tokens, *)."""
-        assert self.real is not None and self.index is not None
+        assert self.real is not None
+        assert self.index is not None
         known = self._packed.get(id(tensor))
         if known is None:
             # Rotary embeddings are given once for all sequences of the batch.
@@ -102,7 +103,8 @@ class Packing:
 
     def unpack(self, packed: torch.Tensor) -> torch.Tensor:
         """Put the tokens back: (1, tokens, *) becomes (batch, length, *), padding is 0."""
-        assert self.real is not None and self.index is not None
+        assert self.real is not None
+        assert self.index is not None
         batch, length = self.real.shape
         full = packed.new_zeros((batch * length, *packed.shape[2:]))
         return full.index_copy(0, self.index, packed[0]).view(batch, length, *packed.shape[2:])
