@@ -2,7 +2,7 @@
 
 import functools
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import NamedTuple, TypeGuard
 
@@ -33,7 +33,7 @@ class Structure:
     """
 
     kind: type | None
-    keys: tuple[Any, ...] = ()
+    keys: tuple[Hashable, ...] = ()
     members: tuple["Structure", ...] = ()
     constant: object = None
 
@@ -77,31 +77,32 @@ class Structure:
             return dict(zip(self.keys, members))
         if _is_model_output(self.kind):
             return _model_output(self.kind, self.keys, members)
+        make: Callable[..., object] = self.kind
         if issubclass(self.kind, tuple):  # a named tuple
-            return self.kind(*members)
+            return make(*members)
         if issubclass(self.kind, Mapping):
-            return self.kind(zip(self.keys, members))
-        return self.kind(**dict(zip(self.keys, members)))
+            return make(zip(self.keys, members))
+        return make(**{str(key): member for key, member in zip(self.keys, members)})
 
 
 @functools.cache
-def _is_model_output(kind: type) -> TypeGuard[type[OrderedDict[str, object]]]:
+def _is_model_output(kind: type) -> TypeGuard[type[OrderedDict[Hashable, object]]]:
     # By name: this must work without transformers.
     initialize = getattr(kind, "__post_init__", None)
     return getattr(initialize, "__qualname__", "") == "ModelOutput.__post_init__"
 
 
 def _model_output(
-    kind: type[OrderedDict[str, object]], keys: tuple[str, ...], members: list[object]
+    kind: type[OrderedDict[Hashable, object]], keys: tuple[Hashable, ...], members: list[object]
 ) -> object:
     """Fill a ModelOutput, which is a dict and a dataclass at once, past its own constructor.
 
     That takes tens of microseconds to find out which fields are set; here they are known.
     """
     output = kind.__new__(kind)
-    for key, member in zip(keys, members):
+    for key, member in zip(map(str, keys), members):
         OrderedDict.__setitem__(output, key, member)
-        output.__dict__[key] = member
+        output.__dict__[str(key)] = member
     return output
 
 
