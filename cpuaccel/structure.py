@@ -100,7 +100,7 @@ def _model_output(
     That takes tens of microseconds to find out which fields are set; here they are known.
     """
     output = kind.__new__(kind)
-    for key, member in zip(map(str, keys), members):
+    for key, member in zip(keys, members):
         OrderedDict.__setitem__(output, key, member)
         output.__dict__[str(key)] = member
     return output
