@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types test-classic test-legacy bench-overhead
+.PHONY: help demo test lint types test-classic test-legacy test-newest bench-overhead
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -26,6 +26,9 @@ test-classic: ## the tests with torch 2.8, IPEX 2.8 and optimum's BetterTransfor
 
 test-legacy: ## the tests with torch 1.13 from Debian
 	@venv=$$(scripts/make-venv.sh legacy | tail -n 1); "$$venv/bin/python" -m pytest
+
+test-newest: ## the tests with the newest torch and transformers there are (7 GB; not in CI)
+	@venv=$$(scripts/make-venv.sh newest | tail -n 1); "$$venv/bin/python" -m pytest
 
 bench-overhead: ## what calling through cpuaccel costs
 	@venv=$$(scripts/make-venv.sh modern | tail -n 1); "$$venv/bin/python" benchmarks/overhead.py

@@ -8,12 +8,13 @@ from pathlib import Path
 import torch
 
 from cpuaccel.backend import Backend, Options
+from cpuaccel.binding import bind
 from cpuaccel.build import Builder
 from cpuaccel.config import read_pipeline
 from cpuaccel.errors import CpuaccelError, PipelineError
 from cpuaccel.hostinfo import host
 from cpuaccel.optimized import OptimizedModel
-from cpuaccel.pipeline import Pipeline, Step, bind
+from cpuaccel.pipeline import Pipeline, Step
 from cpuaccel.plan import Plan, make_plan
 from cpuaccel.plugins import plugin_host
 from cpuaccel.precision import dtype_name, dtype_of

@@ -1,10 +1,8 @@
 """Applying a plan to a model for one way of calling it, and checking every step's answers."""
 
-import functools
 import logging
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
 import psutil
@@ -20,14 +18,12 @@ from cpuaccel.plugins import PluginHost
 from cpuaccel.precision import TOLERANCE, dtype_name
 from cpuaccel.report import Difference, Fidelity, Outcome, Status, VariantReport
 from cpuaccel.sharing import shared_copy
-from cpuaccel.signature import Binder, Inputs, Signature, cast_floating
+from cpuaccel.signature import Binder, Inputs, Signature
+from cpuaccel.stage import Answer, Stage, calling
 from cpuaccel.structure import Structure, tensors
 from cpuaccel.timing import Ratio, interleave
 
 logger = logging.getLogger("cpuaccel")
-
-Answer = Callable[[Inputs], object]
-"""Calls a model with inputs by name and returns what the original would return."""
 
 CAST_STEP = "dtype"
 """What the cast to the pipeline's precision is called among the outcomes."""
@@ -63,16 +59,6 @@ class Variant:
     def frozen(self) -> bool:
         """Whether it answers only calls of exactly the example's shapes."""
         return self.report.fidelity is not None and bool(self.report.fidelity.frozen)
-
-
-@dataclass(frozen=True)
-class _Stage:
-    """The model between two steps."""
-
-    model: Callable[..., object]
-    form: Form
-    dtype: torch.dtype | None = None
-    autocast: torch.dtype | None = None
 
 
 class Builder:
@@ -111,8 +97,8 @@ class Builder:
         """Forget what was built: the original's weights are no longer what they were."""
         self.eager = self.original.eval() if self.inplace else shared_copy(self.original)
         # Steps from module to module are shared by all variants: their weights exist once.
-        self._shared: dict[int, tuple[_Stage, Applied, Outcome]] = {}
-        self._cast: _Stage | None = None
+        self._shared: dict[int, tuple[Stage, Applied, Outcome]] = {}
+        self._cast: Stage | None = None
 
     def run_original(self, inputs: Mapping[str, object]) -> object:
         """Call the original, in eval mode."""
@@ -126,11 +112,11 @@ class Builder:
         """
         signature = Signature(self.binder, inputs)
         logger.info("building %s for %s", self.plan.pipeline, signature)
-        with _calling(None):
+        with calling(None):
             probes = make_probes(self.run_original, signature)
             stage, outcomes, fidelity = self._run(signature, probes)
             if any(o.status is Status.APPLIED for o in outcomes):
-                answer = self._answer(stage, signature, probes.example)
+                answer = stage.answering(self.binder, signature, probes.example.output)
                 speed = self._first_look(answer, inputs)
             else:
                 answer, speed, fidelity = self.run_original, None, None
@@ -140,12 +126,12 @@ class Builder:
 
     def _run(
         self, signature: Signature, probes: Probes
-    ) -> tuple[_Stage, list[Outcome], Fidelity | None]:
-        stage, fidelity = _Stage(self.eager, Form.MODULE), None
+    ) -> tuple[Stage, list[Outcome], Fidelity | None]:
+        stage, fidelity = Stage(self.eager, Form.MODULE), None
         outcomes: list[Outcome] = []
         uncast = self._wants_cast()
 
-        def take(step: str, optional: bool, next_stage: _Stage, outcome: Outcome) -> None:
+        def take(step: str, optional: bool, next_stage: Stage, outcome: Outcome) -> None:
             nonlocal stage, fidelity
             if outcome.status is Status.APPLIED:
                 found = self._verify(next_stage, signature, probes)
@@ -181,7 +167,7 @@ class Builder:
         own = {p.dtype for p in self.eager.parameters() if p.is_floating_point()}
         return dtype is not None and own != {dtype}
 
-    def _cast_stage(self, stage: _Stage, example: Probe) -> tuple[_Stage, Outcome]:
+    def _cast_stage(self, stage: Stage, example: Probe) -> tuple[Stage, Outcome]:
         dtype = self.plan.dtype_in_force
         assert dtype is not None
         assert isinstance(stage.model, torch.nn.Module)
@@ -192,21 +178,21 @@ class Builder:
             return stage, Outcome(CAST_STEP, Status.FAILED, error.reason, error.remedy)
         if self._cast is None:
             model = stage.model.to(dtype) if self.inplace else shared_copy(stage.model, dtype)
-            self._cast = _Stage(model, stage.form, dtype)
+            self._cast = Stage(model, stage.form, dtype)
         evidence = {"computes_in": dtype_name(dtype)}
         seconds = time.perf_counter() - begun
         return self._cast, Outcome(CAST_STEP, Status.APPLIED, evidence=evidence, seconds=seconds)
 
     def _apply(
-        self, index: int, planned: PlannedStep, stage: _Stage, signature: Signature
-    ) -> tuple[_Stage, Outcome]:
+        self, index: int, planned: PlannedStep, stage: Stage, signature: Signature
+    ) -> tuple[Stage, Outcome]:
         backend, name = planned.backend, planned.step.backend
         if backend.takes is not stage.form:
             reason = f"{name} takes a {backend.takes}, but the step before it that would have "
             return stage, Outcome(name, Status.SKIPPED, reason + "given one was not applied")
         shared = self._shared.get(index)
         if shared is not None and shared[0] == stage:
-            return _after(stage, backend.gives, shared[1], self._casting(planned)), shared[2]
+            return stage.after(backend.gives, shared[1], self._casting(planned)), shared[2]
         if stage.dtype is not None:
             signature = signature.cast(stage.dtype)
         model = stage.model
@@ -217,7 +203,7 @@ class Builder:
         context = Context(self._host, signature, self.plan.dtype_in_force, self.inplace)
         memory, begun = psutil.Process().memory_info().rss, time.perf_counter()
         try:
-            with settings_kept() as restored, _calling(stage.autocast):
+            with settings_kept() as restored, calling(stage.autocast):
                 applied = backend.apply(model, context)
         except BackendError as error:
             return stage, Outcome(name, Status.FAILED, error.reason, error.remedy)
@@ -235,14 +221,14 @@ class Builder:
         )
         if backend.gives is Form.MODULE:
             self._shared[index] = (stage, applied, outcome)
-        return _after(stage, backend.gives, applied, self._casting(planned)), outcome
+        return stage.after(backend.gives, applied, self._casting(planned)), outcome
 
     def _casting(self, planned: PlannedStep) -> torch.dtype | None:
         return self.plan.dtype_in_force if planned.backend.casts else None
 
-    def _verify(self, stage: _Stage, signature: Signature, probes: Probes) -> Fidelity | str:
+    def _verify(self, stage: Stage, signature: Signature, probes: Probes) -> Fidelity | str:
         """Compare the answers on all probes. A sentence, where they are not the original's."""
-        answer = self._answer(stage, signature, probes.example)
+        answer = stage.answering(self.binder, signature, probes.example.output)
         tolerance = self.tolerance
         if tolerance is None:
             tolerance = TOLERANCE[stage.dtype or torch.float32]
@@ -283,19 +269,6 @@ class Builder:
         found += [d for ds in varied.values() if ds is not None and agrees(ds) for d in ds]
         return Fidelity(tolerance, tuple(found), frozen, probes.unprobed, refused)
 
-    def _answer(self, stage: _Stage, signature: Signature, example: Probe) -> Answer:
-        model, binder = stage.model, self.binder
-        answer: Answer
-        if stage.form is Form.MODULE:
-            answer = functools.partial(binder.call, model)
-        else:
-            answer = _restoring(model, Structure.of(example.output), signature.constants)
-        if stage.dtype is not None:
-            answer = _casting(answer, stage.dtype, example.output)
-        if stage.autocast is not None:
-            answer = _autocasting(answer, stage.autocast)
-        return answer
-
     def _first_look(self, answer: Answer, inputs: Inputs) -> Ratio:
         times = interleave(
             {"original": lambda: self.run_original(inputs), "optimized": lambda: answer(inputs)},
@@ -313,47 +286,3 @@ class Builder:
         if str(outcome) not in self._told:  # once, however many variants meet it
             self._told.add(str(outcome))
             logger.warning("%s", outcome)
-
-
-def _after(stage: _Stage, form: Form, applied: Applied, dtype: torch.dtype | None) -> _Stage:
-    autocast = applied.autocast or stage.autocast
-    return _Stage(applied.model, form, stage.dtype or dtype or autocast, autocast)
-
-
-def _restoring(
-    model: Callable[..., object], structure: Structure, constants: Mapping[str, object]
-) -> Answer:
-    """Call with tensors alone, and build the original's output from the flat tuple."""
-
-    def answer(inputs: Inputs) -> object:
-        if constants:
-            inputs = {n: v for n, v in inputs.items() if n not in constants}
-        return structure.restore(iter(tensors(model(**inputs))))
-
-    return answer
-
-
-def _casting(answer: Answer, dtype: torch.dtype, output: object) -> Answer:
-    """Cast inputs on the way in, and answers back to what the original's were."""
-    structure, dtypes = Structure.of(output), [tensor.dtype for tensor in tensors(output)]
-
-    def cast_answer(inputs: Inputs) -> object:
-        answered = tensors(answer(cast_floating(inputs, dtype)))
-        return structure.restore(t.to(d) for t, d in zip(answered, dtypes, strict=True))
-
-    return cast_answer
-
-
-def _autocasting(answer: Answer, dtype: torch.dtype) -> Answer:
-    def autocast_answer(inputs: Inputs) -> object:
-        with _calling(dtype):
-            return answer(inputs)
-
-    return autocast_answer
-
-
-def _calling(autocast: torch.dtype | None) -> AbstractContextManager[object]:
-    """Autocast for the CPU with its weight cache off, which tracing can't take, or no autocast."""
-    return torch.autocast(
-        "cpu", dtype=autocast or torch.bfloat16, enabled=autocast is not None, cache_enabled=False
-    )

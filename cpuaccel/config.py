@@ -8,8 +8,9 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cpuaccel.errors import PipelineError
-from cpuaccel.pipeline import Pipeline, Step, describe_complaint
+from cpuaccel.pipeline import Pipeline, Step
 from cpuaccel.precision import dtype_name, dtype_of
+from cpuaccel.wording import describe_complaint
 
 
 class _StepTable(BaseModel):

@@ -7,9 +7,10 @@ from typing import ParamSpec
 import torch
 
 from cpuaccel.backend import Backend, Options
+from cpuaccel.binding import BoundStep
 from cpuaccel.errors import StepError
 from cpuaccel.hostinfo import Host
-from cpuaccel.pipeline import BoundStep, Pipeline, Step
+from cpuaccel.pipeline import Pipeline, Step
 from cpuaccel.precision import dtype_name
 from cpuaccel.report import Outcome, Status
 from cpuaccel.signature import Signature

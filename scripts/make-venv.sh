@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Make or refresh the virtual environment of one stack, and print its path on the last line.
 #
-#   scripts/make-venv.sh modern|classic|legacy
+#   scripts/make-venv.sh modern|classic|legacy|newest
 #
 # Environments live outside the tree, in $CPUACCEL_VENVS, and are reused by every clone. One is
 # made anew when its pinned requirements or this script change. Needs Python 3.11 or newer with
 # venv; the legacy stack needs Debian's python3-torch, which it installs where it may.
 set -euo pipefail
-stack=${1:?which stack: modern, classic or legacy}
+stack=${1:?which stack: modern, classic, legacy or newest}
 root=$(cd "$(dirname "$0")/.." && pwd)
 constraints="$root/requirements/$stack.txt"
 venv="${CPUACCEL_VENVS:-$HOME/.cache/cpuaccel/venvs}/$stack"
@@ -33,12 +33,13 @@ case "$stack" in
       fi
     fi
     ;;
-  *) say "no such stack: modern, classic or legacy"; exit 2 ;;
+  newest) packages=(torch transformers) ;; # unpinned, as a plain pip install gives them
+  *) say "no such stack: modern, classic, legacy or newest"; exit 2 ;;
 esac
 
 stamp=$(cat "$constraints" "$0" | sha256sum | cut -d' ' -f1)
 if [ "$(cat "$venv/.stamp" 2>/dev/null)" != "$stamp" ]; then
-  say "making $venv (takes a few minutes; the classic stack needs 7 GB)"
+  say "making $venv (takes a few minutes; classic and newest need 7 GB each)"
   rm -rf "$venv"
   if ! "$python" -m venv "${options[@]}" "$venv" >&2; then
     say "$python can't make virtual environments: install Python 3.11 or newer with its venv module"

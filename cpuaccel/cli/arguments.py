@@ -100,8 +100,9 @@ def one_pipeline(backends: str | None, file: Path | None) -> "Pipeline":
         typer.BadParameter: neither or both of the options were given.
         PipelineError: the pipeline can't be right.
     """
+    from cpuaccel.binding import bind
     from cpuaccel.config import read_pipeline
-    from cpuaccel.pipeline import Pipeline, bind
+    from cpuaccel.pipeline import Pipeline
     from cpuaccel.plugins import plugin_host
 
     if (backends is None) == (file is None):

@@ -172,8 +172,9 @@ def _dtypes(dtype: str | None, *, demo: bool) -> list[str]:
 
 def _pipelines(backends: list[str], files: list[Path], *, demo: bool) -> "dict[str, Pipeline]":
     """The pipelines by name, their mistakes told before any work."""
+    from cpuaccel.binding import bind
     from cpuaccel.config import read_pipeline
-    from cpuaccel.pipeline import Pipeline, bind
+    from cpuaccel.pipeline import Pipeline
     from cpuaccel.plugins import plugin_host
 
     if not backends and not files:

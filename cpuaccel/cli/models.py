@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from cpuaccel.cli.zoo import ZOO
 from cpuaccel.errors import ModelError
-from cpuaccel.pipeline import did_you_mean
+from cpuaccel.wording import did_you_mean
 
 if TYPE_CHECKING:
     import torch

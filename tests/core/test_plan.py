@@ -5,7 +5,7 @@ import torch
 
 import cpuaccel
 from cpuaccel import Pipeline, Step
-from cpuaccel.pipeline import bind
+from cpuaccel.binding import bind
 from cpuaccel.plan import make_plan
 from cpuaccel.testing import fake_host
 from tests.conftest import Offer
