@@ -1,5 +1,6 @@
 """The optimized model: called like the original, and never with a wrong answer."""
 
+import functools
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -32,7 +33,8 @@ class OptimizedModel(torch.nn.Module):
     """A model that runs through a pipeline, for inference.
 
     It has the original's attributes, is called like it, and returns what it returns, without
-    gradients. In training mode the original runs.
+    gradients. In training mode the original runs. With ``strict=True`` a call that the optimized
+    model can't answer raises ``StepError``.
 
     Attributes:
         original: the caller's model.
@@ -64,12 +66,14 @@ class OptimizedModel(torch.nn.Module):
         self._variants: dict[object, Variant] = {}
         self._warned: set[str] = set()
 
-    def forward(self, *args: object, **kwargs: object) -> object:
-        """Answer as the original would.
+        # Trainer and others read from forward's signature which inputs a model takes.
+        @functools.wraps(builder.original.forward)
+        def forward(*args: object, **kwargs: object) -> object:
+            return self._answer(*args, **kwargs)
 
-        Raises:
-            StepError: with ``strict=True``, where the optimized model can't answer.
-        """
+        self.forward = forward
+
+    def _answer(self, *args: object, **kwargs: object) -> object:
         if self.training:
             self.report.calls["original (training mode)"] += 1
             return self.original(*args, **kwargs)

@@ -1,6 +1,7 @@
 """The optimized model: called like the original, and never with a wrong answer."""
 
 import copy
+import inspect
 import logging
 import pickle
 import threading
@@ -307,3 +308,10 @@ def test_a_step_is_logged_once_for_many_variants(caplog: pytest.LogCaptureFixtur
     assert len(fast.report.variants) == 3
     assert len(caplog.records) == 1
     assert fast.report.outcomes[0].status is Status.SKIPPED
+
+
+def test_forward_has_the_originals_signature() -> None:
+    """Trainer drops the columns of a data set that are no parameters of forward."""
+    model = MaskedEncoder.seeded()
+    fast = cpuaccel.optimize(model, ["jit"])
+    assert inspect.signature(fast.forward) == inspect.signature(model.forward)
