@@ -84,6 +84,8 @@ class Backend(ABC, Generic[OptionsT]):
         takes: the form of model that ``apply`` takes.
         gives: the form that it gives.
         before: names of backends that, where both are used, must come later than this one.
+        excludes: names of backends that can't be in one pipeline with this one, each with a reason
+            that ends in no full stop.
         requires: sets of PEP 508 requirements; meeting any one set is enough.
         casts: whether ``apply`` itself brings the weights to ``context.dtype``; otherwise
             cpuaccel casts them before.
@@ -96,6 +98,7 @@ class Backend(ABC, Generic[OptionsT]):
     takes: ClassVar[Form]
     gives: ClassVar[Form]
     before: ClassVar[frozenset[str]] = frozenset()
+    excludes: ClassVar[Mapping[str, str]] = {}
     requires: ClassVar[tuple[Sequence[str], ...]] = ()
     casts: ClassVar[bool] = False
     Options: ClassVar[type[Options]] = Options

@@ -45,6 +45,7 @@ def bind(pipeline: Pipeline, plugins: PluginHost) -> list[BoundStep]:
             options = backend_class.Options.model_construct()
         bound.append(BoundStep(step, backend_class(options)))
     problems += _order_problems([b.backend for b in bound], Form.MODULE)
+    problems += _exclusions([b.backend for b in bound])
     if problems:
         raise PipelineError(f"pipeline {pipeline} from {pipeline.source}", problems)
     return bound
@@ -71,6 +72,16 @@ def _order_problems(backends: Sequence[Backend[Options]], form: Form) -> list[st
         if backend.gives != form:
             form, giver = backend.gives, backend.name
     return problems
+
+
+def _exclusions(backends: Sequence[Backend[Options]]) -> list[str]:
+    names = {backend.name for backend in backends}
+    return [
+        f"{name} can't be used together with {other}: {reason}. Leave one of the two out"
+        for name, excludes in {b.name: b.excludes for b in backends}.items()
+        for other, reason in excludes.items()
+        if other in names
+    ]
 
 
 def unknown_backend(name: str, plugins: PluginHost) -> str:

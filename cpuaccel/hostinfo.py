@@ -113,11 +113,12 @@ class Host:
             version = self.version(requirement.name)
             if version is None:
                 reasons.append(f"{requirement.name} is not installed")
-            elif not requirement.specifier.contains(version, prereleases=True):
+                continue
+            unmet = [s for s in requirement.specifier if not s.contains(version, prereleases=True)]
+            if unmet:
                 have = self.packages[canonicalize_name(requirement.name)]
-                reasons.append(
-                    f"{requirement.name} {have} is installed, {requirement.specifier} is needed"
-                )
+                needed = ",".join(map(str, unmet))
+                reasons.append(f"{requirement.name} {have} is installed, {needed} is needed")
         return reasons
 
     def bf16(self) -> Verdict:

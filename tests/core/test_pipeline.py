@@ -1,3 +1,6 @@
+from collections.abc import Mapping
+from typing import ClassVar
+
 import pytest
 import torch
 from pydantic import Field
@@ -13,6 +16,11 @@ class Prepares(Fake):
     before = frozenset({"faithful"})
 
 
+class Excluding(Fake):
+    name = "excluding"
+    excludes: ClassVar[Mapping[str, str]] = {"faithful": "they replace the same layers"}
+
+
 class Choosy(Fake):
     name = "choosy"
 
@@ -26,7 +34,7 @@ class Choosy(Fake):
 
 @pytest.fixture(autouse=True)
 def _backends(offer: Offer) -> None:
-    offer(Faithful, Opaque, ScriptTaking, Prepares, Choosy)
+    offer(Faithful, Opaque, ScriptTaking, Prepares, Excluding, Choosy)
 
 
 def problems(*steps: str | Step) -> tuple[str, ...]:
@@ -41,12 +49,20 @@ def test_an_unknown_backend_is_named_with_what_comes_near() -> None:
         "step 1 (faithfull): no plugin offers a backend 'faithfull'. Did you mean 'faithful'? "
         "Offered here: "
     )
-    assert "choosy, faithful" in problem
+    assert "choosy, excluding, faithful" in problem
 
 
 def test_where_nothing_comes_near_nothing_is_proposed() -> None:
     (problem,) = problems("zzz")
     assert "no plugin offers a backend 'zzz'. Offered here: " in problem
+
+
+@pytest.mark.parametrize("steps", [("excluding", "faithful"), ("faithful", "excluding")])
+def test_two_that_exclude_each_other_are_refused_in_any_order(steps: tuple[str, str]) -> None:
+    assert problems(*steps) == (
+        "excluding can't be used together with faithful: they replace the same layers. Leave one "
+        "of the two out",
+    )
 
 
 def test_an_unknown_option_is_named_with_what_comes_near() -> None:
