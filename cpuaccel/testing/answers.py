@@ -33,9 +33,10 @@ class AnswersContract(Subject):
             for change in LENGTHS:
                 size = example[axes.length[0]].shape[1] + change
                 found[f"length {size}"] = resized(example, axes.length, 1, size)
-        if "padding" in self.varies:
-            for name, inputs in list(found.items()):
-                for side in ("left", "right"):
+        unpadded = dict(found)
+        for side in ("left", "right"):
+            if f"{side} padding" in self.varies:
+                for name, inputs in unpadded.items():
                     found[f"{name}, padded on the {side}"] = padded(inputs, side)
         return found
 

@@ -18,15 +18,16 @@ class Subject:
         options: options to test it with.
         after: steps that must come before it, for a backend that takes no plain module.
         dtypes: the precisions that it supports.
-        varies: what may differ from call to call: ``batch``, ``length``, ``padding``. Take out
-            what the model itself can't have (images have no length).
+        varies: what may differ from call to call: ``batch``, ``length``, ``left padding``,
+            ``right padding``. Take out what the model itself can't have (images have no length),
+            or what the engine leaves to the original.
     """
 
     backend: ClassVar[str]
     options: ClassVar[Mapping[str, Any]] = {}
     after: ClassVar[tuple[str, ...]] = ()
     dtypes: ClassVar[tuple[str, ...]] = ("float32", "bfloat16")
-    varies: ClassVar[tuple[str, ...]] = ("batch", "length", "padding")
+    varies: ClassVar[tuple[str, ...]] = ("batch", "length", "left padding", "right padding")
 
     def model(self) -> torch.nn.Module:
         """A model in eval mode that the backend accepts; the same weights on every call."""

@@ -23,15 +23,19 @@ _NAMES = {
     "distil_mha_scores_calc": "multi-head attention",
     "vit_mha": "multi-head attention",
     "mha": "multi-head attention",
+    "transformer_encoder_layer": "encoder layer",
 }
 """What an engine's operator is called here, by a part of its own name; longer parts win."""
+
+_STOCK = frozenset({"aten::_transformer_encoder_layer_fwd"})
+"""Fused operators that are torch's own."""
 
 _SPLITTERS = ("split_with_sizes", "split_tensor", "flash_mha")
 """What takes the result of several linears that were made one."""
 
 
 def count_fusions(graph: torch.Graph) -> dict[str, int]:
-    """Count fused operators by name, for engines that bring operators of their own.
+    """Count fused operators by name: those that engines bring, and the fused ones of torch.
 
     Args:
         graph: an optimized TorchScript graph.
@@ -42,7 +46,7 @@ def count_fusions(graph: torch.Graph) -> dict[str, int]:
     counts: Counter[str] = Counter()
     for node in _nodes(graph):
         namespace, _, operator = node.kind().partition("::")
-        if namespace in {"aten", "prim"}:
+        if namespace in {"aten", "prim"} and node.kind() not in _STOCK:
             continue
         part = max((part for part in _NAMES if part in operator), key=len, default=None)
         if part is not None:

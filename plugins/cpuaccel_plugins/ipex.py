@@ -2,8 +2,8 @@
 
 import warnings
 from collections import Counter
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Mapping
+from typing import ClassVar, Literal
 
 import torch
 
@@ -13,7 +13,10 @@ from cpuaccel import Applied, Backend, BackendError, Context, Form, Host, Signat
 from .eager_attention import with_eager_attention
 
 PACKAGE = "intel-extension-for-pytorch"
-LAST_MINOR = "2.8"
+MINORS = ("2.8", "2.7", "2.6")
+"""Minors of torch that IPEX is used with here, each with its own minor of IPEX."""
+
+LAST_MINOR = MINORS[0]
 """IPEX is archived: this is the last torch minor that it was released for."""
 
 INSTEAD = (
@@ -53,7 +56,11 @@ class Ipex(Backend[IpexOptions]):
     summary = "Intel Extension for PyTorch: prepacked weights, and fusions where jit follows"
     takes = Form.MODULE
     gives = Form.MODULE
-    requires = ((f"{PACKAGE}>=2.0", "torch>=2.0,<2.9"),)
+    excludes: ClassVar[Mapping[str, str]] = {
+        "bettertransformer": "its layers leave IPEX nothing of the encoder to replace or fuse, and "
+        "under IPEX's autocast for bfloat16 they don't reach their own fused kernel"
+    }
+    requires = tuple((f"{PACKAGE}=={minor}.*", f"torch=={minor}.*") for minor in MINORS)
     casts = True
     Options = IpexOptions
 
@@ -81,9 +88,9 @@ class Ipex(Backend[IpexOptions]):
                 "IPEX needs AVX2, which this processor does not have",
                 WITHOUT_IPEX,
             )
-        if self.options.dtype == "bfloat16":
-            return host.bf16()
-        return Verdict.yes()
+        if self.options.dtype == "bfloat16" and not (precision := host.bf16()):
+            return precision
+        return super().check(host)
 
     def accepts(self, model: Callable[..., object], signature: Signature) -> Verdict:
         """IPEX returns a ScriptModule unchanged without a word; it needs the eager module."""
@@ -127,7 +134,10 @@ class Ipex(Backend[IpexOptions]):
             )
         return Applied(
             optimized,
-            evidence={f"{name}_modules": count for name, count in sorted(replaced.items())},
+            evidence={
+                **{f"{name}_modules": count for name, count in sorted(replaced.items())},
+                "graph_fusions": "only where jit follows, and counted by it",
+            },
             autocast=torch.bfloat16 if dtype is torch.bfloat16 else None,
         )
 

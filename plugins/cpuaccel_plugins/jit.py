@@ -85,14 +85,15 @@ class Jit(Backend[JitOptions]):
                 ) from error
             for _ in range(WARM_UP_CALLS):
                 script(**example)
-        executed = torch.jit.last_executed_optimized_graph()
+        fusions = count_fusions(torch.jit.last_executed_optimized_graph())
         return Applied(
             script,
             evidence={
                 "graph_nodes": sum(1 for _ in script.inlined_graph.nodes()),
                 "frozen": "yes" if self.options.freeze else "no",
                 "inputs_bound": "by name" if by_name else "by position",
-                **count_fusions(executed),
+                "fusions": sum(fusions.values()),
+                **fusions,
             },
         )
 

@@ -34,6 +34,7 @@ def test_absent_on_a_modern_torch() -> None:
     [
         ("2.8.0", "2.8.0", True),
         ("2.8.1+cpu", "2.8.0", True),
+        ("2.7.1", "2.7.0", True),
         ("2.8.0", "2.7.0", False),
         ("2.9.0", "2.8.0", False),
         ("2.13.0+cpu", "2.8.0", False),
@@ -49,6 +50,11 @@ def test_the_minors_must_match(torch_version: str, own: str, works: bool) -> Non
             f"{IPEX} {own} works with torch {minor} only, and this environment has torch "
             f"{torch_version}"
         )
+
+
+def test_older_than_what_it_is_used_with() -> None:
+    verdict = verdict_on(fake_host(packages={"torch": "2.4.0", IPEX: "2.4.0"}))
+    assert "torch 2.4.0 is installed, ==2.6.* is needed" in verdict.reason
 
 
 def test_without_avx2() -> None:
@@ -67,6 +73,18 @@ def test_bfloat16_of_its_own_needs_a_processor_with_it() -> None:
     )
     assert verdict_on(host)
     assert "bfloat16 matrix products run at 0.05 times" in verdict_on(host, dtype="bfloat16").reason
+
+
+@pytest.mark.parametrize(
+    "steps", [["bettertransformer", "ipex", "jit"], ["ipex", "bettertransformer"]]
+)
+def test_with_bettertransformer_is_refused_before_any_work(steps: list[str]) -> None:
+    with pytest.raises(cpuaccel.PipelineError) as caught:
+        cpuaccel.explain(torch.nn.Linear(1, 1), steps)
+    (problem,) = caught.value.problems
+    assert problem.startswith(
+        "ipex can't be used together with bettertransformer: its layers leave IPEX nothing"
+    )
 
 
 def test_after_jit_is_refused_before_any_work() -> None:

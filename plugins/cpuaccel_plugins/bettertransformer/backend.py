@@ -5,12 +5,16 @@ from collections.abc import Callable
 from typing import Literal
 
 import torch
+from packaging.version import Version
 
 import cpuaccel
 from cpuaccel import Applied, Backend, Context, Form, Host, Signature, Verdict
 
-OPTIMUM = ("torch>=2.0", "optimum<2", "transformers<4.49")
+OPTIMUM = ("torch>=1.13", "optimum>=1.8,<2", "transformers>=4.30,<4.49")
 NATIVE = ("torch>=2.4", "transformers>=5")
+
+OPTIMUMS_TORCH = Version("1.13.0")
+"""The oldest torch that optimum takes; a pre-release of it, by its name, is older."""
 
 
 class BetterTransformerOptions(cpuaccel.Options):
@@ -38,7 +42,22 @@ class BetterTransformer(Backend[BetterTransformerOptions]):
     def check(self, host: Host) -> Verdict:
         """Ask for what the chosen implementation needs."""
         wanted = {"auto": (NATIVE, OPTIMUM), "optimum": (OPTIMUM,), "native": (NATIVE,)}
-        return host.meets(*wanted[self.options.implementation])
+        verdict = host.meets(*wanted[self.options.implementation])
+        if verdict and Version(host.packages["torch"]) < OPTIMUMS_TORCH:
+            return self._refused_by_optimum(host)
+        return verdict
+
+    def _refused_by_optimum(self, host: Host) -> Verdict:
+        """Debian's torch 1.13 has all that optimum needs but the name."""
+        reason = (
+            f"optimum {host.packages['optimum']} refuses torch {host.packages['torch']}, which it "
+            f"takes for a pre-release older than {OPTIMUMS_TORCH}"
+        )
+        if self.options.implementation == "auto":
+            reason += f"; and for the native implementation {host.meets(NATIVE).reason}"
+        return Verdict.no(
+            reason, f"Install a released torch from {OPTIMUMS_TORCH} on, or use jit by itself"
+        )
 
     def accepts(self, model: Callable[..., object], signature: Signature) -> Verdict:
         """Only Transformers models have the layers that are replaced."""

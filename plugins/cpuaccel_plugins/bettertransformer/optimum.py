@@ -1,9 +1,13 @@
 """Optimum's own BetterTransformer, for Transformers before 4.49."""
 
+import functools
+import logging
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
-from optimum.bettertransformer import BetterTransformer
+from optimum.bettertransformer import BetterTransformer, transformation
 
 import cpuaccel
 from cpuaccel import Applied, BackendError, Context
@@ -19,8 +23,7 @@ def apply(model: torch.nn.Module, context: Context) -> Applied:
     """
     copied = model if context.inplace else cpuaccel.shared_copy(model)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # optimum warns of its own deprecation
+        with _quiet():
             transformed = BetterTransformer.transform(with_eager_attention(copied))
     except (NotImplementedError, ValueError) as error:
         raise BackendError(
@@ -35,21 +38,39 @@ def apply(model: torch.nn.Module, context: Context) -> Applied:
     ]
     for layer in layers:
         if getattr(layer, "is_last_layer", False):
-            layer.register_forward_hook(_pad_back, with_kwargs=True)
+            # Not a hook: before torch 2.0 hooks see no keyword arguments, as DistilBERT's mask is.
+            layer.forward = functools.partial(_padded_back, layer.forward)
     return Applied(
         transformed.eval(), evidence={"implementation": "optimum", "layers": len(layers)}
     )
 
 
-def _pad_back(
-    layer: torch.nn.Module,
-    args: tuple[object, ...],
-    kwargs: dict[str, object],
-    output: tuple[torch.Tensor, ...],
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without optimum's notes on its deprecation and on training, and torch's on nested tensors."""
+    transformation.logger.addFilter(_nothing)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            # Told once a process, on the first nested tensor: which would be in a user's call.
+            torch._nested_tensor_from_mask(torch.zeros(1, 1, 1), torch.ones(1, 1, dtype=torch.bool))
+            yield
+    finally:
+        transformation.logger.removeFilter(_nothing)
+
+
+def _nothing(record: logging.LogRecord) -> bool:
+    return False
+
+
+def _padded_back(
+    forward: Callable[..., tuple[torch.Tensor, ...]], *args: object, **kwargs: object
 ) -> tuple[torch.Tensor, ...]:
     """Bring the output, which optimum cuts to the longest sequence, back to the input's length."""
-    masks = [v for v in (*args[1:2], kwargs.get("attention_mask")) if isinstance(v, torch.Tensor)]
-    if not masks:
-        return output
-    missing = masks[0].shape[-1] - output[0].shape[1]
-    return (torch.nn.functional.pad(output[0], (0, 0, 0, missing)), *output[1:])
+    output = forward(*args, **kwargs)
+    masks = [*args[1:2], kwargs.get("attention_mask"), kwargs.get("attn_mask")]
+    for mask in masks:
+        if isinstance(mask, torch.Tensor):
+            missing = mask.shape[-1] - output[0].shape[1]
+            return (torch.nn.functional.pad(output[0], (0, 0, 0, missing)), *output[1:])
+    return output
