@@ -1,4 +1,4 @@
-"""Backends that a pipeline may meet: one whose engine is absent, one that breaks when called."""
+"""Backends that a pipeline may meet: one works, one's engine is absent, one breaks when called."""
 
 import torch
 
@@ -17,6 +17,15 @@ class Absent(_Fake):
 
     def apply(self, model: torch.nn.Module, context: Context) -> Applied:
         raise NotImplementedError
+
+
+class Faithful(_Fake):
+    """Gives the module back, of which there is no script."""
+
+    name = "faithful"
+
+    def apply(self, model: torch.nn.Module, context: Context) -> Applied:
+        return Applied(model, evidence={"kept": 1})
 
 
 class Brittle(_Fake):

@@ -7,7 +7,7 @@ import torch
 from cpuaccel.cli.inputs import make_inputs
 from cpuaccel.cli.models import load_model
 from cpuaccel.config import read_pipeline
-from tests.cli.backends import Absent
+from tests.cli.backends import Absent, Faithful
 from tests.cli.conftest import Run
 from tests.conftest import Offer
 
@@ -43,8 +43,11 @@ def test_as_json_from_a_pipeline_file(run: Run, tmp_path: Path, pipeline_file: P
     assert read_pipeline(tmp_path / "pipeline.toml").steps[0].options == {"freeze": False}
 
 
-def test_without_a_script_it_says_what_can_be_loaded(run: Run, tmp_path: Path) -> None:
-    ran = run("optimize", *QUESTIONS, "--backends", "bettertransformer", "--output", tmp_path)
+def test_without_a_script_it_says_what_can_be_loaded(
+    run: Run, offer: Offer, tmp_path: Path
+) -> None:
+    offer(Faithful)
+    ran = run("optimize", *QUESTIONS, "--backends", "faithful", "--output", tmp_path)
     assert ran.code == 0
     assert "There is no script" in ran.out
     assert f"pipeline='{tmp_path / 'pipeline.toml'}'" in ran.out

@@ -1,6 +1,6 @@
 """The third party's plugin, installed as its users install it, in processes of its own."""
 
-import importlib.util
+import importlib.metadata
 import os
 import shutil
 import subprocess
@@ -17,7 +17,9 @@ SOURCE = Path(__file__).parents[2] / "examples" / "third_party_plugin"
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for needed in ("pip", "setuptools"):
-        if importlib.util.find_spec(needed) is None:
+        try:  # by its metadata: looking for the module makes setuptools replace distutils
+            importlib.metadata.version(needed)
+        except importlib.metadata.PackageNotFoundError:
             pytest.skip(f"{needed} is not installed, and without a network it is needed to install")
     # Building leaves files next to the sources.
     source = tmp_path_factory.mktemp("source") / "plugin"
