@@ -2,16 +2,24 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from cpuaccel.cli.arguments import JsonOption
 from cpuaccel.cli.console import heading, print_json, say
+from cpuaccel.cli.requirements import requirements_table
 
 if TYPE_CHECKING:
     from cpuaccel.backend import Backend, Options
 
 
-def plugins(json: JsonOption = False) -> None:
+MarkdownOption = Annotated[
+    bool, typer.Option("--markdown", help="Print only what each backend needs, for a document.")
+]
+
+
+def plugins(json: JsonOption = False, markdown: MarkdownOption = False) -> None:
     """List the plugins: the backends they offer, with their options, and plugins set aside.
 
     A backend takes a model in one form and gives it in another; in a pipeline each must take what
@@ -19,7 +27,12 @@ def plugins(json: JsonOption = False) -> None:
     """
     from cpuaccel.plugins import plugin_host
 
+    if json and markdown:
+        raise typer.BadParameter("--json and --markdown exclude each other. Pass one of the two")
     found = plugin_host()
+    if markdown:
+        say(requirements_table(found.backends))
+        return
     offers: dict[str, list[type[Backend[Options]]]] = {}
     for name, backend in sorted(found.backends.items()):
         offers.setdefault(found.origins[name], []).append(backend)
@@ -49,6 +62,8 @@ def _show(backend: "type[Backend[Options]]") -> None:
     say(f"    {backend.summary}")
     if backend.before:
         say(f"    before    {', '.join(sorted(backend.before))}")
+    if backend.excludes:
+        say(f"    excludes  {', '.join(sorted(backend.excludes))}")
     if backend.requires:
         say("    requires  " + "; or else ".join(", ".join(r) for r in backend.requires))
     for option in _options(backend):
@@ -62,6 +77,7 @@ def _describe(backend: "type[Backend[Options]]") -> dict[str, object]:
         "takes": backend.takes,
         "gives": backend.gives,
         "before": sorted(backend.before),
+        "excludes": dict(backend.excludes),
         "requires": backend.requires,
         "options": _options(backend),
     }
