@@ -1,0 +1,155 @@
+"""Which of IPEX's fusions fire when: what docs/ipex_fusions.md says, for two layers."""
+
+from typing import Any
+
+import pytest
+import torch
+
+import cpuaccel
+from tests.conftest import Python
+from tests.stacks.answers import example_of, model_of
+
+MHA, CONCAT, ADD, GELU, NORM = (
+    "multi-head attention",
+    "concat linear",
+    "linear+add",
+    "linear+gelu",
+    "add+layernorm",
+)
+ONEDNN = {CONCAT: 2, ADD: 4, GELU: 2}
+FUSIONS: dict[str, tuple[dict[str, int], dict[str, int]]] = {
+    "bert-qa": ({**ONEDNN, MHA: 2}, {CONCAT: 2, MHA: 2, NORM: 4}),
+    "roberta-qa": ({**ONEDNN, MHA: 2}, {CONCAT: 2, MHA: 2, NORM: 4}),
+    "distilbert-qa": ({**ONEDNN, MHA: 2, NORM: 1}, {CONCAT: 2, MHA: 2, NORM: 5}),
+    "vit": (ONEDNN, {CONCAT: 2, NORM: 1}),
+    "wav2vec2": ({**ONEDNN, NORM: 1}, {CONCAT: 2, NORM: 5}),
+}
+"""By model: with oneDNN (float32 with auto_kernel_selection, and bfloat16), and with MKL."""
+
+
+def optimize(name: str, dtype: str, attention: str = "eager", **options: Any) -> dict[str, Any]:
+    """Jit's evidence after ipex."""
+    fast = cpuaccel.optimize(
+        model_of(name, attn_implementation=attention),
+        [cpuaccel.Step("ipex", **options), "jit"],
+        dtype=dtype,
+        example_inputs=example_of(name),
+        strict=True,
+    )
+    return dict(fast.report.outcomes[-1].evidence)
+
+
+def fusions(evidence: dict[str, Any]) -> dict[str, int]:
+    found = {name: evidence[name] for name in (MHA, CONCAT, ADD, GELU, NORM) if name in evidence}
+    assert evidence["fusions"] == sum(found.values())
+    return found
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("name", FUSIONS)
+def test_float32_with_onednn(name: str, attention: str) -> None:
+    """A model with SDPA is rebuilt with eager attention, which alone is fused."""
+    assert fusions(optimize(name, "float32", attention)) == FUSIONS[name][0]
+
+
+@pytest.mark.parametrize("name", FUSIONS)
+def test_float32_with_mkl(name: str) -> None:
+    evidence = optimize(name, "float32", auto_kernel_selection=False)
+    assert fusions(evidence) == FUSIONS[name][1]
+
+
+@pytest.mark.parametrize("auto_kernel_selection", [True, False])
+@pytest.mark.parametrize("name", FUSIONS)
+def test_bfloat16(name: str, auto_kernel_selection: bool) -> None:
+    if not (verdict := cpuaccel.host().bf16()):
+        pytest.skip(str(verdict))
+    evidence = optimize(name, "bfloat16", auto_kernel_selection=auto_kernel_selection)
+    assert fusions(evidence) == FUSIONS[name][0]
+
+
+def test_without_freezing_linears_are_not_concatenated() -> None:
+    name = "bert-qa"
+    fast = cpuaccel.optimize(
+        model_of(name),
+        ["ipex", cpuaccel.Step("jit", freeze=False)],
+        example_inputs=example_of(name),
+        strict=True,
+    )
+    assert fusions(dict(fast.report.outcomes[-1].evidence)) == {ADD: 4, GELU: 2, MHA: 2}
+
+
+def test_the_classifiers_tanh_is_fused_too() -> None:
+    assert optimize("bert-text", "float32")["linear+tanh"] == 1
+
+
+@pytest.mark.filterwarnings("ignore:JIT pass will be deprecated:UserWarning")
+def test_ipex_by_itself_does_not_fuse_sdpa() -> None:
+    """Why models with SDPA are rebuilt."""
+    import intel_extension_for_pytorch as ipex
+
+    from cpuaccel_plugins.fusions import count_fusions
+
+    inputs = example_of("bert-qa")
+    found = {}
+    for attention in ("eager", "sdpa"):
+        model = model_of("bert-qa", attn_implementation=attention)
+        optimized = ipex.optimize(model, dtype=torch.float32, auto_kernel_selection=True)
+        with torch.no_grad():
+            flat = cpuaccel.flatten(optimized, list(inputs), {})
+            script = torch.jit.freeze(
+                torch.jit.trace(flat, example_kwarg_inputs=inputs, strict=False, check_trace=False)
+            )
+            for _ in range(2):
+                script(**inputs)
+        found[attention] = count_fusions(torch.jit.last_executed_optimized_graph())
+    assert found == {"eager": {**ONEDNN, MHA: 2}, "sdpa": ONEDNN}
+
+
+class Softsign(torch.nn.Module):
+    """One linear, and nothing around it that IPEX fuses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = torch.nn.Linear(64, 64)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.softsign(self.linear(x))
+
+
+def test_where_none_fires_the_report_says_so() -> None:
+    fast = cpuaccel.optimize(
+        Softsign().eval(), ["ipex", "jit"], example_inputs=torch.randn(4, 64), strict=True
+    )
+    assert fast.report.applied == ("ipex", "jit")
+    assert fast.report.outcomes[1].evidence["fusions"] == 0
+    assert "fusions 0" in str(fast.report)
+
+
+def test_ipex_without_jit_claims_no_fusion() -> None:
+    fast = cpuaccel.optimize(
+        model_of("bert-qa"), ["ipex"], example_inputs=example_of("bert-qa"), strict=True
+    )
+    assert fast.report.outcomes[0].evidence == {
+        "Linear_modules": 13,
+        "graph_fusions": "only where jit follows, and counted by it",
+    }
+
+
+def test_ipex_changes_plain_jit_in_its_process_and_the_evidence_shows_it(python: Python) -> None:
+    done = python(
+        """
+import cpuaccel
+from tests.stacks.answers import example_of, model_of
+model, inputs = model_of("bert-qa"), example_of("bert-qa")
+for steps in (["jit"], ["ipex"], ["jit"]):
+    fast = cpuaccel.optimize(model, steps, example_inputs=inputs, strict=True)
+    evidence = fast.report.outcomes[-1].evidence
+    print("evidence", {k: v for k, v in evidence.items() if k == "fusions" or "+" in k})
+"""
+    )
+    lines = [line for line in done.stdout.splitlines() if line.startswith("evidence")]
+    assert lines == [
+        "evidence {'fusions': 0}",
+        "evidence {}",
+        "evidence {'fusions': 4, 'add+layernorm': 4}",
+    ]

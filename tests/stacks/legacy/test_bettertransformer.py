@@ -1,0 +1,74 @@
+"""Debian's torch 1.13 calls itself 1.13.0a0, which optimum 1.8 takes for an older one."""
+
+import pytest
+import torch
+
+import cpuaccel
+from tests.conftest import Python
+from tests.plugins.encoders import batch, encoder, right
+from tests.stacks.answers import MODELS
+
+VERSION = cpuaccel.host().packages["torch"]
+RENAMED = """
+import sys
+import torch
+torch.__version__ = "1.13.1"  # as the build of the same source from PyTorch calls itself
+import cpuaccel, dataclasses
+host = cpuaccel.host()
+renamed = dataclasses.replace(host, packages={**host.packages, "torch": "1.13.1"})
+backend = cpuaccel.backends()["bettertransformer"]
+print(backend(backend.Options()).check(renamed))
+
+import cpuaccel.api
+cpuaccel.api.host = lambda: renamed
+from tests.stacks.answers import PADDED_RIGHT, assert_same_answers, example_of, model_of
+for name in sys.argv[1:]:
+    model = model_of(name)
+    for steps in (["bettertransformer"], ["bettertransformer", "jit"]):
+        fast = cpuaccel.optimize(model, steps, example_inputs=example_of(name), strict=True)
+        assert_same_answers(fast, model, name, PADDED_RIGHT)
+        assert fast.report.applied == tuple(steps)
+        assert set(fast.report.calls) == {"optimized"}, fast.report
+    assert fast.report.outcomes[-1].evidence["encoder layer"] == 2
+    print(name)
+"""
+
+
+def test_version_rules_take_it_for_1_13() -> None:
+    assert VERSION.startswith("1.13.0a0")
+    assert str(cpuaccel.host().version("torch")) == "1.13.0"
+    assert cpuaccel.host().meets(("torch>=1.13",))
+
+
+def test_optimum_by_itself_refuses_it() -> None:
+    from optimum.bettertransformer import BetterTransformer
+
+    with pytest.raises(ImportError, match=r"Found version 1\.13\.0a0, but only 1\.13\.0 and above"):
+        BetterTransformer.transform(encoder("bert-qa"))
+
+
+def test_the_verdict_says_so_and_why_the_native_way_is_closed() -> None:
+    plan = cpuaccel.explain(encoder("bert-qa"), ["bettertransformer", "jit"])
+    refused, jit = (step.verdict for step in plan.steps)
+    assert refused.reason == (
+        f"optimum 1.8.8 refuses torch {VERSION}, which it takes for a pre-release older than "
+        f"1.13.0; and for the native implementation torch {VERSION} is installed, >=2.4 is needed "
+        "and transformers 4.30.2 is installed, >=5 is needed"
+    )
+    assert "torch" in refused.remedy
+    assert jit
+
+
+def test_jit_goes_on_without_it() -> None:
+    model, inputs = encoder("bert-qa"), batch("bert-qa", 2, 12, right)
+    fast = cpuaccel.optimize(model, ["bettertransformer", "jit"], example_inputs=inputs)
+    assert fast.report.applied == ("jit",)
+    with torch.no_grad():
+        expected = model(**inputs)
+    torch.testing.assert_close(fast(**inputs).start_logits, expected.start_logits)
+
+
+def test_under_a_releases_name_it_works(python: Python) -> None:
+    """What ``requires`` promises of torch 1.13 is true but for the name."""
+    done = python(RENAMED, *MODELS)
+    assert done.stdout.splitlines() == ["yes", *MODELS]
