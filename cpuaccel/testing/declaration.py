@@ -29,6 +29,13 @@ class DeclarationContract(Subject):
         assert not isinstance(self.backend_class.before, str)
         assert self.backend not in self.backend_class.before
 
+    def test_excludes_names_other_backends_with_reasons(self) -> None:
+        excludes = self.backend_class.excludes
+        assert self.backend not in excludes
+        for reason in excludes.values():
+            assert reason.strip()
+            assert not reason.endswith("."), "cpuaccel adds the full stop"
+
     def test_requirements_are_sets_of_requirements(self) -> None:
         assert not isinstance(self.backend_class.requires, str)
         for alternative in self.backend_class.requires:

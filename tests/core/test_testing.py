@@ -3,7 +3,7 @@
 import importlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -29,6 +29,11 @@ class Lax(Fake):
 class Shouting(Fake):
     name = "Shouting"
     summary = "two\nlines"
+
+
+class Alone(Fake):
+    name = "alone"
+    excludes: ClassVar[Mapping[str, str]] = {"faithful": ""}
 
 
 class Curt(Fake):
@@ -96,6 +101,7 @@ DESERVED = [
     (Lax, BackendContract.test_unknown_options_are_errors),
     (Shouting, BackendContract.test_the_name_is_one_that_users_can_write),
     (Shouting, BackendContract.test_the_summary_is_one_line),
+    (Alone, BackendContract.test_excludes_names_other_backends_with_reasons),
     (Curt, BackendContract.test_check_answers_for_this_host),
     (Curt, BackendContract.test_accepts_answers_for_this_model),
     (Curt, BackendContract.test_accepts_answers_where_no_input_is_a_tensor),
