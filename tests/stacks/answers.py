@@ -1,6 +1,7 @@
 """Models for the stacks' engines, and whether the optimized ones answer as the originals do."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
@@ -8,6 +9,9 @@ import cpuaccel
 from cpuaccel.fidelity import Probe, compare
 from cpuaccel.structure import leaves
 from tests.plugins.encoders import Inputs, batch, both, encoder, left, right, unpadded
+
+ROOT = Path(__file__).parents[2]
+"""Where a process of its own finds this module."""
 
 TASKS = [
     f"{model}-{task}"

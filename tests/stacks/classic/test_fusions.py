@@ -7,7 +7,7 @@ import torch
 
 import cpuaccel
 from tests.conftest import Python
-from tests.stacks.answers import example_of, model_of
+from tests.stacks.answers import ROOT, example_of, model_of
 
 MHA, CONCAT, ADD, GELU, NORM = (
     "multi-head attention",
@@ -145,7 +145,8 @@ for steps in (["jit"], ["ipex"], ["jit"]):
     fast = cpuaccel.optimize(model, steps, example_inputs=inputs, strict=True)
     evidence = fast.report.outcomes[-1].evidence
     print("evidence", {k: v for k, v in evidence.items() if k == "fusions" or "+" in k})
-"""
+""",
+        path=(ROOT,),
     )
     lines = [line for line in done.stdout.splitlines() if line.startswith("evidence")]
     assert lines == [

@@ -10,6 +10,7 @@ from tests.stacks.answers import (
     MODELS,
     PADDED_LEFT,
     PADDED_RIGHT,
+    ROOT,
     TASKS,
     assert_same_answers,
     example_of,
@@ -105,7 +106,8 @@ model, inputs = model_of("bert-qa"), example_of("bert-qa")
 fast = cpuaccel.optimize(model, {steps!r}, strict=True)
 fast(**inputs)
 print(fast.report.applied)
-"""
+""",
+        path=(ROOT,),
     )
     assert done.stdout.splitlines()[-1] == str(tuple(steps))
     assert "optimum" not in done.stderr

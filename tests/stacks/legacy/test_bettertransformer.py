@@ -6,7 +6,7 @@ import torch
 import cpuaccel
 from tests.conftest import Python
 from tests.plugins.encoders import batch, encoder, right
-from tests.stacks.answers import MODELS
+from tests.stacks.answers import MODELS, ROOT
 
 VERSION = cpuaccel.host().packages["torch"]
 RENAMED = """
@@ -70,5 +70,5 @@ def test_jit_goes_on_without_it() -> None:
 
 def test_under_a_releases_name_it_works(python: Python) -> None:
     """What ``requires`` promises of torch 1.13 is true but for the name."""
-    done = python(RENAMED, *MODELS)
+    done = python(RENAMED, *MODELS, path=(ROOT,))
     assert done.stdout.splitlines() == ["yes", *MODELS]
