@@ -34,6 +34,9 @@ class IpexOptions(cpuaccel.Options):
         dtype: precision of the weights; None for the pipeline's.
         auto_kernel_selection: oneDNN instead of MKL for float32, without which IPEX fuses
             neither linear+gelu nor linear+add.
+        eager_attention: rebuild a Transformers model with eager attention, the only one whose
+            multi-head attention IPEX fuses. Off, because on the processor measured SDPA was
+            faster: see docs/ipex_fusions.md.
         weights_prepack: bring weights into oneDNN's blocked layout.
         level: ``O1`` for all optimizations, ``O0`` for none but those asked for.
         conv_bn_folding: fold batch norm into the convolution before it; works only on models that
@@ -43,6 +46,7 @@ class IpexOptions(cpuaccel.Options):
 
     dtype: Literal["float32", "bfloat16"] | None = None
     auto_kernel_selection: bool = True
+    eager_attention: bool = False
     weights_prepack: bool = True
     level: Literal["O0", "O1"] = "O1"
     conv_bn_folding: bool = False
@@ -102,7 +106,7 @@ class Ipex(Backend[IpexOptions]):
         return Verdict.yes()
 
     def apply(self, model: torch.nn.Module, context: Context) -> Applied:
-        """Run ``ipex.optimize`` on eager attention, the one it fuses, and count replacements."""
+        """Run ``ipex.optimize`` and count what it replaced."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # IPEX warns of its own dependencies' deprecations
             import intel_extension_for_pytorch as ipex
@@ -113,7 +117,7 @@ class Ipex(Backend[IpexOptions]):
                 else context.dtype or torch.float32
             )
             optimized = ipex.optimize(
-                with_eager_attention(model),
+                with_eager_attention(model) if self.options.eager_attention else model,
                 dtype=dtype,
                 inplace=context.inplace,
                 level=self.options.level,

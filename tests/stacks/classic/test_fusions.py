@@ -45,11 +45,17 @@ def fusions(evidence: dict[str, Any]) -> dict[str, int]:
     return found
 
 
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @pytest.mark.parametrize("name", FUSIONS)
-def test_float32_with_onednn(name: str, attention: str) -> None:
-    """A model with SDPA is rebuilt with eager attention, which alone is fused."""
-    assert fusions(optimize(name, "float32", attention)) == FUSIONS[name][0]
+def test_float32_with_onednn(name: str) -> None:
+    assert fusions(optimize(name, "float32")) == FUSIONS[name][0]
+
+
+@pytest.mark.parametrize("name", FUSIONS)
+def test_sdpa_is_kept_and_not_fused_unless_asked_for(name: str) -> None:
+    kept = optimize(name, "float32", "sdpa")
+    assert fusions(kept) == {n: c for n, c in FUSIONS[name][0].items() if n != MHA}
+    rebuilt = optimize(name, "float32", "sdpa", eager_attention=True)
+    assert fusions(rebuilt) == FUSIONS[name][0]
 
 
 @pytest.mark.parametrize("name", FUSIONS)
@@ -70,7 +76,7 @@ def test_bfloat16(name: str, auto_kernel_selection: bool) -> None:
 def test_without_freezing_linears_are_not_concatenated() -> None:
     name = "bert-qa"
     fast = cpuaccel.optimize(
-        model_of(name),
+        model_of(name, attn_implementation="eager"),
         ["ipex", cpuaccel.Step("jit", freeze=False)],
         example_inputs=example_of(name),
         strict=True,
@@ -80,29 +86,6 @@ def test_without_freezing_linears_are_not_concatenated() -> None:
 
 def test_the_classifiers_tanh_is_fused_too() -> None:
     assert optimize("bert-text", "float32")["linear+tanh"] == 1
-
-
-@pytest.mark.filterwarnings("ignore:JIT pass will be deprecated:UserWarning")
-def test_ipex_by_itself_does_not_fuse_sdpa() -> None:
-    """Why models with SDPA are rebuilt."""
-    import intel_extension_for_pytorch as ipex
-
-    from cpuaccel_plugins.fusions import count_fusions
-
-    inputs = example_of("bert-qa")
-    found = {}
-    for attention in ("eager", "sdpa"):
-        model = model_of("bert-qa", attn_implementation=attention)
-        optimized = ipex.optimize(model, dtype=torch.float32, auto_kernel_selection=True)
-        with torch.no_grad():
-            flat = cpuaccel.flatten(optimized, list(inputs), {})
-            script = torch.jit.freeze(
-                torch.jit.trace(flat, example_kwarg_inputs=inputs, strict=False, check_trace=False)
-            )
-            for _ in range(2):
-                script(**inputs)
-        found[attention] = count_fusions(torch.jit.last_executed_optimized_graph())
-    assert found == {"eager": {**ONEDNN, MHA: 2}, "sdpa": ONEDNN}
 
 
 class Softsign(torch.nn.Module):
