@@ -56,7 +56,8 @@ def optimize(
             of warning and going on without it.
         tolerance: largest accepted difference of an output from the original's, relative to the
             largest magnitude in that output. Default 1e-4 for float32, 5e-2 for bfloat16.
-        inplace: let the model itself be changed, which saves memory where weights are converted.
+        inplace: let backends change the model itself, instead of a copy of its modules that shares
+            its weights; saves memory with engines that would copy the weights too.
 
     Returns:
         A module that is called like the original, with ``.original`` and ``.report``.

@@ -15,7 +15,7 @@ from cpuaccel.guard import settings_kept
 from cpuaccel.hostinfo import Host
 from cpuaccel.plan import Plan, PlannedStep, ask
 from cpuaccel.plugins import PluginHost
-from cpuaccel.precision import TOLERANCE, dtype_name
+from cpuaccel.precision import STRICTEST, TOLERANCE, dtype_name
 from cpuaccel.report import Difference, Fidelity, Outcome, Status, VariantReport
 from cpuaccel.sharing import shared_copy
 from cpuaccel.signature import Binder, Inputs, Signature
@@ -164,8 +164,11 @@ class Builder:
 
     def _wants_cast(self) -> bool:
         dtype = self.plan.dtype_in_force
-        own = {p.dtype for p in self.eager.parameters() if p.is_floating_point()}
-        return dtype is not None and own != {dtype}
+        return dtype is not None and self._own_dtypes != {dtype}
+
+    @property
+    def _own_dtypes(self) -> set[torch.dtype]:
+        return {p.dtype for p in self.eager.parameters() if p.is_floating_point()}
 
     def _cast_stage(self, stage: Stage, example: Probe) -> tuple[Stage, Outcome]:
         dtype = self.plan.dtype_in_force
@@ -177,8 +180,7 @@ class Builder:
         except BackendError as error:
             return stage, Outcome(CAST_STEP, Status.FAILED, error.reason, error.remedy)
         if self._cast is None:
-            model = stage.model.to(dtype) if self.inplace else shared_copy(stage.model, dtype)
-            self._cast = Stage(model, stage.form, dtype)
+            self._cast = Stage(shared_copy(stage.model, dtype), stage.form, dtype)
         evidence = {"computes_in": dtype_name(dtype)}
         seconds = time.perf_counter() - begun
         return self._cast, Outcome(CAST_STEP, Status.APPLIED, evidence=evidence, seconds=seconds)
@@ -231,7 +233,8 @@ class Builder:
         answer = stage.answering(self.binder, signature, probes.example.output)
         tolerance = self.tolerance
         if tolerance is None:
-            tolerance = TOLERANCE[stage.dtype or torch.float32]
+            dtypes = {stage.dtype} if stage.dtype is not None else self._own_dtypes
+            tolerance = max((TOLERANCE[d] for d in dtypes & TOLERANCE.keys()), default=STRICTEST)
 
         def differences(probe: Probe) -> list[Difference] | None:
             try:

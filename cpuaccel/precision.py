@@ -6,8 +6,11 @@ from cpuaccel.errors import CpuaccelError
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
-TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2}
-"""Largest relative difference accepted by default, by the pipeline's precision."""
+TOLERANCE = {torch.float32: 1e-4, torch.float16: 5e-2, torch.bfloat16: 5e-2}
+"""Largest relative difference accepted by default, by the precision that is computed in."""
+
+STRICTEST = min(TOLERANCE.values())
+"""For models that compute in anything else, such as float64."""
 
 
 def dtype_of(dtype: "torch.dtype | str | None") -> torch.dtype | None:

@@ -97,10 +97,13 @@ class Fidelity:
             return "no tensor to compare"
         frozen = f"; frozen: {', '.join(self.frozen)}" if self.frozen else ""
         refused = f"; left to the original: {', '.join(self.refused)}" if self.refused else ""
+        unprobed = (
+            f"; the original takes no other {', '.join(self.unprobed)}" if self.unprobed else ""
+        )
         return (
             f"largest difference {worst.absolute:.2g} in {worst.output}, {worst.relative:.2g} of "
             f"its magnitude (tolerance {self.tolerance:g}; "
-            f"{len({d.probe for d in self.differences})} probes{frozen}{refused})"
+            f"{len({d.probe for d in self.differences})} probes{frozen}{refused}{unprobed})"
         )
 
 
@@ -127,7 +130,8 @@ class VariantReport:
         if self.fidelity is not None:
             lines.append(f"fidelity  {self.fidelity}")
         if self.speed is not None:
-            lines.append(f"speed     {self.speed} (a first look; cpuaccel bench measures)")
+            slower = "slower than the original on these inputs; " if self.speed.high < 1 else ""
+            lines.append(f"speed     {self.speed} ({slower}a first look; cpuaccel bench measures)")
         return "\n".join(lines)
 
 

