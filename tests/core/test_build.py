@@ -320,7 +320,8 @@ def test_inplace_lets_the_model_itself_be_changed(offer: Offer) -> None:
     assert fast.variants[0].model is model
 
 
-def test_a_model_in_bfloat16_is_held_to_bfloat16s_tolerance() -> None:
+def test_a_model_in_bfloat16_is_held_to_bfloat16s_tolerance(offer: Offer) -> None:
+    offer(Faithful)
     fast = cpuaccel.optimize(
         encoder().bfloat16(), ["faithful"], example_inputs=batch(), strict=True
     )
