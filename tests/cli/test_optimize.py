@@ -14,7 +14,7 @@ from tests.conftest import Offer
 QUESTIONS = ("config:bert-tiny", "--task", "question-answering")
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.load` is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:`torch.jit.load` is deprecated")
 def test_the_script_answers_as_the_model_does(run: Run, tmp_path: Path) -> None:
     folder = tmp_path / "fast"
     ran = run("optimize", *QUESTIONS, "--backends", "jit", "--output", folder)
