@@ -158,8 +158,7 @@ def test_one_of_backends_and_pipeline_is_needed(arguments: dict[str, object], gi
         cpuaccel.explain(encoder(), **arguments)  # type: ignore[arg-type]
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
-@pytest.mark.filterwarnings("ignore:`torch.jit.trace` is deprecated")
+@pytest.mark.filterwarnings("ignore:`torch.jit")
 def test_a_script_as_the_model_is_refused() -> None:
     script = torch.jit.trace(torch.nn.Linear(2, 2), torch.ones(1, 2))  # type: ignore[no-untyped-call]
     with pytest.raises(PipelineError, match="pass the eager module that it was made of"):
