@@ -67,11 +67,8 @@ class OptimizedModel(torch.nn.Module):
         self._warned: set[str] = set()
 
         # Trainer and others read from forward's signature which inputs a model takes.
-        @functools.wraps(builder.original.forward)
-        def forward(*args: object, **kwargs: object) -> object:
-            return self._answer(*args, **kwargs)
-
-        self.forward = forward
+        self.forward = functools.partial(self._answer)
+        functools.update_wrapper(self.forward, builder.original.forward)
 
     def _answer(self, *args: object, **kwargs: object) -> object:
         if self.training:

@@ -121,6 +121,7 @@ class Binder:
             if parameter.kind is not inspect.Parameter.KEYWORD_ONLY
         )
         self._order = {name: index for index, name in enumerate(self.parameters)}
+        self._ordered: dict[tuple[str, ...], tuple[str, ...]] = {}  # sorting takes a microsecond
         self._droppable = {n for n, p in self.parameters.items() if p.default is None}
         self._positional_only = tuple(
             name
@@ -155,10 +156,14 @@ class Binder:
             inputs.update(kwargs)
         else:
             inputs = dict(kwargs)
-        order = self._order
-        if len(inputs) > 1:
-            last = len(order)
-            inputs = dict(sorted(inputs.items(), key=lambda item: order.get(item[0], last)))
+        names = tuple(inputs)
+        ordered = self._ordered.get(names)
+        if ordered is None:
+            last = len(self._order)
+            ordered = tuple(sorted(names, key=lambda name: self._order.get(name, last)))
+            self._ordered[names] = ordered
+        if ordered != names:
+            inputs = {name: inputs[name] for name in ordered}
         if any(value is None for value in inputs.values()):  # `in` would compare tensors
             inputs = {k: v for k, v in inputs.items() if v is not None or k not in self._droppable}
         return inputs
