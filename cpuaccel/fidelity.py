@@ -51,11 +51,6 @@ class Probes:
     single: Callable[[], tuple[Probe, ...]]
     unprobed: tuple[str, ...]
 
-    @property
-    def all(self) -> tuple[Probe, ...]:
-        """The example, then the variations."""
-        return (self.example, *self.varied)
-
 
 def make_probes(original: Callable[[Mapping[str, object]], object], signature: Signature) -> Probes:
     """Run the original on the example inputs and on variations of them.
