@@ -112,6 +112,7 @@ class Builder:
         """
         signature = Signature(self.binder, inputs)
         logger.info("building %s for %s", self.plan.pipeline, signature)
+        begun = time.perf_counter()
         with calling(None):
             probes = make_probes(self.run_original, signature)
             stage, outcomes, fidelity = self._run(signature, probes)
@@ -120,7 +121,8 @@ class Builder:
                 speed = self._first_look(answer, inputs)
             else:
                 answer, speed, fidelity = self.run_original, None, None
-        report = VariantReport(str(signature), tuple(outcomes), fidelity, speed)
+        seconds = time.perf_counter() - begun
+        report = VariantReport(str(signature), tuple(outcomes), fidelity, speed, seconds)
         watched = not has_nonfinite(tensors(probes.example.output))
         return Variant(answer, stage.model, stage.form, report, watched)
 

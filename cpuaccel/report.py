@@ -117,12 +117,14 @@ class VariantReport:
         fidelity: of the whole pipeline; None where no step was applied.
         speed: original time over optimized time on the example, a first look; None where no step
             was applied.
+        seconds: time that building took in all, checks of the answers included.
     """
 
     inputs: str
     outcomes: tuple[Outcome, ...]
     fidelity: Fidelity | None = None
     speed: Ratio | None = None
+    seconds: float = 0.0
 
     def __str__(self) -> str:
         lines = [f"inputs    {self.inputs}"]

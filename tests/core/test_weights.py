@@ -1,0 +1,55 @@
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from cpuaccel.weights import weights_state
+
+
+def model() -> torch.nn.Module:
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.BatchNorm1d(3)).eval()
+
+
+def step(changed: torch.nn.Module) -> None:
+    optimizer = torch.optim.SGD(changed.parameters(), lr=0.1)
+    changed(torch.ones(2, 3)).sum().backward()
+    optimizer.step()
+
+
+def train(changed: torch.nn.Module) -> None:
+    changed.train()(torch.ones(2, 3))  # moves the batch norm's averages
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        step,
+        train,
+        lambda changed: changed.load_state_dict(copy.deepcopy(changed.state_dict())),
+        lambda changed: changed.to(torch.bfloat16),
+        lambda changed: setattr(changed[0], "weight", torch.nn.Parameter(torch.ones(3, 3))),
+    ],
+    ids=["optimizer step", "buffers", "load_state_dict", "cast", "replaced"],
+)
+def test_a_change_shows(change: Callable[[torch.nn.Module], object]) -> None:
+    changed = model()
+    before = weights_state(changed)
+    change(changed)
+    assert weights_state(changed) != before
+
+
+def test_inference_changes_nothing() -> None:
+    unchanged = model()
+    before = weights_state(unchanged)
+    with torch.no_grad():
+        unchanged(torch.ones(2, 3))
+    unchanged.to(torch.float32)
+    assert weights_state(unchanged) == before
+
+
+def test_inference_tensors_have_a_state() -> None:
+    with torch.inference_mode():
+        made = model()
+    assert weights_state(made) == weights_state(made)

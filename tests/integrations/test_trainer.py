@@ -1,0 +1,303 @@
+"""Trainer evaluating through a pipeline, on a small classifier that really trains."""
+
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+transformers = pytest.importorskip("transformers", minversion="4.48")
+pytest.importorskip("accelerate", reason="Trainer needs accelerate")
+
+from accelerate.state import AcceleratorState  # noqa: E402
+
+from cpuaccel import CpuaccelError, PipelineError  # noqa: E402
+from cpuaccel.integrations.trainer import CpuaccelArguments, CpuaccelTrainer  # noqa: E402
+
+Row = dict[str, torch.Tensor]
+
+# Of Trainer's own code, in training and in evaluation.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*pin_memory.*:UserWarning",
+    "ignore:aten..layer_norm. an autograd kernel was not registered:UserWarning",
+    "ignore:.torch.cpu.amp.autocast.:FutureWarning",
+)
+
+
+@pytest.fixture(autouse=True)
+def _own_accelerator(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Accelerate keeps the first Trainer's precision for all later ones of the process."""
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture
+def model() -> torch.nn.Module:
+    torch.manual_seed(0)
+    config = transformers.BertConfig(
+        vocab_size=64,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+    )
+    return transformers.BertForSequenceClassification(config).eval()
+
+
+@pytest.fixture
+def rows() -> list[Row]:
+    torch.manual_seed(1)
+    return [
+        {
+            "input_ids": torch.randint(1, 64, (12,)),
+            "attention_mask": (torch.arange(12) < 12 - number % 5).long(),
+            "labels": torch.tensor(number % 2),
+        }
+        for number in range(20)
+    ]
+
+
+def parse(folder: Path, *options: str) -> CpuaccelArguments:
+    parser = transformers.HfArgumentParser(CpuaccelArguments)
+    common = ["--output_dir", str(folder), "--report_to", "none", "--disable_tqdm", "True"]
+    (arguments,) = parser.parse_args_into_dataclasses([*common, "--use_cpu", *options])
+    assert isinstance(arguments, CpuaccelArguments)
+    return arguments
+
+
+def accuracy(prediction: object) -> dict[str, float]:
+    scores, labels = prediction.predictions, prediction.label_ids  # type: ignore[attr-defined]
+    return {"accuracy": float(np.mean(scores.argmax(axis=1) == labels))}
+
+
+def trainer(
+    folder: Path, model: torch.nn.Module, rows: list[Row], *options: str
+) -> CpuaccelTrainer:
+    return CpuaccelTrainer(
+        model=model,
+        args=parse(folder, "--save_strategy", "no", "--learning_rate", "0.01", *options),
+        train_dataset=rows,
+        eval_dataset=rows,
+        compute_metrics=accuracy,
+    )
+
+
+def logits(trained: CpuaccelTrainer, rows: list[Row]) -> torch.Tensor:
+    return torch.from_numpy(trained.predict(rows).predictions)
+
+
+def eager_logits(model: torch.nn.Module, rows: list[Row]) -> torch.Tensor:
+    batch = {name: torch.stack([row[name] for row in rows]) for name in rows[0] if name != "labels"}
+    with torch.no_grad():
+        answer: torch.Tensor = model.eval()(**batch).logits
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("options", "pipeline", "dtype"),
+    [
+        ([], "None", None),
+        (["--jit_mode_eval"], "jit", None),
+        (["--use_ipex"], "ipex", None),
+        (["--jit_mode_eval", "--use_ipex"], "ipex,jit", None),
+        (["--cpuaccel_backends", "bettertransformer, jit"], "bettertransformer,jit", None),
+        (["--jit_mode_eval", "--bf16_full_eval"], "jit", torch.bfloat16),
+        (["--jit_mode_eval", "--bf16"], "jit", torch.bfloat16),
+    ],
+)
+def test_options_choose_the_pipeline(
+    tmp_path: Path, options: list[str], pipeline: str, dtype: torch.dtype | None
+) -> None:
+    chosen = parse(tmp_path, *options).inference_pipeline
+    assert str(chosen) == pipeline
+    assert chosen is None or chosen.dtype is dtype
+
+
+def test_a_file_chooses_the_pipeline(tmp_path: Path) -> None:
+    file = tmp_path / "pipeline.toml"
+    file.write_text('version = 1\ndtype = "bfloat16"\n[[steps]]\nbackend = "jit"\n')
+    chosen = parse(tmp_path, "--cpuaccel_pipeline", str(file)).inference_pipeline
+    assert str(chosen) == "jit"
+    assert chosen is not None
+    assert chosen.dtype is torch.bfloat16
+
+
+def test_two_ways_of_choosing_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(PipelineError) as raised:
+        parse(tmp_path, "--jit_mode_eval", "--cpuaccel_backends", "jit")
+    assert str(raised.value) == (
+        "--jit_mode_eval and --cpuaccel_backends: 1 mistake\n"
+        "  - these choose a pipeline in more than one way: keep only --cpuaccel_backends"
+    )
+
+
+def test_an_unknown_backend_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
+    with pytest.raises(PipelineError, match=r"no plugin offers a backend 'jitt'\. Did you mean"):
+        parse(tmp_path, "--cpuaccel_backends", "jitt")
+
+
+def test_no_cuda_is_still_taken(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        arguments = CpuaccelArguments(output_dir=str(tmp_path), no_cuda=True, report_to=[])
+    assert arguments.use_cpu
+    assert arguments.device == torch.device("cpu")
+
+
+def test_evaluation_runs_the_pipeline_and_tells(
+    tmp_path: Path, model: torch.nn.Module, rows: list[Row]
+) -> None:
+    eager = trainer(tmp_path, model, rows).evaluate()
+    fast = trainer(tmp_path, model, rows, "--jit_mode_eval")
+    found = fast.evaluate()
+    assert found["eval_accuracy"] == eager["eval_accuracy"]
+    assert found["eval_loss"] == pytest.approx(eager["eval_loss"], abs=1e-6)
+    assert found["eval_cpuaccel_jit_applied"] == 1
+    assert found["eval_cpuaccel_calls_optimized"] == 3
+    assert found["eval_cpuaccel_calls_original"] == 0
+    assert found["eval_jit_compilation_time"] > 0
+    assert not any("cpuaccel" in name for name in eager)
+
+
+def test_building_is_no_part_of_the_runtime(
+    tmp_path: Path, model: torch.nn.Module, rows: list[Row], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fast = trainer(tmp_path, model, rows, "--jit_mode_eval")
+    clock = 0.0
+    for module in (transformers.trainer, transformers.trainer_utils):
+        monkeypatch.setattr(module.time, "time", lambda: clock)
+    built = fast.evaluate()
+    # No time has passed by this clock, so the runtime is what was taken from it.
+    assert built["eval_runtime"] == pytest.approx(-built["eval_jit_compilation_time"], abs=1e-3)
+
+
+def test_the_pipeline_is_built_once(
+    tmp_path: Path, model: torch.nn.Module, rows: list[Row]
+) -> None:
+    fast = trainer(tmp_path, model, rows, "--jit_mode_eval")
+    fast.evaluate()
+    built = fast.optimized
+    metrics = fast.predict(rows).metrics
+    assert fast.optimized is built
+    assert metrics["test_jit_compilation_time"] == 0
+    assert metrics["test_cpuaccel_calls_optimized"] == 3
+
+
+def test_training_goes_on_between_evaluations(
+    tmp_path: Path, model: torch.nn.Module, rows: list[Row]
+) -> None:
+    options = ("--jit_mode_eval", "--eval_strategy", "epoch", "--num_train_epochs", "2")
+    fast = trainer(tmp_path, model, rows, *options)
+    before = fast.evaluate()
+    fast.train()
+    told = [entry for entry in fast.state.log_history if "eval_cpuaccel_jit_applied" in entry]
+    assert len(told) == 2  # train() begins its history anew
+    assert all(entry["eval_jit_compilation_time"] > 0 for entry in told)
+    assert told[-1]["eval_loss"] != before["eval_loss"]
+    answered = logits(fast, rows)
+    torch.testing.assert_close(answered, eager_logits(model, rows), atol=1e-5, rtol=1e-4)
+
+
+def test_what_was_built_is_dropped_by_a_training_step(
+    tmp_path: Path, model: torch.nn.Module, rows: list[Row]
+) -> None:
+    fast = trainer(tmp_path, model, rows, "--jit_mode_eval", "--max_steps", "1")
+    fast.evaluate()
+    fast.train()
+    assert fast.optimized is None
+
+
+def test_weights_changed_in_place_are_noticed(
+    tmp_path: Path, model: torch.nn.Module, rows: list[Row]
+) -> None:
+    fast = trainer(tmp_path, model, rows, "--jit_mode_eval")
+    fast.evaluate()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.5)
+    answered = logits(fast, rows)
+    torch.testing.assert_close(answered, eager_logits(model, rows), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("option", ["--bf16", "--bf16_full_eval"])
+def test_bfloat16_is_followed(
+    tmp_path: Path, model: torch.nn.Module, rows: list[Row], option: str
+) -> None:
+    expected = eager_logits(model, rows)
+    fast = trainer(tmp_path, model, rows, "--jit_mode_eval", option)
+    answered = logits(fast, rows)
+    assert fast.optimized is not None
+    assert fast.optimized.report.dtype == "bfloat16"
+    torch.testing.assert_close(answered.float(), expected, atol=0.05, rtol=0.05)
+    assert not torch.equal(answered.float(), expected)
+    again = fast.evaluate()
+    assert again["eval_cpuaccel_jit_applied"] == 1
+    # Another build only for the labels' sake, not because the weights were cast once more.
+    assert again["eval_cpuaccel_calls_optimized"] == 3
+    assert fast.evaluate()["eval_jit_compilation_time"] == 0
+
+
+def test_a_skipped_step_is_among_the_metrics(
+    tmp_path: Path,
+    model: torch.nn.Module,
+    rows: list[Row],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    if transformers.__version__.startswith("4.48"):
+        pytest.skip("ipex is applied on the classic stack: tests/stacks/classic")
+    fast = trainer(tmp_path, model, rows, "--jit_mode_eval", "--use_ipex")
+    found = fast.evaluate()
+    assert found["eval_cpuaccel_ipex_applied"] == 0
+    assert found["eval_cpuaccel_jit_applied"] == 1
+    (warning,) = [r.message for r in caplog.records if r.name == "cpuaccel"]
+    assert warning.startswith("ipex: skipped. intel-extension-for-pytorch is not installed")
+
+
+def test_another_device_is_refused(
+    tmp_path: Path,
+    model: torch.nn.Module,
+    rows: list[Row],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fast = trainer(tmp_path, model, rows, "--jit_mode_eval")
+    monkeypatch.setattr(CpuaccelArguments, "device", torch.device("cuda", 0))
+    with pytest.raises(CpuaccelError) as raised:
+        fast._wrap_model(model, training=False)
+    assert str(raised.value) == (
+        "evaluating through jit was asked for, but Trainer runs on cuda:0. Pass --use_cpu"
+    )
+
+
+def test_it_goes_before_another_trainers(tmp_path: Path) -> None:
+    class Arguments(CpuaccelArguments, transformers.Seq2SeqTrainingArguments):
+        pass
+
+    class MyTrainer(CpuaccelTrainer, transformers.Seq2SeqTrainer):
+        pass
+
+    config = transformers.T5Config(
+        vocab_size=64,
+        d_model=32,
+        num_layers=2,
+        num_heads=2,
+        d_kv=16,
+        d_ff=64,
+        decoder_start_token_id=0,
+        use_cache=False,
+    )
+    torch.manual_seed(0)
+    model = transformers.T5ForConditionalGeneration(config).eval()
+    rows = [
+        {"input_ids": torch.randint(1, 64, (9,)), "labels": torch.randint(1, 64, (5,))}
+        for _ in range(10)
+    ]
+    arguments = Arguments(output_dir=str(tmp_path), use_cpu=True, report_to=[], jit_mode_eval=True)
+    found = MyTrainer(model=model, args=arguments, eval_dataset=rows).evaluate()
+    arguments = Arguments(output_dir=str(tmp_path), use_cpu=True, report_to=[])
+    eager = MyTrainer(model=model, args=arguments, eval_dataset=rows).evaluate()
+    assert found["eval_loss"] == pytest.approx(eager["eval_loss"], abs=1e-5)
+    assert found["eval_cpuaccel_calls_optimized"] + found["eval_cpuaccel_calls_original"] == 2
