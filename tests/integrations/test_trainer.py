@@ -13,10 +13,14 @@ pytest.importorskip("accelerate", reason="Trainer needs accelerate")
 
 from accelerate.state import AcceleratorState  # noqa: E402
 
+import cpuaccel  # noqa: E402
 from cpuaccel import CpuaccelError, PipelineError  # noqa: E402
 from cpuaccel.integrations.trainer import CpuaccelArguments, CpuaccelTrainer  # noqa: E402
 
 Row = dict[str, torch.Tensor]
+
+HAS_IPEX = cpuaccel.host().meets(["intel-extension-for-pytorch", "torch==2.8.*"])
+needs_ipex = pytest.mark.skipif(not HAS_IPEX, reason=f"needs the classic stack: {HAS_IPEX.reason}")
 
 # Of Trainer's own code, in training and in evaluation.
 pytestmark = pytest.mark.filterwarnings(
@@ -247,14 +251,38 @@ def test_a_skipped_step_is_among_the_metrics(
     rows: list[Row],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    if transformers.__version__.startswith("4.48"):
-        pytest.skip("ipex is applied on the classic stack: tests/stacks/classic")
+    if HAS_IPEX:
+        pytest.skip("ipex is applied here")
     fast = trainer(tmp_path, model, rows, "--jit_mode_eval", "--use_ipex")
     found = fast.evaluate()
     assert found["eval_cpuaccel_ipex_applied"] == 0
     assert found["eval_cpuaccel_jit_applied"] == 1
     (warning,) = [r.message for r in caplog.records if r.name == "cpuaccel"]
     assert warning.startswith("ipex: skipped. intel-extension-for-pytorch is not installed")
+
+
+@needs_ipex
+def test_ipex_and_jit_are_both_applied(
+    tmp_path: Path, model: torch.nn.Module, rows: list[Row]
+) -> None:
+    eager = trainer(tmp_path, model, rows).evaluate()
+    found = trainer(tmp_path, model, rows, "--use_ipex", "--jit_mode_eval").evaluate()
+    assert found["eval_cpuaccel_ipex_applied"] == 1
+    assert found["eval_cpuaccel_jit_applied"] == 1
+    assert found["eval_cpuaccel_calls_original"] == 0
+    assert found["eval_accuracy"] == eager["eval_accuracy"]
+    assert found["eval_loss"] == pytest.approx(eager["eval_loss"], abs=1e-6)
+
+
+@needs_ipex
+def test_evaluation_after_training_with_ipex(
+    tmp_path: Path, model: torch.nn.Module, rows: list[Row]
+) -> None:
+    options = ("--use_ipex", "--jit_mode_eval", "--num_train_epochs", "1")
+    fast = trainer(tmp_path, model, rows, *options)
+    fast.train()
+    answered = logits(fast, rows)
+    torch.testing.assert_close(answered, eager_logits(model, rows), atol=1e-5, rtol=1e-4)
 
 
 def test_another_device_is_refused(
