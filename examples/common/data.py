@@ -1,0 +1,142 @@
+"""Finding the data: a dataset on the hub, or a local file."""
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+from datasets import Dataset
+
+from common.arguments import DataArguments, ModelArguments
+from common.exits import ExampleError, UsageError
+from common.models import first_line
+
+SPLITS = {"eval": "validation", "predict": "test"}
+"""What each of an example's stages runs on."""
+
+FILES = {"eval": "validation_file", "predict": "test_file"}
+"""The option for the local file of each stage."""
+
+
+def check_source(data: DataArguments, stages: Collection[str]) -> None:
+    """See that the data of each stage is named exactly once.
+
+    Raises:
+        UsageError: it is not named, or in two ways.
+    """
+    for stage in stages:
+        named = getattr(data, FILES[stage])
+        if data.dataset_name is None and named is None:
+            raise UsageError(
+                f"--do_{stage} was asked for, but not on what data. Pass --dataset_name or "
+                f"--{FILES[stage]}"
+            )
+        if data.dataset_name is not None and named is not None:
+            raise UsageError(
+                f"--dataset_name {data.dataset_name} and --{FILES[stage]} {named} were both "
+                "given. Keep only one"
+            )
+    for option in ("max_eval_samples", "max_predict_samples", "preprocessing_num_workers"):
+        count = getattr(data, option)
+        if count is not None and count < 1:
+            raise UsageError(f"--{option} {count} was asked for. Pass a number from 1 up")
+
+
+def local_file(data: DataArguments, stage: str) -> tuple[Path, str] | None:
+    """The local file of a stage and the option that named it, if it is a file."""
+    named = getattr(data, FILES[stage])
+    return None if named is None else (Path(named).expanduser(), f"--{FILES[stage]}")
+
+
+def load_hub_dataset(
+    data: DataArguments,
+    model: ModelArguments,
+    stage: str,
+    splits: Sequence[str] | None = None,
+) -> Dataset:
+    """Load a stage's split of the dataset that ``--dataset_name`` names.
+
+    Args:
+        data: which dataset.
+        model: holds the token and the cache's place.
+        stage: ``eval`` or ``predict``.
+        splits: the split's possible names, the first that is there; by default by the stage.
+
+    Raises:
+        ExampleError: it can't be had, or has no such split.
+    """
+    assert data.dataset_name is not None
+    asked = f"--dataset_name {data.dataset_name}"
+    try:
+        found = datasets.load_dataset(
+            data.dataset_name,
+            data.dataset_config_name,
+            cache_dir=model.cache_dir,
+            token=model.token,
+            download_mode="force_redownload" if data.overwrite_cache else None,
+        )
+    except Exception as error:  # its loaders raise whatever their parsers raise
+        raise ExampleError(
+            f"{asked} was asked for, but can't be loaded: {first_line(error)}. Names on the hub "
+            f"need a network; without one pass a local folder, or a file with --{FILES[stage]}"
+        ) from error
+    for split in splits or (SPLITS[stage],):
+        if split in found:
+            return _nonempty(found[split], f"{asked}, split {split},")
+    raise ExampleError(
+        f"{asked} was asked for with --do_{stage}, but it has no split "
+        f"{' or '.join(splits or (SPLITS[stage],))}. There are: {', '.join(map(str, found))}"
+    )
+
+
+def require_columns(dataset: Dataset, columns: Collection[str], asked: str) -> None:
+    """See that a dataset has the columns that an example reads.
+
+    Args:
+        dataset: the data.
+        columns: their names.
+        asked: the option and its value that named the data, for errors.
+
+    Raises:
+        ExampleError: some are missing.
+    """
+    missing = [column for column in columns if column not in dataset.column_names]
+    if missing:
+        raise ExampleError(
+            f"{asked} was asked for, but it has no column {' and no column '.join(missing)}. "
+            f"There are: {', '.join(dataset.column_names)}"
+        )
+
+
+def first(dataset: Dataset, count: int | None) -> Dataset:
+    """The first rows of a dataset, or all."""
+    return dataset if count is None else dataset.select(range(min(count, len(dataset))))
+
+
+def from_rows(rows: Sequence[dict[str, Any]], asked: str) -> Dataset:
+    """A dataset of rows that were read from a file.
+
+    Raises:
+        ExampleError: the rows don't have the same columns, or a column has several types.
+    """
+    columns = set(rows[0])
+    for number, row in enumerate(rows, 1):
+        if set(row) != columns:
+            odd = ", ".join(sorted(columns ^ set(row)))
+            raise ExampleError(
+                f"{asked} was asked for, but row {number} in it differs from the first in the "
+                f"columns that it has: {odd}. Give each row the same columns"
+            )
+    try:
+        return Dataset.from_list(list(rows))
+    except (ValueError, TypeError) as error:  # pyarrow's own errors are both
+        raise ExampleError(
+            f"{asked} was asked for, but its rows don't fit together: {first_line(error)}. Give "
+            "each column values of one type"
+        ) from error
+
+
+def _nonempty(dataset: Dataset, asked: str) -> Dataset:
+    if not len(dataset):
+        raise ExampleError(f"{asked} was asked for, but it is empty")
+    return dataset

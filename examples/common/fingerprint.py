@@ -1,0 +1,72 @@
+"""What predictions depend on, in so many hex digits."""
+
+import hashlib
+import json
+
+import pyarrow as pa
+import torch
+import transformers
+from datasets import Dataset
+
+import cpuaccel
+from common.arguments import RunArguments
+
+ROWS = 1000
+"""Rows of a dataset that are in memory at a time."""
+
+
+def fingerprint(
+    model: transformers.PreTrainedModel, dataset: Dataset, run: RunArguments, **others: object
+) -> dict[str, str]:
+    """Fingerprints of all that the outputs of a model depend on.
+
+    Args:
+        model: its weights and its config count, wherever they came from.
+        dataset: what the model is called with.
+        run: of its options those that choose the pipeline, the precision and the batches count.
+        others: whatever else the outputs depend on.
+
+    Returns:
+        Digests by a name that tells the user what changed.
+    """
+    pipeline = run.inference_pipeline
+    chosen = {
+        "steps": [] if pipeline is None else [repr(step) for step in pipeline.steps],
+        "dtype": None if pipeline is None else str(pipeline.dtype),
+        "bf16": [run.bf16, run.bf16_full_eval],
+        "batch_size": run.per_device_eval_batch_size,
+        "compare_with_eager": run.compare_with_eager,
+    }
+    versions = [module.__version__ for module in (torch, transformers, cpuaccel)]
+    return {
+        "model": _of_model(model),
+        "data": _of_dataset(dataset),
+        "options": _of_data({**chosen, **others}),
+        "versions": _of_data(versions),
+    }
+
+
+def _of_model(model: transformers.PreTrainedModel) -> str:
+    found = hashlib.sha256(model.config.to_json_string().encode())
+    for name, tensor in model.state_dict().items():
+        found.update(name.encode())
+        # As bytes, since numpy knows no bfloat16.
+        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return found.hexdigest()
+
+
+def _of_dataset(dataset: Dataset) -> str:
+    found = hashlib.sha256()
+    rows = dataset.with_format("arrow")
+    for start in range(0, len(rows), ROWS):
+        table: pa.Table = rows[start : start + ROWS]
+        # Written anew: buffers in memory hold what a slice leaves out, too.
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, table.schema) as stream:
+            stream.write_table(table.combine_chunks())
+        found.update(sink.getvalue())
+    return found.hexdigest()
+
+
+def _of_data(data: object) -> str:
+    return hashlib.sha256(json.dumps(data, sort_keys=True, default=str).encode()).hexdigest()

@@ -1,0 +1,89 @@
+"""Loading what Transformers keeps in folders and on the hub, with errors that say what to do."""
+
+from pathlib import Path
+from typing import Any
+
+import transformers
+
+from common.arguments import ModelArguments
+from common.exits import ExampleError, UsageError
+
+
+def load_model(auto_class: Any, arguments: ModelArguments) -> transformers.PreTrainedModel:
+    """Load a model's weights, as float32 and in eval mode.
+
+    Args:
+        auto_class: such as ``AutoModelForQuestionAnswering``.
+        arguments: which model.
+
+    Raises:
+        UsageError: the folder is not there.
+        ExampleError: it can't be loaded, or has no weights for this task.
+    """
+    # Version 5 draws a bar for weights that load in a second.
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    config = _load("config", transformers.AutoConfig, arguments.config_name, arguments)
+    model, loading = _load(
+        "model",
+        auto_class,
+        None,
+        arguments,
+        config=config,
+        output_loading_info=True,
+    )
+    if loading["missing_keys"]:
+        missing = sorted(loading["missing_keys"])
+        raise ExampleError(
+            f"--model_name_or_path {arguments.model_name_or_path} was asked for, but it has no "
+            f"weights for {', '.join(missing[:3])}{' ...' if len(missing) > 3 else ''}, so what "
+            f"it answers would be random. Pass a model that was trained as a "
+            f"{type(model).__name__}"
+        )
+    assert isinstance(model, transformers.PreTrainedModel)
+    return model.float()  # type: ignore[no-untyped-call,no-any-return]
+
+
+def load_processor(auto_class: Any, arguments: ModelArguments) -> Any:
+    """Load what prepares a model's inputs.
+
+    Args:
+        auto_class: such as ``AutoTokenizer`` or ``AutoFeatureExtractor``.
+        arguments: which model.
+
+    Raises:
+        UsageError: the folder is not there.
+        ExampleError: it can't be loaded.
+    """
+    return _load("tokenizer or processor", auto_class, arguments.tokenizer_name, arguments)
+
+
+def _load(
+    what: str, auto_class: Any, name: str | None, arguments: ModelArguments, **options: object
+) -> Any:
+    source = name or arguments.model_name_or_path
+    folder = Path(source).expanduser()
+    if not folder.exists() and (folder.is_absolute() or source.startswith((".", "~"))):
+        raise UsageError(f"the {what} {source} was asked for, but there is no such folder")
+    try:
+        return auto_class.from_pretrained(
+            str(folder) if folder.is_dir() else source,
+            cache_dir=arguments.cache_dir,
+            revision=arguments.model_revision,
+            token=arguments.token,
+            trust_remote_code=arguments.trust_remote_code,
+            **options,
+        )
+    except Exception as error:  # corrupt files raise whatever their parser raises
+        if folder.is_dir():
+            there = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
+            remedy = f"In the folder is {there}. Pass one written by save_pretrained"
+        else:
+            remedy = "Pass a local folder written by save_pretrained; the hub needs a network"
+        raise ExampleError(
+            f"the {what} {source} was asked for, but can't be loaded: {first_line(error)}. {remedy}"
+        ) from error
+
+
+def first_line(error: BaseException) -> str:
+    """What a library's error says, without what follows it."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

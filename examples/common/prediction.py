@@ -1,0 +1,207 @@
+"""Predicting chunk by chunk through Trainer, so that a run can be interrupted and compared."""
+
+import copy
+import logging
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import transformers
+from datasets import Dataset
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from common.arguments import RunArguments
+from common.exits import tell
+from common.partial import Arrays, PartialResults
+from cpuaccel.integrations.trainer import CpuaccelTrainer
+from cpuaccel.report import Report
+
+CHUNK_BATCHES = 4
+"""Batches in a chunk: what an interruption loses, at most."""
+
+PADDING = -100
+"""What Trainer pads outputs with where they differ in shape."""
+
+EAGER, OPTIMIZED = "eager", "optimized"
+
+Array = np.ndarray[Any, Any]
+Collator = Callable[[list[Any]], dict[str, Any]]
+
+
+@dataclass
+class Predictions:
+    """What one way of running the model gave.
+
+    Attributes:
+        outputs: the model's outputs in order, each with a row for each of the dataset's, in its
+            order; padded with -100 where rows differ in shape.
+        seconds: of each chunk, without building.
+    """
+
+    outputs: tuple[Array, ...]
+    seconds: list[float]
+
+
+@dataclass
+class Predicted:
+    """What a prediction came to.
+
+    Attributes:
+        runs: by name: ``optimized`` where a pipeline or a precision was asked for, and ``eager``
+            where that was not, or both were to be compared.
+        samples: how many rows were predicted.
+        build_seconds: what building the optimized model took in this process.
+        report: on the optimized model; None where none was built.
+        calls: how many batches the optimized model and the original answered, in this process.
+    """
+
+    runs: dict[str, Predictions]
+    samples: int
+    build_seconds: float = 0.0
+    report: Report | None = None
+    calls: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def main(self) -> str:
+        """The name of the run that was asked for."""
+        return OPTIMIZED if OPTIMIZED in self.runs else EAGER
+
+
+def predict(
+    model: transformers.PreTrainedModel,
+    dataset: Dataset,
+    collator: Collator,
+    run: RunArguments,
+    partial: PartialResults,
+    *,
+    lengths: Sequence[int] | None = None,
+    unit: str = "example",
+) -> Predicted:
+    """Predict a dataset, going on where an interrupted run stopped.
+
+    Args:
+        model: in eval mode.
+        dataset: what the model is called with, without labels.
+        collator: makes a batch of rows.
+        run: how to run it.
+        partial: keeps what is finished.
+        lengths: how long each row is, to put rows of like length into a batch.
+        unit: what a row is called on the progress bar.
+    """
+    trainers = _trainers(model, collator, run)
+    chunks = _chunks(len(dataset), lengths, run.eval_batch_size)
+    finished = {n: kept for n in range(len(chunks)) if (kept := partial.load(n)) is not None}
+    done = sum(len(chunks[number]) for number in finished)
+    if finished:
+        tell(f"going on after the {done} of {len(dataset)} {unit}s that were finished")
+    build_seconds = 0.0
+    calls: Counter[str] = Counter()
+    if EAGER in trainers and OPTIMIZED in trainers and len(finished) < len(chunks):
+        # Building warms up the optimized model; a comparison has to warm up the other, too.
+        trainers[EAGER].predict(dataset.select(chunks[0][: run.eval_batch_size]))
+    with _progress_bar(len(dataset), done, unit, not run.disable_tqdm) as advance:
+        for number, rows in enumerate(chunks):
+            if number in finished:
+                continue
+            chunk = dataset.select(rows)
+            arrays: Arrays = {}
+            for name, trainer in trainers.items():
+                begun = time.perf_counter()
+                output = trainer.predict(chunk, metric_key_prefix="chunk")
+                seconds = time.perf_counter() - begun
+                metrics = output.metrics or {}
+                built = metrics.get("chunk_jit_compilation_time", 0.0)
+                build_seconds += built
+                for answered_by in ("optimized", "original"):
+                    calls[answered_by] += int(metrics.get(f"chunk_cpuaccel_calls_{answered_by}", 0))
+                arrays[f"{name}_seconds"] = np.array(seconds - built)
+                for index, values in enumerate(_outputs(output.predictions)):
+                    arrays[f"{name}_{index}"] = values
+            partial.save(number, arrays)
+            finished[number] = arrays
+            advance(len(rows))
+    order = np.argsort(np.concatenate(chunks), kind="stable")
+    ordered = [finished[number] for number in range(len(chunks))]
+    asked = trainers.get(OPTIMIZED)
+    return Predicted(
+        {name: _together(name, ordered, order) for name in trainers},
+        len(dataset),
+        build_seconds,
+        None if asked is None or asked.optimized is None else asked.optimized.report,
+        calls,
+    )
+
+
+def _trainers(
+    model: transformers.PreTrainedModel, collator: Collator, run: RunArguments
+) -> dict[str, CpuaccelTrainer]:
+    quiet = copy.copy(run)
+    quiet.disable_tqdm = True  # a bar for each chunk would tear ours apart
+    plain = copy.copy(quiet)
+    plain.jit_mode_eval = plain.use_ipex = plain.bf16 = plain.bf16_full_eval = False
+    plain.cpuaccel_backends = plain.cpuaccel_pipeline = None
+    if not run.changes_the_model:
+        return {EAGER: CpuaccelTrainer(model, plain, collator)}
+    trainers = {}
+    if run.compare_with_eager:
+        # A copy, for with bf16_full_eval Trainer casts the model that it is given.
+        trainers[EAGER] = CpuaccelTrainer(copy.deepcopy(model), plain, collator)
+    trainers[OPTIMIZED] = CpuaccelTrainer(model, quiet, collator)
+    return trainers
+
+
+def _chunks(count: int, lengths: Sequence[int] | None, batch_size: int) -> list[Array]:
+    """The rows of each chunk, in the order in which they are predicted.
+
+    Batches hold rows of like length, and are dealt out among the chunks, so that all chunks are
+    alike: the progress bar's estimate holds, and their speed-ups can be compared.
+    """
+    order = np.arange(count)
+    if lengths is not None:
+        order = np.argsort(-np.asarray(lengths), kind="stable")
+    batches = [order[start : start + batch_size] for start in range(0, count, batch_size)]
+    chunks = -(-len(batches) // CHUNK_BATCHES)
+    return [np.concatenate(batches[number::chunks]) for number in range(chunks)]
+
+
+def _outputs(predictions: Any) -> list[Array]:
+    """The arrays among a model's outputs; what is nested, such as hidden states, is left out."""
+    if isinstance(predictions, np.ndarray):
+        return [predictions]
+    return [values for values in predictions if isinstance(values, np.ndarray)]
+
+
+def _together(name: str, chunks: Sequence[Arrays], order: Array) -> Predictions:
+    outputs: list[Array] = []
+    while f"{name}_{len(outputs)}" in chunks[0]:
+        parts = [chunk[f"{name}_{len(outputs)}"] for chunk in chunks]
+        outputs.append(_concatenate(parts)[order])
+    return Predictions(tuple(outputs), [float(chunk[f"{name}_seconds"]) for chunk in chunks])
+
+
+def _concatenate(parts: Sequence[Array]) -> Array:
+    widest = np.max([part.shape[1:] for part in parts], axis=0).astype(int)
+    whole = np.full((sum(map(len, parts)), *widest), PADDING, dtype=parts[0].dtype)
+    start = 0
+    for part in parts:
+        whole[(slice(start, start + len(part)), *map(slice, part.shape[1:]))] = part
+        start += len(part)
+    return whole
+
+
+@contextmanager
+def _progress_bar(
+    total: int, done: int, unit: str, shown: bool
+) -> Iterator[Callable[[int], object]]:
+    logger = logging.getLogger("cpuaccel")
+    with (
+        tqdm(total=total, initial=done, unit=unit, disable=not shown, file=sys.stderr) as bar,
+        logging_redirect_tqdm([logger]),
+    ):
+        yield bar.update
