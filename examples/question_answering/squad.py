@@ -1,0 +1,149 @@
+"""Reading questions: SQuAD's own JSON, rows of the same, or a dataset on the hub."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any
+
+from datasets import Dataset
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+
+from common.arguments import ModelArguments
+from common.data import first, from_rows, load_hub_dataset, local_file, require_columns
+from common.exits import ExampleError
+from common.tables import Row, read_rows
+from cpuaccel.wording import describe_complaint
+from question_answering.arguments import QuestionAnsweringArguments
+
+COLUMNS = ("id", "question", "context")
+
+Id = Annotated[str, Field(coerce_numbers_to_str=True)]
+
+
+class Answers(BaseModel):
+    """A question's answers; none where it has none."""
+
+    text: list[str]
+    answer_start: list[int]
+
+
+class Question(BaseModel):
+    """A question, as in the rows of ``squad`` on the hub."""
+
+    id: Id
+    question: str
+    context: str
+    answers: Answers | None = None
+
+
+class SquadAnswer(BaseModel):
+    """An answer, as in SQuAD's own files."""
+
+    text: str
+    answer_start: int
+
+
+class SquadQuestion(BaseModel):
+    """A question, as in SQuAD's own files."""
+
+    id: Id
+    question: str
+    answers: list[SquadAnswer] | None = None
+
+
+class SquadParagraph(BaseModel):
+    """A context and its questions, as in SQuAD's own files."""
+
+    context: str
+    qas: list[SquadQuestion]
+
+
+class SquadArticle(BaseModel):
+    """An article, as in SQuAD's own files."""
+
+    paragraphs: list[SquadParagraph]
+
+
+def load_questions(
+    data: QuestionAnsweringArguments, model: ModelArguments, stage: str
+) -> tuple[Dataset, bool]:
+    """Load the questions of a stage.
+
+    Returns:
+        A dataset with the columns id, question, context and, where they are known, answers (the
+        lists text and answer_start); and whether they are known. ``eval`` always knows them.
+
+    Raises:
+        UsageError: there is no such file.
+        ExampleError: it can't be read, or something is missing in it.
+    """
+    file = local_file(data, stage)
+    if file is not None:
+        asked = " ".join(map(str, reversed(file)))
+        dataset = from_rows(_read(*file), asked)
+    else:
+        asked = f"--dataset_name {data.dataset_name}"
+        # SQuAD's test split is not public; who predicts it predicts what there is.
+        splits = None if stage == "eval" else ("test", "validation")
+        dataset = load_hub_dataset(data, model, stage, splits)
+    wanted = (*COLUMNS, "answers") if stage == "eval" else COLUMNS
+    require_columns(dataset, wanted, asked)
+    dataset = first(dataset, data.max_eval_samples if stage == "eval" else data.max_predict_samples)
+    twice = [name for name, count in Counter(dataset["id"]).items() if count > 1]
+    if twice:
+        raise ExampleError(
+            f"{asked} was asked for, but the id {twice[0]} is not one question's alone. Give each "
+            "question an id of its own"
+        )
+    known = "answers" in dataset.column_names
+    if known and not data.version_2_with_negative:
+        for name, answers in zip(dataset["id"], dataset["answers"]):
+            if not answers["text"]:
+                raise ExampleError(
+                    f"{asked} was asked for, but the question {name} in it has no answer. If that "
+                    "is meant, as in SQuAD 2, pass --version_2_with_negative"
+                )
+    return dataset, known
+
+
+def _read(path: Path, option: str) -> list[Row]:
+    rows = read_rows(path, option)
+    if "paragraphs" in rows[0]:
+        articles: list[SquadArticle] = _validated(list[SquadArticle], rows, f"{option} {path}")
+        questions = [
+            Question(
+                id=question.id,
+                question=question.question,
+                context=paragraph.context,
+                answers=None
+                if question.answers is None
+                else Answers(
+                    text=[answer.text for answer in question.answers],
+                    answer_start=[answer.answer_start for answer in question.answers],
+                ),
+            )
+            for article in articles
+            for paragraph in article.paragraphs
+            for question in paragraph.qas
+        ]
+        if not questions:
+            raise ExampleError(f"{option} {path} was asked for, but there are no questions in it")
+    else:
+        questions = _validated(list[Question], rows, f"{option} {path}")
+    # Only where all have answers there is something to compare with.
+    known = all(question.answers is not None for question in questions)
+    return [question.model_dump(exclude=None if known else {"answers"}) for question in questions]
+
+
+def _validated(wanted: Any, rows: list[Row], asked: str) -> Any:
+    try:
+        return TypeAdapter(wanted).validate_python(rows)
+    except ValidationError as error:
+        complaint = error.errors()[0]
+        row, *location = complaint["loc"]
+        assert isinstance(row, int)
+        more = error.error_count() - 1
+        also = f" ({more} more like it)" if more else ""
+        raise ExampleError(
+            f"{asked} was asked for, but something is wrong with row {row + 1} in it: "
+            f"{describe_complaint(complaint, location, ())}{also}"
+        ) from error

@@ -1,0 +1,79 @@
+"""Cutting contexts into windows that the model can read at once."""
+
+from typing import Any
+
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from common.exits import ExampleError
+from question_answering.arguments import QuestionAnsweringArguments
+
+ABOUT = ("question", "offsets", "context_first", "context_last")
+"""Columns that the model is not called with.
+
+The question's row; where each token is in the context, as (first, one past the last) character;
+the context's first and last token.
+"""
+
+
+def cut(
+    questions: Dataset, tokenizer: PreTrainedTokenizerBase, data: QuestionAnsweringArguments
+) -> Dataset:
+    """Tokenize questions with their contexts, in as many overlapping windows as it takes.
+
+    Args:
+        questions: with the columns question and context.
+        tokenizer: a fast one.
+        data: holds the window's length and the overlap.
+
+    Returns:
+        The model's inputs, unpadded, and the columns ``ABOUT`` them.
+
+    Raises:
+        ExampleError: a question leaves no room for its context.
+    """
+    special = tokenizer.num_special_tokens_to_add(pair=True)
+
+    def tokenize(batch: dict[str, list[str]], rows: list[int]) -> dict[str, list[Any]]:
+        # Blanks in front make some tokenizers cut the context, not the question.
+        stripped = [question.strip() for question in batch["question"]]
+        for question, tokens in zip(
+            stripped, tokenizer(stripped, add_special_tokens=False)["input_ids"]
+        ):
+            if len(tokens) + special + data.doc_stride >= data.max_seq_length:
+                raise ExampleError(
+                    f"--max_seq_length {data.max_seq_length} was asked for with --doc_stride "
+                    f"{data.doc_stride}, but the question {question[:60]!r} has {len(tokens)} "
+                    "tokens, which leaves no room for its context. Pass a greater length or a "
+                    "smaller stride"
+                )
+        encoded = tokenizer(
+            stripped,
+            batch["context"],
+            truncation="only_second",
+            max_length=data.max_seq_length,
+            stride=data.doc_stride,
+            return_overflowing_tokens=True,
+            return_offsets_mapping=True,
+        )
+        parts = [encoded.sequence_ids(window) for window in range(len(encoded["input_ids"]))]
+        return {
+            **{name: encoded[name] for name in tokenizer.model_input_names if name in encoded},
+            "question": [rows[sample] for sample in encoded["overflow_to_sample_mapping"]],
+            "offsets": encoded["offset_mapping"],
+            # One past the end where a window has nothing of the context.
+            "context_first": [part.index(1) if 1 in part else len(part) for part in parts],
+            "context_last": [
+                len(part) - 1 - part[::-1].index(1) if 1 in part else -1 for part in parts
+            ],
+        }
+
+    return questions.map(
+        tokenize,
+        with_indices=True,
+        batched=True,
+        remove_columns=questions.column_names,
+        num_proc=data.preprocessing_num_workers,
+        keep_in_memory=True,
+        load_from_cache_file=False,
+    )
