@@ -1,6 +1,6 @@
 """Finding the data: a dataset on the hub, or a local file."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +18,29 @@ FILES = {"eval": "validation_file", "predict": "test_file"}
 """The option for the local file of each stage."""
 
 
-def check_source(data: DataArguments, stages: Collection[str]) -> None:
+def check_source(
+    data: DataArguments, stages: Collection[str], options: Mapping[str, str] = FILES
+) -> None:
     """See that the data of each stage is named exactly once.
+
+    Args:
+        data: which data.
+        stages: ``eval``, ``predict`` or both.
+        options: for each of them the option that names local data.
 
     Raises:
         UsageError: it is not named, or in two ways.
     """
     for stage in stages:
-        named = getattr(data, FILES[stage])
+        named = getattr(data, options[stage])
         if data.dataset_name is None and named is None:
             raise UsageError(
                 f"--do_{stage} was asked for, but not on what data. Pass --dataset_name or "
-                f"--{FILES[stage]}"
+                f"--{options[stage]}"
             )
         if data.dataset_name is not None and named is not None:
             raise UsageError(
-                f"--dataset_name {data.dataset_name} and --{FILES[stage]} {named} were both "
+                f"--dataset_name {data.dataset_name} and --{options[stage]} {named} were both "
                 "given. Keep only one"
             )
     for option in ("max_eval_samples", "max_predict_samples", "preprocessing_num_workers"):
@@ -68,13 +75,16 @@ def load_hub_dataset(
     assert data.dataset_name is not None
     asked = f"--dataset_name {data.dataset_name}"
     try:
-        found = datasets.load_dataset(
-            data.dataset_name,
-            data.dataset_config_name,
-            cache_dir=model.cache_dir,
-            token=model.token,
-            download_mode="force_redownload" if data.overwrite_cache else None,
-        )
+        if (Path(data.dataset_name) / "dataset_dict.json").is_file():
+            found = datasets.load_from_disk(data.dataset_name)
+        else:
+            found = datasets.load_dataset(
+                data.dataset_name,
+                data.dataset_config_name,
+                cache_dir=model.cache_dir,
+                token=model.token,
+                download_mode="force_redownload" if data.overwrite_cache else None,
+            )
     except Exception as error:  # its loaders raise whatever their parsers raise
         raise ExampleError(
             f"{asked} was asked for, but can't be loaded: {first_line(error)}. Names on the hub "
@@ -89,22 +99,22 @@ def load_hub_dataset(
     )
 
 
-def require_columns(dataset: Dataset, columns: Collection[str], asked: str) -> None:
-    """See that a dataset has the columns that an example reads.
+def require_columns(there: Collection[str], columns: Collection[str], asked: str) -> None:
+    """See that data has the columns that an example reads.
 
     Args:
-        dataset: the data.
-        columns: their names.
+        there: the names of its columns.
+        columns: the names of those that are read.
         asked: the option and its value that named the data, for errors.
 
     Raises:
         ExampleError: some are missing.
     """
-    missing = [column for column in columns if column not in dataset.column_names]
+    missing = [column for column in columns if column not in there]
     if missing:
         raise ExampleError(
             f"{asked} was asked for, but it has no column {' and no column '.join(missing)}. "
-            f"There are: {', '.join(dataset.column_names)}"
+            f"There are: {', '.join(map(str, there))}"
         )
 
 

@@ -1,9 +1,11 @@
 """Writing so that nothing is ever half written."""
 
+import csv
+import io
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
@@ -47,8 +49,33 @@ def write_json(path: Path, data: Mapping[str, object]) -> None:
     Raises:
         ExampleError: it can't be written.
     """
-    text = json.dumps(data, indent=4, default=str) + "\n"
-    write_atomically(path, lambda file: _write_text(file, text))
+    write_text(path, json.dumps(data, indent=4, default=str) + "\n")
+
+
+def write_tsv(path: Path, columns: Mapping[str, Sequence[object]]) -> None:
+    """Write columns with their names as tab-separated values, as a whole or not at all.
+
+    Raises:
+        ExampleError: it can't be written.
+    """
+    table = io.StringIO()
+    writer = csv.writer(table, delimiter="\t", lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(zip(*columns.values()))
+    write_text(path, table.getvalue())
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write text, as a whole or not at all.
+
+    Raises:
+        ExampleError: it can't be written.
+    """
+
+    def write(file: IO[bytes]) -> None:
+        file.write(text.encode())
+
+    write_atomically(path, write)
 
 
 def make_output_dir(folder: Path) -> None:
@@ -66,10 +93,6 @@ def make_output_dir(folder: Path) -> None:
             f"--output_dir {folder} was asked for, but can't be written to: "
             f"{error.strerror or error}. Pass a folder that can be"
         ) from error
-
-
-def _write_text(file: IO[bytes], text: str) -> None:
-    file.write(text.encode())
 
 
 def _umask() -> int:

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+from collections.abc import Iterable
+from pathlib import Path
 
 import pyarrow as pa
 import torch
@@ -44,6 +46,20 @@ def fingerprint(
         "options": _of_data({**chosen, **others}),
         "versions": _of_data(versions),
     }
+
+
+def of_files(paths: Iterable[str | None]) -> str:
+    """The fingerprint of files that are too big to read twice: their places, sizes and times.
+
+    Args:
+        paths: the files; what is no file is left out.
+    """
+    found = []
+    for path in map(Path, filter(None, paths)):
+        if path.is_file():
+            state = path.stat()
+            found.append((str(path), state.st_size, state.st_mtime_ns))
+    return _of_data(found)
 
 
 def _of_model(model: transformers.PreTrainedModel) -> str:

@@ -1,5 +1,6 @@
 """Loading what Transformers keeps in folders and on the hub, with errors that say what to do."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,15 @@ from common.arguments import ModelArguments
 from common.exits import ExampleError, UsageError
 
 
-def load_model(auto_class: Any, arguments: ModelArguments) -> transformers.PreTrainedModel:
+def load_model(
+    auto_class: Any, arguments: ModelArguments, unneeded: Collection[str] = ()
+) -> transformers.PreTrainedModel:
     """Load a model's weights, as float32 and in eval mode.
 
     Args:
         auto_class: such as ``AutoModelForQuestionAnswering``.
         arguments: which model.
+        unneeded: the last parts of the names of weights that only training uses.
 
     Raises:
         UsageError: the folder is not there.
@@ -31,8 +35,10 @@ def load_model(auto_class: Any, arguments: ModelArguments) -> transformers.PreTr
         config=config,
         output_loading_info=True,
     )
-    if loading["missing_keys"]:
-        missing = sorted(loading["missing_keys"])
+    missing = sorted(
+        name for name in loading["missing_keys"] if name.rpartition(".")[2] not in unneeded
+    )
+    if missing:
         raise ExampleError(
             f"--model_name_or_path {arguments.model_name_or_path} was asked for, but it has no "
             f"weights for {', '.join(missing[:3])}{' ...' if len(missing) > 3 else ''}, so what "
@@ -43,18 +49,21 @@ def load_model(auto_class: Any, arguments: ModelArguments) -> transformers.PreTr
     return model.float()  # type: ignore[no-untyped-call,no-any-return]
 
 
-def load_processor(auto_class: Any, arguments: ModelArguments) -> Any:
+def load_processor(auto_class: Any, arguments: ModelArguments, **options: object) -> Any:
     """Load what prepares a model's inputs.
 
     Args:
         auto_class: such as ``AutoTokenizer`` or ``AutoFeatureExtractor``.
         arguments: which model.
+        options: what else to pass to it.
 
     Raises:
         UsageError: the folder is not there.
         ExampleError: it can't be loaded.
     """
-    return _load("tokenizer or processor", auto_class, arguments.tokenizer_name, arguments)
+    return _load(
+        "tokenizer or processor", auto_class, arguments.tokenizer_name, arguments, **options
+    )
 
 
 def _load(

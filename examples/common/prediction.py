@@ -1,6 +1,7 @@
 """Predicting chunk by chunk through Trainer, so that a run can be interrupted and compared."""
 
 import copy
+import functools
 import logging
 import sys
 import time
@@ -32,6 +33,7 @@ EAGER, OPTIMIZED = "eager", "optimized"
 
 Array = np.ndarray[Any, Any]
 Collator = Callable[[list[Any]], dict[str, Any]]
+Reduce = Callable[[Any, Any], Any]
 
 
 @dataclass
@@ -81,6 +83,7 @@ def predict(
     partial: PartialResults,
     *,
     lengths: Sequence[int] | None = None,
+    reduce: Reduce | None = None,
     unit: str = "example",
 ) -> Predicted:
     """Predict a dataset, going on where an interrupted run stopped.
@@ -92,9 +95,11 @@ def predict(
         run: how to run it.
         partial: keeps what is finished.
         lengths: how long each row is, to put rows of like length into a batch.
+        reduce: what to keep of a batch's outputs, given them and its labels, where all of them
+            would be too much; by default all.
         unit: what a row is called on the progress bar.
     """
-    trainers = _trainers(model, collator, run)
+    trainers = _trainers(model, collator, run, reduce)
     chunks = _chunks(len(dataset), lengths, run.eval_batch_size)
     finished = {n: kept for n in range(len(chunks)) if (kept := partial.load(n)) is not None}
     done = sum(len(chunks[number]) for number in finished)
@@ -139,20 +144,26 @@ def predict(
 
 
 def _trainers(
-    model: transformers.PreTrainedModel, collator: Collator, run: RunArguments
+    model: transformers.PreTrainedModel,
+    collator: Collator,
+    run: RunArguments,
+    reduce: Reduce | None,
 ) -> dict[str, CpuaccelTrainer]:
     quiet = copy.copy(run)
     quiet.disable_tqdm = True  # a bar for each chunk would tear ours apart
     plain = copy.copy(quiet)
     plain.jit_mode_eval = plain.use_ipex = plain.bf16 = plain.bf16_full_eval = False
     plain.cpuaccel_backends = plain.cpuaccel_pipeline = None
+    make = functools.partial(
+        CpuaccelTrainer, data_collator=collator, preprocess_logits_for_metrics=reduce
+    )
     if not run.changes_the_model:
-        return {EAGER: CpuaccelTrainer(model, plain, collator)}
+        return {EAGER: make(model, plain)}
     trainers = {}
     if run.compare_with_eager:
         # A copy, for with bf16_full_eval Trainer casts the model that it is given.
-        trainers[EAGER] = CpuaccelTrainer(copy.deepcopy(model), plain, collator)
-    trainers[OPTIMIZED] = CpuaccelTrainer(model, quiet, collator)
+        trainers[EAGER] = make(copy.deepcopy(model), plain)
+    trainers[OPTIMIZED] = make(model, quiet)
     return trainers
 
 

@@ -20,7 +20,7 @@ def read_json(path: Path, option: str) -> Any:
         UsageError: there is no such file.
         ExampleError: it can't be read, is empty or is not JSON.
     """
-    text = _text(path, option)
+    text = read_text(path, option)
     lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
     if path.suffix == ".jsonl":
         return [_json(line, path, option, number) for number, line in lines]
@@ -64,7 +64,7 @@ def read_rows(path: Path, option: str) -> list[Row]:
 def _read_csv(path: Path, option: str) -> list[Row]:
     import pandas as pd
 
-    _text(path, option)
+    read_text(path, option)
     try:
         # A cell that reads NA or None is text like any other.
         table = pd.read_csv(path, sep="\t" if path.suffix == ".tsv" else ",", keep_default_na=False)
@@ -78,7 +78,17 @@ def _read_csv(path: Path, option: str) -> list[Row]:
     return rows
 
 
-def _text(path: Path, option: str) -> str:
+def read_text(path: Path, option: str) -> str:
+    """Read a text file.
+
+    Args:
+        path: the file.
+        option: the option that named it, for errors.
+
+    Raises:
+        UsageError: there is no such file.
+        ExampleError: it can't be read as UTF-8, or is empty.
+    """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:

@@ -86,7 +86,7 @@ def load_questions(
         splits = None if stage == "eval" else ("test", "validation")
         dataset = load_hub_dataset(data, model, stage, splits)
     wanted = (*COLUMNS, "answers") if stage == "eval" else COLUMNS
-    require_columns(dataset, wanted, asked)
+    require_columns(dataset.column_names, wanted, asked)
     dataset = first(dataset, data.max_eval_samples if stage == "eval" else data.max_predict_samples)
     twice = [name for name, count in Counter(dataset["id"]).items() if count > 1]
     if twice:
@@ -128,6 +128,7 @@ def _read(path: Path, option: str) -> list[Row]:
         if not questions:
             raise ExampleError(f"{option} {path} was asked for, but there are no questions in it")
     else:
+        require_columns(rows[0], COLUMNS, f"{option} {path}")
         questions = _validated(list[Question], rows, f"{option} {path}")
     # Only where all have answers there is something to compare with.
     known = all(question.answers is not None for question in questions)
