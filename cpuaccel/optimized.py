@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -17,6 +18,7 @@ from cpuaccel.precision import autocast_enabled
 from cpuaccel.report import Report
 from cpuaccel.signature import Inputs
 from cpuaccel.structure import tensors
+from cpuaccel.weights import weights_state
 
 logger = logging.getLogger("cpuaccel")
 
@@ -26,14 +28,22 @@ MAX_VARIANTS = 8
 OPTIMIZED = "optimized"
 """The counter of calls that the optimized model answered."""
 
+TRAINING = "original (training mode)"
+"""The counter of calls in training mode."""
+
+_PAST_FORWARD = re.compile(r"generate|generate_batch|generate_speech|get_\w+_features")
+"""Methods by which Transformers models run otherwise than by being called."""
+
 _CONSTANTS = (bool, int, float, str, type(None), torch.dtype)
 
 
 class OptimizedModel(torch.nn.Module):
     """A model that runs through a pipeline, for inference.
 
-    It has the original's attributes, is called like it, and returns what it returns, without
-    gradients. In training mode the original runs. With ``strict=True`` a call that the optimized
+    It has the original's attributes, passes for one of its class (``isinstance``, ``__class__``),
+    is called like it, and returns what it returns, without gradients. In training mode the
+    original runs, and so it does in methods other than ``forward``, of which ``generate`` and
+    ``get_..._features`` are warned of and counted. With ``strict=True`` a call that the optimized
     model can't answer raises ``StepError``.
 
     Attributes:
@@ -72,7 +82,7 @@ class OptimizedModel(torch.nn.Module):
 
     def _answer(self, *args: object, **kwargs: object) -> object:
         if self.training:
-            self.report.calls["original (training mode)"] += 1
+            self.report.calls[TRAINING] += 1
             return self.original(*args, **kwargs)
         try:
             inputs = self._builder.binder.bind(args, kwargs)
@@ -157,9 +167,20 @@ class OptimizedModel(torch.nn.Module):
         return loaded
 
     def _apply(self, *args: object, **kwargs: object) -> Self:
+        # Trainer, pipelines and sentence-transformers call `to` before each of their runs.
+        before = weights_state(self.original)
         super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
-        self._rebuild()
+        if weights_state(self.original) != before:
+            self._rebuild()
         return self
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        # Pipelines and Trainer judge a model by its class: the name, the labels that forward takes.
+        return type(self.original)
+
+    def _get_name(self) -> str:
+        return OptimizedModel.__name__
 
     def __getattr__(self, name: str) -> object:  # type: ignore[override]
         try:
@@ -167,7 +188,10 @@ class OptimizedModel(torch.nn.Module):
         except AttributeError:
             if name == "original":  # half built, as during unpickling
                 raise
-        return getattr(self.original, name)
+        value = getattr(self.original, name)
+        if _PAST_FORWARD.fullmatch(name) and callable(value):
+            return self._past_forward(name, value)
+        return value
 
     def __reduce__(self) -> tuple[object, ...]:
         return self._recreate, (self.original,)
@@ -213,14 +237,36 @@ class OptimizedModel(torch.nn.Module):
             self.report.variants.append(variant.report)
             return variant
 
+    def _past_forward(self, name: str, method: Callable[..., object]) -> Callable[..., object]:
+        """A method that runs the original, telling so when it is called."""
+
+        @functools.wraps(method)
+        def run(*args: object, **kwargs: object) -> object:
+            if self.training:
+                self.report.calls[TRAINING] += 1
+                return method(*args, **kwargs)
+            self._tell(f"{name} is not accelerated")
+            eager = self._builder.eager
+            if hasattr(self, "generation_config"):  # changed at any time, unlike the weights
+                eager.generation_config = self.generation_config  # type: ignore[assignment]
+            with _inference():
+                answer: object = getattr(eager, name)(*args, **kwargs)
+            return answer
+
+        return run
+
     def _fall_back(self, inputs: Inputs, reason: str) -> object:
+        self._tell(reason)
+        return self._builder.run_original(inputs)
+
+    def _tell(self, reason: str) -> None:
+        """Say that the original answers a call, and why."""
         if self._builder.strict:
             raise StepError(f"strict=True was asked for, but the original had to answer: {reason}")
         self.report.calls[f"original ({reason})"] += 1
         if reason not in self._warned:
             self._warned.add(reason)
             logger.warning("the original answers: %s (told once, counted in the report)", reason)
-        return self._builder.run_original(inputs)
 
 
 _NOTHING = nullcontext()

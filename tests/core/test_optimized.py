@@ -231,6 +231,46 @@ def test_training_runs_the_original_and_evaluation_uses_what_it_learnt(backend: 
     torch.testing.assert_close(after, model(**batch()).pooled.detach())
 
 
+NOTHING_MOVES: list[Callable[[torch.nn.Module], object]] = [
+    lambda m: m.to("cpu"),
+    lambda m: m.to(torch.device("cpu"), torch.float32),
+    lambda m: m.float(),
+    lambda m: m.eval(),
+]
+
+
+@pytest.mark.parametrize("backend", ["faithful", "copying", "jit"])
+def test_moving_it_to_where_it_is_builds_nothing_anew(backend: str) -> None:
+    """Trainer, pipelines and sentence-transformers do so before each of their runs."""
+    fast = cpuaccel.optimize(encoder(), [backend], example_inputs=batch(), strict=True)
+    built = fast.variants
+    for move in NOTHING_MOVES:
+        assert move(fast) is fast
+        fast(**batch())
+    assert fast.variants == built
+    assert len(fast.report.variants) == 1
+
+
+@pytest.mark.parametrize("backend", ["faithful", "copying", "jit"])
+def test_casting_it_builds_anew(backend: str) -> None:
+    model = encoder()
+    fast = cpuaccel.optimize(model, [backend], example_inputs=batch(), strict=True)
+    fast.to("cpu", torch.float64)
+    assert fast.variants == []
+    answer = fast(**batch()).pooled
+    assert answer.dtype == torch.float64
+    torch.testing.assert_close(answer, model(**batch()).pooled.detach())
+    assert fast.report.calls == {"optimized": 1}
+
+
+def test_moving_only_a_buffer_builds_anew() -> None:
+    model = torch.nn.BatchNorm1d(4, affine=False).eval()
+    fast = cpuaccel.optimize(model, ["jit"], example_inputs=torch.ones(2, 4), strict=True)
+    fast.to(torch.float64)
+    assert fast(torch.ones(2, 4, dtype=torch.float64)).dtype == torch.float64
+    assert len(fast.report.variants) == 2
+
+
 @pytest.mark.parametrize(
     "duplicate",
     [copy.deepcopy, lambda fast: pickle.loads(pickle.dumps(fast))],
