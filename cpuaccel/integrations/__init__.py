@@ -1,0 +1,1 @@
+"""Places where users already are, running optimized models; each imports its own library only."""

@@ -1,0 +1,294 @@
+"""Generation with an optimized model: the original's tokens, and said that nothing sped them up."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+transformers = pytest.importorskip("transformers", minversion="4.48")
+
+import cpuaccel  # noqa: E402
+from cpuaccel.report import Status  # noqa: E402
+from tests.integrations.parts import TEXTS, letters_tokenizer  # noqa: E402
+
+NOT_ACCELERATED = "original (generate is not accelerated)"
+TOLD = "the original answers: generate is not accelerated (told once, counted in the report)"
+
+CAUSAL: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "gpt2": (
+        "GPT2LMHeadModel",
+        "GPT2Config",
+        {"vocab_size": 64, "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 256},
+    ),
+    "qwen2": (
+        "Qwen2ForCausalLM",
+        "Qwen2Config",
+        {
+            "vocab_size": 64,
+            "hidden_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "intermediate_size": 64,
+        },
+    ),
+}
+T5: tuple[str, str, dict[str, Any]] = (
+    "T5ForConditionalGeneration",
+    "T5Config",
+    {
+        "vocab_size": 64,
+        "d_model": 32,
+        "num_layers": 2,
+        "num_heads": 2,
+        "d_kv": 16,
+        "d_ff": 64,
+        "decoder_start_token_id": 0,
+    },
+)
+WHISPER: tuple[str, str, dict[str, Any]] = (
+    "WhisperForConditionalGeneration",
+    "WhisperConfig",
+    {
+        "vocab_size": 64,
+        "d_model": 32,
+        "encoder_layers": 2,
+        "decoder_layers": 2,
+        "encoder_attention_heads": 2,
+        "decoder_attention_heads": 2,
+        "encoder_ffn_dim": 64,
+        "decoder_ffn_dim": 64,
+        "num_mel_bins": 80,
+        "max_source_positions": 50,
+        "max_target_positions": 40,
+        "pad_token_id": 0,
+        "bos_token_id": 2,
+        "eos_token_id": 3,
+        "decoder_start_token_id": 2,
+    },
+)
+SPEECH: tuple[str, str, dict[str, Any]] = (
+    "Speech2TextForConditionalGeneration",
+    "Speech2TextConfig",
+    {
+        "vocab_size": 64,
+        "d_model": 32,
+        "encoder_layers": 2,
+        "decoder_layers": 2,
+        "encoder_attention_heads": 2,
+        "decoder_attention_heads": 2,
+        "encoder_ffn_dim": 64,
+        "decoder_ffn_dim": 64,
+        "conv_channels": 32,
+    },
+)
+CLIP: tuple[str, str, dict[str, Any]] = (
+    "CLIPModel",
+    "CLIPConfig",
+    {
+        "text_config": {
+            "vocab_size": 64,
+            "hidden_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "intermediate_size": 64,
+        },
+        "vision_config": {
+            "hidden_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "intermediate_size": 64,
+            "image_size": 16,
+            "patch_size": 4,
+        },
+        "projection_dim": 16,
+    },
+)
+
+
+def made(spec: tuple[str, str, dict[str, Any]]) -> Any:
+    """A model with random weights, in the training mode that it is made in."""
+    architecture, config, arguments = spec
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return getattr(transformers, architecture)(getattr(transformers, config)(**arguments))
+
+
+def left_padded() -> dict[str, torch.Tensor]:
+    tokenizer = letters_tokenizer(padding_side="left")
+    encoded = tokenizer(TEXTS, padding=True, return_tensors="pt", return_token_type_ids=False)
+    assert int(encoded["attention_mask"][:, 0].min()) == 0
+    return dict(encoded)
+
+
+SEARCHES: dict[str, dict[str, Any]] = {
+    "greedy": {"do_sample": False},
+    "sampling": {"do_sample": True, "temperature": 1.3, "top_k": 20},
+    "beams": {"do_sample": False, "num_beams": 3},
+    "without a cache": {"do_sample": False, "use_cache": False},
+}
+
+
+@pytest.mark.parametrize("search", SEARCHES.values(), ids=list(SEARCHES))
+@pytest.mark.parametrize("name", list(CAUSAL))
+def test_the_tokens_are_the_originals_and_it_says_that_they_are_not_accelerated(
+    name: str, search: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    model, inputs = made(CAUSAL[name]).eval(), left_padded()
+    call = {"max_new_tokens": 12, "pad_token_id": 0, **search}
+    fast = cpuaccel.optimize(model, ["jit"])
+    for _ in range(2):
+        torch.manual_seed(3)
+        expected = model.generate(**inputs, **call)
+        torch.manual_seed(3)
+        found = fast.generate(**inputs, **call)  # type: ignore[operator]
+        assert torch.equal(found, expected)
+    assert found.shape[1] > inputs["input_ids"].shape[1]
+    assert fast.report.calls == {NOT_ACCELERATED: 2}
+    assert [r.getMessage() for r in caplog.records if r.name == "cpuaccel"] == [TOLD]
+    assert f"calls     2 {NOT_ACCELERATED}" in str(fast.report)
+
+
+def test_strict_raises_rather_than_run_the_original() -> None:
+    fast = cpuaccel.optimize(made(CAUSAL["gpt2"]), ["jit"], strict=True)
+    with pytest.raises(cpuaccel.StepError) as caught:
+        fast.generate(**left_padded())  # type: ignore[operator]
+    assert str(caught.value) == (
+        "strict=True was asked for, but the original had to answer: generate is not accelerated"
+    )
+
+
+def test_a_model_in_training_mode_generates_without_dropout() -> None:
+    """As all else that an optimized model answers; the caller's model keeps its mode."""
+    model = made(CAUSAL["gpt2"])
+    fast = cpuaccel.optimize(model, ["jit"])
+    call = {"max_new_tokens": 12, "pad_token_id": 0, "do_sample": False}
+    found = fast.generate(**left_padded(), **call)  # type: ignore[operator]
+    assert model.training
+    assert torch.equal(found, model.eval().generate(**left_padded(), **call))
+    fast.train()
+    fast.generate(**left_padded(), **call)  # type: ignore[operator]
+    assert fast.report.calls == {NOT_ACCELERATED: 1, "original (training mode)": 1}
+
+
+def test_the_generation_config_may_be_changed_later() -> None:
+    model, inputs = made(CAUSAL["qwen2"]).eval(), left_padded()
+    fast = cpuaccel.optimize(model, ["jit"])
+    longest = inputs["input_ids"].shape[1]
+    for count in (2, 5):
+        fast.generation_config.max_new_tokens = count  # type: ignore[attr-defined]
+        fast.generation_config.pad_token_id = 0  # type: ignore[attr-defined]
+        assert fast.generate(**inputs).shape[1] == longest + count  # type: ignore[operator]
+    assert torch.equal(fast.generate(**inputs), model.generate(**inputs))  # type: ignore[operator]
+    fast.generation_config = transformers.GenerationConfig(max_new_tokens=3, pad_token_id=0)
+    assert fast.generate(**inputs).shape[1] == longest + 3  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("name", list(CAUSAL))
+def test_a_pipeline_for_text_generation(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    model, tokenizer = made(CAUSAL[name]).eval(), letters_tokenizer(padding_side="left")
+    fast = cpuaccel.optimize(model, ["jit"])
+    original, pipe = (
+        transformers.pipeline("text-generation", model=m, tokenizer=tokenizer)
+        for m in (model, fast)
+    )
+    call = {"max_new_tokens": 8, "do_sample": False, "batch_size": 2}
+    assert pipe(TEXTS, **call) == original(TEXTS, **call)
+    assert fast.report.calls == {NOT_ACCELERATED: 3}  # five texts by twos
+    assert [r.getMessage() for r in caplog.records if r.name == "cpuaccel"] == [TOLD]
+
+
+def test_one_call_of_a_decoder_is_optimized() -> None:
+    """Where no cache is asked for, as in scoring a text."""
+    model, inputs = made(CAUSAL["gpt2"]).eval(), left_padded()
+    fast = cpuaccel.optimize(model, ["jit"])
+    with torch.no_grad():
+        expected = model(**inputs, use_cache=False).logits
+    torch.testing.assert_close(fast(**inputs, use_cache=False).logits, expected)
+    assert fast.report.calls == {"optimized": 1}
+
+
+def test_a_decoder_that_returns_its_cache_answers_as_the_original() -> None:
+    """Optimized where the cache is tensors; an object, as in transformers 5, is refused."""
+    model, inputs = made(CAUSAL["gpt2"]).eval(), left_padded()
+    fast = cpuaccel.optimize(model, ["jit"], example_inputs=inputs)
+    with torch.no_grad():
+        expected = model(**inputs)
+    torch.testing.assert_close(fast(**inputs).logits, expected.logits)
+    (outcome,) = fast.report.outcomes
+    if outcome.status is Status.APPLIED:
+        assert fast.report.calls == {"optimized": 1}
+    else:
+        assert "use_cache=False" in outcome.remedy
+        assert fast.report.calls == {"original (no step was applied)": 1}
+
+
+def test_an_encoder_and_decoder() -> None:
+    model = made(T5).eval()
+    tokenizer = letters_tokenizer()
+    inputs = tokenizer(TEXTS, padding=True, return_tensors="pt", return_token_type_ids=False)
+    fast = cpuaccel.optimize(model, ["jit"])
+    for call in ({"num_beams": 2}, {"num_beams": 1}):
+        found = fast.generate(**inputs, **call, max_new_tokens=9)  # type: ignore[operator]
+        assert torch.equal(found, model.generate(**inputs, **call, max_new_tokens=9))
+    assert fast.report.calls == {NOT_ACCELERATED: 2}
+
+
+def test_a_pipeline_for_speech_by_generation(caplog: pytest.LogCaptureFixture) -> None:
+    """By the name of the model's class it knows that this one generates."""
+    model = made(SPEECH).eval()
+    random = np.random.default_rng(0)
+    sounds = [random.standard_normal(n).astype(np.float32) for n in (8000, 12000)]
+    fast = cpuaccel.optimize(model, ["jit"])
+    parts = {
+        "tokenizer": letters_tokenizer(),
+        "feature_extractor": transformers.Speech2TextFeatureExtractor(),
+    }
+    original, pipe = (
+        transformers.pipeline("automatic-speech-recognition", model=m, **parts)
+        for m in (model, fast)
+    )
+    call = {"generate_kwargs": {"num_beams": 1, "do_sample": False, "max_new_tokens": 8}}
+    assert pipe(list(sounds), **call) == original(list(sounds), **call)
+    assert fast.report.calls == {NOT_ACCELERATED: 2}
+    assert [r.getMessage() for r in caplog.records if r.name == "cpuaccel"] == [TOLD]
+
+
+def test_whisper_whose_generate_has_its_own_ways() -> None:
+    model = made(WHISPER).eval()
+    features = torch.randn(2, 80, 100, generator=torch.Generator().manual_seed(0))
+    fast = cpuaccel.optimize(model, ["jit"])
+    call = {"max_new_tokens": 8, "do_sample": False}
+    found = fast.generate(input_features=features, **call)  # type: ignore[operator]
+    assert torch.equal(found, model.generate(input_features=features, **call))
+    assert fast.report.calls == {NOT_ACCELERATED: 1}
+
+
+FEATURES: dict[str, Callable[[], dict[str, torch.Tensor]]] = {
+    "get_text_features": lambda: {"input_ids": torch.arange(3, 15).view(2, 6)},
+    "get_image_features": lambda: {"pixel_values": torch.linspace(-1, 1, 768).view(1, 3, 16, 16)},
+}
+
+
+@pytest.mark.parametrize("method", list(FEATURES))
+def test_features_of_one_kind_are_the_originals_and_told(
+    method: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    model, inputs = made(CLIP).eval(), FEATURES[method]()
+    fast = cpuaccel.optimize(model, ["jit"])
+    found, expected = getattr(fast, method)(**inputs), getattr(model, method)(**inputs)
+    first = found if isinstance(found, torch.Tensor) else found[0]
+    torch.testing.assert_close(
+        first, (expected if isinstance(expected, torch.Tensor) else expected[0]).detach()
+    )
+    assert not first.requires_grad
+    assert fast.report.calls == {f"original ({method} is not accelerated)": 1}
+    assert [r.levelno for r in caplog.records if r.name == "cpuaccel"] == [logging.WARNING]
+
+
+def test_a_model_that_can_not_generate_has_no_generate() -> None:
+    fast = cpuaccel.optimize(torch.nn.Linear(2, 2), ["jit"])
+    assert not hasattr(fast, "generate")
