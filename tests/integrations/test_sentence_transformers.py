@@ -1,0 +1,317 @@
+"""sentence-transformers over an optimized model: the same embeddings, and really optimized."""
+
+import copy
+import math
+import pickle
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+transformers = pytest.importorskip("transformers", minversion="4.48")
+pytest.importorskip("sentence_transformers", minversion="5.7")
+
+from sentence_transformers import CrossEncoder, SentenceTransformer  # noqa: E402
+from sentence_transformers.sentence_transformer.modules import (  # noqa: E402
+    Pooling,
+    StaticEmbedding,
+    Transformer,
+)
+
+import cpuaccel  # noqa: E402
+from cpuaccel.cli.models import demo_folder  # noqa: E402
+from cpuaccel.errors import ModelError  # noqa: E402
+from cpuaccel.integrations.sentence_transformers import optimize, report  # noqa: E402
+from cpuaccel.testing.state import changed, model_state  # noqa: E402
+from tests.conftest import Python  # noqa: E402
+from tests.integrations.parts import TEXTS, letters_tokenizer  # noqa: E402
+from tests.plugins.encoders import TEXT  # noqa: E402
+
+BACKENDS = [["bettertransformer"], ["jit"], ["bettertransformer", "jit"]]
+
+LENGTHS = [1, 90, 3, 40, 2, 7, 60, 1, 25, 120, 5]
+VARIED = [" ".join(f"{TEXTS[n % 5]} {n}" for n in range(length)) for length in LENGTHS]
+"""From one short sentence to more than any of the models takes."""
+
+Encode = Callable[[SentenceTransformer], Any]
+
+
+def save_tiny(folder: Path, architecture: str, **config: Any) -> str:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        made = transformers.BertConfig(**TEXT, **config)
+        getattr(transformers, architecture)(made).save_pretrained(folder)
+    letters_tokenizer().save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> SentenceTransformer:
+    transformer = Transformer(save_tiny(tmp_path, "BertModel"))
+    pooling = Pooling(transformer.get_embedding_dimension())
+    return SentenceTransformer(
+        modules=[transformer, pooling], prompts={"query": "look for this "}, device="cpu"
+    )
+
+
+@pytest.fixture
+def minilm() -> SentenceTransformer:
+    try:
+        folder = demo_folder()
+    except ModelError as error:
+        pytest.skip(str(error))
+    return SentenceTransformer(str(folder), device="cpu")
+
+
+@pytest.fixture(params=["tiny", "minilm"])
+def model(request: pytest.FixtureRequest) -> Any:
+    return request.getfixturevalue(request.param)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+@pytest.mark.parametrize("backends", BACKENDS, ids=",".join)
+def test_embeddings_are_the_originals_and_the_optimized_model_made_all_of_them(
+    model: SentenceTransformer, backends: list[str], batch_size: int
+) -> None:
+    expected = model.encode(VARIED, batch_size=batch_size)
+    fast = optimize(model, backends, strict=True)
+    found = fast.encode(VARIED, batch_size=batch_size)
+    assert found.dtype == expected.dtype
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert report(fast).applied == tuple(backends)
+    assert report(fast).calls == {"optimized": math.ceil(len(VARIED) / batch_size)}
+
+
+WAYS: dict[str, Encode] = {
+    "one text": lambda m: m.encode(TEXTS[1]),
+    "a tensor": lambda m: m.encode(TEXTS, convert_to_tensor=True),
+    "a list of tensors": lambda m: m.encode(TEXTS, convert_to_numpy=False),
+    "normalized": lambda m: m.encode(TEXTS, normalize_embeddings=True),
+    "with a prompt": lambda m: m.encode(TEXTS, prompt="passage about "),
+    "with a named prompt": lambda m: m.encode(TEXTS, prompt_name="query"),
+    "as queries": lambda m: m.encode_query(TEXTS),
+    "of tokens": lambda m: m.encode(TEXTS, output_value="token_embeddings"),
+    "truncated": lambda m: m.encode(TEXTS, truncate_dim=8),
+    "on a named device": lambda m: m.encode(TEXTS, device="cpu"),
+}
+
+
+@pytest.mark.parametrize("encode", WAYS.values(), ids=list(WAYS))
+def test_every_way_of_encoding(tiny: SentenceTransformer, encode: Encode) -> None:
+    fast = optimize(tiny, ["bettertransformer"], strict=True)
+    expected, found = encode(tiny), encode(fast)
+    assert type(found) is type(expected)
+    assert len(found) == len(expected)
+    for mine, theirs in zip(found, expected):
+        np.testing.assert_allclose(np.asarray(mine), np.asarray(theirs), atol=1e-5)
+    assert report(fast).calls == {"optimized": 1}
+
+
+def test_nothing_is_built_anew_between_calls(tiny: SentenceTransformer) -> None:
+    fast = optimize(tiny, ["jit"], strict=True)
+    for encode in WAYS.values():
+        encode(fast)
+    assert len(report(fast).variants) == 1
+    assert report(fast).calls == {"optimized": len(WAYS)}
+
+
+def test_padding_is_not_computed(tiny: SentenceTransformer) -> None:
+    """The feed-forward layers see the real tokens only."""
+    needed = cpuaccel.host().meets(("transformers>=5",))
+    if not needed:
+        pytest.skip(f"optimum's layers are one operation each: {needed.reason}")
+    fast = optimize(tiny, ["bettertransformer"], strict=True)
+    fast.encode(TEXTS)
+    transformed = fast[0].auto_model.variants[0].model
+    seen: list[int] = []
+    feed = transformed.get_submodule("encoder.layer.0.intermediate")
+    feed.register_forward_hook(lambda module, args, output: seen.append(output[..., 0].numel()))
+    fast.encode(TEXTS)
+    assert seen == [sum(len(tiny.tokenizer(text)["input_ids"]) for text in TEXTS)]
+
+
+def test_the_callers_model_stays_and_the_weights_are_shared(tiny: SentenceTransformer) -> None:
+    tiny.train()
+    before = model_state(tiny)
+    fast = optimize(tiny, ["bettertransformer", "jit"], strict=True)
+    fast.encode(TEXTS)
+    assert changed(before, model_state(tiny)) == []
+    assert tiny.training
+    assert not isinstance(tiny[0].auto_model, cpuaccel.OptimizedModel)
+    mine, theirs = fast.parameters(), tiny.parameters()
+    assert [p.data_ptr() for p in mine] == [p.data_ptr() for p in theirs]
+
+
+def test_it_is_a_sentence_transformer_and_its_first_module_holds_the_optimized_model(
+    tiny: SentenceTransformer,
+) -> None:
+    fast = optimize(tiny, ["jit"])
+    assert isinstance(fast, SentenceTransformer)
+    assert type(fast) is type(tiny)
+    assert isinstance(fast[0].auto_model, cpuaccel.OptimizedModel)
+    assert fast[0].auto_model.report is report(fast)
+    assert fast.transformers_model is fast[0].auto_model
+    assert "waiting   for the first call" in str(report(fast))
+    assert fast.similarity_fn_name == tiny.similarity_fn_name
+    assert fast.max_seq_length == tiny.max_seq_length
+
+
+def test_what_encode_built_answers_outside_of_it_too(tiny: SentenceTransformer) -> None:
+    """encode runs in inference mode, whose tensors are not for every use."""
+    fast = optimize(tiny, ["jit"], dtype="float32", strict=True)
+    fast.encode(TEXTS)
+    batch = tiny.tokenizer(TEXTS, padding=True, return_tensors="pt")
+    answer = fast[0].auto_model(**batch, return_dict=True)
+    with torch.no_grad():
+        expected = tiny[0].auto_model(**batch)
+    torch.testing.assert_close(answer.last_hidden_state, expected.last_hidden_state)
+    assert report(fast).calls == {"optimized": 2}
+
+
+@pytest.mark.parametrize("backends", [[], ["jit"]], ids=["cast", "jit"])
+def test_bfloat16_is_close_and_keeps_the_dtype(
+    tiny: SentenceTransformer, backends: list[str]
+) -> None:
+    if not (verdict := cpuaccel.host().bf16()):
+        pytest.skip(str(verdict))
+    expected = tiny.encode(TEXTS, normalize_embeddings=True)
+    fast = optimize(tiny, backends, dtype="bfloat16", strict=True)
+    for _ in range(2):
+        found = fast.encode(TEXTS, normalize_embeddings=True)
+        assert found.dtype == expected.dtype
+        assert np.sum(found * expected, axis=1).min() > 0.99
+    assert report(fast).calls == {"optimized": 2}
+
+
+@pytest.mark.parametrize("built", [False, True], ids=["building", "built"])
+def test_threads_may_encode_at_once(tiny: SentenceTransformer, built: bool) -> None:
+    fast = optimize(tiny, ["bettertransformer"], strict=True)
+    count = 4
+    if built:
+        fast.encode(VARIED, batch_size=3)
+    expected = tiny.encode(VARIED)
+    start = threading.Barrier(count)
+    found: list[Any] = []
+
+    def encode() -> None:
+        start.wait()
+        found.append(fast.encode(VARIED, batch_size=3, show_progress_bar=False))
+
+    threads = [threading.Thread(target=encode) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == count
+    for embeddings in found:
+        np.testing.assert_allclose(embeddings, expected, atol=1e-5)
+    assert set(report(fast).calls) == {"optimized"}
+    assert len(report(fast).variants) == 1
+
+
+def test_several_processes(tiny: SentenceTransformer) -> None:
+    fast = optimize(tiny, ["bettertransformer"], strict=True)
+    found = fast.encode(VARIED, device=["cpu", "cpu"], chunk_size=3)
+    np.testing.assert_allclose(found, tiny.encode(VARIED), atol=1e-5)
+    assert report(fast).calls == {}  # they were the other processes'
+
+
+@pytest.mark.parametrize(
+    "duplicate",
+    [copy.deepcopy, lambda fast: pickle.loads(pickle.dumps(fast))],
+    ids=["deepcopy", "pickle"],
+)
+def test_copies_have_a_report_of_their_own(
+    tiny: SentenceTransformer, duplicate: Callable[[Any], Any]
+) -> None:
+    fast = optimize(tiny, ["bettertransformer"], strict=True)
+    expected = fast.encode(TEXTS)
+    copied = duplicate(fast)
+    for _ in range(3):
+        np.testing.assert_allclose(copied.encode(TEXTS), expected, atol=1e-5)
+    assert report(copied).calls == {"optimized": 3}
+    assert report(fast).calls == {"optimized": 1}
+    assert duplicate(copied).encode(TEXTS).shape == expected.shape
+
+
+def test_what_it_saves_loads_as_the_original(tiny: SentenceTransformer, tmp_path: Path) -> None:
+    fast = optimize(tiny, ["jit"], strict=True)
+    fast.encode(TEXTS)
+    fast.save(str(tmp_path / "saved"))
+    loaded = SentenceTransformer(str(tmp_path / "saved"), device="cpu")
+    assert not isinstance(loaded[0].auto_model, cpuaccel.OptimizedModel)
+    np.testing.assert_allclose(loaded.encode(TEXTS), tiny.encode(TEXTS), atol=1e-6)
+
+
+@pytest.mark.parametrize("backends", BACKENDS, ids=",".join)
+def test_a_cross_encoder(backends: list[str], tmp_path: Path) -> None:
+    folder = save_tiny(tmp_path, "BertForSequenceClassification", num_labels=1)
+    model = CrossEncoder(folder, device="cpu")
+    fast = optimize(model, backends, strict=True)
+    pairs = [(TEXTS[0], text) for text in VARIED]
+    np.testing.assert_allclose(
+        fast.predict(pairs, batch_size=4), model.predict(pairs, batch_size=4), atol=1e-5
+    )
+    order = [found["corpus_id"] for found in fast.rank(TEXTS[0], VARIED)]
+    assert order == [found["corpus_id"] for found in model.rank(TEXTS[0], VARIED)]
+    assert report(fast).calls == {"optimized": math.ceil(len(pairs) / 4) + 1}
+
+
+def test_a_step_that_can_not_be_had_is_told(
+    tiny: SentenceTransformer, caplog: pytest.LogCaptureFixture
+) -> None:
+    if cpuaccel.explain(torch.nn.Linear(1, 1), ["ipex"]).steps[0].verdict:
+        pytest.skip("ipex can be had here")
+    fast = optimize(tiny, ["ipex", "jit"])
+    np.testing.assert_allclose(fast.encode(TEXTS), tiny.encode(TEXTS), atol=1e-5)
+    assert report(fast).applied == ("jit",)
+    assert [r.getMessage() for r in caplog.records if r.name == "cpuaccel"] == [
+        str(report(fast).planned[0])
+    ]
+
+
+def test_anything_else_is_refused(tiny: SentenceTransformer) -> None:
+    with pytest.raises(ModelError) as caught:
+        optimize(tiny[0].auto_model, ["jit"])
+    assert str(caught.value) == (
+        "a BertModel was given. Pass a SentenceTransformer or a CrossEncoder; for any other model "
+        "there is cpuaccel.optimize"
+    )
+
+
+def test_a_report_on_what_was_not_optimized_is_refused(tiny: SentenceTransformer) -> None:
+    with pytest.raises(ModelError) as caught:
+        report(tiny)
+    assert str(caught.value) == (
+        "the report on a SentenceTransformer was asked for, but it was not optimized. Pass what "
+        "cpuaccel.integrations.sentence_transformers.optimize gave back"
+    )
+
+
+def test_a_model_without_a_transformer_is_refused() -> None:
+    embedding = StaticEmbedding(letters_tokenizer(), embedding_dim=8)
+    with pytest.raises(ModelError) as caught:
+        optimize(SentenceTransformer(modules=[embedding], device="cpu"), ["jit"])
+    assert str(caught.value) == (
+        "a SentenceTransformer that begins with a StaticEmbedding was given, which is no "
+        "transformer to optimize. Pass one that begins with a Transformer"
+    )
+
+
+def test_without_the_package_it_says_what_to_install(python: Python) -> None:
+    code = (
+        "import sys; sys.modules['sentence_transformers'] = None\n"
+        "import cpuaccel.integrations\n"
+        "import cpuaccel.integrations.sentence_transformers"
+    )
+    done = python(code, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == (
+        "ImportError: cpuaccel.integrations.sentence_transformers was imported, but "
+        "sentence-transformers 5.7 or newer can't be (import of sentence_transformers halted; "
+        'None in sys.modules). Run: pip install "cpuaccel[sentence-transformers]"'
+    )
