@@ -1,0 +1,1 @@
+"""Classifying sentences, and pairs of them."""

@@ -1,0 +1,144 @@
+"""The evaluation, from the command line to the results."""
+
+from pathlib import Path
+
+import datasets
+import numpy as np
+from datasets import Dataset
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    DataCollatorWithPadding,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from common.arguments import ModelArguments, RunArguments, parse
+from common.data import check_source
+from common.exits import ExampleError
+from common.files import make_output_dir, write_tsv
+from common.labels import Labels, names_in_data
+from common.lengths import check_length
+from common.models import load_model, load_processor
+from common.stages import Outputs, Score, Write, run_stage
+from text_classification.arguments import GlueArguments
+from text_classification.metrics import Array, score
+from text_classification.sentences import Sentences, load_sentences
+from text_classification.tasks import REGRESSION, Task
+
+
+def evaluate() -> None:
+    """Evaluate with ``--do_eval``, predict with ``--do_predict``.
+
+    Raises:
+        UsageError: the command line can't be right.
+        ExampleError: something that it names can't be used.
+    """
+    arguments: tuple[ModelArguments, GlueArguments, RunArguments] = parse(
+        (ModelArguments, GlueArguments, RunArguments),
+        "Evaluate a text-classification or regression model on one of GLUE's tasks or on a file, "
+        "through a pipeline of cpuaccel's.",
+    )
+    model_arguments, data, run = arguments
+    stages = [stage for stage in ("eval", "predict") if getattr(run, f"do_{stage}")]
+    check_source(data, stages)
+    make_output_dir(Path(run.output_dir))
+    datasets.disable_progress_bars()
+    loaded = [load_sentences(data, model_arguments, stage) for stage in stages]
+    tokenizer = load_processor(AutoTokenizer, model_arguments)
+    model = load_model(AutoModelForSequenceClassification, model_arguments)
+    check_length(data.max_seq_length, tokenizer, model)
+    for sentences in (each for splits in loaded for each in splits):
+        _run_stage(sentences, model, tokenizer, data, run)
+
+
+def _run_stage(
+    sentences: Sentences,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    data: GlueArguments,
+    run: RunArguments,
+) -> None:
+    labels = Labels(model.config, names_in_data(sentences.rows.features.get("label")))
+    inputs = _tokenized(sentences, tokenizer, data)
+    evaluated = sentences.stage == "eval"
+    run_stage(
+        f"{sentences.stage}{sentences.suffix}",
+        model,
+        inputs,
+        DataCollatorWithPadding(tokenizer),
+        run,
+        score=_scorer(sentences, labels, data) if evaluated else None,
+        write=None if evaluated else _writer(sentences, labels, Path(run.output_dir)),
+        lengths=[len(ids) for ids in inputs["input_ids"]],
+    )
+
+
+def _tokenized(
+    sentences: Sentences, tokenizer: PreTrainedTokenizerBase, data: GlueArguments
+) -> Dataset:
+    def tokenize(batch: dict[str, list[str]]) -> dict[str, list[list[int]]]:
+        texts = [batch[column] for column in sentences.columns]
+        return dict(tokenizer(*texts, truncation=True, max_length=data.max_seq_length))
+
+    return sentences.rows.map(
+        tokenize,
+        batched=True,
+        remove_columns=sentences.rows.column_names,
+        num_proc=data.preprocessing_num_workers,
+        keep_in_memory=True,
+        load_from_cache_file=False,
+    )
+
+
+def _scorer(sentences: Sentences, labels: Labels, data: GlueArguments) -> Score:
+    classes = len(labels.names)
+    task = data.task or Task(metrics=REGRESSION if classes == 1 else ("accuracy",))
+    if (task.metrics == REGRESSION) != (classes == 1):
+        raise ExampleError(
+            f"--task_name {data.task_name} was asked for, but the model has {classes} "
+            f"class{'es' if classes > 1 else ', as for a regression'}. Pass a model that was "
+            "trained for this task"
+        )
+    if classes == 1:
+        known = np.array(_regression_labels(sentences), dtype=np.float32)
+    else:
+        known = np.array(labels.numbers(sentences.rows["label"], sentences.asked))
+    # In GLUE the positive class is the second one; a model may order its classes otherwise.
+    of_model = None if task.positive is None else labels.number(task.positive)
+    positive = 1 if of_model is None else of_model
+    return lambda outputs: score(task.metrics, _found(outputs), known, classes, positive)
+
+
+def _writer(sentences: Sentences, labels: Labels, output_dir: Path) -> Write:
+    def write(outputs: Outputs) -> None:
+        found = _found(outputs).tolist()
+        regression = len(labels.names) == 1
+        write_tsv(
+            output_dir / f"predictions{sentences.suffix}.tsv",
+            {
+                "index": range(len(found)),
+                "prediction": found if regression else [labels.names[number] for number in found],
+            },
+        )
+
+    return write
+
+
+def _found(outputs: Outputs) -> Array:
+    """The class of each row, or its number where the model is a regression."""
+    logits = outputs[0]
+    return logits[:, 0].astype(np.float32) if logits.shape[1] == 1 else logits.argmax(axis=1)
+
+
+def _regression_labels(sentences: Sentences) -> list[float]:
+    numbers = []
+    for row, label in enumerate(sentences.rows["label"], 1):
+        try:
+            numbers.append(float(label))
+        except (TypeError, ValueError) as error:
+            raise ExampleError(
+                f"{sentences.asked} was asked for, but the label {label} of row {row} in it is "
+                "no number, and the model is a regression. Mend the label, or pass a classifier"
+            ) from error
+    return numbers

@@ -1,0 +1,1 @@
+"""Finding what words are: named entities, for instance."""

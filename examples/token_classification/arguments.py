@@ -1,0 +1,31 @@
+"""The options that only token classification has."""
+
+from dataclasses import dataclass, field
+
+from common.arguments import DataArguments
+from common.exits import UsageError
+
+
+@dataclass
+class NerArguments(DataArguments):
+    """Which data; CSV and JSON have the columns tokens and ner_tags, all else is read as CoNLL."""
+
+    max_seq_length: int | None = field(
+        default=None,
+        metadata={"help": "Tokens to read of a sentence, at most; by default all the model can."},
+    )
+    label_all_tokens: bool = field(
+        default=False,
+        metadata={"help": "Score every piece of a word, not the first alone."},
+    )
+
+    def __post_init__(self) -> None:
+        """Check what argparse can't.
+
+        Raises:
+            UsageError: a number can't be right.
+        """
+        if self.max_seq_length is not None and self.max_seq_length < 1:
+            raise UsageError(
+                f"--max_seq_length {self.max_seq_length} was asked for. Pass a number from 1 up"
+            )

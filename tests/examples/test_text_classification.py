@@ -1,0 +1,316 @@
+"""run_glue.py on small models, each run a process of its own."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+
+transformers = pytest.importorskip("transformers", minversion="4.48")
+datasets = pytest.importorskip("datasets")
+
+from scipy import stats  # noqa: E402
+from sklearn import metrics  # noqa: E402
+
+from tests.examples.parts import (  # noqa: E402
+    Rows,
+    balance,
+    opinionated,
+    read_tsv,
+    results,
+    spoiled,
+    texts,
+    write_rows,
+)
+from tests.examples.running import run_example  # noqa: E402
+from tests.integrations.parts import letters_tokenizer  # noqa: E402
+
+SCRIPT = "text_classification/run_glue.py"
+NAMES = ["bad", "good", "neither"]
+COUNT = 21
+
+
+class Trained(NamedTuple):
+    """A model in a folder, and what it says of each text by itself: float32[texts, classes]."""
+
+    folder: Path
+    says: np.ndarray[Any, Any]
+
+    @property
+    def classes(self) -> list[int]:
+        return [int(number) for number in self.says.argmax(axis=1)]
+
+
+def trained(folder: Path, names: list[str] | None, *, pairs: bool, classes: int = 3) -> Trained:
+    model, tokenizer = opinionated("bert-text", names, num_labels=classes), letters_tokenizer()
+    with torch.no_grad():
+        says = [
+            model(**tokenizer(*given, return_tensors="pt")).logits[0].numpy()
+            for given in inputs(pairs=pairs)
+        ]
+    balanced = balance(model.classifier, np.stack(says))
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return Trained(folder, balanced)
+
+
+def inputs(*, pairs: bool) -> list[tuple[str, ...]]:
+    found = texts(2 * COUNT)
+    return list(zip(found[:COUNT], found[COUNT:])) if pairs else [(text,) for text in found[:COUNT]]
+
+
+def rows(columns: tuple[str, ...], labels: list[Any] | None = None) -> Rows:
+    given = inputs(pairs=len(columns) == 2)
+    data: Rows = [dict(zip(columns, each)) for each in given]
+    if labels is not None:
+        for row, label in zip(data, labels, strict=True):
+            row["label"] = label
+    return data
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    return trained(tmp_path_factory.mktemp("single"), NAMES, pairs=False)
+
+
+@pytest.fixture(scope="module")
+def paired(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    return trained(tmp_path_factory.mktemp("paired"), None, pairs=True)
+
+
+@pytest.fixture(scope="module")
+def binary(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """Its classes are in another order than GLUE's."""
+    folder = tmp_path_factory.mktemp("binary")
+    return trained(folder, ["equivalent", "not_equivalent"], pairs=True, classes=2)
+
+
+OTHER = {0: 1, 1: 2, 2: 0}
+"""A wrong class in place of each."""
+
+
+def test_the_models_say_different_things(single: Trained, paired: Trained, binary: Trained) -> None:
+    assert set(single.classes) == set(paired.classes) == {0, 1, 2}
+    assert set(binary.classes) == {0, 1}
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "json", "jsonl"])
+def test_every_format_with_names_for_labels(single: Trained, tmp_path: Path, suffix: str) -> None:
+    known = [NAMES[number].title() for number in spoiled(single.classes, OTHER)]
+    done = run_example(
+        SCRIPT,
+        *("--model_name_or_path", single.folder, "--output_dir", tmp_path / "out"),
+        *("--do_eval", "--validation_file"),
+        write_rows(tmp_path / f"dev.{suffix}", rows(("sentence1",), known)),
+        *("--do_predict", "--test_file"),
+        write_rows(tmp_path / f"test.{suffix}", rows(("sentence1",))),
+        *("--per_device_eval_batch_size", 4),
+    )
+    assert done.returncode == 0, done.stderr
+    found = results(tmp_path / "out")
+    assert found["accuracy"] == pytest.approx(2 / 3, abs=1e-6)
+    assert found["samples"] == COUNT
+    assert read_tsv(tmp_path / "out" / "predictions.tsv") == {
+        "index": [str(number) for number in range(COUNT)],
+        "prediction": [NAMES[number] for number in single.classes],
+    }
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "all_results.json",
+        "eval_results.json",
+        "predict_results.json",
+        "predictions.tsv",
+    ]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--jit_mode_eval"], ["--cpuaccel_backends", "bettertransformer,jit"]],
+    ids=lambda options: options[-1],
+)
+def test_a_pipeline_is_as_right_as_eager(
+    paired: Trained, tmp_path: Path, options: list[str]
+) -> None:
+    known = spoiled(paired.classes, OTHER)
+    data = write_rows(tmp_path / "dev.csv", rows(("sentence1", "sentence2"), known))
+    done = run_example(
+        SCRIPT,
+        *("--model_name_or_path", paired.folder, "--output_dir", tmp_path / "out"),
+        *("--do_eval", "--validation_file", data, "--per_device_eval_batch_size", 4, *options),
+        "--compare_with_eager",
+    )
+    assert done.returncode == 0, done.stderr
+    found = results(tmp_path / "out")
+    assert found["accuracy"] == found["eager_accuracy"] == pytest.approx(2 / 3, abs=1e-6)
+    assert found["cpuaccel_jit_applied"] == 1
+    assert found["cpuaccel_calls_optimized"] > 0
+    assert found["cpuaccel_calls_original"] == 0
+    assert "speed-up" in done.stdout
+
+
+def test_f1_is_about_the_class_that_glue_calls_equivalent(binary: Trained, tmp_path: Path) -> None:
+    known = spoiled(binary.classes, {0: 1, 1: 0})
+    names = [["equivalent", "not_equivalent"][number] for number in known]
+    data = write_rows(tmp_path / "dev.tsv", rows(("sentence1", "sentence2"), names))
+    done = run_example(
+        SCRIPT,
+        *("--model_name_or_path", binary.folder, "--output_dir", tmp_path / "out"),
+        *("--task_name", "MRPC", "--do_eval", "--validation_file", data),
+    )
+    assert done.returncode == 0, done.stderr
+    found = results(tmp_path / "out")
+    assert found["accuracy"] == pytest.approx(2 / 3, abs=1e-6)
+    expected = metrics.f1_score(known, binary.classes, pos_label=0)
+    assert found["f1"] == pytest.approx(expected, abs=1e-6)
+    assert expected != pytest.approx(metrics.f1_score(known, binary.classes, pos_label=1), abs=0.01)
+
+
+def test_matthews_correlation_for_cola(tmp_path: Path) -> None:
+    model = trained(tmp_path / "model", None, pairs=False, classes=2)
+    known = spoiled(model.classes, {0: 1, 1: 0})
+    data = write_rows(tmp_path / "dev.jsonl", rows(("sentence",), known))
+    done = run_example(
+        SCRIPT,
+        *("--model_name_or_path", tmp_path / "model", "--output_dir", tmp_path / "out"),
+        *("--task_name", "cola", "--do_eval", "--validation_file", data),
+    )
+    assert done.returncode == 0, done.stderr
+    expected = metrics.matthews_corrcoef(known, model.classes)
+    assert 0.1 < expected < 0.9
+    assert results(tmp_path / "out")["matthews_correlation"] == pytest.approx(expected, abs=1e-5)
+
+
+def test_correlations_for_a_regression(tmp_path: Path) -> None:
+    model = trained(tmp_path / "model", None, pairs=True, classes=1)
+    noise = np.random.default_rng(0).normal(size=COUNT)
+    known = [round(float(value), 3) for value in model.says[:, 0] + noise]
+    columns = ("sentence1", "sentence2")
+    done = run_example(
+        SCRIPT,
+        *("--model_name_or_path", tmp_path / "model", "--output_dir", tmp_path / "out"),
+        *("--task_name", "stsb", "--do_eval", "--validation_file"),
+        write_rows(tmp_path / "dev.csv", rows(columns, known)),
+        *("--do_predict", "--test_file", write_rows(tmp_path / "test.csv", rows(columns))),
+    )
+    assert done.returncode == 0, done.stderr
+    found = results(tmp_path / "out")
+    expected = stats.pearsonr(model.says[:, 0], known).statistic
+    assert 0.1 < expected < 0.99
+    assert found["pearson"] == pytest.approx(expected, abs=1e-4)
+    expected = stats.spearmanr(model.says[:, 0], known).statistic
+    assert found["spearmanr"] == pytest.approx(expected, abs=1e-4)
+    predicted = read_tsv(tmp_path / "out" / "predictions.tsv")["prediction"]
+    assert [float(each) for each in predicted] == pytest.approx(model.says[:, 0], abs=1e-4)
+
+
+def test_both_splits_of_mnli_with_labels_in_another_order_than_the_models(tmp_path: Path) -> None:
+    of_data = ["entailment", "neutral", "contradiction"]
+    model = trained(tmp_path / "model", [name.upper() for name in of_data[::-1]], pairs=True)
+    columns = ("premise", "hypothesis")
+
+    def split(known: list[int]) -> Any:
+        made = datasets.Dataset.from_list(rows(columns, [2 - number for number in known]))
+        return made.cast_column("label", datasets.ClassLabel(names=of_data))
+
+    datasets.DatasetDict(
+        validation_matched=split(model.classes),
+        validation_mismatched=split(spoiled(model.classes, OTHER)),
+    ).save_to_disk(tmp_path / "glue")
+    done = run_example(
+        SCRIPT,
+        *("--model_name_or_path", tmp_path / "model", "--output_dir", tmp_path / "out"),
+        *("--task_name", "mnli", "--dataset_name", tmp_path / "glue", "--do_eval"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert results(tmp_path / "out")["accuracy"] == 1
+    found = results(tmp_path / "out", "eval_mm")["accuracy"]
+    assert found == pytest.approx(2 / 3, abs=1e-6)
+
+
+ROWS: Rows = [{"sentence1": "a", "label": "good"}, {"sentence1": "b", "label": "bad"}]
+"""Of which each test spoils what it is about."""
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "but it is empty"),
+        ('[{"sentence1": "a", "label": 0', "but is not JSON: expecting ',' delimiter in line 1"),
+        ([{"label": 1}], "but it has no column sentence1. There are: label"),
+        ([{"sentence1": "a"}], "but it has no column label. There are: sentence1"),
+        ([{"sentence1": ["a"], "label": 1}], "but its column sentence1 is no text"),
+        ([*ROWS, {"sentence1": None, "label": "good"}], "but row 3 in it has no sentence1"),
+        (
+            [*ROWS, {"sentence1": "c", "label": "goood"}],
+            "but the label goood of row 3 in it is none of the model's. Did you mean 'good'? "
+            "Those are: bad, good, neither",
+        ),
+        ([{"sentence1": "a", "label": 3}], "but the label 3 of row 1 in it is none of the model's"),
+    ],
+)
+def test_data_that_is_broken(
+    single: Trained, tmp_path: Path, content: str | Rows, message: str
+) -> None:
+    data = tmp_path / "dev.json"
+    if isinstance(content, str):
+        data.write_text(content)
+    else:
+        write_rows(data, content)
+    done = run_example(
+        SCRIPT,
+        *("--model_name_or_path", single.folder, "--output_dir", tmp_path / "out"),
+        *("--do_eval", "--validation_file", data),
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines()[-1].startswith(
+        f"error: --validation_file {data} was asked for, {message}"
+    )
+    assert "Traceback" not in done.stderr
+    assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ["--task_name", "mprc"],
+            "--task_name mprc was asked for, but GLUE has no such task. Did you mean 'mrpc'? "
+            "There are: cola, mnli, mrpc, qnli, qqp, rte, sst2, stsb, wnli",
+        ),
+        ([], "--do_eval was asked for, but not on what data"),
+        (["--validation_file", "nowhere.csv"], "--validation_file nowhere.csv was asked for, but"),
+        (["--max_seq_length", "0"], "--max_seq_length 0 was asked for. Pass a number from 1 up"),
+    ],
+)
+def test_what_is_asked_wrongly(
+    single: Trained, tmp_path: Path, options: list[str], message: str
+) -> None:
+    done = run_example(
+        SCRIPT,
+        *("--model_name_or_path", single.folder, "--output_dir", tmp_path / "out"),
+        *("--do_eval", *options),
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines()[-1].startswith(f"error: {message}")
+
+
+def test_models_that_do_not_fit(single: Trained, tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    other = tmp_path / "other"
+    opinionated("bert-token", None).save_pretrained(other)
+    letters_tokenizer().save_pretrained(other)
+    columns = ("sentence1", "sentence2")
+    data = write_rows(tmp_path / "dev.json", rows(columns, [0.5] * COUNT))
+    for folder, task, message in [
+        (empty, "mrpc", f"the tokenizer or processor {empty} was asked for, but can't be loaded"),
+        (other, "mrpc", f"--model_name_or_path {other} was asked for, but it has no weights for"),
+        (single.folder, "stsb", "--task_name stsb was asked for, but the model has 3 classes."),
+    ]:
+        done = run_example(
+            SCRIPT,
+            *("--model_name_or_path", folder, "--output_dir", tmp_path / "out"),
+            *("--task_name", task, "--do_eval", "--validation_file", data),
+        )
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.splitlines()[-1].startswith(f"error: {message}")

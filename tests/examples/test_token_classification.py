@@ -1,0 +1,349 @@
+"""run_ner.py on small models, each run a process of its own."""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+
+transformers = pytest.importorskip("transformers", minversion="4.48")
+datasets = pytest.importorskip("datasets")
+pytest.importorskip("nervaluate")
+
+from tests.examples.parts import (  # noqa: E402
+    Rows,
+    balance,
+    opinionated,
+    results,
+    words,
+    write_rows,
+)
+from tests.examples.running import run_example  # noqa: E402
+from tests.integrations.parts import letters_tokenizer  # noqa: E402
+
+SCRIPT = "token_classification/run_ner.py"
+NAMES = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
+COUNT = 12
+
+
+class Trained(NamedTuple):
+    """A model in a folder, and the class that it finds of each letter of each sentence's words."""
+
+    folder: Path
+    says: list[list[list[int]]]
+
+    @property
+    def tags(self) -> list[list[str]]:
+        """Of each sentence's words, by their first letters."""
+        return [[NAMES[letters[0]] for letters in sentence] for sentence in self.says]
+
+
+def sentences() -> list[list[str]]:
+    random = np.random.default_rng(0)
+    return [words(random, 1 + number % 7) for number in range(COUNT)]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    folder = tmp_path_factory.mktemp("ner")
+    model, tokenizer = opinionated("bert-token", NAMES, num_labels=len(NAMES)), letters_tokenizer()
+    with torch.no_grad():
+        logits = [
+            model(**tokenizer(" ".join(sentence), return_tensors="pt")).logits[0, 1:-1].numpy()
+            for sentence in sentences()
+        ]
+    found = balance(model.classifier, np.concatenate(logits)).argmax(axis=1).tolist()
+    says = [[[found.pop(0) for _ in word] for word in sentence] for sentence in sentences()]
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return Trained(folder, says)
+
+
+def rows(tags: list[list[Any]] | None = None) -> Rows:
+    if tags is None:
+        return [{"tokens": tokens} for tokens in sentences()]
+    return [{"tokens": tokens, "ner_tags": of} for tokens, of in zip(sentences(), tags)]
+
+
+def spoiled(tags: list[list[str]]) -> list[list[str]]:
+    """Without the entities of every third sentence."""
+    return [["O"] * len(of) if row % 3 == 2 else of for row, of in enumerate(tags)]
+
+
+def entities(tags: list[list[str]]) -> set[tuple[int, int, int, str]]:
+    """Those that conlleval sees: sentence, first word, one past the last, kind."""
+    found = set()
+    for row, of in enumerate(tags):
+        start, kind = 0, ""
+        for word, tag in enumerate([*of, "O"]):
+            prefix, _, of_word = tag.partition("-")
+            if prefix != "I" or of_word != kind:
+                if kind:
+                    found.add((row, start, word, kind))
+                start, kind = word, of_word
+    return found
+
+
+def expected(found: list[list[str]], known: list[list[str]]) -> dict[str, float]:
+    mine, theirs = entities(found), entities(known)
+    right = len(mine & theirs)
+    precision, recall = right / len(mine), right / len(theirs)
+    same = [a == b for pair in zip(found, known) for a, b in zip(*pair, strict=True)]
+    return {
+        "precision": precision,
+        "recall": recall,
+        "f1": 2 * precision * recall / (precision + recall),
+        "accuracy": sum(same) / len(same),
+    }
+
+
+def assert_scores(found: dict[str, Any], wanted: dict[str, float], prefix: str = "") -> None:
+    assert {name: found[f"{prefix}{name}"] for name in wanted} == pytest.approx(wanted, abs=2e-6)
+
+
+@pytest.mark.parametrize(
+    ("found", "known", "wanted"),
+    [
+        # By hand: what was found and known, then how many are right, found and known.
+        ("B-PER I-PER O B-LOC", "B-PER I-PER O B-LOC", (2, 2, 2)),
+        ("B-PER O O B-LOC", "B-PER I-PER O B-LOC", (1, 2, 2)),
+        ("B-PER I-PER O B-PER", "B-PER I-PER O B-LOC", (1, 2, 2)),
+        ("B-PER B-PER O O", "B-PER I-PER O O", (0, 2, 1)),
+        # Ill-formed: an entity that begins with I-, and one that changes its kind on the way.
+        ("O I-PER I-PER O", "O B-PER I-PER O", (1, 1, 1)),
+        ("B-PER I-LOC O O", "B-PER B-LOC O O", (2, 2, 2)),
+        ("I-PER B-PER I-LOC I-LOC", "B-PER B-PER B-LOC I-LOC", (3, 3, 3)),
+        ("B-PER I-LOC I-PER O", "B-PER I-PER I-PER O", (0, 3, 1)),
+        ("O O O O", "B-PER O O O", (0, 0, 1)),
+    ],
+)
+def test_entities_are_those_that_conlleval_sees(
+    found: str, known: str, wanted: tuple[int, int, int]
+) -> None:
+    from token_classification.metrics import score
+
+    right, mine, theirs = wanted
+    assert (len(entities([found.split()])), len(entities([known.split()]))) == (mine, theirs)
+    # An empty sentence first, as a dataset may have one.
+    scores = score([[], found.split()], [[], known.split()])
+    assert scores["precision"] == pytest.approx(right / mine if mine else 0, abs=1e-6)
+    assert scores["recall"] == pytest.approx(right / theirs, abs=1e-6)
+
+
+def test_ill_formed_tags_of_many_sentences_too() -> None:
+    from token_classification.metrics import score
+
+    random = np.random.default_rng(0)
+    found, known = (
+        [[str(tag) for tag in random.choice(NAMES, 1 + row % 9)] for row in range(200)]
+        for _ in range(2)
+    )
+    assert_scores(score(found, known), expected(found, known))
+
+
+@pytest.mark.parametrize("suffix", ["csv", "json", "jsonl", "conll"])
+def test_every_format(trained: Trained, tmp_path: Path, suffix: str) -> None:
+    known = spoiled(trained.tags)
+    data, test = tmp_path / f"dev.{suffix}", tmp_path / f"test.{suffix}"
+    if suffix == "conll":
+        lines = ["-DOCSTART- -X- O O", ""]
+        for tokens, tags in zip(sentences(), known):
+            lines += [*(f"{token} NN x {tag}" for token, tag in zip(tokens, tags)), ""]
+        data.write_text("\n".join(lines))
+        test.write_text("\n\n".join("\n".join(tokens) for tokens in sentences()))
+    else:
+        write_rows(data, rows(known))
+        write_rows(test, rows())
+    done = run_example(
+        SCRIPT,
+        *("--model_name_or_path", trained.folder, "--output_dir", tmp_path / "out"),
+        *("--do_eval", "--validation_file", data, "--do_predict", "--test_file", test),
+        *("--per_device_eval_batch_size", 4),
+    )
+    assert done.returncode == 0, done.stderr
+    found = results(tmp_path / "out")
+    assert_scores(found, expected(trained.tags, known))
+    assert 0.3 < found["f1"] < 0.9
+    assert (found["samples"], found["words_unread"]) == (COUNT, 0)
+    assert sum(map(len, sentences())) == found["words"]
+    written = (tmp_path / "out" / "predictions.conll").read_text()
+    assert written == "\n".join(
+        "".join(f"{token}\t{tag}\n" for token, tag in zip(*pair))
+        for pair in zip(sentences(), trained.tags)
+    )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--jit_mode_eval"], ["--cpuaccel_backends", "bettertransformer,jit"]],
+    ids=lambda options: options[-1],
+)
+def test_a_pipeline_is_as_right_as_eager(
+    trained: Trained, tmp_path: Path, options: list[str]
+) -> None:
+    known = spoiled(trained.tags)
+    done = run_example(
+        SCRIPT,
+        *("--model_name_or_path", trained.folder, "--output_dir", tmp_path / "out"),
+        *("--do_eval", "--validation_file", write_rows(tmp_path / "dev.jsonl", rows(known))),
+        *("--per_device_eval_batch_size", 4, *options, "--compare_with_eager"),
+    )
+    assert done.returncode == 0, done.stderr
+    found = results(tmp_path / "out")
+    for prefix in ("", "eager_"):
+        assert_scores(found, expected(trained.tags, known), prefix)
+    assert found["cpuaccel_jit_applied"] == 1
+    assert found["cpuaccel_calls_optimized"] > 0
+    assert found["cpuaccel_calls_original"] == 0
+
+
+def test_all_pieces_of_a_word(trained: Trained, tmp_path: Path) -> None:
+    known = spoiled(trained.tags)
+    done = run_example(
+        SCRIPT,
+        *("--model_name_or_path", trained.folder, "--output_dir", tmp_path / "out"),
+        *("--do_eval", "--validation_file", write_rows(tmp_path / "dev.json", rows(known))),
+        "--label_all_tokens",
+    )
+    assert done.returncode == 0, done.stderr
+    of_pieces = [
+        [NAMES[number] for letters in sentence for number in letters] for sentence in trained.says
+    ]
+    known_of_pieces = [
+        [
+            tag if place == 0 else tag.replace("B-", "I-")
+            for letters, tag in zip(sentence, tags)
+            for place in range(len(letters))
+        ]
+        for sentence, tags in zip(trained.says, known)
+    ]
+    assert_scores(results(tmp_path / "out"), expected(of_pieces, known_of_pieces))
+
+
+def test_words_that_the_model_does_not_read_are_outside(trained: Trained, tmp_path: Path) -> None:
+    known = [["B-PER"] * len(tokens) for tokens in sentences()]
+    done = run_example(
+        SCRIPT,
+        *("--model_name_or_path", trained.folder, "--output_dir", tmp_path / "out"),
+        *("--do_eval", "--validation_file", write_rows(tmp_path / "dev.json", rows(known))),
+        *("--do_predict", "--test_file", write_rows(tmp_path / "test.json", rows())),
+        *("--max_seq_length", 3),
+    )
+    assert done.returncode == 0, done.stderr
+    found = results(tmp_path / "out")
+    assert found["words_unread"] == found["words"] - COUNT
+    for block in (tmp_path / "out" / "predictions.conll").read_text().split("\n\n"):
+        assert all(line.endswith("\tO") for line in block.strip().splitlines()[1:])
+
+
+def test_numbers_for_tags_of_a_dataset_and_of_a_model_without_names(
+    trained: Trained, tmp_path: Path
+) -> None:
+    unnamed = tmp_path / "model"
+    model = transformers.AutoModelForTokenClassification.from_pretrained(trained.folder)
+    model.config.id2label = {number: f"LABEL_{number}" for number in range(len(NAMES))}
+    model.config.label2id = {name: number for number, name in model.config.id2label.items()}
+    model.save_pretrained(unnamed)
+    letters_tokenizer().save_pretrained(unnamed)
+    known = spoiled(trained.tags)
+    numbers = [[NAMES.index(tag) for tag in tags] for tags in known]
+    made = datasets.Dataset.from_list(rows(numbers))
+    features = made.features.copy()
+    kind = type(features["ner_tags"])
+    if kind is list:
+        features["ner_tags"] = [datasets.ClassLabel(names=NAMES)]
+    else:
+        features["ner_tags"] = kind(datasets.ClassLabel(names=NAMES))
+    datasets.DatasetDict(validation=made.cast(features)).save_to_disk(tmp_path / "data")
+    done = run_example(
+        SCRIPT,
+        *("--model_name_or_path", unnamed, "--output_dir", tmp_path / "out"),
+        *("--do_eval", "--dataset_name", tmp_path / "data"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert_scores(results(tmp_path / "out"), expected(trained.tags, known))
+
+
+def test_a_tokenizer_that_needs_blanks_in_front_of_words(tmp_path: Path) -> None:
+    alphabet = sorted(transformers_alphabet())
+    vocabulary = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3, "<mask>": 4}
+    vocabulary |= {letter: 5 + number for number, letter in enumerate(alphabet)}
+    (tmp_path / "vocab.json").write_text(json.dumps(vocabulary))
+    (tmp_path / "merges.txt").write_text("#version: 0.2\n")
+    folder = tmp_path / "model"
+    files = [str(tmp_path / name) for name in ("vocab.json", "merges.txt")]
+    transformers.RobertaTokenizerFast(*files).save_pretrained(folder)
+    opinionated(
+        "roberta-token", NAMES, num_labels=len(NAMES), vocab_size=len(vocabulary), pad_token_id=1
+    ).save_pretrained(folder)
+    data = write_rows(tmp_path / "dev.json", rows([["O"] * len(each) for each in sentences()]))
+    done = run_example(
+        SCRIPT,
+        *("--model_name_or_path", folder, "--output_dir", tmp_path / "out"),
+        *("--do_eval", "--validation_file", data),
+    )
+    assert done.returncode == 0, done.stderr
+    assert results(tmp_path / "out")["words_unread"] == 0
+
+
+def transformers_alphabet() -> list[str]:
+    import tokenizers
+
+    alphabet: list[str] = tokenizers.pre_tokenizers.ByteLevel.alphabet()
+    return alphabet
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("dev.conll", "", "but it is empty"),
+        ("dev.conll", "-DOCSTART- -X-\n\n", "but there are no sentences in it"),
+        ("dev.conll", "EU B-LOC\nwon\n", "but line 2 in it has 1 columns where the first one has"),
+        ("dev.conll", "EU\nwon\n", "but it has no column ner_tags. There are: tokens"),
+        ("dev.json", '[{"tokens": ["EU"]', "but is not JSON"),
+        ("dev.jsonl", '{"tokens": ["EU"]}', "but it has no column ner_tags. There are: tokens"),
+        ("dev.csv", "tokens,ner_tags\nEU won,O O\n", "but tokens in row 1 is 'EU won', not a list"),
+        (
+            "dev.jsonl",
+            '{"tokens": ["EU", "won"], "ner_tags": ["O"]}',
+            "but row 1 in it has 2 tokens and 1 ner_tags. Give each token one tag",
+        ),
+        (
+            "dev.jsonl",
+            '{"tokens": ["EU"], "ner_tags": ["B-LOG"]}',
+            "but the label B-LOG of row 1 in it is none of the model's. Did you mean 'B-LOC'? "
+            "Those are: O, B-PER, I-PER, B-LOC, I-LOC.",
+        ),
+    ],
+)
+def test_data_that_is_broken(
+    trained: Trained, tmp_path: Path, name: str, content: str, message: str
+) -> None:
+    data = tmp_path / name
+    data.write_text(content)
+    done = run_example(
+        SCRIPT,
+        *("--model_name_or_path", trained.folder, "--output_dir", tmp_path / "out"),
+        *("--do_eval", "--validation_file", data),
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines()[-1].startswith(
+        f"error: --validation_file {data} was asked for, {message}"
+    )
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_model_whose_tags_mark_no_entities(trained: Trained, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    opinionated("bert-token", ["NN", "VB"], num_labels=2).save_pretrained(folder)
+    letters_tokenizer().save_pretrained(folder)
+    data = write_rows(tmp_path / "dev.json", [{"tokens": ["eu"], "ner_tags": ["NN"]}])
+    done = run_example(
+        SCRIPT,
+        *("--model_name_or_path", folder, "--output_dir", tmp_path / "out"),
+        *("--do_eval", "--validation_file", data),
+    )
+    assert done.returncode == 1
+    assert "but its tag NN marks no entity that could be scored" in done.stderr.splitlines()[-1]
