@@ -1,0 +1,104 @@
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+EXAMPLES = REPOSITORY / "examples"
+
+sys.path.insert(0, str(EXAMPLES))
+
+WORDS = ["the", "a", "of", "in", "who", "what", "when", "wrote", "built", "river", "city", "was"]
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What one command line came to."""
+
+    code: int
+    out: str
+    err: str
+
+
+Example = Callable[..., Ran]
+
+
+@pytest.fixture(scope="session")
+def processes() -> Iterator[subprocess.Popen[str]]:
+    """What runs command lines: see processes.py."""
+    server = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-m", "tests.examples.processes"],
+        cwd=REPOSITORY,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert server.stdout is not None
+    assert server.stdout.readline() == "ready\n"
+    yield server
+    server.communicate()
+
+
+@pytest.fixture
+def example(processes: subprocess.Popen[str], tmp_path_factory: pytest.TempPathFactory) -> Example:
+    """Run an example's script in a process of its own."""
+
+    def run(script: str, *arguments: object, **environment: str) -> Ran:
+        folder = tmp_path_factory.mktemp("process")
+        request = {
+            "script": str(EXAMPLES / script),
+            "arguments": [str(argument) for argument in arguments],
+            "stdout": str(folder / "stdout"),
+            "stderr": str(folder / "stderr"),
+            "folder": str(folder),
+            "environment": {"COLUMNS": "200", **environment},
+        }
+        assert processes.stdin is not None
+        assert processes.stdout is not None
+        processes.stdin.write(json.dumps(request) + "\n")
+        processes.stdin.flush()
+        code = int(processes.stdout.readline())
+        return Ran(code, *((folder / name).read_text() for name in ("stdout", "stderr")))
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def shared_qa() -> Path:
+    """The folder of the trained question-answering model and its data."""
+    folder = REPOSITORY.parent / "shared" / "qa"
+    if not folder.is_dir():
+        pytest.skip("the trained question-answering model is not at ../shared/qa")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_qa_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a question-answering model of random weights, whose tokenizer knows WORDS."""
+    import torch
+    from transformers import BertConfig, BertForQuestionAnswering, BertTokenizerFast
+
+    folder = tmp_path_factory.mktemp("tiny_qa")
+    vocabulary = folder / "vocab.txt"
+    vocabulary.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "?", *WORDS]))
+    tokenizer: Any = BertTokenizerFast(str(vocabulary))
+    tokenizer.model_max_length = 64
+    tokenizer.save_pretrained(folder)
+    config = BertConfig(
+        vocab_size=len(WORDS) + 6,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=64,
+        initializer_range=0.5,  # or it would find all spans equally good
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        BertForQuestionAnswering(config).save_pretrained(folder)
+    return folder

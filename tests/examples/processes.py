@@ -1,0 +1,44 @@
+"""Runs command lines of the examples, each in a process of its own.
+
+Every process is forked from this one, which has imported the libraries already: importing them
+takes many times as long as most of what is tested. It reads requests from stdin, one a line, and
+answers each with the exit code.
+"""
+
+import importlib
+import json
+import os
+import runpy
+import sys
+
+import torch
+
+for library in (
+    "datasets",
+    "pandas",
+    "torchmetrics.functional.text",
+    "cpuaccel.integrations.trainer",
+    "transformers.models.auto.modeling_auto",
+    "transformers.models.bert.modeling_bert",
+    "transformers.data.data_collator",
+):
+    importlib.import_module(library)
+
+sys.stdout.write("ready\n")
+sys.stdout.flush()
+for line in sys.stdin:
+    request = json.loads(line)
+    child = os.fork()
+    if child == 0:
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        for descriptor, name in enumerate(("stdout", "stderr"), 1):
+            os.dup2(os.open(request[name], os.O_WRONLY | os.O_CREAT), descriptor)
+        os.chdir(request["folder"])
+        os.environ.update(request["environment"])
+        torch.set_num_threads(1)  # models this small only lose time to threads
+        sys.argv = [request["script"], *request["arguments"]]
+        runpy.run_path(request["script"], run_name="__main__")
+        sys.exit(0)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    sys.stdout.write(f"{code}\n")
+    sys.stdout.flush()
