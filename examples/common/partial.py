@@ -51,7 +51,10 @@ class PartialResults:
     def load(self, number: int) -> Arrays | None:
         """A finished chunk; None if it is not finished, or its file is broken."""
         try:
-            with np.load(self._file(number), allow_pickle=False) as archive:
+            with (
+                self._file(number).open("rb") as file,
+                np.load(file, allow_pickle=False) as archive,
+            ):
                 return {name: archive[name] for name in archive.files}
         except (OSError, ValueError, EOFError, zipfile.BadZipFile):
             return None

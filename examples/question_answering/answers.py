@@ -104,7 +104,9 @@ def _candidates(
     """The window's best spans, at most ``n_best_size`` of them."""
     first, last = context
     best_starts, best_ends = (
-        np.argsort(logits)[: -data.n_best_size - 1 : -1] for logits in (starts, ends)
+        # Stable: in bfloat16 many are equal, and which is taken must not depend on the machine.
+        np.argsort(-logits, kind="stable")[: data.n_best_size]
+        for logits in (starts, ends)
     )
     best_starts = best_starts[(best_starts >= first) & (best_starts <= last)]
     best_ends = best_ends[(best_ends >= first) & (best_ends <= last)]
