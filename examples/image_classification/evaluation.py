@@ -1,0 +1,94 @@
+"""The evaluation, from the command line to the results."""
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import datasets
+import torch
+from datasets import Dataset
+from transformers import AutoImageProcessor, AutoModelForImageClassification, PreTrainedModel
+
+from common.arguments import ModelArguments, RunArguments, parse
+from common.data import check_source
+from common.files import make_output_dir, write_tsv
+from common.fingerprint import of_files
+from common.labels import Labels, names_in_data
+from common.models import load_model, load_processor
+from common.stages import Outputs, Score, Write, run_stage
+from image_classification.arguments import FOLDERS, ImageArguments
+from image_classification.images import load_images, read_image
+from image_classification.metrics import score
+
+
+def evaluate() -> None:
+    """Evaluate with ``--do_eval``, predict with ``--do_predict``.
+
+    Raises:
+        UsageError: the command line can't be right.
+        ExampleError: something that it names can't be used.
+    """
+    arguments: tuple[ModelArguments, ImageArguments, RunArguments] = parse(
+        (ModelArguments, ImageArguments, RunArguments),
+        "Evaluate an image-classification model on folders of images or on a dataset, through a "
+        "pipeline of cpuaccel's.",
+    )
+    model_arguments, data, run = arguments
+    stages = [stage for stage in ("eval", "predict") if getattr(run, f"do_{stage}")]
+    check_source(data, stages, FOLDERS)
+    make_output_dir(Path(run.output_dir))
+    datasets.disable_progress_bars()
+    # The model is called with what the processor makes of a batch, not with the data's columns.
+    run.remove_unused_columns = False
+    loaded = {stage: load_images(data, model_arguments, stage) for stage in stages}
+    processor = load_processor(AutoImageProcessor, model_arguments)
+    model = load_model(AutoModelForImageClassification, model_arguments)
+    for stage, (images, asked) in loaded.items():
+        _run_stage(stage, images, asked, model, processor, run)
+
+
+def _run_stage(
+    stage: str,
+    images: Dataset,
+    asked: str,
+    model: PreTrainedModel,
+    processor: Any,
+    run: RunArguments,
+) -> None:
+    labels = Labels(model.config, names_in_data(images.features.get("label")))
+    evaluated = stage == "eval"
+    inputs = images.select_columns("image")
+    run_stage(
+        stage,
+        model,
+        inputs,
+        functools.partial(_collate, processor=processor),
+        run,
+        score=_scorer(images, asked, labels) if evaluated else None,
+        write=None if evaluated else _writer(images, labels, Path(run.output_dir)),
+        depends_on=[processor.to_json_string(), of_files(s["path"] for s in inputs["image"])],
+        unit="image",
+    )
+
+
+def _collate(rows: list[dict[str, Any]], processor: Any) -> dict[str, torch.Tensor]:
+    images = [read_image(row["image"]) for row in rows]
+    return {"pixel_values": processor(images, return_tensors="pt")["pixel_values"]}
+
+
+def _scorer(images: Dataset, asked: str, labels: Labels) -> Score:
+    known = labels.numbers(images["label"], asked)
+    return lambda outputs: score(outputs[0], known)
+
+
+def _writer(images: Dataset, labels: Labels, output_dir: Path) -> Write:
+    def write(outputs: Outputs) -> None:
+        write_tsv(
+            output_dir / "predictions.tsv",
+            {
+                "image": [source["path"] or row for row, source in enumerate(images["image"])],
+                "prediction": [labels.names[number] for number in outputs[0].argmax(axis=1)],
+            },
+        )
+
+    return write

@@ -1,0 +1,32 @@
+"""How good the classes are."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torchmetrics.functional.classification import multiclass_accuracy
+
+TOP = 5
+
+
+def score(logits: np.ndarray[Any, Any], known: Sequence[int]) -> dict[str, float]:
+    """Compare what a model found with what is known.
+
+    Args:
+        logits: float32[images, classes].
+        known: each image's class.
+
+    Returns:
+        ``accuracy`` and, where there are more than five classes, ``accuracy_top5``: the parts of
+        the images whose class is the first one found, and among the first five.
+    """
+    found, right = torch.from_numpy(logits), torch.tensor(known)
+    classes = logits.shape[1]
+    tops = {"accuracy": 1, **({f"accuracy_top{TOP}": TOP} if classes > TOP else {})}
+    return {
+        name: round(
+            multiclass_accuracy(found, right, classes, top_k=top, average="micro").item(), 6
+        )
+        for name, top in tops.items()
+    }

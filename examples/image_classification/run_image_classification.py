@@ -1,0 +1,19 @@
+"""Evaluate an image-classification model, through a pipeline of cpuaccel's."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from common.exits import run
+
+
+def main() -> None:
+    """Evaluate, predict, or both."""
+    from image_classification.evaluation import evaluate
+
+    evaluate()
+
+
+if __name__ == "__main__":
+    run(main)

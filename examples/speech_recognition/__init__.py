@@ -1,0 +1,1 @@
+"""Recognizing speech, with models that are trained with CTC."""

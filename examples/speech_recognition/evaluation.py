@@ -1,0 +1,136 @@
+"""The evaluation, from the command line to the results."""
+
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+import torch
+from datasets import Dataset
+from torchmetrics.functional.text import word_error_rate
+from transformers import (
+    AutoFeatureExtractor,
+    AutoModelForCTC,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from common.arguments import ModelArguments, RunArguments, parse
+from common.data import check_source
+from common.exits import ExampleError
+from common.files import make_output_dir, write_tsv
+from common.fingerprint import of_files
+from common.models import load_model, load_processor
+from common.stages import Outputs, run_stage
+from speech_recognition.arguments import SpeechArguments
+from speech_recognition.recordings import load_recordings, read_recording, samples
+
+UNNEEDED = ("masked_spec_embed",)
+"""Weights that only training uses; published checkpoints lack them."""
+
+
+def evaluate() -> None:
+    """Evaluate with ``--do_eval``, predict with ``--do_predict``.
+
+    Raises:
+        UsageError: the command line can't be right.
+        ExampleError: something that it names can't be used.
+    """
+    arguments: tuple[ModelArguments, SpeechArguments, RunArguments] = parse(
+        (ModelArguments, SpeechArguments, RunArguments),
+        "Evaluate a speech-recognition model like Wav2Vec2 that was trained with CTC, on "
+        "recordings, through a pipeline of cpuaccel's.",
+    )
+    model_arguments, data, run = arguments
+    stages = [stage for stage in ("eval", "predict") if getattr(run, f"do_{stage}")]
+    check_source(data, stages)
+    make_output_dir(Path(run.output_dir))
+    datasets.disable_progress_bars()
+    # The model is called with what the extractor makes of a batch, not with the data's columns.
+    run.remove_unused_columns = False
+    loaded = {stage: load_recordings(data, model_arguments, stage) for stage in stages}
+    extractor = load_processor(AutoFeatureExtractor, model_arguments)
+    tokenizer = load_processor(AutoTokenizer, model_arguments)
+    model = load_model(AutoModelForCTC, model_arguments, UNNEEDED)
+    frames_of = getattr(model, "_get_feat_extract_output_lengths", None)
+    if frames_of is None:
+        raise ExampleError(
+            f"--model_name_or_path {model_arguments.model_name_or_path} was asked for, but a "
+            f"{type(model).__name__} does not hear raw sound. Pass a model like Wav2Vec2"
+        )
+    for stage, recordings in loaded.items():
+        _run_stage(stage, recordings, model, frames_of, extractor, tokenizer, run)
+
+
+def _run_stage(
+    stage: str,
+    recordings: Dataset,
+    model: PreTrainedModel,
+    frames_of: Callable[[torch.Tensor], torch.Tensor],
+    extractor: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    run: RunArguments,
+) -> None:
+    inputs = recordings.select_columns("audio")
+    lengths = [samples(source, extractor.sampling_rate) for source in inputs["audio"]]
+    frames = frames_of(torch.tensor(lengths)).tolist()
+    for source, count in zip(inputs["audio"], frames):
+        if count < 1:
+            raise ExampleError(
+                f"the recording {source['path']} is too short for the model to hear. Take it out"
+            )
+
+    def score(outputs: Outputs) -> dict[str, float]:
+        said = _decode(outputs, frames, tokenizer)
+        return {"wer": round(word_error_rate(said, list(recordings["text"])).item(), 6)}
+
+    def write(outputs: Outputs) -> None:
+        write_tsv(
+            Path(run.output_dir) / "predictions.tsv",
+            {
+                "audio": [source["path"] or row for row, source in enumerate(inputs["audio"])],
+                "text": _decode(outputs, frames, tokenizer),
+            },
+        )
+
+    run_stage(
+        stage,
+        model,
+        inputs,
+        functools.partial(_collate, extractor=extractor),
+        run,
+        score=score if stage == "eval" else None,
+        write=write if stage == "predict" else None,
+        lengths=lengths,
+        reduce=_best_tokens,
+        depends_on=[
+            extractor.to_json_string(),
+            of_files(source["path"] for source in inputs["audio"]),
+        ],
+        unit="recording",
+        audio_seconds=round(sum(lengths) / extractor.sampling_rate),
+    )
+
+
+def _collate(rows: list[dict[str, Any]], extractor: Any) -> dict[str, torch.Tensor]:
+    sounds = [read_recording(row["audio"]) for row in rows]
+    batch = extractor(
+        sounds, sampling_rate=extractor.sampling_rate, padding=True, return_tensors="pt"
+    )
+    return dict(batch)
+
+
+def _best_tokens(logits: Any, _: object) -> torch.Tensor:
+    # All of the logits would be gigabytes for hours of speech.
+    best = logits[0] if isinstance(logits, tuple) else logits
+    tokens: torch.Tensor = best.argmax(dim=-1)
+    return tokens
+
+
+def _decode(
+    outputs: Outputs, frames: Sequence[int], tokenizer: PreTrainedTokenizerBase
+) -> list[str]:
+    """What was said: of each recording's own frames, since padding says nothing."""
+    return [str(tokenizer.decode(tokens[:count])) for tokens, count in zip(outputs[0], frames)]

@@ -1,0 +1,19 @@
+"""Evaluate a speech-recognition model, through a pipeline of cpuaccel's."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from common.exits import run
+
+
+def main() -> None:
+    """Evaluate, predict, or both."""
+    from speech_recognition.evaluation import evaluate
+
+    evaluate()
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,223 @@
+"""run_ctc.py on a small model, each run a process of its own."""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+
+transformers = pytest.importorskip("transformers", minversion="4.48")
+datasets = pytest.importorskip("datasets")
+soundfile = pytest.importorskip("soundfile")
+
+from torchmetrics.text import WordErrorRate  # noqa: E402
+
+from tests.examples.parts import (  # noqa: E402
+    Rows,
+    balance,
+    opinionated,
+    read_tsv,
+    results,
+    write_rows,
+)
+from tests.examples.running import run_example  # noqa: E402
+
+SCRIPT = "speech_recognition/run_ctc.py"
+RATE = 16000
+COUNT = 7
+
+
+class Trained(NamedTuple):
+    """A model in a folder, recordings, and what it hears in each by itself."""
+
+    folder: Path
+    sounds: list[Path]
+    hears: list[str]
+
+    @property
+    def known(self) -> list[str]:
+        """What was said: as heard, but for the last word of every third."""
+        texts = [text.split() for text in self.hears]
+        return [
+            " ".join([*words[:-1], "zzz"] if row % 3 == 2 else words)
+            for row, words in enumerate(texts)
+        ]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    folder = tmp_path_factory.mktemp("wav2vec2")
+    letters = ["<pad>", "<s>", "</s>", "<unk>", "|", *"abcdefghijklmnopqrstuvwxyz'"]
+    (folder / "vocab.json").write_text(json.dumps({c: i for i, c in enumerate(letters)}))
+    tokenizer = transformers.Wav2Vec2CTCTokenizer(str(folder / "vocab.json"))
+    extractor = transformers.Wav2Vec2FeatureExtractor(return_attention_mask=True)
+    model = opinionated("wav2vec2", None)
+    random = np.random.default_rng(0)
+    sounds = folder / "sounds"
+    sounds.mkdir()
+    paths, logits = [], []
+    for row in range(COUNT):
+        path = sounds / f"{row}.{('wav', 'flac')[row % 2]}"
+        sound = 0.3 * random.standard_normal(3000 + 1700 * (row * 5 % COUNT))
+        soundfile.write(path, np.clip(sound, -1, 1), RATE)
+        paths.append(path)
+        read, _ = soundfile.read(path, dtype="float32")
+        with torch.no_grad():
+            batch = extractor([read], sampling_rate=RATE, return_tensors="pt")
+            logits.append(model(**batch).logits[0].numpy())
+    balanced = balance(model.lm_head, np.concatenate(logits))
+    # More ends of words, so that there are several.
+    often = float(balanced.std())
+    balanced[:, letters.index("|")] += often
+    with torch.no_grad():
+        model.lm_head.bias[letters.index("|")] += often
+    ends = np.cumsum([len(each) for each in logits])[:-1]
+    tokens = [part.argmax(axis=1) for part in np.split(balanced, ends)]
+    model.save_pretrained(folder)
+    extractor.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return Trained(folder, paths, [tokenizer.decode(each) for each in tokens])
+
+
+def listed(trained: Trained, audio: str = "audio") -> Rows:
+    """Relative to the list's own folder, but for the first."""
+    return [
+        {audio: str(path) if row == 0 else f"sounds/{path.name}", "text": text}
+        for row, (path, text) in enumerate(zip(trained.sounds, trained.known))
+    ]
+
+
+def word_errors(trained: Trained) -> float:
+    metric = WordErrorRate()
+    metric.update(trained.hears, trained.known)
+    return float(metric.compute())
+
+
+def test_it_hears_words(trained: Trained) -> None:
+    assert len(set(trained.hears)) == COUNT
+    assert all(len(text.split()) > 1 for text in trained.hears)
+    assert 0 < word_errors(trained) < 0.5
+
+
+@pytest.mark.parametrize(("suffix", "audio"), [("csv", "audio"), ("jsonl", "path")])
+def test_lists_of_files(trained: Trained, tmp_path: Path, suffix: str, audio: str) -> None:
+    data = write_rows(trained.folder / f"list.{suffix}", listed(trained, audio))
+    done = run_example(
+        SCRIPT,
+        *("--model_name_or_path", trained.folder, "--output_dir", tmp_path / "out"),
+        *("--do_eval", "--validation_file", data, "--do_predict", "--test_file", data),
+        *("--per_device_eval_batch_size", 3),
+    )
+    assert done.returncode == 0, done.stderr
+    found = results(tmp_path / "out")
+    assert found["wer"] == pytest.approx(word_errors(trained), abs=1e-6)
+    assert found["samples"] == COUNT
+    predicted = read_tsv(tmp_path / "out" / "predictions.tsv")
+    assert [Path(path).name for path in predicted["audio"]] == [p.name for p in trained.sounds]
+    assert predicted["text"] == trained.hears
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--jit_mode_eval"], ["--cpuaccel_backends", "bettertransformer,jit"]],
+    ids=lambda options: options[-1],
+)
+def test_a_pipeline_is_as_right_as_eager(
+    trained: Trained, tmp_path: Path, options: list[str]
+) -> None:
+    data = write_rows(trained.folder / "list.json", listed(trained))
+    done = run_example(
+        SCRIPT,
+        *("--model_name_or_path", trained.folder, "--output_dir", tmp_path / "out"),
+        *("--do_eval", "--validation_file", data, "--per_device_eval_batch_size", 3),
+        *(*options, "--compare_with_eager"),
+    )
+    assert done.returncode == 0, done.stderr
+    found = results(tmp_path / "out")
+    assert found["wer"] == found["eager_wer"] == pytest.approx(word_errors(trained), abs=1e-6)
+    assert found["cpuaccel_jit_applied"] == 1
+    assert found["cpuaccel_calls_optimized"] > 0
+    assert found["cpuaccel_calls_original"] == 0
+
+
+def test_a_dataset_and_a_checkpoint_without_what_only_training_needs(
+    trained: Trained, tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    model = tmp_path / "model"
+    model.mkdir()
+    for path in trained.folder.glob("*.json"):
+        (model / path.name).write_bytes(path.read_bytes())
+    weights = load_file(trained.folder / "model.safetensors")
+    config = json.loads((model / "config.json").read_text())
+    # A model that masks in training has a weight for that, which its checkpoint lacks here.
+    (model / "config.json").write_text(json.dumps({**config, "mask_time_prob": 0.05}))
+    assert not any("masked_spec_embed" in name for name in weights)
+    save_file(weights, model / "model.safetensors", {"format": "pt"})
+    sounds: list[dict[str, Any]] = [
+        {"path": None, "bytes": path.read_bytes()} for path in trained.sounds
+    ]
+    made = datasets.Dataset.from_dict(
+        {"audio": sounds, "text": trained.known, "speaker": [1] * COUNT}
+    ).cast_column("audio", datasets.Audio(sampling_rate=RATE))
+    datasets.DatasetDict(validation=made).save_to_disk(tmp_path / "data")
+    done = run_example(
+        SCRIPT,
+        *("--model_name_or_path", model, "--output_dir", tmp_path / "out"),
+        *("--do_eval", "--dataset_name", tmp_path / "data"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert results(tmp_path / "out")["wer"] == pytest.approx(word_errors(trained), abs=1e-6)
+
+
+def test_channels_are_heard_as_their_mean(trained: Trained, tmp_path: Path) -> None:
+    sound, _ = soundfile.read(trained.sounds[0], dtype="float32")
+    noise = 0.1 * np.random.default_rng(0).standard_normal(len(sound)).astype(np.float32)
+    stereo = np.stack([sound + noise, sound - noise], axis=1)
+    soundfile.write(tmp_path / "stereo.wav", stereo, RATE, subtype="FLOAT")
+    data = write_rows(tmp_path / "list.csv", [{"audio": "stereo.wav"}])
+    done = run_example(
+        SCRIPT,
+        *("--model_name_or_path", trained.folder, "--output_dir", tmp_path / "out"),
+        *("--do_predict", "--test_file", data),
+    )
+    assert done.returncode == 0, done.stderr
+    assert read_tsv(tmp_path / "out" / "predictions.tsv")["text"] == trained.hears[:1]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "--validation_file {data} was asked for, but it is empty"),
+        ("audio\nx.wav\n", "--validation_file {data} was asked for, but it has no column text."),
+        ("text\nx\n", "--validation_file {data} was asked for, but it has no column audio."),
+        ("audio,text\nx.wav,a\n", "the recording {folder}/x.wav can't be read: there is no such"),
+        ("audio,text\nno.wav,a\n", "the recording {folder}/no.wav can't be read: it is broken, or"),
+        (
+            "audio,text\nslow.wav,a\n",
+            "the recording {folder}/slow.wav has 8000 samples a second, but the model hears 16000. "
+            "Convert it, for instance with: ffmpeg -i IN -ar 16000 OUT",
+        ),
+        ("audio,text\nnone.wav,a\n", "the recording {folder}/none.wav is empty. Take it out"),
+        ("audio,text\nshort.wav,a\n", "the recording {folder}/short.wav is too short for the"),
+    ],
+)
+def test_lists_that_are_wrong(trained: Trained, tmp_path: Path, content: str, message: str) -> None:
+    data = tmp_path / "list.csv"
+    data.write_text(content)
+    (tmp_path / "no.wav").write_bytes(b"no sound")
+    soundfile.write(tmp_path / "slow.wav", np.zeros(800), 8000)
+    soundfile.write(tmp_path / "none.wav", np.zeros(0), RATE)
+    soundfile.write(tmp_path / "short.wav", np.zeros(5), RATE)
+    done = run_example(
+        SCRIPT,
+        *("--model_name_or_path", trained.folder, "--output_dir", tmp_path / "out"),
+        *("--do_eval", "--validation_file", data),
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    wanted = message.format(data=data, folder=tmp_path)
+    assert done.stderr.splitlines()[-1].startswith(f"error: {wanted}")
+    assert not list((tmp_path / "out").iterdir())
