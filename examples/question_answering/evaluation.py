@@ -17,6 +17,7 @@ from common.data import check_source
 from common.exits import ExampleError
 from common.files import make_output_dir, write_json
 from common.fingerprint import fingerprint
+from common.lengths import check_length
 from common.models import load_model, load_processor
 from common.partial import PartialResults
 from common.prediction import predict
@@ -55,7 +56,7 @@ def evaluate() -> None:
     # Where a token is has to be known from the left, whatever the model was trained with.
     tokenizer.padding_side = "right"
     model = load_model(AutoModelForQuestionAnswering, model_arguments)
-    _limit_length(data, tokenizer, model)
+    check_length(data.max_seq_length, tokenizer, model)
     for stage, (asked, known) in questions.items():
         _run_stage(stage, asked, known, model, tokenizer, data, run)
 
@@ -103,18 +104,3 @@ def _run_stage(
                 if data.version_2_with_negative:
                     write_json(output_dir / f"{prefix}null_odds.json", found.null_odds)
         summarize(stage, predicted, metrics, output_dir, unit="window", questions=len(questions))
-
-
-def _limit_length(
-    data: QuestionAnsweringArguments, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel
-) -> None:
-    """See that the windows are not longer than the model can read."""
-    longest = min(
-        tokenizer.model_max_length,
-        getattr(model.config, "max_position_embeddings", tokenizer.model_max_length),
-    )
-    if data.max_seq_length > longest:
-        raise ExampleError(
-            f"--max_seq_length {data.max_seq_length} was asked for, but the model reads at most "
-            f"{longest} tokens. Pass --max_seq_length {longest}"
-        )
