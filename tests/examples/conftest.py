@@ -46,9 +46,12 @@ def processes() -> Iterator[subprocess.Popen[str]]:
 
 @pytest.fixture
 def example(processes: subprocess.Popen[str], tmp_path_factory: pytest.TempPathFactory) -> Example:
-    """Run an example's script in a process of its own."""
+    """Run an example's script in a process of its own.
 
-    def run(script: str, *arguments: object, **environment: str) -> Ran:
+    On one thread, since the smallest models only lose time to more.
+    """
+
+    def run(script: str, *arguments: object, threads: int = 1) -> Ran:
         folder = tmp_path_factory.mktemp("process")
         request = {
             "script": str(EXAMPLES / script),
@@ -56,7 +59,7 @@ def example(processes: subprocess.Popen[str], tmp_path_factory: pytest.TempPathF
             "stdout": str(folder / "stdout"),
             "stderr": str(folder / "stderr"),
             "folder": str(folder),
-            "environment": {"COLUMNS": "200", **environment},
+            "threads": threads,
         }
         assert processes.stdin is not None
         assert processes.stdout is not None

@@ -34,11 +34,16 @@ for line in sys.stdin:
         for descriptor, name in enumerate(("stdout", "stderr"), 1):
             os.dup2(os.open(request[name], os.O_WRONLY | os.O_CREAT), descriptor)
         os.chdir(request["folder"])
-        os.environ.update(request["environment"])
-        torch.set_num_threads(1)  # models this small only lose time to threads
+        os.environ["COLUMNS"] = "200"
+        torch.set_num_threads(request["threads"])
         sys.argv = [request["script"], *request["arguments"]]
-        runpy.run_path(request["script"], run_name="__main__")
-        sys.exit(0)
+        ended = 0
+        try:
+            runpy.run_path(request["script"], run_name="__main__")
+        except SystemExit as end:
+            ended = end.code if isinstance(end.code, int) else 1
+        sys.stdout.flush()
+        os._exit(ended)  # taking all libraries down takes seconds
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     sys.stdout.write(f"{code}\n")
     sys.stdout.flush()
