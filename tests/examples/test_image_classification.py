@@ -12,8 +12,8 @@ datasets = pytest.importorskip("datasets")
 
 from PIL import Image  # noqa: E402
 
+from tests.examples.conftest import Example  # noqa: E402
 from tests.examples.parts import balance, opinionated, read_tsv, results  # noqa: E402
-from tests.examples.running import run_example  # noqa: E402
 
 SCRIPT = "image_classification/run_image_classification.py"
 NAMES = ["ant", "bee", "cat", "dog", "elk", "fox", "gnu"]
@@ -87,15 +87,20 @@ def folders(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
     ids=["eager", "jit", "bettertransformer,jit"],
 )
 def test_folders(
-    trained: Trained, folders: Path, tmp_path: Path, options: list[str], applied: list[str]
+    example: Example,
+    trained: Trained,
+    folders: Path,
+    tmp_path: Path,
+    options: list[str],
+    applied: list[str],
 ) -> None:
-    done = run_example(
+    done = example(
         SCRIPT,
         *("--model_name_or_path", trained.folder, "--output_dir", tmp_path / "out"),
         *("--do_eval", "--validation_dir", folders, "--do_predict", "--test_dir", folders),
         *("--per_device_eval_batch_size", 5, *options),
     )
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.err
     found = results(tmp_path / "out")
     for prefix in ("", "eager_") if applied else ("",):
         assert found[f"{prefix}accuracy"] == pytest.approx(1 / 3, abs=1e-6)
@@ -107,7 +112,9 @@ def test_folders(
     }
 
 
-def test_a_dataset_with_other_names_for_its_columns_and_few_classes(tmp_path: Path) -> None:
+def test_a_dataset_with_other_names_for_its_columns_and_few_classes(
+    example: Example, tmp_path: Path
+) -> None:
     trained = save(tmp_path / "model", 3)
     names = NAMES[:3][::-1]  # in another order than the model's
     features = datasets.Features(
@@ -116,20 +123,20 @@ def test_a_dataset_with_other_names_for_its_columns_and_few_classes(tmp_path: Pa
     labels = [2 - number for number in trained.known]
     made = datasets.Dataset.from_dict({"img": images(), "kind": labels}, features=features)
     datasets.DatasetDict(validation=made).save_to_disk(tmp_path / "data")
-    done = run_example(
+    done = example(
         SCRIPT,
         *("--model_name_or_path", trained.folder, "--output_dir", tmp_path / "out"),
         *("--do_eval", "--dataset_name", tmp_path / "data"),
         *("--image_column_name", "img", "--label_column_name", "kind"),
     )
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.err
     found = results(tmp_path / "out")
     assert found["accuracy"] == pytest.approx(1 / 3, abs=1e-6)
     assert "accuracy_top5" not in found
 
 
 def test_an_image_that_breaks_off_stops_the_run_and_mended_starts_it_afresh(
-    trained: Trained, tmp_path: Path
+    example: Example, trained: Trained, tmp_path: Path
 ) -> None:
     folder = tmp_path / "images"
     folder.mkdir()
@@ -142,20 +149,20 @@ def test_an_image_that_breaks_off_stops_the_run_and_mended_starts_it_afresh(
         *("--model_name_or_path", trained.folder, "--output_dir", tmp_path / "out"),
         *("--do_predict", "--test_dir", folder, "--per_device_eval_batch_size", 1),
     )
-    stopped = run_example(*command)
-    assert (stopped.returncode, stopped.stdout) == (1, "")
-    assert stopped.stderr.splitlines()[-1] == (
+    stopped = example(*command)
+    assert (stopped.code, stopped.out) == (1, "")
+    assert stopped.err.splitlines()[-1] == (
         f"error: the image {folder / '23.bmp'} can't be read: it is broken, or no image. Mend it, "
         "or take it out"
     )
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["predict_partial"]
-    again = run_example(*command)
-    assert again.returncode == 1
-    assert "going on after the 20 of 24 images that were finished" in again.stderr
+    again = example(*command)
+    assert again.code == 1
+    assert "going on after the 20 of 24 images that were finished" in again.err
     (folder / "23.bmp").write_bytes(whole)
-    mended = run_example(*command)
-    assert mended.returncode == 0, mended.stderr
-    assert "starting afresh" in mended.stderr
+    mended = example(*command)
+    assert mended.code == 0, mended.err
+    assert "starting afresh" in mended.err
     predicted = read_tsv(tmp_path / "out" / "predictions.tsv")["prediction"]
     assert predicted == [NAMES[order[0]] for order in trained.ranked]
 
@@ -177,7 +184,12 @@ def test_an_image_that_breaks_off_stops_the_run_and_mended_starts_it_afresh(
     ],
 )
 def test_folders_that_are_wrong(
-    trained: Trained, tmp_path: Path, files: dict[str, bytes | None] | None, code: int, message: str
+    example: Example,
+    trained: Trained,
+    tmp_path: Path,
+    files: dict[str, bytes | None] | None,
+    code: int,
+    message: str,
 ) -> None:
     folder = tmp_path / "images"
     if files is not None:
@@ -188,11 +200,11 @@ def test_folders_that_are_wrong(
                 images()[0].save(folder / name)
             else:
                 (folder / name).write_bytes(content)
-    done = run_example(
+    done = example(
         SCRIPT,
         *("--model_name_or_path", trained.folder, "--output_dir", tmp_path / "out"),
         *("--do_eval", "--validation_dir", folder),
     )
-    assert (done.returncode, done.stdout) == (code, "")
-    assert done.stderr.splitlines()[-1].startswith(f"error: {message.format(folder=folder)}")
+    assert (done.code, done.out) == (code, "")
+    assert done.err.splitlines()[-1].startswith(f"error: {message.format(folder=folder)}")
     assert not list((tmp_path / "out").iterdir())

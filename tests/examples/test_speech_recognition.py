@@ -14,6 +14,7 @@ soundfile = pytest.importorskip("soundfile")
 
 from torchmetrics.text import WordErrorRate  # noqa: E402
 
+from tests.examples.conftest import Example  # noqa: E402
 from tests.examples.parts import (  # noqa: E402
     Rows,
     balance,
@@ -22,7 +23,6 @@ from tests.examples.parts import (  # noqa: E402
     results,
     write_rows,
 )
-from tests.examples.running import run_example  # noqa: E402
 
 SCRIPT = "speech_recognition/run_ctc.py"
 RATE = 16000
@@ -102,15 +102,17 @@ def test_it_hears_words(trained: Trained) -> None:
 
 
 @pytest.mark.parametrize(("suffix", "audio"), [("csv", "audio"), ("jsonl", "path")])
-def test_lists_of_files(trained: Trained, tmp_path: Path, suffix: str, audio: str) -> None:
+def test_lists_of_files(
+    example: Example, trained: Trained, tmp_path: Path, suffix: str, audio: str
+) -> None:
     data = write_rows(trained.folder / f"list.{suffix}", listed(trained, audio))
-    done = run_example(
+    done = example(
         SCRIPT,
         *("--model_name_or_path", trained.folder, "--output_dir", tmp_path / "out"),
         *("--do_eval", "--validation_file", data, "--do_predict", "--test_file", data),
         *("--per_device_eval_batch_size", 3),
     )
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.err
     found = results(tmp_path / "out")
     assert found["wer"] == pytest.approx(word_errors(trained), abs=1e-6)
     assert found["samples"] == COUNT
@@ -125,16 +127,16 @@ def test_lists_of_files(trained: Trained, tmp_path: Path, suffix: str, audio: st
     ids=lambda options: options[-1],
 )
 def test_a_pipeline_is_as_right_as_eager(
-    trained: Trained, tmp_path: Path, options: list[str]
+    example: Example, trained: Trained, tmp_path: Path, options: list[str]
 ) -> None:
     data = write_rows(trained.folder / "list.json", listed(trained))
-    done = run_example(
+    done = example(
         SCRIPT,
         *("--model_name_or_path", trained.folder, "--output_dir", tmp_path / "out"),
         *("--do_eval", "--validation_file", data, "--per_device_eval_batch_size", 3),
         *(*options, "--compare_with_eager"),
     )
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.err
     found = results(tmp_path / "out")
     assert found["wer"] == found["eager_wer"] == pytest.approx(word_errors(trained), abs=1e-6)
     assert found["cpuaccel_jit_applied"] == 1
@@ -143,7 +145,7 @@ def test_a_pipeline_is_as_right_as_eager(
 
 
 def test_a_dataset_and_a_checkpoint_without_what_only_training_needs(
-    trained: Trained, tmp_path: Path
+    example: Example, trained: Trained, tmp_path: Path
 ) -> None:
     from safetensors.torch import load_file, save_file
 
@@ -164,27 +166,29 @@ def test_a_dataset_and_a_checkpoint_without_what_only_training_needs(
         {"audio": sounds, "text": trained.known, "speaker": [1] * COUNT}
     ).cast_column("audio", datasets.Audio(sampling_rate=RATE))
     datasets.DatasetDict(validation=made).save_to_disk(tmp_path / "data")
-    done = run_example(
+    done = example(
         SCRIPT,
         *("--model_name_or_path", model, "--output_dir", tmp_path / "out"),
         *("--do_eval", "--dataset_name", tmp_path / "data"),
     )
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.err
     assert results(tmp_path / "out")["wer"] == pytest.approx(word_errors(trained), abs=1e-6)
 
 
-def test_channels_are_heard_as_their_mean(trained: Trained, tmp_path: Path) -> None:
+def test_channels_are_heard_as_their_mean(
+    example: Example, trained: Trained, tmp_path: Path
+) -> None:
     sound, _ = soundfile.read(trained.sounds[0], dtype="float32")
     noise = 0.1 * np.random.default_rng(0).standard_normal(len(sound)).astype(np.float32)
     stereo = np.stack([sound + noise, sound - noise], axis=1)
     soundfile.write(tmp_path / "stereo.wav", stereo, RATE, subtype="FLOAT")
     data = write_rows(tmp_path / "list.csv", [{"audio": "stereo.wav"}])
-    done = run_example(
+    done = example(
         SCRIPT,
         *("--model_name_or_path", trained.folder, "--output_dir", tmp_path / "out"),
         *("--do_predict", "--test_file", data),
     )
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.err
     assert read_tsv(tmp_path / "out" / "predictions.tsv")["text"] == trained.hears[:1]
 
 
@@ -205,19 +209,21 @@ def test_channels_are_heard_as_their_mean(trained: Trained, tmp_path: Path) -> N
         ("audio,text\nshort.wav,a\n", "the recording {folder}/short.wav is too short for the"),
     ],
 )
-def test_lists_that_are_wrong(trained: Trained, tmp_path: Path, content: str, message: str) -> None:
+def test_lists_that_are_wrong(
+    example: Example, trained: Trained, tmp_path: Path, content: str, message: str
+) -> None:
     data = tmp_path / "list.csv"
     data.write_text(content)
     (tmp_path / "no.wav").write_bytes(b"no sound")
     soundfile.write(tmp_path / "slow.wav", np.zeros(800), 8000)
     soundfile.write(tmp_path / "none.wav", np.zeros(0), RATE)
     soundfile.write(tmp_path / "short.wav", np.zeros(5), RATE)
-    done = run_example(
+    done = example(
         SCRIPT,
         *("--model_name_or_path", trained.folder, "--output_dir", tmp_path / "out"),
         *("--do_eval", "--validation_file", data),
     )
-    assert (done.returncode, done.stdout) == (1, "")
+    assert (done.code, done.out) == (1, "")
     wanted = message.format(data=data, folder=tmp_path)
-    assert done.stderr.splitlines()[-1].startswith(f"error: {wanted}")
+    assert done.err.splitlines()[-1].startswith(f"error: {wanted}")
     assert not list((tmp_path / "out").iterdir())

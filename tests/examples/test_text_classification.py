@@ -13,6 +13,7 @@ datasets = pytest.importorskip("datasets")
 from scipy import stats  # noqa: E402
 from sklearn import metrics  # noqa: E402
 
+from tests.examples.conftest import Example  # noqa: E402
 from tests.examples.parts import (  # noqa: E402
     Rows,
     balance,
@@ -23,7 +24,6 @@ from tests.examples.parts import (  # noqa: E402
     texts,
     write_rows,
 )
-from tests.examples.running import run_example  # noqa: E402
 from tests.integrations.parts import letters_tokenizer  # noqa: E402
 
 SCRIPT = "text_classification/run_glue.py"
@@ -96,9 +96,11 @@ def test_the_models_say_different_things(single: Trained, paired: Trained, binar
 
 
 @pytest.mark.parametrize("suffix", ["csv", "tsv", "json", "jsonl"])
-def test_every_format_with_names_for_labels(single: Trained, tmp_path: Path, suffix: str) -> None:
+def test_every_format_with_names_for_labels(
+    example: Example, single: Trained, tmp_path: Path, suffix: str
+) -> None:
     known = [NAMES[number].title() for number in spoiled(single.classes, OTHER)]
-    done = run_example(
+    done = example(
         SCRIPT,
         *("--model_name_or_path", single.folder, "--output_dir", tmp_path / "out"),
         *("--do_eval", "--validation_file"),
@@ -107,7 +109,7 @@ def test_every_format_with_names_for_labels(single: Trained, tmp_path: Path, suf
         write_rows(tmp_path / f"test.{suffix}", rows(("sentence1",))),
         *("--per_device_eval_batch_size", 4),
     )
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.err
     found = results(tmp_path / "out")
     assert found["accuracy"] == pytest.approx(2 / 3, abs=1e-6)
     assert found["samples"] == COUNT
@@ -129,35 +131,37 @@ def test_every_format_with_names_for_labels(single: Trained, tmp_path: Path, suf
     ids=lambda options: options[-1],
 )
 def test_a_pipeline_is_as_right_as_eager(
-    paired: Trained, tmp_path: Path, options: list[str]
+    example: Example, paired: Trained, tmp_path: Path, options: list[str]
 ) -> None:
     known = spoiled(paired.classes, OTHER)
     data = write_rows(tmp_path / "dev.csv", rows(("sentence1", "sentence2"), known))
-    done = run_example(
+    done = example(
         SCRIPT,
         *("--model_name_or_path", paired.folder, "--output_dir", tmp_path / "out"),
         *("--do_eval", "--validation_file", data, "--per_device_eval_batch_size", 4, *options),
         "--compare_with_eager",
     )
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.err
     found = results(tmp_path / "out")
     assert found["accuracy"] == found["eager_accuracy"] == pytest.approx(2 / 3, abs=1e-6)
     assert found["cpuaccel_jit_applied"] == 1
     assert found["cpuaccel_calls_optimized"] > 0
     assert found["cpuaccel_calls_original"] == 0
-    assert "speed-up" in done.stdout
+    assert "speed-up" in done.out
 
 
-def test_f1_is_about_the_class_that_glue_calls_equivalent(binary: Trained, tmp_path: Path) -> None:
+def test_f1_is_about_the_class_that_glue_calls_equivalent(
+    example: Example, binary: Trained, tmp_path: Path
+) -> None:
     known = spoiled(binary.classes, {0: 1, 1: 0})
     names = [["equivalent", "not_equivalent"][number] for number in known]
     data = write_rows(tmp_path / "dev.tsv", rows(("sentence1", "sentence2"), names))
-    done = run_example(
+    done = example(
         SCRIPT,
         *("--model_name_or_path", binary.folder, "--output_dir", tmp_path / "out"),
         *("--task_name", "MRPC", "--do_eval", "--validation_file", data),
     )
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.err
     found = results(tmp_path / "out")
     assert found["accuracy"] == pytest.approx(2 / 3, abs=1e-6)
     expected = metrics.f1_score(known, binary.classes, pos_label=0)
@@ -165,34 +169,34 @@ def test_f1_is_about_the_class_that_glue_calls_equivalent(binary: Trained, tmp_p
     assert expected != pytest.approx(metrics.f1_score(known, binary.classes, pos_label=1), abs=0.01)
 
 
-def test_matthews_correlation_for_cola(tmp_path: Path) -> None:
+def test_matthews_correlation_for_cola(example: Example, tmp_path: Path) -> None:
     model = trained(tmp_path / "model", None, pairs=False, classes=2)
     known = spoiled(model.classes, {0: 1, 1: 0})
     data = write_rows(tmp_path / "dev.jsonl", rows(("sentence",), known))
-    done = run_example(
+    done = example(
         SCRIPT,
         *("--model_name_or_path", tmp_path / "model", "--output_dir", tmp_path / "out"),
         *("--task_name", "cola", "--do_eval", "--validation_file", data),
     )
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.err
     expected = metrics.matthews_corrcoef(known, model.classes)
     assert 0.1 < expected < 0.9
     assert results(tmp_path / "out")["matthews_correlation"] == pytest.approx(expected, abs=1e-5)
 
 
-def test_correlations_for_a_regression(tmp_path: Path) -> None:
+def test_correlations_for_a_regression(example: Example, tmp_path: Path) -> None:
     model = trained(tmp_path / "model", None, pairs=True, classes=1)
     noise = np.random.default_rng(0).normal(size=COUNT)
     known = [round(float(value), 3) for value in model.says[:, 0] + noise]
     columns = ("sentence1", "sentence2")
-    done = run_example(
+    done = example(
         SCRIPT,
         *("--model_name_or_path", tmp_path / "model", "--output_dir", tmp_path / "out"),
         *("--task_name", "stsb", "--do_eval", "--validation_file"),
         write_rows(tmp_path / "dev.csv", rows(columns, known)),
         *("--do_predict", "--test_file", write_rows(tmp_path / "test.csv", rows(columns))),
     )
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.err
     found = results(tmp_path / "out")
     expected = stats.pearsonr(model.says[:, 0], known).statistic
     assert 0.1 < expected < 0.99
@@ -203,7 +207,9 @@ def test_correlations_for_a_regression(tmp_path: Path) -> None:
     assert [float(each) for each in predicted] == pytest.approx(model.says[:, 0], abs=1e-4)
 
 
-def test_both_splits_of_mnli_with_labels_in_another_order_than_the_models(tmp_path: Path) -> None:
+def test_both_splits_of_mnli_with_labels_in_another_order_than_the_models(
+    example: Example, tmp_path: Path
+) -> None:
     of_data = ["entailment", "neutral", "contradiction"]
     model = trained(tmp_path / "model", [name.upper() for name in of_data[::-1]], pairs=True)
     columns = ("premise", "hypothesis")
@@ -216,12 +222,12 @@ def test_both_splits_of_mnli_with_labels_in_another_order_than_the_models(tmp_pa
         validation_matched=split(model.classes),
         validation_mismatched=split(spoiled(model.classes, OTHER)),
     ).save_to_disk(tmp_path / "glue")
-    done = run_example(
+    done = example(
         SCRIPT,
         *("--model_name_or_path", tmp_path / "model", "--output_dir", tmp_path / "out"),
         *("--task_name", "mnli", "--dataset_name", tmp_path / "glue", "--do_eval"),
     )
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.err
     assert results(tmp_path / "out")["accuracy"] == 1
     found = results(tmp_path / "out", "eval_mm")["accuracy"]
     assert found == pytest.approx(2 / 3, abs=1e-6)
@@ -249,23 +255,23 @@ ROWS: Rows = [{"sentence1": "a", "label": "good"}, {"sentence1": "b", "label": "
     ],
 )
 def test_data_that_is_broken(
-    single: Trained, tmp_path: Path, content: str | Rows, message: str
+    example: Example, single: Trained, tmp_path: Path, content: str | Rows, message: str
 ) -> None:
     data = tmp_path / "dev.json"
     if isinstance(content, str):
         data.write_text(content)
     else:
         write_rows(data, content)
-    done = run_example(
+    done = example(
         SCRIPT,
         *("--model_name_or_path", single.folder, "--output_dir", tmp_path / "out"),
         *("--do_eval", "--validation_file", data),
     )
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.splitlines()[-1].startswith(
+    assert (done.code, done.out) == (1, "")
+    assert done.err.splitlines()[-1].startswith(
         f"error: --validation_file {data} was asked for, {message}"
     )
-    assert "Traceback" not in done.stderr
+    assert "Traceback" not in done.err
     assert not list((tmp_path / "out").iterdir())
 
 
@@ -283,18 +289,18 @@ def test_data_that_is_broken(
     ],
 )
 def test_what_is_asked_wrongly(
-    single: Trained, tmp_path: Path, options: list[str], message: str
+    example: Example, single: Trained, tmp_path: Path, options: list[str], message: str
 ) -> None:
-    done = run_example(
+    done = example(
         SCRIPT,
         *("--model_name_or_path", single.folder, "--output_dir", tmp_path / "out"),
         *("--do_eval", *options),
     )
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.splitlines()[-1].startswith(f"error: {message}")
+    assert (done.code, done.out) == (2, "")
+    assert done.err.splitlines()[-1].startswith(f"error: {message}")
 
 
-def test_models_that_do_not_fit(single: Trained, tmp_path: Path) -> None:
+def test_models_that_do_not_fit(example: Example, single: Trained, tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
     other = tmp_path / "other"
@@ -307,10 +313,10 @@ def test_models_that_do_not_fit(single: Trained, tmp_path: Path) -> None:
         (other, "mrpc", f"--model_name_or_path {other} was asked for, but it has no weights for"),
         (single.folder, "stsb", "--task_name stsb was asked for, but the model has 3 classes."),
     ]:
-        done = run_example(
+        done = example(
             SCRIPT,
             *("--model_name_or_path", folder, "--output_dir", tmp_path / "out"),
             *("--task_name", task, "--do_eval", "--validation_file", data),
         )
-        assert (done.returncode, done.stdout) == (1, "")
-        assert done.stderr.splitlines()[-1].startswith(f"error: {message}")
+        assert (done.code, done.out) == (1, "")
+        assert done.err.splitlines()[-1].startswith(f"error: {message}")

@@ -12,6 +12,7 @@ transformers = pytest.importorskip("transformers", minversion="4.48")
 datasets = pytest.importorskip("datasets")
 pytest.importorskip("nervaluate")
 
+from tests.examples.conftest import Example  # noqa: E402
 from tests.examples.parts import (  # noqa: E402
     Rows,
     balance,
@@ -20,7 +21,6 @@ from tests.examples.parts import (  # noqa: E402
     words,
     write_rows,
 )
-from tests.examples.running import run_example  # noqa: E402
 from tests.integrations.parts import letters_tokenizer  # noqa: E402
 
 SCRIPT = "token_classification/run_ner.py"
@@ -144,7 +144,7 @@ def test_ill_formed_tags_of_many_sentences_too() -> None:
 
 
 @pytest.mark.parametrize("suffix", ["csv", "json", "jsonl", "conll"])
-def test_every_format(trained: Trained, tmp_path: Path, suffix: str) -> None:
+def test_every_format(example: Example, trained: Trained, tmp_path: Path, suffix: str) -> None:
     known = spoiled(trained.tags)
     data, test = tmp_path / f"dev.{suffix}", tmp_path / f"test.{suffix}"
     if suffix == "conll":
@@ -156,13 +156,13 @@ def test_every_format(trained: Trained, tmp_path: Path, suffix: str) -> None:
     else:
         write_rows(data, rows(known))
         write_rows(test, rows())
-    done = run_example(
+    done = example(
         SCRIPT,
         *("--model_name_or_path", trained.folder, "--output_dir", tmp_path / "out"),
         *("--do_eval", "--validation_file", data, "--do_predict", "--test_file", test),
         *("--per_device_eval_batch_size", 4),
     )
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.err
     found = results(tmp_path / "out")
     assert_scores(found, expected(trained.tags, known))
     assert 0.3 < found["f1"] < 0.9
@@ -181,16 +181,16 @@ def test_every_format(trained: Trained, tmp_path: Path, suffix: str) -> None:
     ids=lambda options: options[-1],
 )
 def test_a_pipeline_is_as_right_as_eager(
-    trained: Trained, tmp_path: Path, options: list[str]
+    example: Example, trained: Trained, tmp_path: Path, options: list[str]
 ) -> None:
     known = spoiled(trained.tags)
-    done = run_example(
+    done = example(
         SCRIPT,
         *("--model_name_or_path", trained.folder, "--output_dir", tmp_path / "out"),
         *("--do_eval", "--validation_file", write_rows(tmp_path / "dev.jsonl", rows(known))),
         *("--per_device_eval_batch_size", 4, *options, "--compare_with_eager"),
     )
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.err
     found = results(tmp_path / "out")
     for prefix in ("", "eager_"):
         assert_scores(found, expected(trained.tags, known), prefix)
@@ -199,15 +199,15 @@ def test_a_pipeline_is_as_right_as_eager(
     assert found["cpuaccel_calls_original"] == 0
 
 
-def test_all_pieces_of_a_word(trained: Trained, tmp_path: Path) -> None:
+def test_all_pieces_of_a_word(example: Example, trained: Trained, tmp_path: Path) -> None:
     known = spoiled(trained.tags)
-    done = run_example(
+    done = example(
         SCRIPT,
         *("--model_name_or_path", trained.folder, "--output_dir", tmp_path / "out"),
         *("--do_eval", "--validation_file", write_rows(tmp_path / "dev.json", rows(known))),
         "--label_all_tokens",
     )
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.err
     of_pieces = [
         [NAMES[number] for letters in sentence for number in letters] for sentence in trained.says
     ]
@@ -222,16 +222,18 @@ def test_all_pieces_of_a_word(trained: Trained, tmp_path: Path) -> None:
     assert_scores(results(tmp_path / "out"), expected(of_pieces, known_of_pieces))
 
 
-def test_words_that_the_model_does_not_read_are_outside(trained: Trained, tmp_path: Path) -> None:
+def test_words_that_the_model_does_not_read_are_outside(
+    example: Example, trained: Trained, tmp_path: Path
+) -> None:
     known = [["B-PER"] * len(tokens) for tokens in sentences()]
-    done = run_example(
+    done = example(
         SCRIPT,
         *("--model_name_or_path", trained.folder, "--output_dir", tmp_path / "out"),
         *("--do_eval", "--validation_file", write_rows(tmp_path / "dev.json", rows(known))),
         *("--do_predict", "--test_file", write_rows(tmp_path / "test.json", rows())),
         *("--max_seq_length", 3),
     )
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.err
     found = results(tmp_path / "out")
     assert found["words_unread"] == found["words"] - COUNT
     for block in (tmp_path / "out" / "predictions.conll").read_text().split("\n\n"):
@@ -239,7 +241,7 @@ def test_words_that_the_model_does_not_read_are_outside(trained: Trained, tmp_pa
 
 
 def test_numbers_for_tags_of_a_dataset_and_of_a_model_without_names(
-    trained: Trained, tmp_path: Path
+    example: Example, trained: Trained, tmp_path: Path
 ) -> None:
     unnamed = tmp_path / "model"
     model = transformers.AutoModelForTokenClassification.from_pretrained(trained.folder)
@@ -257,16 +259,16 @@ def test_numbers_for_tags_of_a_dataset_and_of_a_model_without_names(
     else:
         features["ner_tags"] = kind(datasets.ClassLabel(names=NAMES))
     datasets.DatasetDict(validation=made.cast(features)).save_to_disk(tmp_path / "data")
-    done = run_example(
+    done = example(
         SCRIPT,
         *("--model_name_or_path", unnamed, "--output_dir", tmp_path / "out"),
         *("--do_eval", "--dataset_name", tmp_path / "data"),
     )
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.err
     assert_scores(results(tmp_path / "out"), expected(trained.tags, known))
 
 
-def test_a_tokenizer_that_needs_blanks_in_front_of_words(tmp_path: Path) -> None:
+def test_a_tokenizer_that_needs_blanks_in_front_of_words(example: Example, tmp_path: Path) -> None:
     alphabet = sorted(transformers_alphabet())
     vocabulary = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3, "<mask>": 4}
     vocabulary |= {letter: 5 + number for number, letter in enumerate(alphabet)}
@@ -279,12 +281,12 @@ def test_a_tokenizer_that_needs_blanks_in_front_of_words(tmp_path: Path) -> None
         "roberta-token", NAMES, num_labels=len(NAMES), vocab_size=len(vocabulary), pad_token_id=1
     ).save_pretrained(folder)
     data = write_rows(tmp_path / "dev.json", rows([["O"] * len(each) for each in sentences()]))
-    done = run_example(
+    done = example(
         SCRIPT,
         *("--model_name_or_path", folder, "--output_dir", tmp_path / "out"),
         *("--do_eval", "--validation_file", data),
     )
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.err
     assert results(tmp_path / "out")["words_unread"] == 0
 
 
@@ -319,31 +321,33 @@ def transformers_alphabet() -> list[str]:
     ],
 )
 def test_data_that_is_broken(
-    trained: Trained, tmp_path: Path, name: str, content: str, message: str
+    example: Example, trained: Trained, tmp_path: Path, name: str, content: str, message: str
 ) -> None:
     data = tmp_path / name
     data.write_text(content)
-    done = run_example(
+    done = example(
         SCRIPT,
         *("--model_name_or_path", trained.folder, "--output_dir", tmp_path / "out"),
         *("--do_eval", "--validation_file", data),
     )
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.splitlines()[-1].startswith(
+    assert (done.code, done.out) == (1, "")
+    assert done.err.splitlines()[-1].startswith(
         f"error: --validation_file {data} was asked for, {message}"
     )
     assert not list((tmp_path / "out").iterdir())
 
 
-def test_a_model_whose_tags_mark_no_entities(trained: Trained, tmp_path: Path) -> None:
+def test_a_model_whose_tags_mark_no_entities(
+    example: Example, trained: Trained, tmp_path: Path
+) -> None:
     folder = tmp_path / "model"
     opinionated("bert-token", ["NN", "VB"], num_labels=2).save_pretrained(folder)
     letters_tokenizer().save_pretrained(folder)
     data = write_rows(tmp_path / "dev.json", [{"tokens": ["eu"], "ner_tags": ["NN"]}])
-    done = run_example(
+    done = example(
         SCRIPT,
         *("--model_name_or_path", folder, "--output_dir", tmp_path / "out"),
         *("--do_eval", "--validation_file", data),
     )
-    assert done.returncode == 1
-    assert "but its tag NN marks no entity that could be scored" in done.stderr.splitlines()[-1]
+    assert done.code == 1
+    assert "but its tag NN marks no entity that could be scored" in done.err.splitlines()[-1]
