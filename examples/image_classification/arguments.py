@@ -12,7 +12,8 @@ FOLDERS = {"eval": "validation_dir", "predict": "test_dir"}
 class ImageArguments(DataArguments):
     """Which images, and where in them labels are."""
 
-    # Images come in folders: there are no such options here.
+    # Not options here: images come in folders, and are prepared batch by batch.
+    preprocessing_num_workers: int | None = field(default=None, init=False)
     validation_file: str | None = field(default=None, init=False)
     test_file: str | None = field(default=None, init=False)
     validation_dir: str | None = field(

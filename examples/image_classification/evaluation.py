@@ -31,7 +31,8 @@ def evaluate() -> None:
     arguments: tuple[ModelArguments, ImageArguments, RunArguments] = parse(
         (ModelArguments, ImageArguments, RunArguments),
         "Evaluate an image-classification model on folders of images or on a dataset, through a "
-        "pipeline of cpuaccel's.",
+        "pipeline of cpuaccel's. With --dataloader_num_workers images are prepared in processes "
+        "of their own.",
     )
     model_arguments, data, run = arguments
     stages = [stage for stage in ("eval", "predict") if getattr(run, f"do_{stage}")]

@@ -1,10 +1,13 @@
 """The options that only speech recognition has."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from common.arguments import DataArguments
 
 
 @dataclass
 class SpeechArguments(DataArguments):
-    """Which data; files have the columns audio (or path), a sound file each, and text."""
+    """Which data."""
+
+    # Not an option here: recordings are prepared batch by batch.
+    preprocessing_num_workers: int | None = field(default=None, init=False)

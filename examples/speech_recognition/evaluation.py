@@ -41,7 +41,9 @@ def evaluate() -> None:
     arguments: tuple[ModelArguments, SpeechArguments, RunArguments] = parse(
         (ModelArguments, SpeechArguments, RunArguments),
         "Evaluate a speech-recognition model like Wav2Vec2 that was trained with CTC, on "
-        "recordings, through a pipeline of cpuaccel's.",
+        "recordings, through a pipeline of cpuaccel's. Files are CSV, TSV, JSON or JSON lines, "
+        "with the columns audio (or path), which names a sound file, and text. With "
+        "--dataloader_num_workers sound is prepared in processes of their own.",
     )
     model_arguments, data, run = arguments
     stages = [stage for stage in ("eval", "predict") if getattr(run, f"do_{stage}")]

@@ -10,7 +10,7 @@ from text_classification.tasks import HUB_NAME, TASKS, Task
 
 @dataclass
 class GlueArguments(DataArguments):
-    """Which data; files have the columns sentence1, sentence2 if there are pairs, and label."""
+    """Which data, and how it is read and scored."""
 
     task_name: str | None = field(
         default=None,

@@ -37,7 +37,8 @@ def evaluate() -> None:
     arguments: tuple[ModelArguments, GlueArguments, RunArguments] = parse(
         (ModelArguments, GlueArguments, RunArguments),
         "Evaluate a text-classification or regression model on one of GLUE's tasks or on a file, "
-        "through a pipeline of cpuaccel's.",
+        "through a pipeline of cpuaccel's. Files are CSV, TSV, JSON or JSON lines, with the "
+        "columns sentence1, for pairs sentence2, and label; with --task_name the task's own.",
     )
     model_arguments, data, run = arguments
     stages = [stage for stage in ("eval", "predict") if getattr(run, f"do_{stage}")]

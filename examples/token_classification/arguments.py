@@ -8,7 +8,7 @@ from common.exits import UsageError
 
 @dataclass
 class NerArguments(DataArguments):
-    """Which data; CSV and JSON have the columns tokens and ner_tags, all else is read as CoNLL."""
+    """Which data, and how it is read and scored."""
 
     max_seq_length: int | None = field(
         default=None,

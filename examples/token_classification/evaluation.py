@@ -41,7 +41,8 @@ def evaluate() -> None:
     arguments: tuple[ModelArguments, NerArguments, RunArguments] = parse(
         (ModelArguments, NerArguments, RunArguments),
         "Evaluate a token-classification model, such as one for named entities, through a "
-        "pipeline of cpuaccel's.",
+        "pipeline of cpuaccel's. Files are CSV, TSV, JSON or JSON lines, with the columns tokens "
+        "and ner_tags, a list each; all others are read as CoNLL's columns.",
     )
     model_arguments, data, run = arguments
     stages = [stage for stage in ("eval", "predict") if getattr(run, f"do_{stage}")]

@@ -1,0 +1,48 @@
+"""The commands that the examples' READMEs give."""
+
+import importlib
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("datasets", reason="the examples need the library datasets")
+pytest.importorskip("accelerate", reason="the examples need the library accelerate")
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+COMMANDS = [
+    (script, arguments)
+    for script in sorted(EXAMPLES.glob("*/run_*.py"))
+    for command in re.findall(
+        r"^    python (\w+\.py (?:.*\\\n)*.*)", (script.parent / "README.md").read_text(), re.M
+    )
+    for name, *arguments in [shlex.split(command.replace("\\\n", " "))]
+    if name == script.name
+]
+
+
+def test_each_example_has_one() -> None:
+    assert {script for script, _ in COMMANDS} == set(EXAMPLES.glob("*/run_*.py"))
+
+
+@pytest.mark.parametrize(("script", "arguments"), COMMANDS)
+def test_the_options_are_what_they_say(
+    script: Path, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from common.arguments import DataArguments, ModelArguments, RunArguments, parse
+    from common.data import check_source
+
+    monkeypatch.chdir(tmp_path)
+    module = importlib.import_module(f"{script.parent.name}.arguments")
+    (of_data,) = (
+        kind
+        for kind in vars(module).values()
+        if isinstance(kind, type) and issubclass(kind, DataArguments) and kind is not DataArguments
+    )
+    _, data, run = parse((ModelArguments, of_data, RunArguments), "", arguments)
+    options = [module.FOLDERS] if hasattr(module, "FOLDERS") else []
+    check_source(
+        data, [stage for stage in ("eval", "predict") if getattr(run, f"do_{stage}")], *options
+    )
