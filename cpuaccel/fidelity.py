@@ -191,7 +191,7 @@ def _resize(tensor: torch.Tensor, axis: int) -> torch.Tensor:
 
 
 def _pad(tensors: dict[str, torch.Tensor], kinds: list[str]) -> dict[str, torch.Tensor]:
-    """Pad every row on the right, so that the longest is shorter too, or the last on the left."""
+    """Pad every row on the right, so that the longest is shorter too, or the longest on the left."""
     mask = tensors[MASK].clone()
     if mask.dim() != 2 or mask.shape[1] < 2:
         return {}
@@ -200,7 +200,7 @@ def _pad(tensors: dict[str, torch.Tensor], kinds: list[str]) -> dict[str, torch.
         mask[0::2, -third:] = 0
         mask[1::2, -1:] = 0
     if {LEFT, BOTH} & {*kinds}:
-        mask[-1, :third] = 0
+        mask[mask.sum(1).argmax(), :third] = 0  # one that is shorter might not be padded at all
     emptied = mask.sum(1) == 0  # models and engines may say what they like of nothing
     mask[emptied] = tensors[MASK][emptied]
     padded = {MASK: mask}

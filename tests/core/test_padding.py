@@ -93,3 +93,15 @@ def test_a_padding_that_the_engine_refuses_is_left_to_the_original(
     assert fast.report.calls["optimized"] >= 2
     assert fast.report.calls["original (ValueError in the optimized model)"] >= 1
     assert len(caplog.records) == 1
+
+
+def test_padding_on_the_left_is_probed_where_the_last_row_is_mostly_padding(offer: Offer) -> None:
+    offer(LeftRefusing)
+    inputs = batch(2, 6)
+    inputs["attention_mask"][1, 2:] = 0  # batches are often sorted, the longest first
+    fast = cpuaccel.optimize(encoder(), [LeftRefusing.name], example_inputs=inputs)
+    fidelity = fast.report.variants[0].fidelity
+    assert fidelity is not None
+    assert "left padding" in fidelity.refused
+    assert fidelity.frozen == ()
+    check_answers(fast)

@@ -164,6 +164,18 @@ def test_a_pipeline_answers_and_logs_as_with_the_original(
     assert set(fast.report.calls) == {"optimized"}, fast.report
 
 
+def test_padding_adds_no_letters_to_speech(tmp_path: Path) -> None:
+    model, parts = encoder("wav2vec2"), speech_parts(tmp_path)
+    with torch.no_grad():  # of no state at all, the head would make a letter
+        model.lm_head.bias.copy_(1e-3 * (torch.arange(len(model.lm_head.bias)) == 9))
+    original = transformers.pipeline("automatic-speech-recognition", model=model, **parts)
+    fast = cpuaccel.optimize(model, ["bettertransformer"], strict=True)
+    pipe = transformers.pipeline("automatic-speech-recognition", model=fast, **parts)
+    expected = [original(sound) for sound in sounds()]
+    assert len({answer["text"] for answer in expected}) > 1
+    assert pipe(sounds(), batch_size=3) == expected
+
+
 @pytest.mark.parametrize("backends", BACKENDS, ids=",".join)
 def test_speech_in_chunks(backends: list[str], tmp_path: Path) -> None:
     model, parts = encoder("wav2vec2"), speech_parts(tmp_path)
@@ -173,9 +185,11 @@ def test_speech_in_chunks(backends: list[str], tmp_path: Path) -> None:
     pipe = transformers.pipeline("automatic-speech-recognition", model=fast, **parts)
     expected = original(sounds(), **call)
     assert_alike(pipe(sounds(), **call), expected)
-    if "bettertransformer" not in backends:
-        expected = original(sounds(), batch_size=3, **call)
-    assert_alike(pipe(sounds(), batch_size=3, **call), expected)
+    batched = pipe(sounds(), batch_size=3, **call)
+    if "bettertransformer" in backends:  # padding repeats the last letter, which lasts longer then
+        assert [answer["text"] for answer in batched] == [answer["text"] for answer in expected]
+    else:
+        assert_alike(batched, original(sounds(), batch_size=3, **call))
     assert set(fast.report.calls) == {"optimized"}, fast.report
 
 

@@ -63,6 +63,8 @@ class Packing:
     Attributes:
         real: shape (batch, length), bool; None until a layer has met a mask with padding.
         index: positions of the kept tokens in the flattened batch, shape (tokens,).
+        sources: for every position in the flattened batch, the kept token that is put there on
+            unpacking: itself, or for padding the last one before it, shape (batch * length,).
         counts: kept tokens of each sequence, shape (batch,).
         skips: 1 for each sequence whose first token is not attended to, else 0, shape (batch,).
         spans: the same as numbers, with the kept tokens' positions; empty under tracing.
@@ -70,6 +72,7 @@ class Packing:
 
     real: torch.Tensor | None = None
     index: torch.Tensor | None = None
+    sources: torch.Tensor | None = None
     counts: torch.Tensor | None = None
     skips: torch.Tensor | None = None
     spans: list[Span] = field(default_factory=list)
@@ -81,7 +84,9 @@ class Packing:
         first[:, 0] = True
         kept = real | first
         self.real = real
-        self.index = kept.reshape(-1).nonzero().squeeze(1)
+        flat = kept.reshape(-1)
+        self.index = flat.nonzero().squeeze(1)
+        self.sources = flat.cumsum(0) - 1
         self.counts = kept.sum(dim=1)
         self.skips = (~real[:, 0]).long()
         if not torch.jit.is_tracing():
@@ -102,12 +107,15 @@ class Packing:
         return known[1]
 
     def unpack(self, packed: torch.Tensor) -> torch.Tensor:
-        """Put the tokens back: (1, tokens, *) becomes (batch, length, *), padding is 0."""
+        """Put the tokens back: (1, tokens, *) becomes (batch, length, *).
+
+        Padding gets the state of the last token before it, which decoders of speech, who read
+        padding too, merge with that token's. Zeros they might read as any letter.
+        """
         assert self.real is not None
-        assert self.index is not None
-        batch, length = self.real.shape
-        full = packed.new_zeros((batch * length, *packed.shape[2:]))
-        return full.index_copy(0, self.index, packed[0]).view(batch, length, *packed.shape[2:])
+        assert self.sources is not None
+        full = packed[0].index_select(0, self.sources)
+        return full.view(*self.real.shape, *packed.shape[2:])
 
 
 current: ContextVar[Packing | None] = ContextVar("packing", default=None)
