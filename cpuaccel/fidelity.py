@@ -191,7 +191,7 @@ def _resize(tensor: torch.Tensor, axis: int) -> torch.Tensor:
 
 
 def _pad(tensors: dict[str, torch.Tensor], kinds: list[str]) -> dict[str, torch.Tensor]:
-    """Pad every row on the right, so that the longest is shorter too, or the longest on the left."""
+    """Pad all rows on the right, so that the longest is shorter too, or the longest on the left."""
     mask = tensors[MASK].clone()
     if mask.dim() != 2 or mask.shape[1] < 2:
         return {}
