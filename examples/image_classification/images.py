@@ -60,10 +60,11 @@ def read_image(source: Source, *, whole: bool = True) -> Image.Image:
     try:
         with Image.open(BytesIO(source["bytes"]) if source["bytes"] else source["path"]) as image:
             return image.convert("RGB") if whole else image
-    except OSError as error:  # PIL's own errors are some of these
+    except Exception as error:  # broken files raise whatever their decoder raises
         raise ExampleError(
             f"the image {source['path'] or 'without a file name'} can't be read: "
-            f"{error.strerror or 'it is broken, or no image'}. Mend it, or take it out"
+            f"{getattr(error, 'strerror', None) or 'it is broken, or no image'}. Mend it, or take "
+            "it out"
         ) from error
 
 

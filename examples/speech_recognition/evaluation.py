@@ -25,7 +25,7 @@ from common.fingerprint import of_files
 from common.models import load_model, load_processor
 from common.stages import Outputs, run_stage
 from speech_recognition.arguments import SpeechArguments
-from speech_recognition.recordings import load_recordings, read_recording, samples
+from speech_recognition.recordings import load_recordings, name_of, read_recording, samples
 
 UNNEEDED = ("masked_spec_embed",)
 """Weights that only training uses; published checkpoints lack them."""
@@ -81,7 +81,7 @@ def _run_stage(
     for source, count in zip(inputs["audio"], frames):
         if count < 1:
             raise ExampleError(
-                f"the recording {source['path']} is too short for the model to hear. Take it out"
+                f"the recording {name_of(source)} is too short for the model to hear. Take it out"
             )
 
     def score(outputs: Outputs) -> dict[str, float]:

@@ -70,11 +70,11 @@ def samples(source: Source, rate: int) -> int:
         raise _broken(source, error) from error
     if about.samplerate != rate:
         raise ExampleError(
-            f"the recording {_name(source)} has {about.samplerate} samples a second, but the "
+            f"the recording {name_of(source)} has {about.samplerate} samples a second, but the "
             f"model hears {rate}. Convert it, for instance with: ffmpeg -i IN -ar {rate} OUT"
         )
     if not about.frames:
-        raise ExampleError(f"the recording {_name(source)} is empty. Take it out")
+        raise ExampleError(f"the recording {name_of(source)} is empty. Take it out")
     return int(about.frames)
 
 
@@ -99,11 +99,12 @@ def _file(source: Source) -> Any:
     return source["path"] if source["bytes"] is None else BytesIO(source["bytes"])
 
 
-def _name(source: Source) -> str:
+def name_of(source: Source) -> str:
+    """What an error calls a recording."""
     return source["path"] or "without a file name"
 
 
 def _broken(source: Source, error: Exception) -> ExampleError:
     missing = source["bytes"] is None and not Path(source["path"]).is_file()
     why = "there is no such file" if missing else f"it is broken, or no sound ({error})"
-    return ExampleError(f"the recording {_name(source)} can't be read: {why}. Mend or remove it")
+    return ExampleError(f"the recording {name_of(source)} can't be read: {why}. Mend or remove it")

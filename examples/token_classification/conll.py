@@ -26,9 +26,10 @@ def read_conll(path: Path, option: str) -> list[Row]:
     """
     sentences: list[list[list[str]]] = [[]]
     count = None
-    for number, line in enumerate(read_text(path, option).splitlines(), 1):
-        # A word may have a blank in it where tabs separate the columns.
-        columns = line.strip().split("\t") if "\t" in line.strip() else line.split()
+    # Only these separate: a word may have other blanks and ends of lines in it.
+    for number, line in enumerate(read_text(path, option).split("\n"), 1):
+        separator = "\t" if "\t" in line else " "
+        columns = [column for column in line.strip("\r\t ").split(separator) if column]
         if not columns or columns[0] == DOCUMENT:
             sentences.append([])
             continue

@@ -143,6 +143,19 @@ def test_ill_formed_tags_of_many_sentences_too() -> None:
     assert_scores(score(found, known), expected(found, known))
 
 
+def test_words_with_odd_blanks_in_them_are_read_and_written(tmp_path: Path) -> None:
+    from token_classification.conll import read_conll, to_conll
+
+    rows = [
+        {"tokens": ["10\xa0000", "a\x85b", "c\u2028d"], "ner_tags": ["O", "B-LOC", "I-LOC"]},
+        {"tokens": ["New York"], "ner_tags": ["B-LOC"]},
+    ]
+    text = to_conll(*([row[name] for row in rows] for name in ("tokens", "ner_tags")))
+    data = tmp_path / "dev.conll"
+    data.write_text(text.replace("\n", "\r\n"), encoding="utf-8", newline="")
+    assert read_conll(data, "--validation_file") == rows
+
+
 @pytest.mark.parametrize("suffix", ["csv", "json", "jsonl", "conll"])
 def test_every_format(example: Example, trained: Trained, tmp_path: Path, suffix: str) -> None:
     known = spoiled(trained.tags)
