@@ -164,7 +164,17 @@ def _trainers(
         # A copy, for with bf16_full_eval Trainer casts the model that it is given.
         trainers[EAGER] = make(copy.deepcopy(model), plain)
     trainers[OPTIMIZED] = make(model, quiet)
+    if run.bf16_full_eval:
+        # Trainer casts the model, but not the sound or the images that it is called with.
+        trainers[OPTIMIZED].data_collator = functools.partial(_in_bfloat16, collator)
     return trainers
+
+
+def _in_bfloat16(collator: Collator, rows: list[Any]) -> dict[str, Any]:
+    return {
+        name: values.bfloat16() if values.is_floating_point() else values
+        for name, values in collator(rows).items()
+    }
 
 
 def _chunks(count: int, lengths: Sequence[int] | None, batch_size: int) -> list[Array]:

@@ -144,6 +144,23 @@ def test_a_pipeline_is_as_right_as_eager(
     assert found["cpuaccel_calls_original"] == 0
 
 
+def test_in_bfloat16_it_hears_about_the_same(
+    example: Example, trained: Trained, tmp_path: Path
+) -> None:
+    data = write_rows(trained.folder / "list.json", listed(trained))
+    done = example(
+        SCRIPT,
+        *("--model_name_or_path", trained.folder, "--output_dir", tmp_path / "out"),
+        *("--do_eval", "--validation_file", data, "--bf16_full_eval", "--no_cuda"),
+        "--compare_with_eager",
+    )
+    assert done.code == 0, done.err
+    found = results(tmp_path / "out")
+    assert found["eager_wer"] == pytest.approx(word_errors(trained), abs=1e-6)
+    # A model of random weights wavers between letters more than one that was trained.
+    assert found["wer"] == pytest.approx(found["eager_wer"], abs=0.7)
+
+
 def test_a_dataset_and_a_checkpoint_without_what_only_training_needs(
     example: Example, trained: Trained, tmp_path: Path
 ) -> None:
