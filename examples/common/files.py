@@ -23,14 +23,11 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
     Raises:
         ExampleError: it can't be written; what was there before still is.
     """
-    temporary: Path | None = None
+    # A name that is known beforehand: an interruption may come at any moment.
+    temporary = path.with_name(f".{path.name}.tmp")
     try:
-        with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=f".{path.name}.", delete=False
-        ) as file:
-            temporary = Path(file.name)
+        with temporary.open("wb") as file:
             write(file)
-        temporary.chmod(0o666 & ~_umask())
         os.replace(temporary, path)
     except OSError as error:
         raise ExampleError(
@@ -38,9 +35,8 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
             "another --output_dir"
         ) from error
     finally:
-        if temporary is not None:
-            with suppress(FileNotFoundError):
-                temporary.unlink()
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def write_json(path: Path, data: Mapping[str, object]) -> None:
@@ -93,10 +89,3 @@ def make_output_dir(folder: Path) -> None:
             f"--output_dir {folder} was asked for, but can't be written to: "
             f"{error.strerror or error}. Pass a folder that can be"
         ) from error
-
-
-def _umask() -> int:
-    # There is no way to read it without setting it.
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -1,12 +1,16 @@
-"""One stage of an example: predicting, scoring, and telling what it came to."""
+"""The course of an example: its beginning, and each stage of it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
+import datasets
 from datasets import Dataset
 from transformers import PreTrainedModel
 
-from common.arguments import RunArguments
+from common.arguments import DataArguments, ModelArguments, RunArguments, parse
+from common.data import FILES, check_source
+from common.files import make_output_dir
 from common.fingerprint import fingerprint
 from common.partial import PartialResults
 from common.prediction import Array, Collator, Reduce, predict
@@ -15,6 +19,37 @@ from common.summary import summarize
 Outputs = tuple[Array, ...]
 Score = Callable[[Outputs], Mapping[str, float]]
 Write = Callable[[Outputs], None]
+
+DataT = TypeVar("DataT", bound=DataArguments)
+
+
+def begin(
+    of_data: type[DataT], description: str, options: Mapping[str, str] = FILES
+) -> tuple[ModelArguments, DataT, RunArguments, list[str]]:
+    """Read the command line, and make the folder for results.
+
+    Args:
+        of_data: the example's own options.
+        description: what the example does, for ``--help``.
+        options: for each stage the option that names local data.
+
+    Returns:
+        Which model, which data, how to run it, and the stages asked for: ``eval``, ``predict``.
+
+    Raises:
+        UsageError: the command line can't be right.
+        PipelineError: the pipeline can't be right.
+        ExampleError: the folder can't be made.
+    """
+    parsed: tuple[ModelArguments, DataT, RunArguments] = parse(
+        (ModelArguments, of_data, RunArguments), description
+    )
+    model, data, run = parsed
+    stages = [stage for stage in FILES if getattr(run, f"do_{stage}")]
+    check_source(data, stages, options)
+    make_output_dir(Path(run.output_dir))
+    datasets.disable_progress_bars()
+    return model, data, run, stages
 
 
 def run_stage(

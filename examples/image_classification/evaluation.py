@@ -4,18 +4,16 @@ import functools
 from pathlib import Path
 from typing import Any
 
-import datasets
 import torch
 from datasets import Dataset
 from transformers import AutoImageProcessor, AutoModelForImageClassification, PreTrainedModel
 
-from common.arguments import ModelArguments, RunArguments, parse
-from common.data import check_source
-from common.files import make_output_dir, write_tsv
+from common.arguments import RunArguments
+from common.files import write_tsv
 from common.fingerprint import of_files
 from common.labels import Labels, names_in_data
 from common.models import load_model, load_processor
-from common.stages import Outputs, Score, Write, run_stage
+from common.stages import Outputs, Score, Write, begin, run_stage
 from image_classification.arguments import FOLDERS, ImageArguments
 from image_classification.images import load_images, read_image
 from image_classification.metrics import score
@@ -28,17 +26,13 @@ def evaluate() -> None:
         UsageError: the command line can't be right.
         ExampleError: something that it names can't be used.
     """
-    arguments: tuple[ModelArguments, ImageArguments, RunArguments] = parse(
-        (ModelArguments, ImageArguments, RunArguments),
+    model_arguments, data, run, stages = begin(
+        ImageArguments,
         "Evaluate an image-classification model on folders of images or on a dataset, through a "
         "pipeline of cpuaccel's. With --dataloader_num_workers images are prepared in processes "
         "of their own.",
+        FOLDERS,
     )
-    model_arguments, data, run = arguments
-    stages = [stage for stage in ("eval", "predict") if getattr(run, f"do_{stage}")]
-    check_source(data, stages, FOLDERS)
-    make_output_dir(Path(run.output_dir))
-    datasets.disable_progress_bars()
     # The model is called with what the processor makes of a batch, not with the data's columns.
     run.remove_unused_columns = False
     loaded = {stage: load_images(data, model_arguments, stage) for stage in stages}

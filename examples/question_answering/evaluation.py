@@ -1,8 +1,8 @@
 """The evaluation, from the command line to the results."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
-import datasets
 from datasets import Dataset
 from transformers import (
     AutoModelForQuestionAnswering,
@@ -12,17 +12,13 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from common.arguments import ModelArguments, RunArguments, parse
-from common.data import check_source
+from common.arguments import RunArguments
 from common.exits import ExampleError
-from common.files import make_output_dir, write_json
-from common.fingerprint import fingerprint
+from common.files import write_json
 from common.lengths import check_length
 from common.models import load_model, load_processor
-from common.partial import PartialResults
-from common.prediction import predict
-from common.summary import summarize
-from question_answering.answers import find_answers
+from common.stages import Outputs, begin, run_stage
+from question_answering.answers import Found, find_answers
 from question_answering.arguments import QuestionAnsweringArguments
 from question_answering.metrics import score
 from question_answering.squad import load_questions
@@ -36,16 +32,11 @@ def evaluate() -> None:
         UsageError: the command line can't be right.
         ExampleError: something that it names can't be used.
     """
-    arguments: tuple[ModelArguments, QuestionAnsweringArguments, RunArguments] = parse(
-        (ModelArguments, QuestionAnsweringArguments, RunArguments),
+    model_arguments, data, run, stages = begin(
+        QuestionAnsweringArguments,
         "Evaluate an extractive question-answering model on SQuAD or data like it, through a "
         "pipeline of cpuaccel's.",
     )
-    model_arguments, data, run = arguments
-    stages = [stage for stage in ("eval", "predict") if getattr(run, f"do_{stage}")]
-    check_source(data, stages)
-    make_output_dir(Path(run.output_dir))
-    datasets.disable_progress_bars()
     questions = {stage: load_questions(data, model_arguments, stage) for stage in stages}
     tokenizer = load_processor(AutoTokenizer, model_arguments)
     if not tokenizer.is_fast:
@@ -78,29 +69,29 @@ def _run_stage(
         padding="max_length" if data.pad_to_max_length else True,
         max_length=data.max_seq_length if data.pad_to_max_length else None,
     )
-    with PartialResults(
-        output_dir / f"{stage}_partial",
-        fingerprint(model, inputs, run, padded=data.pad_to_max_length),
-        afresh=run.overwrite_output_dir,
-    ) as partial:
-        predicted = predict(
-            model,
-            inputs,
-            collator,
-            run,
-            partial,
-            lengths=[len(ids) for ids in inputs["input_ids"]],
-            unit="window",
-        )
-        metrics = {}
-        for name, predictions in predicted.runs.items():
-            starts, ends = predictions.outputs[:2]
-            found = find_answers(questions, windows, starts, ends, data)
-            metrics[name] = score(questions, found.best) if known else {}
-            if name == predicted.main:
-                prefix = "" if stage == "eval" else "predict_"
-                write_json(output_dir / f"{prefix}predictions.json", found.best)
-                write_json(output_dir / f"{prefix}nbest_predictions.json", found.n_best)
-                if data.version_2_with_negative:
-                    write_json(output_dir / f"{prefix}null_odds.json", found.null_odds)
-        summarize(stage, predicted, metrics, output_dir, unit="window", questions=len(questions))
+    found: list[Found] = []  # of each run, the one that was asked for last
+
+    def find_and_score(outputs: Outputs) -> Mapping[str, float]:
+        found.append(find_answers(questions, windows, outputs[0], outputs[1], data))
+        return score(questions, found[-1].best) if known else {}
+
+    def write(_: Outputs) -> None:
+        prefix = "" if stage == "eval" else "predict_"
+        write_json(output_dir / f"{prefix}predictions.json", found[-1].best)
+        write_json(output_dir / f"{prefix}nbest_predictions.json", found[-1].n_best)
+        if data.version_2_with_negative:
+            write_json(output_dir / f"{prefix}null_odds.json", found[-1].null_odds)
+
+    run_stage(
+        stage,
+        model,
+        inputs,
+        collator,
+        run,
+        score=find_and_score,
+        write=write,
+        lengths=[len(ids) for ids in inputs["input_ids"]],
+        depends_on=data.pad_to_max_length,
+        unit="window",
+        questions=len(questions),
+    )

@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import datasets
 import torch
 from datasets import Dataset
 from torchmetrics.functional.text import word_error_rate
@@ -17,13 +16,12 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from common.arguments import ModelArguments, RunArguments, parse
-from common.data import check_source
+from common.arguments import RunArguments
 from common.exits import ExampleError
-from common.files import make_output_dir, write_tsv
+from common.files import write_tsv
 from common.fingerprint import of_files
 from common.models import load_model, load_processor
-from common.stages import Outputs, run_stage
+from common.stages import Outputs, begin, run_stage
 from speech_recognition.arguments import SpeechArguments
 from speech_recognition.recordings import load_recordings, name_of, read_recording, samples
 
@@ -38,18 +36,13 @@ def evaluate() -> None:
         UsageError: the command line can't be right.
         ExampleError: something that it names can't be used.
     """
-    arguments: tuple[ModelArguments, SpeechArguments, RunArguments] = parse(
-        (ModelArguments, SpeechArguments, RunArguments),
+    model_arguments, data, run, stages = begin(
+        SpeechArguments,
         "Evaluate a speech-recognition model like Wav2Vec2 that was trained with CTC, on "
         "recordings, through a pipeline of cpuaccel's. Files are CSV, TSV, JSON or JSON lines, "
         "with the columns audio (or path), which names a sound file, and text. With "
         "--dataloader_num_workers sound is prepared in processes of their own.",
     )
-    model_arguments, data, run = arguments
-    stages = [stage for stage in ("eval", "predict") if getattr(run, f"do_{stage}")]
-    check_source(data, stages)
-    make_output_dir(Path(run.output_dir))
-    datasets.disable_progress_bars()
     # The model is called with what the extractor makes of a batch, not with the data's columns.
     run.remove_unused_columns = False
     loaded = {stage: load_recordings(data, model_arguments, stage) for stage in stages}

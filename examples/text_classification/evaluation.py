@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import datasets
 import numpy as np
 from datasets import Dataset
 from transformers import (
@@ -13,14 +12,13 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from common.arguments import ModelArguments, RunArguments, parse
-from common.data import check_source
+from common.arguments import RunArguments
 from common.exits import ExampleError
-from common.files import make_output_dir, write_tsv
+from common.files import write_tsv
 from common.labels import Labels, names_in_data
 from common.lengths import check_length
 from common.models import load_model, load_processor
-from common.stages import Outputs, Score, Write, run_stage
+from common.stages import Outputs, Score, Write, begin, run_stage
 from text_classification.arguments import GlueArguments
 from text_classification.metrics import Array, score
 from text_classification.sentences import Sentences, load_sentences
@@ -34,17 +32,12 @@ def evaluate() -> None:
         UsageError: the command line can't be right.
         ExampleError: something that it names can't be used.
     """
-    arguments: tuple[ModelArguments, GlueArguments, RunArguments] = parse(
-        (ModelArguments, GlueArguments, RunArguments),
+    model_arguments, data, run, stages = begin(
+        GlueArguments,
         "Evaluate a text-classification or regression model on one of GLUE's tasks or on a file, "
         "through a pipeline of cpuaccel's. Files are CSV, TSV, JSON or JSON lines, with the "
         "columns sentence1, for pairs sentence2, and label; with --task_name the task's own.",
     )
-    model_arguments, data, run = arguments
-    stages = [stage for stage in ("eval", "predict") if getattr(run, f"do_{stage}")]
-    check_source(data, stages)
-    make_output_dir(Path(run.output_dir))
-    datasets.disable_progress_bars()
     loaded = [load_sentences(data, model_arguments, stage) for stage in stages]
     tokenizer = load_processor(AutoTokenizer, model_arguments)
     model = load_model(AutoModelForSequenceClassification, model_arguments)

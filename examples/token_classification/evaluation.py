@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import datasets
 from datasets import Dataset
 from transformers import (
     AutoModelForTokenClassification,
@@ -12,15 +11,14 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from common.arguments import ModelArguments, RunArguments, parse
-from common.data import check_source
+from common.arguments import ModelArguments, RunArguments
 from common.exits import ExampleError
-from common.files import make_output_dir, write_text
+from common.files import write_text
 from common.labels import Labels, names_in_data
 from common.lengths import check_length, longest
 from common.models import load_model, load_processor
 from common.prediction import Array
-from common.stages import Outputs, Score, Write, run_stage
+from common.stages import Outputs, Score, Write, begin, run_stage
 from token_classification.arguments import NerArguments
 from token_classification.conll import to_conll
 from token_classification.metrics import OUTSIDE, Tags, check_tags, inside, score
@@ -38,17 +36,12 @@ def evaluate() -> None:
         UsageError: the command line can't be right.
         ExampleError: something that it names can't be used.
     """
-    arguments: tuple[ModelArguments, NerArguments, RunArguments] = parse(
-        (ModelArguments, NerArguments, RunArguments),
+    model_arguments, data, run, stages = begin(
+        NerArguments,
         "Evaluate a token-classification model, such as one for named entities, through a "
         "pipeline of cpuaccel's. Files are CSV, TSV, JSON or JSON lines, with the columns tokens "
         "and ner_tags, a list each; all others are read as CoNLL's columns.",
     )
-    model_arguments, data, run = arguments
-    stages = [stage for stage in ("eval", "predict") if getattr(run, f"do_{stage}")]
-    check_source(data, stages)
-    make_output_dir(Path(run.output_dir))
-    datasets.disable_progress_bars()
     loaded = {stage: load_sentences(data, model_arguments, stage) for stage in stages}
     tokenizer = _load_tokenizer(model_arguments)
     model = load_model(AutoModelForTokenClassification, model_arguments)
