@@ -6,12 +6,17 @@ answers each with the exit code.
 """
 
 import importlib
+import importlib.util
 import json
 import os
 import runpy
 import sys
 
 import torch
+
+# IPEX imports Inductor, which starts processes that compile; here nothing is compiled.
+os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
+IPEX = "intel_extension_for_pytorch"  # accelerate imports it where it is
 
 for library in (
     "datasets",
@@ -21,6 +26,7 @@ for library in (
     "transformers.models.auto.modeling_auto",
     "transformers.models.bert.modeling_bert",
     "transformers.data.data_collator",
+    *([IPEX] if importlib.util.find_spec(IPEX) else []),
 ):
     importlib.import_module(library)
 

@@ -247,7 +247,7 @@ def test_data_that_is_wrong_ends_with_1(
 @pytest.mark.parametrize(
     ("missing", "told"),
     [
-        (("model.safetensors",), "can't be loaded: Error no file named model.safetensors"),
+        (("model.safetensors",), "can't be loaded: Error no file named"),
         (("config.json", "model.safetensors"), "In the folder is"),
         (("",), "there is no such folder"),
     ],

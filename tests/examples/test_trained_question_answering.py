@@ -79,8 +79,10 @@ def test_bfloat16_comes_close(example: Example, shared_qa: Path, tmp_path: Path)
         threads=2,
     )
     assert done.code == 0, done.err
-    assert results(tmp_path)["f1"] == pytest.approx(F1, abs=0.3)
-    assert results(tmp_path)["exact_match"] == pytest.approx(EXACT_MATCH, abs=0.3)
+    # One question of 300 is a third of a point; on all 5,609 the difference is 0.05 in F1 and 0.18
+    # in exact match (docs/benchmarks.md).
+    assert results(tmp_path)["f1"] == pytest.approx(F1, abs=1.0)
+    assert results(tmp_path)["exact_match"] == pytest.approx(EXACT_MATCH, abs=1.0)
 
 
 @pytest.mark.parametrize("use_ipex", [[], ["--use_ipex"]], ids=["jit", "ipex,jit"])
