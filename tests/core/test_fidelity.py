@@ -98,7 +98,7 @@ def test_probes_vary_batch_length_and_padding() -> None:
     mask = varied.inputs["attention_mask"]
     assert isinstance(mask, torch.Tensor)
     assert mask.shape == (3, 8)
-    assert mask.tolist() == [[1] * 6 + [0] * 2, [1] * 7 + [0], [0] * 2 + [1] * 4 + [0] * 2]
+    assert mask.tolist() == [[1] * 6 + [0] * 2, [0] * 2 + [1] * 5 + [0], [1] * 6 + [0] * 2]
     assert probes.unprobed == ()
     assert [p.name for p in probes.single()] == [
         "batch",
