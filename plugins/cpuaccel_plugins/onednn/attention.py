@@ -1,0 +1,113 @@
+"""Pass: scaled dot product attention to the faster of two ways, with masks read once a call."""
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch.fx import Node
+from torch.nn.functional import scaled_dot_product_attention
+
+from cpuaccel_plugins.fusions import ATTENTION
+
+from .attend import Products, attend
+from .linears import DTYPES
+from .masks import read_mask
+from .precision import fast_products
+from .program import Program, argument, aten, call, dtype, hint, same_shape, symbol, value
+from .stopwatch import fastest
+
+LENGTHS = (32, 128, 384, 768)
+"""Where the two ways are held against each other."""
+
+ROUNDS = 3
+MOST_HEADS = 16
+"""Heads in a probe at most."""
+
+
+@dataclass
+class AttentionChoice:
+    """Decides by a short probe for each class of attention: heads, head size and dtype.
+
+    Attributes:
+        found: the classes probed, and when matrix products pay.
+    """
+
+    found: dict[tuple[int, int, torch.dtype], Products] = field(default_factory=dict)
+
+    def of(self, query: torch.Tensor) -> Products:
+        """When matrix products pay for queries like these, shape (batch, heads, tokens, size)."""
+        heads = min(hint(query.shape[1]), MOST_HEADS)
+        key = (heads, hint(query.shape[3]), query.dtype)
+        if key not in self.found:
+            self.found[key] = _measure(*key)
+        return self.found[key]
+
+
+def fuse_attention(program: Program, choice: AttentionChoice) -> None:
+    """Replace the attention operator where it is an encoder's: neither causal nor with dropout.
+
+    Every mask is read once in a call, before the first layer that uses it.
+    """
+    masks: dict[tuple[Node, torch.dtype], Node] = {}
+    for node in program.calls(aten.scaled_dot_product_attention.default):
+        query, key, held = (value(operand) for operand in node.args[:3])
+        if query is None or key is None or held is None or not _serves(node, query, key, held):
+            continue
+        mask = argument(node, 3, "attn_mask")
+        if mask is not None:
+            assert isinstance(mask, Node)
+            known = masks.get((mask, query.dtype))
+            if known is None:
+                with program.graph.inserting_after(mask):
+                    known = call(program.graph, read_mask, mask, query.dtype)
+                masks[(mask, query.dtype)] = known
+            mask = known
+        scale = argument(node, 6, "scale")
+        factor = 1 / math.sqrt(hint(query.shape[3])) if scale is None else scale
+        with program.graph.inserting_before(node):
+            new = call(program.graph, attend, *node.args[:3], mask, factor, choice.of(query))
+        program.replace(node, new)
+        program.fusions[ATTENTION] += 1
+
+
+def _serves(node: Node, query: torch.Tensor, key: torch.Tensor, held: torch.Tensor) -> bool:
+    mask = argument(node, 3, "attn_mask")
+    fits = query.dim() == key.dim() == held.dim() == 4
+    return (
+        fits
+        and query.dtype in DTYPES
+        and query.dtype == key.dtype == held.dtype
+        and argument(node, 4, "dropout_p", 0.0) == 0
+        and not argument(node, 5, "is_causal", False)
+        and not node.kwargs.get("enable_gqa", False)
+        and isinstance(argument(node, 6, "scale", 1.0), (int, float, type(None)))
+        and isinstance(query.shape[3], int)
+        and symbol(query.shape[1]) == symbol(key.shape[1])
+        and same_shape(node.args[1], node.args[2])
+        and (mask is None or _serves_mask(mask, query.dtype))
+    )
+
+
+def _serves_mask(mask: object, scores: torch.dtype) -> bool:
+    found = value(mask)
+    return found is not None and found.dim() == 4 and dtype(mask) in (torch.bool, scores)
+
+
+def _measure(heads: int, size: int, dtype: torch.dtype) -> Products:
+    faster = []
+    products = Products((1,), (True,))
+    for length in LENGTHS:
+        # As from one joint linear: tokens first, heads beside each other.
+        joint = torch.ones(1, length, 3, heads, size, dtype=dtype).permute(2, 0, 3, 1, 4)
+        query, key, held = joint.unbind(0)
+
+        def by_products(q: torch.Tensor = query, k: torch.Tensor = key, v: torch.Tensor = held) -> None:
+            attend(q, k, v, None, 1.0, products)
+
+        def by_stock(q: torch.Tensor = query, k: torch.Tensor = key, v: torch.Tensor = held) -> None:
+            scaled_dot_product_attention(q, k, v, scale=1.0)
+
+        with fast_products():
+            times = fastest({"stock": by_stock, "products": by_products}, ROUNDS)
+        faster.append(times["products"] < times["stock"])
+    return Products(LENGTHS, tuple(faster))

@@ -1,0 +1,51 @@
+"""From a module to the fused graph: the passes in their order."""
+
+import torch
+
+from cpuaccel import Applied, Context
+
+from .attention import AttentionChoice, fuse_attention
+from .capture import capture
+from .choice import Choice
+from .cleanup import clean
+from .concat_linear import concat_linears
+from .emit import emit
+from .evidence import evidence
+from .linear_binary import fuse_linear_add
+from .linear_unary import fuse_linear_unary
+from .prepack import prepack
+from .program import Program, value
+from .runtime import FixedSizes, FusedGraph
+
+
+def build(model: torch.nn.Module, context: Context) -> Applied:
+    """Capture a model, fuse its graph, prepack its weights and compile it.
+
+    Raises:
+        BackendError: it can't be captured, or nothing in it can be made faster.
+    """
+    program = capture(model, context.signature)
+    clean(program)
+    choice, attention = Choice(), AttentionChoice()
+    fuse_attention(program, attention)
+    # An activation or an addition belongs to one linear; only those with neither are joined.
+    fuse_linear_unary(program, choice)
+    fuse_linear_add(program, choice)
+    concat_linears(program, choice)
+    found = evidence(program)
+    prepack(program, choice)
+    multiplies = any(
+        dtype is torch.float32 and any(products.faster)
+        for (_, _, dtype), products in attention.found.items()
+    )
+    graph = FusedGraph(emit(program), _sizes(program), multiplies=multiplies)
+    return Applied(graph, evidence={**found, "packed_weights": program.fusions["packed weights"]})
+
+
+def _sizes(program: Program) -> FixedSizes:
+    sizes: FixedSizes = {}
+    for node in program.placeholders:
+        found = value(node)
+        if found is not None:
+            sizes[str(node.target)] = tuple(s if isinstance(s, int) else None for s in found.shape)
+    return sizes

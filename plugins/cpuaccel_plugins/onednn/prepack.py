@@ -1,0 +1,42 @@
+"""Pass: weights of linears into oneDNN's blocked layout."""
+
+import torch
+from torch.fx import Node
+
+from .choice import Choice
+from .linears import Linear, fused_unary, mkldnn
+from .program import Program, aten
+
+_WEIGHT_ARGUMENT = {
+    mkldnn._linear_pointwise.default: 1,
+    mkldnn._linear_pointwise.binary: 2,
+}
+
+
+def prepack(program: Program, choice: Choice) -> None:
+    """Pack the weights of fused linears and of the others that oneDNN runs faster.
+
+    A weight is packed once, however many linears share it, and its dense form is let go.
+    """
+    for node in program.calls(aten.linear.default):
+        linear = Linear.of(program, node)
+        if linear is None:
+            program.left["weights that are no constants of a usable dtype"] += 1
+        elif choice.takes(program, linear):
+            fused_unary(program, linear, node, "none")
+        else:
+            program.left["the stock operator is faster for its shape"] += 1
+    packed: dict[Node, Node] = {}
+    for node in program.calls(*_WEIGHT_ARGUMENT):
+        index = _WEIGHT_ARGUMENT[node.target]  # type: ignore[index]
+        dense = node.args[index]
+        assert isinstance(dense, Node)
+        if dense not in packed:
+            weight = program.constant(dense)
+            assert weight is not None
+            blocked: torch.Tensor = mkldnn._reorder_linear_weight(weight.contiguous())
+            with program.graph.inserting_before(dense):
+                packed[dense] = program.hold(blocked, f"{dense.target}_packed", like=weight)
+        node.update_arg(index, packed[dense])
+    program.sweep()
+    program.fusions["packed weights"] = len(packed)
