@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 import torch
 
+from cpuaccel_plugins.padding_markers import exporting, markers
+
 Pattern = Callable[[int, int, torch.Tensor, torch.Tensor], torch.Tensor]
 """Which positions may attend to which: Transformers' mask functions (batch, head, query, key)."""
 
@@ -62,7 +64,8 @@ class Packing:
 
     Attributes:
         real: shape (batch, length), bool; None until a layer has met a mask with padding.
-        index: positions of the kept tokens in the flattened batch, shape (tokens,).
+        index: positions of the kept tokens in the flattened batch, shape (tokens,). This and what
+            follows is not there while the model is exported: then markers stand for packing.
         counts: kept tokens of each sequence, shape (batch,).
         skips: 1 for each sequence whose first token is not attended to, else 0, shape (batch,).
         spans: the same as numbers, with the kept tokens' positions; empty under tracing.
@@ -77,10 +80,12 @@ class Packing:
 
     def begin(self, real: torch.Tensor) -> None:
         """Note which tokens are real."""
+        self.real = real
+        if exporting():
+            return
         first = torch.zeros_like(real)
         first[:, 0] = True
         kept = real | first
-        self.real = real
         self.index = kept.reshape(-1).nonzero().squeeze(1)
         self.counts = kept.sum(dim=1)
         self.skips = (~real[:, 0]).long()
@@ -91,9 +96,11 @@ class Packing:
     def pack(self, tensor: torch.Tensor) -> torch.Tensor:
         """Keep what is to be computed: (batch or 1, length, *) becomes (1, tokens, *)."""
         assert self.real is not None
-        assert self.index is not None
         known = self._packed.get(id(tensor))
+        if known is None and self.index is None:  # exporting
+            known = self._packed[id(tensor)] = (tensor, markers()[0](tensor, self.real))
         if known is None:
+            assert self.index is not None
             # Rotary embeddings are given once for all sequences of the batch.
             full = tensor.expand(self.real.shape[0], *tensor.shape[1:])
             packed = full.reshape(-1, *tensor.shape[2:]).index_select(0, self.index)
@@ -104,7 +111,9 @@ class Packing:
     def unpack(self, packed: torch.Tensor) -> torch.Tensor:
         """Put the tokens back: (1, tokens, *) becomes (batch, length, *), padding is 0."""
         assert self.real is not None
-        assert self.index is not None
+        if self.index is None:  # exporting
+            marked: torch.Tensor = markers()[1](packed, self.real)
+            return marked
         batch, length = self.real.shape
         full = packed.new_zeros((batch * length, *packed.shape[2:]))
         return full.index_copy(0, self.index, packed[0]).view(batch, length, *packed.shape[2:])

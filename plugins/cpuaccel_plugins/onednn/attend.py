@@ -1,7 +1,6 @@
 """Attention at call time, through two matrix products and a softmax, or the stock operator."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
@@ -28,20 +27,6 @@ class Products:
         """Whether to use them for so many tokens: as at the nearest length measured."""
         nearest = min(range(len(self.lengths)), key=lambda i: abs(self.lengths[i] - length))
         return self.faster[nearest]
-
-
-class Packed(NamedTuple):
-    """Where in one long sequence each sequence of a batch stands.
-
-    Attributes:
-        start: of its queries.
-        first: of its keys.
-        end: of both.
-    """
-
-    start: int
-    first: int
-    end: int
 
 
 def attend(

@@ -13,7 +13,7 @@ from .attend import Products, attend
 from .linears import DTYPES
 from .masks import read_mask
 from .precision import fast_products
-from .program import Program, argument, aten, call, dtype, hint, same_shape, symbol, value
+from .program import Program, argument, aten, call, dtype, hint, same_shape, same_size, value
 from .stopwatch import fastest
 
 LENGTHS = (32, 128, 384, 768)
@@ -29,9 +29,11 @@ class AttentionChoice:
     """Decides by a short probe for each class of attention: heads, head size and dtype.
 
     Attributes:
+        measure: whether to probe; where not, matrix products are used for every length.
         found: the classes probed, and when matrix products pay.
     """
 
+    measure: bool = True
     found: dict[tuple[int, int, torch.dtype], Products] = field(default_factory=dict)
 
     def of(self, query: torch.Tensor) -> Products:
@@ -39,7 +41,7 @@ class AttentionChoice:
         heads = min(hint(query.shape[1]), MOST_HEADS)
         key = (heads, hint(query.shape[3]), query.dtype)
         if key not in self.found:
-            self.found[key] = _measure(*key)
+            self.found[key] = _measure(*key) if self.measure else Products((1,), (True,))
         return self.found[key]
 
 
@@ -50,8 +52,8 @@ def fuse_attention(program: Program, choice: AttentionChoice) -> None:
     """
     masks: dict[tuple[Node, torch.dtype], Node] = {}
     for node in program.calls(aten.scaled_dot_product_attention.default):
-        query, key, held = (value(operand) for operand in node.args[:3])
-        if query is None or key is None or held is None or not _serves(node, query, key, held):
+        query = value(node.args[0])
+        if query is None or not serves(node):
             continue
         mask = argument(node, 3, "attn_mask")
         if mask is not None:
@@ -62,19 +64,27 @@ def fuse_attention(program: Program, choice: AttentionChoice) -> None:
                     known = call(program.graph, read_mask, mask, query.dtype)
                 masks[(mask, query.dtype)] = known
             mask = known
-        scale = argument(node, 6, "scale")
-        factor = 1 / math.sqrt(hint(query.shape[3])) if scale is None else scale
+        scale = scale_of(node, query)
         with program.graph.inserting_before(node):
-            new = call(program.graph, attend, *node.args[:3], mask, factor, choice.of(query))
+            new = call(program.graph, attend, *node.args[:3], mask, scale, choice.of(query))
         program.replace(node, new)
         program.fusions[ATTENTION] += 1
 
 
-def _serves(node: Node, query: torch.Tensor, key: torch.Tensor, held: torch.Tensor) -> bool:
+def scale_of(node: Node, query: torch.Tensor) -> object:
+    """The factor on the scores: one over the root of the head size where none is given."""
+    scale = argument(node, 6, "scale")
+    return 1 / math.sqrt(hint(query.shape[3])) if scale is None else scale
+
+
+def serves(node: Node) -> bool:
+    """Whether a call of the operator is one that ``attend`` can stand for."""
+    query, key, held = (value(operand) for operand in node.args[:3])
+    if query is None or key is None or held is None:
+        return False
     mask = argument(node, 3, "attn_mask")
-    fits = query.dim() == key.dim() == held.dim() == 4
     return (
-        fits
+        query.dim() == key.dim() == held.dim() == 4
         and query.dtype in DTYPES
         and query.dtype == key.dtype == held.dtype
         and argument(node, 4, "dropout_p", 0.0) == 0
@@ -82,7 +92,7 @@ def _serves(node: Node, query: torch.Tensor, key: torch.Tensor, held: torch.Tens
         and not node.kwargs.get("enable_gqa", False)
         and isinstance(argument(node, 6, "scale", 1.0), (int, float, type(None)))
         and isinstance(query.shape[3], int)
-        and symbol(query.shape[1]) == symbol(key.shape[1])
+        and same_size(query.shape[1], key.shape[1])
         and same_shape(node.args[1], node.args[2])
         and (mask is None or _serves_mask(mask, query.dtype))
     )

@@ -10,7 +10,14 @@ from cpuaccel import Applied, Backend, Context, Form, Host, Signature, Verdict
 
 
 class OneDnnOptions(cpuaccel.Options):
-    """Options of ``onednn``: it needs none."""
+    """Options of ``onednn``.
+
+    Attributes:
+        measure: leave alone, after a short probe of each shape, what stock operators do as fast.
+            Off, everything that can be fused is, and builds don't depend on the machine's load.
+    """
+
+    measure: bool = True
 
 
 class OneDnn(Backend[OneDnnOptions]):
@@ -40,4 +47,4 @@ class OneDnn(Backend[OneDnnOptions]):
         """Capture, fuse, prepack and compile."""
         from .build import build  # torch.export is imported only here
 
-        return build(model, context)
+        return build(model, context, measure=self.options.measure)

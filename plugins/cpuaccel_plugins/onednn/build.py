@@ -15,10 +15,11 @@ from .linear_binary import fuse_linear_add
 from .linear_unary import fuse_linear_unary
 from .prepack import prepack
 from .program import Program, value
+from .remove_padding import remove_padding
 from .runtime import FixedSizes, FusedGraph
 
 
-def build(model: torch.nn.Module, context: Context) -> Applied:
+def build(model: torch.nn.Module, context: Context, *, measure: bool) -> Applied:
     """Capture a model, fuse its graph, prepack its weights and compile it.
 
     Raises:
@@ -26,7 +27,8 @@ def build(model: torch.nn.Module, context: Context) -> Applied:
     """
     program = capture(model, context.signature)
     clean(program)
-    choice, attention = Choice(), AttentionChoice()
+    choice, attention = Choice(measure), AttentionChoice(measure)
+    padding = remove_padding(program, attention)
     fuse_attention(program, attention)
     # An activation or an addition belongs to one linear; only those with neither are joined.
     fuse_linear_unary(program, choice)
@@ -39,6 +41,7 @@ def build(model: torch.nn.Module, context: Context) -> Applied:
         for (_, _, dtype), products in attention.found.items()
     )
     graph = FusedGraph(emit(program), _sizes(program), multiplies=multiplies)
+    if padding: found = {**found, "padding": padding}
     return Applied(graph, evidence={**found, "packed_weights": program.fusions["packed weights"]})
 
 
