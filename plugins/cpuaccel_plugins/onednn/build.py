@@ -6,8 +6,11 @@ from cpuaccel import Applied, Context
 
 from .attention import AttentionChoice, fuse_attention
 from .capture import capture
-from .choice import Choice
+from .choice import Choice, ConvChoice
 from .cleanup import clean
+from .constants import fold_constants
+from .conv_bn import fold_batch_norm
+from .conv_pointwise import fuse_convs
 from .concat_linear import concat_linears
 from .emit import emit
 from .evidence import evidence
@@ -27,22 +30,23 @@ def build(model: torch.nn.Module, context: Context, *, measure: bool) -> Applied
     """
     program = capture(model, context.signature)
     clean(program)
+    fold_constants(program)
+    fold_batch_norm(program)
     choice, attention = Choice(measure), AttentionChoice(measure)
     padding = remove_padding(program, attention)
     fuse_attention(program, attention)
+    fuse_convs(program, ConvChoice(measure))
     # An activation or an addition belongs to one linear; only those with neither are joined.
     fuse_linear_unary(program, choice)
     fuse_linear_add(program, choice)
     concat_linears(program, choice)
-    found = evidence(program)
     prepack(program, choice)
     multiplies = any(
         dtype is torch.float32 and any(products.faster)
         for (_, _, dtype), products in attention.found.items()
     )
     graph = FusedGraph(emit(program), _sizes(program), multiplies=multiplies)
-    if padding: found = {**found, "padding": padding}
-    return Applied(graph, evidence={**found, "packed_weights": program.fusions["packed weights"]})
+    return Applied(graph, evidence=evidence(program, padding))
 
 
 def _sizes(program: Program) -> FixedSizes:

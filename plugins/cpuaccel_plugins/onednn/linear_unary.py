@@ -6,7 +6,7 @@ from .choice import Choice
 from .linears import Linear, fused_unary
 from .program import Program, argument, aten, is_call
 
-_ACTIVATIONS = {
+ACTIVATIONS = {
     aten.relu.default: ("relu", "relu"),
     aten.silu.default: ("swish", "silu"),
     aten.tanh.default: ("tanh", "tanh"),
@@ -21,15 +21,16 @@ def fuse_linear_unary(program: Program, choice: Choice) -> None:
 
     Not where anything else uses the linear's result, and not where the linear is left alone.
     """
-    for node in program.calls(*_ACTIVATIONS):
+    for node in program.calls(*ACTIVATIONS):
         linear = Linear.of(program, node.args[0])
         if linear is None or len(linear.node.users) > 1 or not choice.takes(program, linear):
             continue
-        name, known_as = _ACTIVATIONS[node.target]  # type: ignore[index]
-        fused_unary(program, linear, node, name, _algorithm(node))
+        name, known_as = ACTIVATIONS[node.target]  # type: ignore[index]
+        fused_unary(program, linear, node, name, algorithm_of(node))
         program.graph.erase_node(linear.node)
         program.fusions[f"linear+{known_as}"] += 1
 
 
-def _algorithm(node: Node) -> str:
+def algorithm_of(node: Node) -> str:
+    """Which gelu an activation is, in oneDNN's words; empty for others."""
     return str(argument(node, 1, "approximate", "none")) if is_call(node, aten.gelu.default) else ""

@@ -21,11 +21,11 @@ def prepack(program: Program, choice: Choice) -> None:
     for node in program.calls(aten.linear.default):
         linear = Linear.of(program, node)
         if linear is None:
-            program.left["weights that are no constants of a usable dtype"] += 1
+            program.left["linears whose weights are no constants of a usable dtype"] += 1
         elif choice.takes(program, linear):
             fused_unary(program, linear, node, "none")
         else:
-            program.left["the stock operator is faster for its shape"] += 1
+            program.left["linears that the stock operator runs as fast"] += 1
     packed: dict[Node, Node] = {}
     for node in program.calls(*_WEIGHT_ARGUMENT):
         index = _WEIGHT_ARGUMENT[node.target]  # type: ignore[index]
@@ -39,4 +39,4 @@ def prepack(program: Program, choice: Choice) -> None:
                 packed[dense] = program.hold(blocked, f"{dense.target}_packed", like=weight)
         node.update_arg(index, packed[dense])
     program.sweep()
-    program.fusions["packed weights"] = len(packed)
+    program.packed += len(packed)

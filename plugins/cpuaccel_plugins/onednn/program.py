@@ -20,13 +20,15 @@ class Program:
         graph: placeholders are the model's input tensors; ``get_attr`` nodes name ``tensors``.
         tensors: weights and buffers by name, shared with the model until a pass replaces them.
         fusions: how often each fusion took place, by its name.
-        left: linears that were left as they were, by the reason.
+        left: what was left as it was, by the reason.
+        packed: weights that were packed.
     """
 
     graph: Graph
     tensors: dict[str, torch.Tensor]
     fusions: Counter[str] = field(default_factory=Counter)
     left: Counter[str] = field(default_factory=Counter)
+    packed: int = 0
 
     @property
     def placeholders(self) -> list[Node]:
