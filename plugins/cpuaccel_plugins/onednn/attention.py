@@ -1,48 +1,17 @@
 """Pass: scaled dot product attention to the faster of two ways, with masks read once a call."""
 
 import math
-from dataclasses import dataclass, field
 
 import torch
 from torch.fx import Node
-from torch.nn.functional import scaled_dot_product_attention
 
 from cpuaccel_plugins.fusions import ATTENTION
 
-from .attend import Products, attend
+from .attend import attend
+from .attention_choice import AttentionChoice
 from .linears import DTYPES
 from .masks import read_mask
-from .precision import fast_products
 from .program import Program, argument, aten, call, dtype, hint, same_shape, same_size, value
-from .stopwatch import fastest
-
-LENGTHS = (32, 128, 384, 768)
-"""Where the two ways are held against each other."""
-
-ROUNDS = 3
-MOST_HEADS = 16
-"""Heads in a probe at most."""
-
-
-@dataclass
-class AttentionChoice:
-    """Decides by a short probe for each class of attention: heads, head size and dtype.
-
-    Attributes:
-        measure: whether to probe; where not, matrix products are used for every length.
-        found: the classes probed, and when matrix products pay.
-    """
-
-    measure: bool = True
-    found: dict[tuple[int, int, torch.dtype], Products] = field(default_factory=dict)
-
-    def of(self, query: torch.Tensor) -> Products:
-        """When matrix products pay for queries like these, shape (batch, heads, tokens, size)."""
-        heads = min(hint(query.shape[1]), MOST_HEADS)
-        key = (heads, hint(query.shape[3]), query.dtype)
-        if key not in self.found:
-            self.found[key] = _measure(*key) if self.measure else Products((1,), (True,))
-        return self.found[key]
 
 
 def fuse_attention(program: Program, choice: AttentionChoice) -> None:
@@ -101,23 +70,3 @@ def serves(node: Node) -> bool:
 def _serves_mask(mask: object, scores: torch.dtype) -> bool:
     found = value(mask)
     return found is not None and found.dim() == 4 and dtype(mask) in (torch.bool, scores)
-
-
-def _measure(heads: int, size: int, dtype: torch.dtype) -> Products:
-    faster = []
-    products = Products((1,), (True,))
-    for length in LENGTHS:
-        # As from one joint linear: tokens first, heads beside each other.
-        joint = torch.ones(1, length, 3, heads, size, dtype=dtype).permute(2, 0, 3, 1, 4)
-        query, key, held = joint.unbind(0)
-
-        def by_products(q: torch.Tensor = query, k: torch.Tensor = key, v: torch.Tensor = held) -> None:
-            attend(q, k, v, None, 1.0, products)
-
-        def by_stock(q: torch.Tensor = query, k: torch.Tensor = key, v: torch.Tensor = held) -> None:
-            scaled_dot_product_attention(q, k, v, scale=1.0)
-
-        with fast_products():
-            times = fastest({"stock": by_stock, "products": by_products}, ROUNDS)
-        faster.append(times["products"] < times["stock"])
-    return Products(LENGTHS, tuple(faster))

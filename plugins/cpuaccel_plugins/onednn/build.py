@@ -4,14 +4,15 @@ import torch
 
 from cpuaccel import Applied, Context
 
-from .attention import AttentionChoice, fuse_attention
+from .attention import fuse_attention
+from .attention_choice import AttentionChoice
 from .capture import capture
 from .choice import Choice, ConvChoice
 from .cleanup import clean
+from .concat_linear import concat_linears
 from .constants import fold_constants
 from .conv_bn import fold_batch_norm
 from .conv_pointwise import fuse_convs
-from .concat_linear import concat_linears
 from .emit import emit
 from .evidence import evidence
 from .linear_binary import fuse_linear_add

@@ -1,5 +1,7 @@
 """From an eager module to a graph of aten operators, with ``torch.export``."""
 
+import warnings
+
 import torch
 from torch.fx import Graph, Node
 
@@ -14,7 +16,8 @@ LEAVE_OUT = "Leave onednn out for this model"
 def capture(model: torch.nn.Module, signature: Signature) -> Program:
     """Export a model for batches and lengths of any size, as far as it allows them.
 
-    Linears and attention stay whole: they are operators of their own in the graph.
+    Linears and attention stay whole: they are operators of their own in the graph, in which no
+    operator changes a tensor in place.
 
     Args:
         model: in eval mode; its tensors are shared, not copied.
@@ -36,12 +39,16 @@ def capture(model: torch.nn.Module, signature: Signature) -> Program:
         for name in example
     }
     try:
-        exported = export(
-            flat,
-            tuple(example.values()),
-            dynamic_shapes=tuple(axes or None for axes in open_axes.values()),
-            strict=False,
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns of its own deprecations
+            exported = export(
+                flat,
+                tuple(example.values()),
+                dynamic_shapes=tuple(axes or None for axes in open_axes.values()),
+                strict=False,
+            )
+            if any(_is_in_place(node) for node in exported.graph.nodes):
+                exported = exported.run_decompositions({})  # decomposes nothing, but that
     except BackendError:
         raise
     except Exception as error:  # exporters raise whatever the model's code makes them raise
@@ -74,6 +81,11 @@ def capture(model: torch.nn.Module, signature: Signature) -> Program:
             if node.op == "placeholder":
                 copies[node].target = next(names)
     return program
+
+
+def _is_in_place(node: Node) -> bool:
+    target = node.target
+    return isinstance(target, torch._ops.OpOverload) and target._schema.is_mutable
 
 
 def _example(signature: Signature) -> dict[str, torch.Tensor]:

@@ -18,22 +18,11 @@ _CASTS = (aten.to.dtype, aten.to.device, aten.to.dtype_layout, aten.to.other, at
 _ALIASES = (
     aten.alias.default,
     aten.detach.default,
-    aten.detach_.default,
     aten.lift_fresh_copy.default,
     aten.dropout.default,
-    aten.dropout_.default,
     aten.feature_dropout.default,
 )
 _VIEWS = (aten.view.default, aten.reshape.default, aten._unsafe_view.default)
-_IN_PLACE = {
-    aten.relu_.default: aten.relu.default,
-    aten.gelu_.default: aten.gelu.default,
-    aten.silu_.default: aten.silu.default,
-    aten.tanh_.default: aten.tanh.default,
-    aten.sigmoid_.default: aten.sigmoid.default,
-    aten.add_.Tensor: aten.add.Tensor,
-    aten.mul_.Tensor: aten.mul.Tensor,
-}
 
 
 def clean(program: Program) -> None:
@@ -41,8 +30,6 @@ def clean(program: Program) -> None:
     for node in list(program.graph.nodes):
         if _name(node) in _CHECKS and not node.users:
             program.graph.erase_node(node)
-        elif is_call(node, *_IN_PLACE):
-            _make_functional(program, node)
     for node in list(program.graph.nodes):
         if is_call(node, *_VIEWS):
             # The same where a view can be had; where a fusion has changed strides it still works.
@@ -56,29 +43,7 @@ def clean(program: Program) -> None:
 
 def _name(node: Node) -> str:
     target = node.target
-    return target.name().partition(".")[0] if isinstance(target, torch._ops.OpOverload) else ""
-
-
-def _make_functional(program: Program, node: Node) -> None:
-    """Let what comes after an operator in place use its result, which takes the input's place.
-
-    Only where nothing else looks at the input's memory: it is the result of a computation.
-    """
-    source = node.args[0]
-    if not isinstance(source, Node) or source.op != "call_function" or _is_view(source):
-        return
-    order = {other: index for index, other in enumerate(program.graph.nodes)}
-    if any(_is_view(user) for user in source.users if order[user] < order[node]):
-        return
-    node.target = _IN_PLACE[node.target]  # type: ignore[index]
-    source.replace_all_uses_with(node, lambda user: order[user] > order[node])
-
-
-def _is_view(node: Node) -> bool:
-    target = node.target
-    if not isinstance(target, torch._ops.OpOverload):
-        return True  # getitem, of a split
-    return any(a.alias_info is not None and not a.alias_info.is_write for a in target._schema.returns)
+    return target._schema.name if isinstance(target, torch._ops.OpOverload) else ""
 
 
 def _equal_to(node: Node) -> Node | None:
@@ -93,6 +58,10 @@ def _equal_to(node: Node) -> Node | None:
         copies = node.kwargs.get("copy", False) or is_call(node, aten._to_copy.default)
         plain = node.kwargs.get("memory_format") is None
         return source if dtype(node) == dtype(source) and not copies and plain else None
+    if is_call(node, aten.clone.default):
+        # Nothing is changed in place; only what comes from outside must not be handed back itself.
+        own = source.op == "call_function" and node.kwargs.get("memory_format") is None
+        return source if own else None
     if is_call(node, aten.slice.Tensor):
         start, end = argument(node, 2, "start", 0), argument(node, 3, "end")
         whole = end is None or (isinstance(end, int) and end >= 2**62)
@@ -125,6 +94,5 @@ def _share_repeated(program: Program) -> None:
 def _is_pure(node: Node) -> bool:
     target = node.target
     if isinstance(target, torch._ops.OpOverload):
-        random = torch.Tag.nondeterministic_seeded in target.tags
-        return not target._schema.is_mutable and not random
+        return torch.Tag.nondeterministic_seeded not in target.tags
     return target is operator.getitem or value(node) is None

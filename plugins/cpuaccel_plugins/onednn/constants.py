@@ -3,7 +3,7 @@
 import torch
 from torch.fx import Node
 
-from .program import Program, is_call, aten
+from .program import Program, aten, is_call
 
 _GROWING = (aten.expand.default, aten.repeat.default)
 
@@ -18,7 +18,7 @@ def fold_constants(program: Program) -> None:
         if not _is_constant(program, node):
             continue
         operands = [program.constant(operand) for operand in node.all_input_nodes]
-        result = node.target(  # type: ignore[operator]
+        result = node.target(
             *torch.fx.map_arg(node.args, program.constant),
             **torch.fx.map_arg(node.kwargs, program.constant),
         )
@@ -35,5 +35,5 @@ def _is_constant(program: Program, node: Node) -> bool:
         return False
     operands = node.all_input_nodes
     random = torch.Tag.nondeterministic_seeded in target.tags
-    pure = not target._schema.is_mutable and not random and not is_call(node, *_GROWING)
-    return pure and bool(operands) and all(program.constant(o) is not None for o in operands)
+    steady = not random and not is_call(node, *_GROWING)
+    return steady and bool(operands) and all(program.constant(o) is not None for o in operands)

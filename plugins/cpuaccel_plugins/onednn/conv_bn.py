@@ -1,10 +1,15 @@
 """Pass: batch normalization into the convolution before it."""
 
+import operator
+
 import torch
 from torch.fx import Node
 
 from .convs import Conv
-from .program import Program, aten
+from .program import Program, aten, is_call
+
+_NO_TRAINING = aten._native_batch_norm_legit_no_training.default
+"""What batch norm is called in a graph that had operators in place; gives a tuple."""
 
 
 def fold_batch_norm(program: Program) -> None:
@@ -14,12 +19,16 @@ def fold_batch_norm(program: Program) -> None:
     a convolution with weights ``w g / sqrt(v + e)`` and bias ``(b - m) g / sqrt(v + e) + s``
     (computed in float64, once).
     """
-    for node in program.calls(aten.batch_norm.default):
-        conv = Conv.of(program, node.args[0])
-        scale, shift, mean, variance = (_double(program, operand) for operand in node.args[1:5])
-        training, epsilon = node.args[5], node.args[7]
-        if conv is None or len(conv.node.users) > 1 or training or mean is None or variance is None:
+    for norm in program.calls(aten.batch_norm.default, _NO_TRAINING):
+        conv = Conv.of(program, norm.args[0])
+        scale, shift, mean, variance = (_double(program, operand) for operand in norm.args[1:5])
+        training = is_call(norm, aten.batch_norm.default) and norm.args[5]
+        result = _result(norm)
+        if conv is None or len(conv.node.users) > 1 or training or result is None:
             continue
+        if mean is None or variance is None:  # it normalizes by the batch itself
+            continue
+        epsilon = norm.args[7 if is_call(norm, aten.batch_norm.default) else 6]
         assert isinstance(epsilon, float)
         weight = program.constant(conv.weight)
         assert weight is not None
@@ -31,9 +40,18 @@ def fold_batch_norm(program: Program) -> None:
             new_weight = program.hold(scaled.to(weight.dtype), f"{conv.weight.target}_folded")
             new_bias = program.hold(moved.to(weight.dtype), f"{conv.weight.target}_shift")
         conv.node.args = (conv.input, new_weight, new_bias, *conv.node.args[3:])
-        program.replace(node, conv.node)
+        program.replace(result, conv.node)
         program.sweep()
         program.fusions["conv+bn"] += 1
+
+
+def _result(norm: Node) -> Node | None:
+    """The node of the normalized tensor; None where the statistics are used, too."""
+    if is_call(norm, aten.batch_norm.default):
+        return norm
+    users = list(norm.users)
+    alone = len(users) == 1 and is_call(users[0], operator.getitem) and users[0].args[1] == 0
+    return users[0] if alone else None
 
 
 def _double(program: Program, node: object) -> torch.Tensor | None:

@@ -49,7 +49,7 @@ class _Writer:
                 tensor = self._program.tensors[str(node.target)]
                 self._names[node] = self._bind(tensor, f"_t{number}")
             elif node.op == "output":
-                self._lines.append(f"return {self._text(tuple(node.args[0]))}")  # type: ignore[arg-type]
+                self._lines.append(f"return {self._text(tuple(node.args[0]))}")
             else:
                 self._names[node] = f"_v{number}"
                 self._lines.append(f"_v{number} = {self._call(node)}")

@@ -64,7 +64,7 @@ def _operations(program: Program, node: Node) -> int:
     if node.op != "call_function" or result is None:
         return 0
     size = prod(map(hint, result.shape))
-    weight_at = _FUSED.get(node.target) or _STOCK.get(node.target)  # type: ignore[arg-type]
+    weight_at = {**_STOCK, **_FUSED}.get(node.target)  # type: ignore[call-overload]
     if weight_at is not None:
         weight = value(node.args[weight_at])
         return 0 if weight is None else 2 * size * prod(map(hint, weight.shape[1:]))

@@ -64,9 +64,7 @@ class Linear:
         return rows
 
 
-def fused_unary(
-    program: Program, linear: Linear, at: Node, name: str, algorithm: str = ""
-) -> Node:
+def fused_unary(program: Program, linear: Linear, at: Node, name: str, algorithm: str = "") -> Node:
     """Put a linear with an activation, or with none, in the place of a node."""
     with program.graph.inserting_before(at):
         new = call(

@@ -14,9 +14,10 @@ from torch.fx import Node
 from cpuaccel_plugins.fusions import ATTENTION
 from cpuaccel_plugins.padding_markers import markers
 
-from .attention import AttentionChoice, scale_of, serves
+from .attention import scale_of, serves
+from .attention_choice import AttentionChoice
 from .packed import attend_packed, pack, read_layout, read_patterns, tokens, unpack
-from .program import Program, argument, aten, call, is_call, symbol, value
+from .program import Program, argument, aten, call, symbol, value
 
 _SDPA = aten.scaled_dot_product_attention.default
 
@@ -80,10 +81,12 @@ class _Region:
         self._program = program
         self._packs = packs
         self._unpacks = set(unpacks)
-        first = value(packs[0].args[1])
-        assert first is not None
-        self._batch, self._length = map(symbol, first.shape)
         self._real = packs[0].args[1]
+        # The exporter need not have found out that the mask's sizes are the hidden states'.
+        shapes = [_sizes(self._real), *(_sizes(marker.args[0]) for marker in packs)]
+        self._batches = {shape[0] for shape in shapes} - {1}
+        self._lengths = {shape[1] for shape in shapes}
+        self._flats = {b * s for b in self._batches for s in self._lengths}  # type: ignore[operator]
         self._inside = self._collect()
         self._region = {*packs, *self._inside}
 
@@ -97,7 +100,7 @@ class _Region:
 
     def rewrite(self, choice: AttentionChoice) -> str:
         """Pack, if all of it can be packed; the reason, where not."""
-        if isinstance(self._batch, int) or isinstance(self._length, int):
+        if any(isinstance(size, int) for size in self._batches | self._lengths):
             return "the batch size or the length is fixed in the graph"
         if any(marker.args[1] is not self._real for marker in (*self._packs, *self._unpacks)):
             return "there are several kinds of padding in the model"
@@ -138,7 +141,9 @@ class _Region:
         found = value(mask)
         if found is None or found.dtype is not torch.bool or found.shape[1] != 1:
             return False
-        if symbol(found.shape[0]) != self._batch or symbol(found.shape[3]) != self._length:
+        if symbol(found.shape[0]) not in self._batches:
+            return False
+        if symbol(found.shape[3]) not in self._lengths:
             return False
         seen, waiting = set(), [mask]
         while waiting:
@@ -153,12 +158,8 @@ class _Region:
     def _token_axes(self, node: Node) -> list[int]:
         found = value(node)
         assert found is not None
-        own = (self._batch, self._length, self._flat)
+        own = self._batches | self._lengths | self._flats
         return [axis for axis, size in enumerate(found.shape) if symbol(size) in own]
-
-    @property
-    def _flat(self) -> object:
-        return self._batch * self._length  # type: ignore[operator]
 
     def _has_tokens(self, node: Node) -> bool:
         return bool(self._token_axes(node))
@@ -185,12 +186,14 @@ class _Region:
 
     def _leads_with_tokens(self, tensor: torch.Tensor) -> bool:
         shape = [symbol(size) for size in tensor.shape]
-        return shape[:2] == [self._batch, self._length] or shape[:1] == [self._flat]
+        flat = shape[0] in self._flats
+        return flat or (shape[0] in self._batches and shape[1] in self._lengths)
 
     def _translatable(self, size: object) -> bool:
         if not isinstance(size, Node):
             return True
-        return symbol(size.meta.get("val")) in (self._batch, self._length, self._flat)
+        known = self._batches | self._lengths | self._flats
+        return symbol(size.meta.get("val")) in known
 
     def _replace(self, choice: AttentionChoice) -> None:
         graph = self._program.graph
@@ -207,7 +210,7 @@ class _Region:
                     self._replace_attention(node, layout, patterns, choice)
                 elif node.target in _SIZED:
                     sizes = [self._packed_size(s, count) for s in node.args[1]]  # type: ignore[union-attr]
-                    node.update_arg(1, sizes)
+                    node.update_arg(1, sizes)  # type: ignore[arg-type]
         for marker in self._packs:
             with graph.inserting_before(marker):
                 self._program.replace(marker, call(graph, pack, marker.args[0], layout))
@@ -218,7 +221,7 @@ class _Region:
     def _packed_size(self, size: object, count: Node) -> object:
         if not isinstance(size, Node):
             return size
-        return 1 if symbol(size.meta.get("val")) == self._batch else count
+        return 1 if symbol(size.meta.get("val")) in self._batches else count
 
     def _replace_attention(
         self, node: Node, layout: Node, patterns: dict[Node, Node], choice: AttentionChoice
@@ -245,6 +248,12 @@ class _Region:
         )
         self._program.replace(node, new)
         self._program.fusions[ATTENTION] += 1
+
+
+def _sizes(node: object) -> list[object]:
+    found = value(node)
+    assert found is not None
+    return [symbol(size) for size in found.shape]
 
 
 def _rank(node: Node) -> int:
