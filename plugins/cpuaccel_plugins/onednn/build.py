@@ -7,11 +7,12 @@ from cpuaccel import Applied, Context
 from .attention import fuse_attention
 from .attention_choice import AttentionChoice
 from .capture import capture
-from .choice import Choice, ConvChoice
+from .choice import Choice
 from .cleanup import clean
 from .concat_linear import concat_linears
 from .constants import fold_constants
 from .conv_bn import fold_batch_norm
+from .conv_choice import ConvChoice
 from .conv_pointwise import fuse_convs
 from .emit import emit
 from .evidence import evidence

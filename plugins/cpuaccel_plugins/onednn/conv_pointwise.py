@@ -2,7 +2,7 @@
 
 from torch.fx import Node
 
-from .choice import ConvChoice
+from .conv_choice import ConvChoice, Weights
 from .convs import CONVOLUTIONS, Conv, fused_conv
 from .linear_unary import ACTIVATIONS, algorithm_of
 from .program import Program, aten, dtype, is_call, same_shape
@@ -19,7 +19,8 @@ def fuse_convs(program: Program, choice: ConvChoice) -> None:
         if conv is None:
             program.left["convolutions whose weights are no constants of a usable dtype"] += 1
             continue
-        if not choice.takes(program, conv):
+        weights = choice.of(program, conv)
+        if weights is Weights.STOCK:
             program.left["convolutions that the stock operator runs as fast"] += 1
             continue
         at, added = node, None
@@ -34,8 +35,9 @@ def fuse_convs(program: Program, choice: ConvChoice) -> None:
             name, known_as = ACTIVATIONS[user.target]  # type: ignore[index]
             activation, at = (name, algorithm_of(user)), user
             program.fusions[f"conv+{known_as}"] += 1
-        fused_conv(program, conv, at, activation=activation, added=added)
-        program.packed += 1
+        packed = weights is Weights.PACKED
+        fused_conv(program, conv, at, packed=packed, activation=activation, added=added)
+        program.packed += packed
 
 
 def _only_user(node: Node) -> Node | None:

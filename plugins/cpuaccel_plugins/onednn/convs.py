@@ -99,24 +99,30 @@ def fused_conv(
     conv: Conv,
     at: Node,
     *,
+    packed: bool,
     activation: tuple[str, str] | None = None,
     added: Node | None = None,
 ) -> Node:
-    """Put a packed convolution, with what follows it, in the place of a node.
+    """Put a convolution on oneDNN, with what follows it, in the place of a node.
 
     Args:
         program: holds the graph.
         conv: the convolution; its node is removed where nothing else uses it.
         at: the node to replace.
+        packed: whether to lay the weights out for the example's size, or just channels last.
         activation: oneDNN's name and its algorithm; None for no activation.
         added: what is added before the activation; None for nothing.
     """
     graph = program.graph
     weight = program.constant(conv.weight)
     assert weight is not None
-    packed = pack_conv(weight.unsqueeze(2) if conv.flat else weight, conv.settings, conv.input_size)
+    laid_out = weight.unsqueeze(2) if conv.flat else weight
+    if packed:
+        laid_out = pack_conv(laid_out, conv.settings, conv.input_size)
+    else:
+        laid_out = laid_out.contiguous(memory_format=torch.channels_last)
     with graph.inserting_before(at):
-        held = program.hold(packed, f"{conv.weight.target}_packed", like=weight)
+        held = program.hold(laid_out, f"{conv.weight.target}_laid_out", like=weight)
         given = call(graph, aten.unsqueeze.default, conv.input, 2) if conv.flat else conv.input
         if added is None:
             name, algorithm = activation or ("none", "")
@@ -160,6 +166,6 @@ def pack_conv(
     settings: tuple[list[int], list[int], list[int], int],
     input_size: list[int],
 ) -> torch.Tensor:
-    """A weight in the layout that is best for inputs of a size; others are taken, too."""
+    """A weight in the layout that oneDNN likes best for inputs of a size; others are taken, too."""
     packed: torch.Tensor = mkldnn._reorder_convolution_weight(weight, *settings, input_size)
     return packed
