@@ -15,9 +15,13 @@ class OneDnnOptions(cpuaccel.Options):
     Attributes:
         measure: leave alone, after a short probe of each shape, what stock operators do as fast.
             Off, everything that can be fused is, and builds don't depend on the machine's load.
+        prepack: bring weights into oneDNN's blocked layout. Off, the graph computes with the
+            model's own weights, so that none is held twice, and is some percent slower;
+            convolutions are left alone, and linears are not joined.
     """
 
     measure: bool = True
+    prepack: bool = True
 
 
 class OneDnn(Backend[OneDnnOptions]):
@@ -47,4 +51,4 @@ class OneDnn(Backend[OneDnnOptions]):
         """Capture, fuse, prepack and compile."""
         from .build import build  # torch.export is imported only here
 
-        return build(model, context, measure=self.options.measure)
+        return build(model, context, measure=self.options.measure, prepacked=self.options.prepack)

@@ -18,31 +18,41 @@ from .emit import emit
 from .evidence import evidence
 from .linear_binary import fuse_linear_add
 from .linear_unary import fuse_linear_unary
-from .prepack import prepack
+from .prepack import fuse_rest, prepack
 from .program import Program, value
 from .remove_padding import remove_padding
 from .runtime import FixedSizes, FusedGraph
 
 
-def build(model: torch.nn.Module, context: Context, *, measure: bool) -> Applied:
+def build(model: torch.nn.Module, context: Context, *, measure: bool, prepacked: bool) -> Applied:
     """Capture a model, fuse its graph, prepack its weights and compile it.
 
+    Args:
+        model: in eval mode; stays as it is.
+        context: how it is called.
+        measure: see the backend's options.
+        prepacked: the same.
+
     Raises:
-        BackendError: it can't be captured, or nothing in it can be made faster.
+        BackendError: it can't be captured.
     """
     program = capture(model, context.signature)
     clean(program)
-    fold_constants(program)
-    fold_batch_norm(program)
-    choice, attention = Choice(measure), AttentionChoice(measure)
+    choice, attention = Choice(measure, prepacked), AttentionChoice(measure)
     padding = remove_padding(program, attention)
     fuse_attention(program, attention)
-    fuse_convs(program, ConvChoice(measure))
+    if prepacked:
+        fold_constants(program)
+        fold_batch_norm(program)
+        fuse_convs(program, ConvChoice(measure))
     # An activation or an addition belongs to one linear; only those with neither are joined.
     fuse_linear_unary(program, choice)
     fuse_linear_add(program, choice)
-    concat_linears(program, choice)
-    prepack(program, choice)
+    if prepacked:
+        concat_linears(program, choice)
+    fuse_rest(program, choice)
+    if prepacked:
+        prepack(program)
     multiplies = any(
         dtype is torch.float32 and any(products.faster)
         for (_, _, dtype), products in attention.found.items()

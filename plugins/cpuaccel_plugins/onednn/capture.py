@@ -63,6 +63,13 @@ def capture(model: torch.nn.Module, signature: Signature) -> Program:
             f"{type(model).__name__} changes its own buffers or its inputs when it is called",
             LEAVE_OUT,
         )
+    nested = [n.target for n in exported.graph.nodes if n.op == "get_attr"]
+    if nested:
+        raise BackendError(
+            f"{type(model).__name__} has parts under settings of their own, which torch "
+            f"{torch.__version__} exports as graphs within the graph",
+            LEAVE_OUT,
+        )
     held = {
         **signature_of_graph.inputs_to_parameters,
         **signature_of_graph.inputs_to_buffers,

@@ -9,7 +9,8 @@ from torch.fx import Node
 from cpuaccel_plugins.fusions import CONCAT_LINEAR
 
 from .choice import Choice
-from .linears import Linear
+from .linears import Linear, fused_unary
+from .prepack import prepack
 from .program import Program, aten, call, is_call, value
 
 _READS_STRIDED = (
@@ -60,7 +61,10 @@ def _join(program: Program, linears: list[Linear]) -> None:
         members = [call(program.graph, operator.getitem, parts, i) for i in range(len(sizes))]
     for linear, member in zip(linears, members):
         program.replace(linear.node, member)
-    program.sweep()
+    joint_linear = Linear.of(program, whole)
+    assert joint_linear is not None
+    fused_unary(program, joint_linear, whole, "none")
+    prepack(program)  # at once, so that only one joint weight at a time is held dense, too
 
 
 def _held(program: Program, node: Node | None) -> torch.Tensor:

@@ -58,7 +58,9 @@ class Program:
             unique += "_"
         self.tensors[unique] = tensor
         node = self.graph.create_node("get_attr", unique)
-        node.meta["val"] = tensor if like is None else like
+        seen = tensor if like is None else like
+        # Without memory: a dense weight is let go as soon as it is packed.
+        node.meta["val"] = torch.empty(tuple(seen.shape), dtype=seen.dtype, device="meta")
         return node
 
     def replace(self, old: Node, new: Node) -> None:

@@ -11,7 +11,10 @@ FACTS = {"fusions", "packed_weights", "share_of_flops_fused", "left_alone", "pad
 
 
 def fuse(
-    model: torch.nn.Module, *example: torch.Tensor, dtype: torch.dtype | None = None
+    model: torch.nn.Module,
+    *example: torch.Tensor,
+    dtype: torch.dtype | None = None,
+    prepacked: bool = True,
 ) -> cpuaccel.Applied:
     """Build without measuring: all that can be fused is."""
     if dtype is not None:
@@ -19,7 +22,9 @@ def fuse(
         example = tuple(t.to(dtype) if t.is_floating_point() else t for t in example)
     signature = cpuaccel.Signature.of(model.eval(), example)
     with torch.no_grad():
-        return build(model, cpuaccel.Context(cpuaccel.host(), signature), measure=False)
+        return build(
+            model, cpuaccel.Context(cpuaccel.host(), signature), measure=False, prepacked=prepacked
+        )
 
 
 def kinds(applied: cpuaccel.Applied) -> dict[str, int]:

@@ -198,3 +198,14 @@ def test_measuring_leaves_alone_what_is_slower_and_says_so() -> None:
     left = str(evidence.get("left_alone", "0")).partition(" ")[0]
     assert int(evidence["packed_weights"]) + int(left) == 3
     torch.testing.assert_close(fast(X), model(X).detach())
+
+
+def test_without_prepacking_the_models_own_weights_are_used() -> None:
+    model = Net(lambda x, a, b, c: c(x + b(gelu(a(x))))).eval()
+    applied = fuse(model, X, prepacked=False)
+    assert kinds(applied) == {"linear+add": 1, "linear+gelu": 1}
+    assert applied.evidence["packed_weights"] == 0
+    assert_same(applied, model, X)
+    with torch.no_grad():
+        model.linears[0].weight.mul_(2)
+    assert_same(applied, model, X)
