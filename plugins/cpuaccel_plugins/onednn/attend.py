@@ -1,5 +1,6 @@
 """Attention at call time, through two matrix products and a softmax, or the stock operator."""
 
+import bisect
 from dataclasses import dataclass
 
 import torch
@@ -25,8 +26,12 @@ class Products:
 
     def pay(self, length: int) -> bool:
         """Whether to use them for so many tokens: as at the nearest length measured."""
-        nearest = min(range(len(self.lengths)), key=lambda i: abs(self.lengths[i] - length))
-        return self.faster[nearest]
+        index = bisect.bisect(self.lengths, length)
+        if index == len(self.lengths):
+            return self.faster[-1]
+        if index and length - self.lengths[index - 1] <= self.lengths[index] - length:
+            index -= 1
+        return self.faster[index]
 
 
 ALWAYS = Products((1,), (True,))

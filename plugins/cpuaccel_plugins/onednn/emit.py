@@ -7,6 +7,7 @@ from typing import TypeAlias
 import torch
 from torch.fx import Node
 
+from .bindings import SHORTER
 from .program import Program, aten, is_call
 
 Run: TypeAlias = Callable[..., tuple[torch.Tensor, ...]]
@@ -69,7 +70,7 @@ class _Writer:
             return f"{self._text(node.args[0])}.size({self._text(node.args[1])})"
         target = node.target
         name = getattr(target, "__name__", "f").replace(".", "_").strip("<>")
-        function = self._bind(target, f"_f_{name}")
+        function = self._bind(SHORTER.get(target, target), f"_f_{name}")
         arguments = [self._text(argument) for argument in node.args]
         arguments += [f"{key}={self._text(given)}" for key, given in node.kwargs.items()]
         return f"{function}({', '.join(arguments)})"
