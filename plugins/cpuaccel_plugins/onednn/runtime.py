@@ -24,6 +24,12 @@ class FusedGraph:
         self._sizes = {n: wanted for n, wanted in sizes.items() if any(wanted)}
         self._multiplies = multiplies
 
+    def __reduce__(self) -> tuple[object, ...]:
+        raise TypeError(
+            "a fused graph holds packed weights, which torch can neither copy nor pickle. Copy or "
+            "pickle the optimized model instead: its copy packs them anew"
+        )
+
     def __call__(self, **inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Run it.
 

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 import cpuaccel
 from cpuaccel.testing import BackendContract, fake_host, tiny_text_model
+from cpuaccel.testing.answers import assert_same_answer
 from tests.plugins.encoders import batch, encoder, left, right, unpadded
 
 HERE = cpuaccel.host().meets(("torch>=2.6",))
@@ -117,6 +119,28 @@ def test_a_copy_packs_its_weights_anew(duplicate: Any) -> None:
 
 
 @needs_engine
+def test_a_graph_by_itself_says_why_it_cannot_be_copied() -> None:
+    inputs = batch("bert-qa", 2, 12, right)
+    fast = cpuaccel.optimize(encoder("bert-qa"), [EVERYTHING], example_inputs=inputs, strict=True)
+    with pytest.raises(TypeError, match="Copy or pickle the optimized model instead"):
+        copy.deepcopy(fast.variants[0].model)
+
+
+@needs_engine
+def test_threads_may_call_at_once() -> None:
+    batches = [batch("bert-qa", 1 + number, 12 + number, right) for number in range(4)]
+    model = encoder("bert-qa")
+    fast = cpuaccel.optimize(model, [EVERYTHING], example_inputs=batches[1], strict=True)
+    with torch.no_grad():
+        expected = [model(**inputs) for inputs in batches]
+    with ThreadPoolExecutor(4, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        for _ in range(3):
+            found = list(pool.map(lambda inputs: fast(**inputs), batches))
+            for inputs, mine, theirs in zip(batches, found, expected):
+                assert_same_answer(mine, theirs, inputs)
+
+
+@needs_engine
 def test_new_weights_are_packed_anew() -> None:
     model, inputs = encoder("bert-qa"), batch("bert-qa", 2, 12, right)
     fast = cpuaccel.optimize(model, [EVERYTHING], example_inputs=inputs, strict=True)
@@ -172,6 +196,6 @@ def test_architectures(name: str, counts: dict[str, int], once: dict[str, int]) 
         inputs = batch(name, size, length, pad)
         with torch.no_grad():
             expected = model(**inputs)
-        cpuaccel.testing.answers.assert_same_answer(fast(**inputs), expected, inputs)
+        assert_same_answer(fast(**inputs), expected, inputs)
     assert set(fast.report.calls) == {"optimized"}, fast.report
     assert not fast.variants[0].frozen
