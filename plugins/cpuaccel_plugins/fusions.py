@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import torch
 
 CONCAT_LINEAR = "concat linear"
+ATTENTION = "multi-head attention"
 
 _NAMES = {
     "linear_add": "linear+add",
@@ -18,11 +19,11 @@ _NAMES = {
     "convolution_add": "conv+add",
     "convolution_gelu": "conv+gelu",
     "add_layernorm": "add+layernorm",
-    "mha_scores_calc": "multi-head attention",
-    "flash_mha": "multi-head attention",
-    "distil_mha_scores_calc": "multi-head attention",
-    "vit_mha": "multi-head attention",
-    "mha": "multi-head attention",
+    "mha_scores_calc": ATTENTION,
+    "flash_mha": ATTENTION,
+    "distil_mha_scores_calc": ATTENTION,
+    "vit_mha": ATTENTION,
+    "mha": ATTENTION,
     "transformer_encoder_layer": "encoder layer",
 }
 """What an engine's operator is called here, by a part of its own name; longer parts win."""

@@ -11,6 +11,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers.masking_utils import bidirectional_mask_function, causal_mask_function, sdpa_mask
 
 from cpuaccel import BackendError
+from cpuaccel_plugins.padding_markers import exporting
 
 from . import packing
 from .packing import PaddingMask, Pattern, Span, local_mask
@@ -75,7 +76,8 @@ def mask(
         )
     pattern = None if mask_function is bidirectional_mask_function else mask_function
     # A trace must serve padded batches too, whatever the example has.
-    if attention_mask is not None and not torch.jit.is_tracing() and bool(attention_mask.all()):
+    traced = torch.jit.is_tracing() or exporting()
+    if attention_mask is not None and not traced and bool(attention_mask.all()):
         attention_mask = None
     if attention_mask is None and pattern is None:
         return None

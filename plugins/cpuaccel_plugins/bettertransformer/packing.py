@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 import torch
 
+from cpuaccel_plugins.padding_markers import exporting, markers
+
 Pattern = Callable[[int, int, torch.Tensor, torch.Tensor], torch.Tensor]
 """Which positions may attend to which: Transformers' mask functions (batch, head, query, key)."""
 
@@ -62,7 +64,8 @@ class Packing:
 
     Attributes:
         real: shape (batch, length), bool; None until a layer has met a mask with padding.
-        index: positions of the kept tokens in the flattened batch, shape (tokens,).
+        index: positions of the kept tokens in the flattened batch, shape (tokens,). This and what
+            follows is not there while the model is exported: then markers stand for packing.
         sources: for every position in the flattened batch, the kept token that is put there on
             unpacking: itself, or for padding the last one before it, shape (batch * length,).
         counts: kept tokens of each sequence, shape (batch,).
@@ -80,10 +83,12 @@ class Packing:
 
     def begin(self, real: torch.Tensor) -> None:
         """Note which tokens are real."""
+        self.real = real
+        if exporting():
+            return
         first = torch.zeros_like(real)
         first[:, 0] = True
         kept = real | first
-        self.real = real
         flat = kept.reshape(-1)
         self.index = flat.nonzero().squeeze(1)
         self.sources = flat.cumsum(0) - 1
@@ -96,9 +101,11 @@ class Packing:
     def pack(self, tensor: torch.Tensor) -> torch.Tensor:
         """Keep what is to be computed: (batch or 1, length, *) becomes (1, tokens, *)."""
         assert self.real is not None
-        assert self.index is not None
         known = self._packed.get(id(tensor))
+        if known is None and self.index is None:  # exporting
+            known = self._packed[id(tensor)] = (tensor, markers()[0](tensor, self.real))
         if known is None:
+            assert self.index is not None
             # Rotary embeddings are given once for all sequences of the batch.
             full = tensor.expand(self.real.shape[0], *tensor.shape[1:])
             packed = full.reshape(-1, *tensor.shape[2:]).index_select(0, self.index)
@@ -113,7 +120,9 @@ class Packing:
         padding too, merge with that token's. Zeros they might read as any letter.
         """
         assert self.real is not None
-        assert self.sources is not None
+        if self.sources is None:  # exporting
+            marked: torch.Tensor = markers()[1](packed, self.real)
+            return marked
         full = packed[0].index_select(0, self.sources)
         return full.view(*self.real.shape, *packed.shape[2:])
 

@@ -1,0 +1,11 @@
+"""Backend ``onednn``: the graph optimization that IPEX brought, on operators of stock torch."""
+
+import cpuaccel
+
+from .backend import OneDnn
+
+
+@cpuaccel.hookimpl
+def cpuaccel_backends() -> list[type[OneDnn]]:
+    """Offer ``onednn``."""
+    return [OneDnn]

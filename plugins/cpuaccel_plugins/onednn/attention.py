@@ -1,0 +1,72 @@
+"""Pass: scaled dot product attention to the faster of two ways, with masks read once a call."""
+
+import math
+
+import torch
+from torch.fx import Node
+
+from cpuaccel_plugins.fusions import ATTENTION
+
+from .attend import attend
+from .attention_choice import AttentionChoice
+from .linears import DTYPES
+from .masks import read_mask
+from .program import Program, argument, aten, call, dtype, hint, same_shape, same_size, value
+
+
+def fuse_attention(program: Program, choice: AttentionChoice) -> None:
+    """Replace the attention operator where it is an encoder's: neither causal nor with dropout.
+
+    Every mask is read once in a call, before the first layer that uses it.
+    """
+    masks: dict[tuple[Node, torch.dtype], Node] = {}
+    for node in program.calls(aten.scaled_dot_product_attention.default):
+        query = value(node.args[0])
+        if query is None or not serves(node):
+            continue
+        mask = argument(node, 3, "attn_mask")
+        if mask is not None:
+            assert isinstance(mask, Node)
+            known = masks.get((mask, query.dtype))
+            if known is None:
+                with program.graph.inserting_after(mask):
+                    known = call(program.graph, read_mask, mask, query.dtype)
+                masks[(mask, query.dtype)] = known
+            mask = known
+        scale = scale_of(node, query)
+        with program.graph.inserting_before(node):
+            new = call(program.graph, attend, *node.args[:3], mask, scale, choice.of(query))
+        program.replace(node, new)
+        program.fusions[ATTENTION] += 1
+
+
+def scale_of(node: Node, query: torch.Tensor) -> object:
+    """The factor on the scores: one over the root of the head size where none is given."""
+    scale = argument(node, 6, "scale")
+    return 1 / math.sqrt(hint(query.shape[3])) if scale is None else scale
+
+
+def serves(node: Node) -> bool:
+    """Whether a call of the operator is one that ``attend`` can stand for."""
+    query, key, held = (value(operand) for operand in node.args[:3])
+    if query is None or key is None or held is None:
+        return False
+    mask = argument(node, 3, "attn_mask")
+    return (
+        query.dim() == key.dim() == held.dim() == 4
+        and query.dtype in DTYPES
+        and query.dtype == key.dtype == held.dtype
+        and argument(node, 4, "dropout_p", 0.0) == 0
+        and not argument(node, 5, "is_causal", False)
+        and not node.kwargs.get("enable_gqa", False)
+        and isinstance(argument(node, 6, "scale", 1.0), (int, float, type(None)))
+        and isinstance(query.shape[3], int)
+        and same_size(query.shape[1], key.shape[1])
+        and same_shape(node.args[1], node.args[2])
+        and (mask is None or _serves_mask(mask, query.dtype))
+    )
+
+
+def _serves_mask(mask: object, scores: torch.dtype) -> bool:
+    found = value(mask)
+    return found is not None and found.dim() == 4 and dtype(mask) in (torch.bool, scores)

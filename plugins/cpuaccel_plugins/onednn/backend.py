@@ -1,0 +1,54 @@
+"""The backend, and the order of its passes."""
+
+from collections.abc import Callable
+from typing import ClassVar
+
+import torch
+
+import cpuaccel
+from cpuaccel import Applied, Backend, Context, Form, Host, Signature, Verdict
+
+
+class OneDnnOptions(cpuaccel.Options):
+    """Options of ``onednn``.
+
+    Attributes:
+        measure: leave alone, after a short probe of each shape, what stock operators do as fast.
+            Off, everything that can be fused is, and builds don't depend on the machine's load.
+        prepack: bring weights into oneDNN's blocked layout. Off, the graph computes with the
+            model's own weights, so that none is held twice, and is some percent slower;
+            convolutions are left alone, and linears are not joined.
+    """
+
+    measure: bool = True
+    prepack: bool = True
+
+
+class OneDnn(Backend[OneDnnOptions]):
+    """Exports the model, fuses its graph on oneDNN's operators and prepacks the weights."""
+
+    name = "onednn"
+    summary = "graph fusions and prepacked weights on stock PyTorch's own oneDNN operators"
+    takes = Form.MODULE
+    gives = Form.COMPILED
+    requires = (("torch>=2.6",),)
+    Options: ClassVar[type[OneDnnOptions]] = OneDnnOptions
+
+    def check(self, host: Host) -> Verdict:
+        """Ask for a torch whose export leaves sizes open by itself."""
+        return super().check(host)
+
+    def accepts(self, model: Callable[..., object], signature: Signature) -> Verdict:
+        """An exporter needs a tensor to follow."""
+        if not signature.tensors:
+            return Verdict.no(
+                "none of the inputs is a tensor, so there is no graph to fuse",
+                "Pass the inputs as tensors, or leave onednn out",
+            )
+        return Verdict.yes()
+
+    def apply(self, model: torch.nn.Module, context: Context) -> Applied:
+        """Capture, fuse, prepack and compile."""
+        from .build import build  # torch.export is imported only here
+
+        return build(model, context, measure=self.options.measure, prepacked=self.options.prepack)

@@ -1,0 +1,70 @@
+"""From a module to the fused graph: the passes in their order."""
+
+import torch
+
+from cpuaccel import Applied, Context
+
+from .attention import fuse_attention
+from .attention_choice import AttentionChoice
+from .capture import capture
+from .choice import Choice
+from .cleanup import clean
+from .concat_linear import concat_linears
+from .constants import fold_constants
+from .conv_bn import fold_batch_norm
+from .conv_choice import ConvChoice
+from .conv_pointwise import fuse_convs
+from .emit import emit
+from .evidence import evidence
+from .linear_binary import fuse_linear_add
+from .linear_unary import fuse_linear_unary
+from .prepack import fuse_rest, prepack
+from .program import Program, value
+from .remove_padding import remove_padding
+from .runtime import FixedSizes, FusedGraph
+
+
+def build(model: torch.nn.Module, context: Context, *, measure: bool, prepacked: bool) -> Applied:
+    """Capture a model, fuse its graph, prepack its weights and compile it.
+
+    Args:
+        model: in eval mode; stays as it is.
+        context: how it is called.
+        measure: see the backend's options.
+        prepacked: the same.
+
+    Raises:
+        BackendError: it can't be captured.
+    """
+    program = capture(model, context.signature)
+    clean(program)
+    choice, attention = Choice(measure, prepacked), AttentionChoice(measure)
+    padding = remove_padding(program, attention)
+    fuse_attention(program, attention)
+    if prepacked:
+        fold_constants(program)
+        fold_batch_norm(program)
+        fuse_convs(program, ConvChoice(measure))
+    # An activation or an addition belongs to one linear; only those with neither are joined.
+    fuse_linear_unary(program, choice)
+    fuse_linear_add(program, choice)
+    if prepacked:
+        concat_linears(program, choice)
+    fuse_rest(program, choice)
+    if prepacked:
+        prepack(program)
+    multiplies = any(
+        dtype is torch.float32 and any(products.faster)
+        for (_, _, dtype), products in attention.found.items()
+    )
+    graph = FusedGraph(emit(program), _sizes(program), multiplies=multiplies)
+    return Applied(graph, evidence=evidence(program, padding))
+
+
+def _sizes(program: Program) -> FixedSizes:
+    sizes: FixedSizes = {}
+    for node in program.placeholders:
+        found = value(node)
+        if found is not None:
+            sizes[str(node.target)] = tuple(s if isinstance(s, int) else None for s in found.shape)
+    return sizes

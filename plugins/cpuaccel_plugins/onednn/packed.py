@@ -1,0 +1,160 @@
+"""Computing on real tokens only, at call time: a batch as one long sequence of its tokens."""
+
+from dataclasses import dataclass
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+
+from .attend import Products, attend_row
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """Where one sequence of the batch stands in the long one.
+
+    Attributes:
+        start: of its tokens.
+        first: of those that are attended to: all but a first token that is padding.
+        end: of both.
+    """
+
+    start: int
+    first: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the tokens of one call are packed.
+
+    Kept are the real ones, and of every sequence the first, which pooled heads read.
+
+    Attributes:
+        batch: sequences.
+        length: tokens of each, padding included.
+        tokens: tokens kept.
+        index: their places in the flattened batch, shape (tokens,); None where all are kept.
+        sources: for every place in the flattened batch, the kept token that is put there on
+            unpacking: itself, or for padding the last one before it, shape (batch * length,);
+            None where all are kept.
+        sequences: where each sequence stands.
+    """
+
+    batch: int
+    length: int
+    tokens: int
+    index: torch.Tensor | None
+    sources: torch.Tensor | None
+    sequences: list[Sequence]
+
+
+def read_layout(real: torch.Tensor) -> Layout:
+    """Look at which tokens are real, once a call; shape (batch, length), bool."""
+    batch, length = real.shape
+    if bool(real.all()):
+        every = [Sequence(row * length, row * length, (row + 1) * length) for row in range(batch)]
+        return Layout(batch, length, batch * length, None, None, every)
+    kept = real.clone()
+    kept[:, 0] = True
+    counts = kept.sum(1).tolist()
+    sequences, start = [], 0
+    for count, begins in zip(counts, real[:, 0].tolist()):
+        sequences.append(Sequence(start, start if begins else start + 1, start + count))
+        start += count
+    flat = kept.reshape(-1)
+    return Layout(batch, length, start, flat.nonzero().squeeze(1), flat.cumsum(0) - 1, sequences)
+
+
+def tokens(layout: Layout) -> int:
+    """How many tokens are kept: the length of the long sequence."""
+    return layout.tokens
+
+
+def pack(hidden: torch.Tensor, layout: Layout) -> torch.Tensor:
+    """Shape (batch or 1, length, *) becomes (1, tokens, *)."""
+    if hidden.shape[0] != layout.batch:  # rotary embeddings are given once for all sequences
+        hidden = hidden.expand(layout.batch, *hidden.shape[1:])
+    flat = hidden.reshape(-1, *hidden.shape[2:])
+    return (flat if layout.index is None else flat.index_select(0, layout.index)).unsqueeze(0)
+
+
+def unpack(packed: torch.Tensor, layout: Layout) -> torch.Tensor:
+    """Shape (1, tokens, *) becomes (batch, length, *); padding repeats the token before it."""
+    flat = packed[0]
+    if layout.sources is not None:
+        flat = flat.index_select(0, layout.sources)
+    return flat.view(layout.batch, layout.length, *flat.shape[1:])
+
+
+def read_patterns(mask: torch.Tensor, layout: Layout, dtype: torch.dtype) -> list[torch.Tensor]:
+    """What is added to each sequence's scores, of a mask that says more than what is real.
+
+    Args:
+        mask: shape (batch, 1, length, length), bool, True where attended.
+        layout: of the call.
+        dtype: of the scores.
+
+    Returns:
+        For each sequence shape (1, tokens, tokens).
+    """
+    places = layout.index
+    if places is None:
+        places = torch.arange(layout.tokens)
+    found = []
+    for row, sequence in enumerate(layout.sequences):
+        own = places[sequence.start : sequence.end] - row * layout.length
+        keys = own[sequence.first - sequence.start :]
+        allowed = mask[row, 0][own][:, keys]
+        # A query that attends to nothing is padding: what comes of it is left open, but finite.
+        lowest = torch.finfo(dtype).min
+        found.append(torch.zeros(1, *allowed.shape, dtype=dtype).masked_fill_(~allowed, lowest))
+    return found
+
+
+def attend_packed(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    layout: Layout,
+    patterns: list[torch.Tensor] | None,
+    scale: float,
+    products: Products,
+) -> torch.Tensor:
+    """Attend within each sequence of the long one.
+
+    Args:
+        query: shape (1, heads, tokens, head size), any strides.
+        key: the same.
+        value: the same.
+        layout: where the sequences stand.
+        patterns: what ``read_patterns`` made, None where all real tokens are attended to.
+        scale: factor on the scores.
+        products: when to use matrix products.
+
+    Returns:
+        Shape (1, heads, tokens, head size), in memory (1, tokens, heads, head size).
+    """
+    heads, count = query.shape[1], query.shape[2]
+    out = query.new_empty(1, count, heads, value.shape[3]).transpose(1, 2)
+    for row, (start, first, end) in enumerate(
+        (sequence.start, sequence.first, sequence.end) for sequence in layout.sequences
+    ):
+        bias = None if patterns is None else patterns[row]
+        if products.pay(end - first):
+            attend_row(
+                query[0, :, start:end],
+                key[0, :, first:end],
+                value[0, :, first:end],
+                bias,
+                scale,
+                out[0, :, start:end],
+            )
+        else:
+            out[:, :, start:end] = scaled_dot_product_attention(
+                query[:, :, start:end],
+                key[:, :, first:end],
+                value[:, :, first:end],
+                None if bias is None else bias[None],
+                scale=scale,
+            )
+    return out

@@ -1,0 +1,62 @@
+"""Building a small module with the backend, and holding it against itself."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+
+import cpuaccel
+from cpuaccel_plugins.onednn.build import build
+
+FACTS = {"fusions", "packed_weights", "share_of_flops_fused", "left_alone", "padding_computed"}
+
+
+def fuse(
+    model: torch.nn.Module,
+    *example: torch.Tensor,
+    dtype: torch.dtype | None = None,
+    prepacked: bool = True,
+) -> cpuaccel.Applied:
+    """Build without measuring: all that can be fused is."""
+    if dtype is not None:
+        model = model.to(dtype)
+        example = tuple(t.to(dtype) if t.is_floating_point() else t for t in example)
+    signature = cpuaccel.Signature.of(model.eval(), example)
+    with torch.no_grad():
+        return build(
+            model, cpuaccel.Context(cpuaccel.host(), signature), measure=False, prepacked=prepacked
+        )
+
+
+def kinds(applied: cpuaccel.Applied) -> dict[str, int]:
+    """The fusions that took place, without the other evidence."""
+    return {n: int(c) for n, c in applied.evidence.items() if n not in FACTS}
+
+
+def assert_same(
+    applied: cpuaccel.Applied,
+    model: torch.nn.Module,
+    *inputs: torch.Tensor,
+    tolerance: float = 1e-5,
+) -> None:
+    """The fused graph answers as the module does."""
+    signature = cpuaccel.Signature.of(model, inputs)
+    with torch.no_grad():
+        expected = model(*inputs)
+        found = applied.model(**signature.inputs)
+    assert isinstance(found, tuple)
+    wanted = _flat(expected)
+    assert len(found) == len(wanted)
+    for mine, theirs in zip(found, wanted):
+        assert mine.shape == theirs.shape
+        assert mine.dtype == theirs.dtype
+        scale = float(theirs.double().abs().max()) if theirs.numel() else 0.0
+        difference = (mine.double() - theirs.double()).abs()
+        assert bool((difference <= tolerance * max(scale, 1e-3)).all()), float(difference.max())
+
+
+def _flat(output: object) -> list[torch.Tensor]:
+    if isinstance(output, torch.Tensor):
+        return [output]
+    members = output.values() if isinstance(output, Mapping) else output
+    assert isinstance(members, (Sequence, type({}.values())))
+    return [tensor for member in members for tensor in _flat(member)]

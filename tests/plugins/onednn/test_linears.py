@@ -1,0 +1,211 @@
+"""Linears with activations, with additions, and joined; and where they must not be."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch.nn.functional import gelu, relu, sigmoid, silu, tanh
+
+import cpuaccel
+from tests.plugins.onednn.graphs import assert_same, fuse, kinds
+
+Function = Callable[..., torch.Tensor]
+
+
+class Net(torch.nn.Module):
+    """Linears of one size, and a function of them."""
+
+    def __init__(self, function: Function, bias: bool = True) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.linears = torch.nn.ModuleList(torch.nn.Linear(8, 8, bias=bias) for _ in range(3))
+        self.function = function
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.function(x, *self.linears)
+
+
+X = torch.randn(3, 5, 8, generator=torch.Generator().manual_seed(1))
+
+
+def built(function: Function, bias: bool = True) -> dict[str, int]:
+    model = Net(function, bias).eval()
+    applied = fuse(model, X)
+    for inputs in (X, X[:1], X[:, :1], X.repeat(2, 3, 1)):
+        assert_same(applied, model, inputs)
+    return kinds(applied)
+
+
+@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
+@pytest.mark.parametrize(
+    ("activation", "name"),
+    [
+        (gelu, "linear+gelu"),
+        (lambda x: gelu(x, approximate="tanh"), "linear+gelu"),
+        (relu, "linear+relu"),
+        (silu, "linear+silu"),
+        (tanh, "linear+tanh"),
+        (sigmoid, "linear+sigmoid"),
+        (lambda x: x.relu_(), "linear+relu"),
+    ],
+    ids=["gelu", "gelu tanh", "relu", "silu", "tanh", "sigmoid", "relu in place"],
+)
+def test_an_activation_is_fused(activation: Function, name: str, bias: bool) -> None:
+    assert built(lambda x, a, b, c: activation(a(x)), bias) == {name: 1}
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x, a, b, c: x + a(x),
+        lambda x, a, b, c: a(x) + x,
+        lambda x, a, b, c: torch.add(a(x), x, alpha=1),
+        lambda x, a, b, c: x.transpose(0, 1).contiguous().transpose(0, 1) + a(x),
+    ],
+    ids=["residual first", "linear first", "alpha of one", "strided residual"],
+)
+@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
+def test_an_addition_is_fused(function: Function, bias: bool) -> None:
+    assert built(function, bias) == {"linear+add": 1}
+
+
+def test_of_two_linears_that_are_added_one_takes_the_other() -> None:
+    assert built(lambda x, a, b, c: a(x) + b(x)) == {"linear+add": 1}
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x, a, b, c: torch.nn.functional.elu(a(x)),
+        lambda x, a, b, c: torch.nn.functional.mish(a(x)),
+        lambda x, a, b, c: torch.softmax(a(x), -1),
+        lambda x, a, b, c: (lambda y: y.relu() * y)(a(x)),
+        lambda x, a, b, c: torch.stack([(y := a(x)).relu(), y]),
+        lambda x, a, b, c: a(x).transpose(1, 2).relu(),
+        lambda x, a, b, c: a(x) + a(x),
+        lambda x, a, b, c: torch.add(x, a(x), alpha=2),
+        lambda x, a, b, c: a(x) + x[:, :1],
+        lambda x, a, b, c: a(x) + x[0, 0],
+        lambda x, a, b, c: a(x[:, :1]) + x,
+        lambda x, a, b, c: a(x) + 1.0,
+        lambda x, a, b, c: a(x) + x.double(),
+        lambda x, a, b, c: a(x) - x,
+        lambda x, a, b, c: a(x) * x,
+    ],
+    ids=[
+        "elu",
+        "mish",
+        "softmax",
+        "used twice",
+        "used after",
+        "transposed before the activation",
+        "added to itself",
+        "alpha",
+        "broadcast residual",
+        "broadcast vector",
+        "broadcast linear",
+        "a number",
+        "another dtype",
+        "subtraction",
+        "product",
+    ],
+)
+def test_what_must_not_be_fused_is_not(function: Function) -> None:
+    assert built(function) == {}
+
+
+def test_a_linear_used_twice_keeps_its_addition_apart() -> None:
+    assert built(lambda x, a, b, c: torch.stack([x + (y := a(x)), y])) == {}
+
+
+def test_linears_of_one_input_are_joined() -> None:
+    def attention_like(x: torch.Tensor, *linears: torch.nn.Linear) -> torch.Tensor:
+        query, key, value = (
+            linear(x).view(*x.shape[:2], 2, 4).transpose(1, 2) for linear in linears
+        )
+        return query @ key.transpose(2, 3) @ value
+
+    assert built(attention_like) == {"concat linear": 1}
+    assert built(attention_like, bias=False) == {"concat linear": 1}
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x, a, b, c: torch.cat([a(x), b(x)]),
+        lambda x, a, b, c: torch.stack([a(x).transpose(1, 2), b(x * 2).transpose(1, 2)]),
+        lambda x, a, b, c: torch.stack([a(x).mT, torch.nn.functional.linear(x, b.weight).mT]),
+    ],
+    ids=["computed with directly", "other inputs", "one without bias"],
+)
+def test_other_linears_are_not_joined(function: Function) -> None:
+    assert built(function) == {}
+
+
+def test_a_weight_that_is_shared_is_packed_once() -> None:
+    model = Net(lambda x, a, b, c: a(a(x))).eval()
+    applied = fuse(model, X)
+    assert applied.evidence["packed_weights"] == 1
+    assert_same(applied, model, X)
+
+
+def test_a_weight_that_is_computed_with_stays_as_it_is() -> None:
+    def tied(x: torch.Tensor, a: torch.nn.Linear, *rest: torch.nn.Linear) -> torch.Tensor:
+        return a(x) @ a.weight
+
+    model = Net(tied).eval()
+    assert_same(fuse(model, X), model, X)
+
+
+def test_a_weight_that_is_an_input_is_left_alone() -> None:
+    class Given(torch.nn.Module):
+        def forward(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+            return torch.nn.functional.linear(x, weight).relu()
+
+    model = Given()
+    applied = fuse(model, X, torch.ones(8, 8))
+    assert kinds(applied) == {}
+    assert (
+        applied.evidence["left_alone"]
+        == "1 linears whose weights are no constants of a usable dtype"
+    )
+    assert_same(applied, model, X, torch.ones(8, 8))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_other_dtypes_are_left_alone(dtype: torch.dtype) -> None:
+    model = Net(lambda x, a, b, c: x + a(x).relu()).eval()
+    applied = fuse(model, X, dtype=dtype)
+    assert kinds(applied) == {}
+    assert_same(applied, model, X.to(dtype), tolerance=1e-2)
+
+
+def test_bfloat16() -> None:
+    if not (verdict := cpuaccel.host().bf16()):
+        pytest.skip(str(verdict))
+    model = Net(lambda x, a, b, c: x + b(gelu(a(x)))).eval()
+    applied = fuse(model, X, dtype=torch.bfloat16)
+    assert kinds(applied) == {"linear+gelu": 1, "linear+add": 1}
+    assert_same(applied, model, X.bfloat16(), tolerance=2e-2)
+
+
+def test_measuring_leaves_alone_what_is_slower_and_says_so() -> None:
+    """Whichever way it is measured, all linears are accounted for."""
+    model = Net(lambda x, a, b, c: c(b(a(x)))).eval()
+    fast = cpuaccel.optimize(model, ["onednn"], example_inputs=X, strict=True)
+    evidence = fast.report.outcomes[0].evidence
+    left = str(evidence.get("left_alone", "0")).partition(" ")[0]
+    assert int(evidence["packed_weights"]) + int(left) == 3
+    torch.testing.assert_close(fast(X), model(X).detach())
+
+
+def test_without_prepacking_the_models_own_weights_are_used() -> None:
+    model = Net(lambda x, a, b, c: c(x + b(gelu(a(x))))).eval()
+    applied = fuse(model, X, prepacked=False)
+    assert kinds(applied) == {"linear+add": 1, "linear+gelu": 1}
+    assert applied.evidence["packed_weights"] == 0
+    assert_same(applied, model, X)
+    with torch.no_grad():
+        model.linears[0].weight.mul_(2)
+    assert_same(applied, model, X)

@@ -1,0 +1,160 @@
+"""Computing on real tokens only, where bettertransformer comes before."""
+
+import pytest
+import torch
+
+import cpuaccel
+from cpuaccel.testing.answers import assert_same_answer
+from cpuaccel_plugins.onednn import linears
+from cpuaccel_plugins.onednn.packed import pack, read_layout, read_patterns, unpack
+from cpuaccel_plugins.padding_markers import markers
+from tests.plugins.encoders import batch, both, encoder, left, right, unpadded
+from tests.plugins.onednn.graphs import assert_same, fuse
+
+NATIVE = cpuaccel.host().meets(("transformers>=5",))
+native = pytest.mark.skipif(not NATIVE, reason=str(NATIVE))
+STEPS = ["bettertransformer", cpuaccel.Step("onednn", measure=False)]
+
+SERVED = [
+    "bert-qa",
+    "bert-text",
+    "roberta-text",
+    "electra-token",
+    "albert",
+    "distilbert-token",
+    "modernbert-token",
+    "wav2vec2",
+]
+
+
+@native
+@pytest.mark.parametrize("name", SERVED)
+def test_answers_are_the_originals_at_unseen_shapes_and_paddings(name: str) -> None:
+    model = encoder(name)
+    fast = cpuaccel.optimize(model, STEPS, example_inputs=batch(name, 2, 24, right), strict=True)
+    assert "padding_computed" not in fast.report.outcomes[-1].evidence
+    for size, length, pad in [
+        (1, 24, unpadded),
+        (1, 17, right),
+        (5, 31, right),
+        (3, 20, left),
+        (4, 12, both),
+        (7, 40, unpadded),
+    ]:
+        inputs = batch(name, size, length, pad)
+        with torch.no_grad():
+            expected = model(**inputs)
+        answer = fast(**inputs)
+        if name == "wav2vec2":  # its mask counts samples, not frames
+            frames = model._get_feature_vector_attention_mask(  # type: ignore[operator]
+                answer.logits.shape[1], inputs["attention_mask"]
+            )
+            inputs = {**inputs, "attention_mask": frames.long()}
+        assert_same_answer(answer, expected, inputs)
+    assert set(fast.report.calls) == {"optimized"}, fast.report
+
+
+@native
+@pytest.mark.parametrize("name", ["bert-token", "modernbert-token"])
+def test_padding_is_not_computed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fused linears see as many rows as there are real tokens."""
+    inputs = batch(name, 4, 24, right)
+    fast = cpuaccel.optimize(encoder(name), STEPS, example_inputs=inputs, strict=True)
+    run = fast.variants[0].model._run  # type: ignore[attr-defined]
+    rows: list[int] = []
+    adds = linears.mkldnn._linear_pointwise.binary
+
+    def noting(x: torch.Tensor, *rest: object) -> torch.Tensor:
+        rows.append(x[..., 0].numel())
+        return adds(x, *rest)  # type: ignore[no-any-return]
+
+    name_of_add = next(n for n, bound in run.__globals__.items() if bound is adds)
+    monkeypatch.setitem(run.__globals__, name_of_add, noting)
+    fast(**inputs)
+    assert rows == [int(inputs["attention_mask"].sum())] * 4
+
+
+def test_packing_and_back() -> None:
+    real = torch.tensor([[1, 1, 1, 0], [0, 1, 1, 0], [1, 1, 1, 1]]).bool()
+    layout = read_layout(real)
+    assert layout.tokens == 3 + 3 + 4  # the first token of a sequence is kept
+    assert [(s.start, s.first, s.end) for s in layout.sequences] == [
+        (0, 0, 3),
+        (3, 4, 6),
+        (6, 6, 10),
+    ]
+    hidden = torch.randn(3, 4, 5)
+    back = unpack(pack(hidden, layout), layout)
+    expected = hidden.clone()  # padding repeats the token before it
+    expected[0, 3], expected[1, 3] = hidden[0, 2], hidden[1, 2]
+    assert torch.equal(back, expected)
+    assert torch.equal(pack(hidden[:1], layout), pack(hidden[:1].expand(3, 4, 5), layout))
+
+
+def test_a_batch_without_padding_is_not_copied() -> None:
+    layout = read_layout(torch.ones(2, 3, dtype=torch.bool))
+    hidden = torch.randn(2, 3, 5)
+    packed = pack(hidden, layout)
+    assert packed.data_ptr() == hidden.data_ptr()
+    assert torch.equal(unpack(packed, layout), hidden)
+
+
+def test_a_pattern_is_that_of_the_kept_tokens() -> None:
+    real = torch.tensor([[1, 1, 0], [0, 1, 1]]).bool()
+    window = (torch.arange(3)[:, None] - torch.arange(3)).abs() <= 1
+    mask = window[None, None] & real[:, None, None]
+    first, second = read_patterns(mask, read_layout(real), torch.float32)
+    assert torch.equal(first == 0, torch.ones(1, 2, 2, dtype=torch.bool))
+    assert (second == 0).tolist() == [[[True, False], [True, True], [True, True]]]
+
+
+class Marked(torch.nn.Module):
+    """Something between the markers that is not known to treat tokens alone."""
+
+    def __init__(self, between: str) -> None:
+        super().__init__()
+        self.linear = torch.nn.Linear(4, 4)
+        self.between = between
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        pack_marker, unpack_marker = markers()
+        real = mask.bool()
+        hidden = self.linear(pack_marker(x, real))
+        if self.between == "over tokens":
+            hidden = hidden.cumsum(1)
+        elif self.between == "of tokens":
+            hidden = hidden + x.mean(1, keepdim=True)
+        elif self.between == "from outside":
+            hidden = hidden + x
+        elif self.between == "moved":
+            hidden = hidden.transpose(1, 2).reshape(x.shape[0], x.shape[1], 4)
+        elif self.between == "mean":
+            hidden = hidden - hidden.mean(1, keepdim=True)
+        elif self.between == "cut":
+            hidden = torch.cat([hidden[:, 1:], hidden[:, :1]], 1)
+        return unpack_marker(hidden, real)
+
+
+@pytest.mark.parametrize(
+    ("between", "reason"),
+    [
+        ("over tokens", "cumsum.default is not known to treat tokens alone"),
+        ("from outside", "add.Tensor takes in something for each token from outside"),
+        ("of tokens", "add.Tensor takes in something for each token from outside"),
+        ("moved", "reshape.default moves tokens"),
+        ("mean", "mean.dim mixes tokens"),
+        ("cut", "slice.Tensor mixes tokens"),
+    ],
+)
+def test_where_tokens_meet_padding_is_computed_and_it_is_said(between: str, reason: str) -> None:
+    model = Marked(between).eval()
+    inputs = torch.randn(3, 6, 4), torch.ones(3, 6, dtype=torch.long)
+    applied = fuse(model, *inputs)
+    assert applied.evidence["padding_computed"] == reason
+    assert_same(applied, model, *inputs)
+
+
+def test_markers_hand_on_what_they_are_given() -> None:
+    hidden, real = torch.randn(2, 3, 4), torch.ones(2, 3, dtype=torch.bool)
+    for marker in markers():
+        assert torch.equal(marker(hidden, real), hidden)
