@@ -21,6 +21,7 @@ from tests.plugins.encoders import TEXT, encoder  # noqa: E402
 
 BACKENDS = [["bettertransformer"], ["jit"], ["bettertransformer", "jit"]]
 
+NATIVE = cpuaccel.host().meets(("transformers>=5",))
 NO_QA = "question-answering" not in transformers.pipelines.SUPPORTED_TASKS
 WITHOUT_QA = f"transformers {transformers.__version__} has no pipeline for question answering"
 
@@ -164,6 +165,7 @@ def test_a_pipeline_answers_and_logs_as_with_the_original(
     assert set(fast.report.calls) == {"optimized"}, fast.report
 
 
+@pytest.mark.skipif(not NATIVE, reason=f"optimum's layers make padding zeros; {NATIVE.reason}")
 def test_padding_adds_no_letters_to_speech(tmp_path: Path) -> None:
     model, parts = encoder("wav2vec2"), speech_parts(tmp_path)
     with torch.no_grad():  # of no state at all, the head would make a letter

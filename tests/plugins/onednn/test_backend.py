@@ -68,6 +68,7 @@ def test_it_needs_no_vector_instructions() -> None:
     assert check(isa=frozenset(), torch_isa="DEFAULT", bf16_speed=0.01)
 
 
+@needs_engine
 def test_inputs_that_hold_no_tensor_are_refused() -> None:
     plan = cpuaccel.explain(torch.nn.Identity(), ["onednn"], example_inputs=[3])
     assert (
