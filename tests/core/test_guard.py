@@ -75,7 +75,7 @@ def test_compiler_settings_are_not_imported_to_be_kept(python: Python) -> None:
 import sys
 from cpuaccel.guard import settings_kept
 def imported():
-    return {name for name in ("torch._dynamo.config", "torch._inductor.config") if name in sys.modules}
+    return {"torch._dynamo.config", "torch._inductor.config"} & sys.modules.keys()
 before = imported()
 with settings_kept():
     pass

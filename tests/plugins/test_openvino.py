@@ -97,6 +97,23 @@ def test_a_model_in_bfloat16_keeps_its_precision_unless_asked() -> None:
 
 
 @real
+def test_padding_is_removed_before_it() -> None:
+    model = encoder("bert-token")
+    inputs = batch("bert-token", 4, 24, right)
+    steps = ["bettertransformer", "openvino"]
+    plan = cpuaccel.explain(model, steps)
+    if not all(planned.verdict for planned in plan.steps):
+        pytest.skip(str(plan))
+    fast = cpuaccel.optimize(model, steps, example_inputs=inputs, strict=True)
+    for pad in (unpadded, right, left):
+        varied = batch("bert-token", 3, 17, pad)
+        with torch.no_grad():
+            expected = model(**varied)
+        assert_same_answer(fast(**varied), expected, varied)
+    assert set(fast.report.calls) == {"optimized"}, fast.report
+
+
+@real
 def test_later_calls_leave_earlier_answers_alone() -> None:
     model = encoder("bert-token")
     fast = optimized(model, batch("bert-token", 2, 12, right))

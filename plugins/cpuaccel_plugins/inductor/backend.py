@@ -108,7 +108,8 @@ def _examples(flat: torch.nn.Module, signature: Signature) -> list[dict[str, tor
     rows = {name: example[name] for name in signature.axes.batch}
     if not rows or min(len(tensor) for tensor in rows.values()) == 0:
         return [example]
-    one = {**example, **{name: tensor[:1] for name, tensor in rows.items()}}
+    # Copies: of a view Dynamo would guard on what it is a view of.
+    one = {**example, **{name: tensor[:1].clone() for name, tensor in rows.items()}}
     several = {**example, **{name: torch.cat([tensor, tensor]) for name, tensor in rows.items()}}
     try:
         flat(**one)

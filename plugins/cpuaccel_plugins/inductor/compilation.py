@@ -29,8 +29,8 @@ class CompiledCall:
     quietly be a slow one, so it is done here.
 
     Attributes:
-        evidence: what was compiled so far; recompilations are those that calls needed. The report holds this very mapping, and so tells of
-            later recompilations, too.
+        evidence: what was compiled so far; recompilations are those that calls needed. The report
+            holds this very mapping, and so tells of later ones, too.
     """
 
     def __init__(self, flat: torch.nn.Module) -> None:
