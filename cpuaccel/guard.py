@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +28,29 @@ def _write_environment(environment: object) -> None:
     os.environ.update(environment)
 
 
+def _compiler(module: str) -> _Setting:
+    """The settings in one of torch.compile's configuration modules, where it is imported.
+
+    Importing it here would take a second from everyone who compiles nothing. What a step imports
+    first has nobody's settings to lose.
+    """
+
+    def read() -> object:
+        config = sys.modules.get(module)
+        copied = getattr(config, "get_config_copy", None)  # from torch 2.3 on
+        return None if copied is None else copied()
+
+    def write(settings: object) -> None:
+        if isinstance(settings, dict):
+            now = read()
+            assert isinstance(now, dict)
+            for name, value in settings.items():
+                if now[name] != value:
+                    setattr(sys.modules[module], name, value)
+
+    return _Setting(read, write)
+
+
 _SETTINGS = {
     "torch threads": _Setting(torch.get_num_threads, torch.set_num_threads),  # type: ignore[arg-type]
     "torch default dtype": _Setting(torch.get_default_dtype, torch.set_default_dtype),  # type: ignore[arg-type]
@@ -38,6 +62,8 @@ _SETTINGS = {
     "logging's root handlers": _Setting(  # importing IPEX calls logging.basicConfig
         lambda: (logging.root.handlers[:], logging.root.level), _write_logging
     ),
+    "Dynamo's settings": _compiler("torch._dynamo.config"),
+    "Inductor's settings": _compiler("torch._inductor.config"),
     "environment variables": _Setting(lambda: dict(os.environ), _write_environment),
 }
 
@@ -56,7 +82,7 @@ def settings_kept() -> Iterator[list[str]]:
         yield restored
     finally:
         for name, setting in _SETTINGS.items():
-            if setting.read() != before[name]:
+            if before[name] is not None and setting.read() != before[name]:
                 setting.write(before[name])
                 restored.append(name)
         torch.random.set_rng_state(random_state)

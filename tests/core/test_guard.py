@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from cpuaccel.guard import settings_kept
+from tests.conftest import Python
 
 
 def test_what_changes_is_put_back_and_listed() -> None:
@@ -53,3 +54,31 @@ def test_random_numbers_go_on_as_if_nothing_had_been_drawn() -> None:
     with settings_kept():
         torch.rand(100)
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_compiler_settings_are_put_back_where_they_are_imported() -> None:
+    dynamo = pytest.importorskip("torch._dynamo.config")
+    inductor = pytest.importorskip("torch._inductor.config")
+    if not hasattr(dynamo, "get_config_copy"):
+        pytest.skip("this torch has no copy of its compiler's settings to give")
+    before = dynamo.suppress_errors, inductor.freezing, inductor.cpp.threads
+    with settings_kept() as restored:
+        dynamo.suppress_errors = not before[0]
+        inductor.freezing = not before[1]
+        inductor.cpp.threads = 3
+    assert restored == ["Dynamo's settings", "Inductor's settings"]
+    assert (dynamo.suppress_errors, inductor.freezing, inductor.cpp.threads) == before
+
+
+def test_compiler_settings_are_not_imported_to_be_kept(python: Python) -> None:
+    code = """
+import sys
+from cpuaccel.guard import settings_kept
+def imported():
+    return {"torch._dynamo.config", "torch._inductor.config"} & sys.modules.keys()
+before = imported()
+with settings_kept():
+    pass
+assert imported() == before
+"""
+    python(code)

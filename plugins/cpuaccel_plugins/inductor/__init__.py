@@ -1,0 +1,11 @@
+"""Backend ``inductor``: ``torch.compile`` with frozen weights, for any batch and length."""
+
+import cpuaccel
+
+from .backend import Inductor
+
+
+@cpuaccel.hookimpl
+def cpuaccel_backends() -> list[type[Inductor]]:
+    """Offer ``inductor``."""
+    return [Inductor]

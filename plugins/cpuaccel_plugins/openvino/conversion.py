@@ -1,0 +1,70 @@
+"""From a torch module to an OpenVINO model, without telling anyone."""
+
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+
+import cpuaccel
+from cpuaccel import BackendError, Signature
+
+if TYPE_CHECKING:
+    import openvino
+
+
+def convert(model: torch.nn.Module, signature: Signature) -> "openvino.Model":
+    """Convert a model in float32, its batch and length dynamic, its weights shared if they can be.
+
+    Args:
+        model: an eager module, in float32 or bfloat16; stays as it is.
+        signature: how it is called.
+
+    Returns:
+        A model with one input for each tensor that the signature names, floating ones in float32,
+        and one output for each tensor of the model's output.
+
+    Raises:
+        BackendError: OpenVINO's converter does not take it.
+    """
+    if any(p.dtype is torch.bfloat16 for p in model.parameters()):
+        model = cpuaccel.shared_copy(model, torch.float32)
+        signature = signature.cast(torch.float32)
+    flat = cpuaccel.flatten(model, signature.tensors, signature.constants)
+    example = {n: v for n, v in signature.inputs.items() if isinstance(v, torch.Tensor)}
+    with warnings.catch_warnings(), _telemetry_off():
+        # What its trace freezes is found by comparing answers.
+        warnings.simplefilter("ignore")
+        import openvino
+
+        try:
+            return openvino.convert_model(flat, example_input=example)
+        except BackendError:
+            raise
+        except Exception as error:  # tracers raise whatever the model's code makes them raise
+            lines = [line for line in str(error).splitlines() if line.strip()] or [""]
+            raise BackendError(
+                f"openvino.convert_model can't take {type(model).__name__}: "
+                f"{type(error).__name__}: {lines[0].strip()}",
+                "Leave openvino out for this model",
+            ) from error
+
+
+@contextmanager
+def _telemetry_off() -> Iterator[None]:
+    """Keep ``convert_model`` from sending usage statistics.
+
+    It does so unless the user has opted out. This is the switch that it documents for a process;
+    cpuaccel's user has not called OpenVINO and would not expect it.
+    """
+    before = os.environ.get("CI")
+    os.environ["CI"] = "true"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["CI"]
+        else:
+            os.environ["CI"] = before
