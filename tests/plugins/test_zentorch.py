@@ -65,7 +65,7 @@ def test_bfloat16_runs_in_bfloat16() -> None:
 @real
 def test_an_engine_that_is_gone_is_no_success(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "zentorch", None)  # importing it raises
-    with pytest.raises(cpuaccel.StepError, match="zentorch: failed. it raised ModuleNotFoundError"):
+    with pytest.raises(cpuaccel.StepError, match="it raised ModuleNotFoundError: import of zen"):
         cpuaccel.optimize(
             torch.nn.Linear(2, 2), ["zentorch"], example_inputs=torch.ones(2, 2), strict=True
         )

@@ -5,14 +5,14 @@ import os
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
 
 logger = logging.getLogger("cpuaccel")
 
-Compiler = Callable[[torch.fx.GraphModule, Sequence[torch.Tensor | int]], object]
+Compiler = Callable[[torch.fx.GraphModule, list[torch.Tensor]], object]
 """What turns one of Dynamo's graphs into something to call: Inductor, or what builds on it."""
 
 COUNTERS = {
@@ -107,9 +107,7 @@ class CompiledCall:
                     self.evidence[told] = counters["inductor"][name] - before[name]
             return answer
 
-    def _compile_graph(
-        self, graph: torch.fx.GraphModule, inputs: Sequence[torch.Tensor | int]
-    ) -> object:
+    def _compile_graph(self, graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> object:
         """Dynamo's door to the compiler. Raises where Dynamo came here by itself, during a call."""
         if self._prepared != threading.get_ident():
             self._unprepared.add(threading.get_ident())

@@ -99,7 +99,12 @@ def _taken_apart(model: "onnx_ir.Model") -> Exported:
             continue
         weights[name] = torch.from_numpy(constant.numpy()).contiguous()
         value.const_value = onnx_ir.ExternalTensor(
-            "in memory", 0, constant.nbytes, constant.dtype, shape=constant.shape, name=name
+            "in memory",
+            0,
+            constant.nbytes,
+            constant.dtype,
+            shape=onnx_ir.Shape(weights[name].shape),
+            name=name,
         )
     graph: bytes = onnx_ir.to_proto(model).SerializeToString()
     return Exported(graph, weights, frozenset(node.op_type for node in model.graph.all_nodes()))

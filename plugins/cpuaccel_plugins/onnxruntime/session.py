@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+import torch.utils.dlpack
 
 from .export import Exported
 
@@ -72,7 +73,7 @@ class SessionCall:
         """Run the model; may be called from several threads."""
         values = {name: self._value(inputs[name].detach().contiguous()) for name in self._names}
         return tuple(
-            torch.from_dlpack(answer._ortvalue.to_dlpack())
+            torch.utils.dlpack.from_dlpack(answer._ortvalue.to_dlpack())
             for answer in self._session.run_with_ort_values(None, values)
         )
 

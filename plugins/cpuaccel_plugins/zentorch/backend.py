@@ -44,7 +44,7 @@ class ZenTorch(Backend[Options]):
     requires = (("torch>=2.13", "zentorch>=2.13"),)
 
     def check(self, host: Host) -> Verdict:
-        """Decide from metadata and flags: a zentorch for another torch raises, or has no backend."""
+        """Decide from metadata and flags: imported on another torch, it raises or is half there."""
         if not (verdict := super().check(host)):
             return verdict
         own, torch_version = host.version("zentorch"), host.version("torch")
