@@ -1,5 +1,7 @@
 """All engines one after the other in one process: none leaves a trace on torch or on another."""
 
+import contextlib
+import importlib
 import logging
 import sys
 

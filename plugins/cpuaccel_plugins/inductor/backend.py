@@ -10,6 +10,14 @@ from cpuaccel import Applied, Backend, Context, Form, Host, Options, Signature, 
 from .build import build
 from .toolchain import toolchain
 
+COUNTERS = {
+    "mkldnn_linear_weight_pack_matcher_count": "packed_linears",
+    "mkldnn_conv_weight_pack_matcher_count": "onednn_convolutions",
+    "mkldnn_unary_fusion_matcher_count": "fused_activations",
+    "mkldnn_conv_binary_unary_fusion_matcher_count": "fused_additions",
+}
+"""Inductor's counters of what its passes matched, as they are told here."""
+
 
 class Inductor(Backend[Options]):
     """Compiles the whole model with ``torch.compile`` and Inductor, its weights frozen.
@@ -45,5 +53,5 @@ class Inductor(Backend[Options]):
         """Compile, and see that it was compiled and its weights frozen."""
         from torch._inductor.compile_fx import compile_fx
 
-        call = build(model, context.signature, self.name, compile_fx)
+        call = build(model, context.signature, self.name, compile_fx, COUNTERS)
         return Applied(call, evidence=call.evidence)

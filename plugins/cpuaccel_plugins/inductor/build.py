@@ -1,5 +1,7 @@
 """Compiling a model before it is called, and making sure that it was compiled."""
 
+from collections.abc import Mapping
+
 import torch
 
 import cpuaccel
@@ -9,7 +11,11 @@ from .compilation import CompiledCall, Compiler
 
 
 def build(
-    model: torch.nn.Module, signature: Signature, engine: str, compiler: Compiler
+    model: torch.nn.Module,
+    signature: Signature,
+    engine: str,
+    compiler: Compiler,
+    counters: Mapping[str, str],
 ) -> CompiledCall:
     """Compile for several rows and for one, with frozen weights.
 
@@ -18,6 +24,7 @@ def build(
         signature: how it is called.
         engine: the backend's name.
         compiler: what Dynamo's graphs are compiled with.
+        counters: Inductor's counters to tell of, and the names to tell them by.
 
     Raises:
         BackendError: the model can't be compiled as one graph, or was not compiled, or its
@@ -25,7 +32,7 @@ def build(
     """
     without = f"Leave {engine} out for this model"
     flat = cpuaccel.flatten(model, signature.tensors, signature.constants)
-    call = CompiledCall(flat, engine, compiler)
+    call = CompiledCall(flat, engine, compiler, counters)
     try:
         for example in _examples(flat, signature):
             call.compile(example)

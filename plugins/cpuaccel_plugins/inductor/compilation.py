@@ -15,14 +15,6 @@ logger = logging.getLogger("cpuaccel")
 Compiler = Callable[[torch.fx.GraphModule, list[torch.Tensor]], object]
 """What turns one of Dynamo's graphs into something to call: Inductor, or what builds on it."""
 
-COUNTERS = {
-    "mkldnn_linear_weight_pack_matcher_count": "packed_linears",
-    "mkldnn_conv_weight_pack_matcher_count": "onednn_convolutions",
-    "mkldnn_unary_fusion_matcher_count": "fused_activations",
-    "mkldnn_conv_binary_unary_fusion_matcher_count": "fused_additions",
-}
-"""Inductor's counters of what its passes matched, as they are told here."""
-
 
 class CompiledCall:
     """Takes input tensors by name, and returns what the flat module returns.
@@ -36,16 +28,20 @@ class CompiledCall:
             holds this very mapping, and so tells of later ones, too.
     """
 
-    def __init__(self, flat: torch.nn.Module, engine: str, compiler: Compiler) -> None:
+    def __init__(
+        self, flat: torch.nn.Module, engine: str, compiler: Compiler, counters: Mapping[str, str]
+    ) -> None:
         """Compile nothing yet.
 
         Args:
             flat: the model, as ``cpuaccel.flatten`` makes it.
             engine: the backend's name, for what is logged.
             compiler: what its graphs are compiled with.
+            counters: Inductor's counters to tell of, and the names to tell them by.
         """
         self._engine = engine
         self._compiler = compiler
+        self._counters = counters
         self.evidence: dict[str, int | float | str] = {
             "compilations": 0,
             "recompilations": 0,
@@ -96,14 +92,14 @@ class CompiledCall:
         from torch._dynamo.utils import counters
 
         with self._lock, _compiling():
-            before = {name: counters["inductor"][name] for name in COUNTERS}
+            before = {name: counters["inductor"][name] for name in self._counters}
             self._prepared = threading.get_ident()
             try:
                 answer = self._call(**inputs)
             finally:
                 self._prepared = None
             if self.evidence["compilations"] == 1:
-                for name, told in COUNTERS.items():
+                for name, told in self._counters.items():
                     self.evidence[told] = counters["inductor"][name] - before[name]
             return answer
 

@@ -80,7 +80,7 @@ class ZenTorch(Backend[Options]):
     def apply(self, model: torch.nn.Module, context: Context) -> Applied:
         """Compile, run once, and see that ZenDNN's operators are what was executed."""
         signature = context.signature
-        call = build(model, signature, self.name, _compiler())
+        call = build(model, signature, self.name, _compiler(), counters={})
         example = {n: v for n, v in signature.inputs.items() if isinstance(v, torch.Tensor)}
         executed = _executed(call, example)
         if not executed:
@@ -106,9 +106,12 @@ def _executed(call: Callable[..., object], example: Mapping[str, torch.Tensor]) 
 
     Its counters tell what its passes matched, and nothing where a compiled graph was loaded.
     """
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+    # The newer profiler writes to standard error when it starts.
+    from torch.autograd.profiler_legacy import profile
+
+    with profile() as profiled:  # type: ignore[no-untyped-call]
         call(**example)
-    names = (event.name for event in profile.events() or ())
+    names = (event.name for event in profiled.function_events)
     return Counter(
         name.removeprefix(NAMESPACE).removeprefix("zentorch_")
         for name in names
