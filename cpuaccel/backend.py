@@ -10,6 +10,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from cpuaccel.hostinfo import Host
+from cpuaccel.released import Release
 from cpuaccel.signature import Signature
 from cpuaccel.verdict import Verdict
 
@@ -49,12 +50,16 @@ class Context:
         signature: how the model is called; ``signature.inputs`` are real example inputs.
         dtype: the precision asked for the whole pipeline, None to keep the model's own.
         inplace: whether the module given may be changed instead of copied.
+        release: where the caller gives up the original's weights, what a backend calls with each
+            that it holds in a layout of its own from then on, and with what gives it back; None
+            where they are kept.
     """
 
     host: Host
     signature: Signature
     dtype: torch.dtype | None = None
     inplace: bool = False
+    release: Release | None = None
 
 
 @dataclass(frozen=True)

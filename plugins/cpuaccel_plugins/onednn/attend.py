@@ -101,7 +101,12 @@ def attend_row(
     keys = key.shape[1]
     together = max(1, min(heads, SCORE_BYTES // (queries * keys * query.element_size())))
     scores = query.new_empty(together, queries, keys)
-    transposed = key.transpose(1, 2)
+    # The products copy head by head what lies scattered, which took a tenth of the time.
+    query, transposed, value = (
+        query.contiguous(),
+        key.contiguous().transpose(1, 2),
+        value.contiguous(),
+    )
     for begin in range(0, heads, together):
         end = min(begin + together, heads)
         part = scores[: end - begin]

@@ -37,6 +37,7 @@ def build(model: torch.nn.Module, context: Context, *, measure: bool, prepacked:
         BackendError: it can't be captured.
     """
     program = capture(model, context.signature)
+    program.release = context.release
     clean(program)
     choice, attention = Choice(measure, prepacked), AttentionChoice(measure)
     padding = remove_padding(program, attention)

@@ -45,12 +45,12 @@ def concat_linears(program: Program, choice: Choice) -> None:
 
 def _join(program: Program, linears: list[Linear]) -> None:
     first = linears[0]
-    weights = [_held(program, linear.weight) for linear in linears]
+    weights = {linear.weight: _held(program, linear.weight) for linear in linears}
     joint = value(first.node)
     assert joint is not None
-    sizes = [len(weight) for weight in weights]
+    sizes = [len(weight) for weight in weights.values()]
     with program.graph.inserting_before(first.node):
-        weight = program.hold(torch.cat(weights), f"{first.weight.target}_joint")
+        weight = program.hold(torch.cat(list(weights.values())), f"{first.weight.target}_joint")
         bias = None
         if first.bias is not None:
             biases = [_held(program, linear.bias) for linear in linears]
@@ -64,6 +64,7 @@ def _join(program: Program, linears: list[Linear]) -> None:
     joint_linear = Linear.of(program, whole)
     assert joint_linear is not None
     fused_unary(program, joint_linear, whole, "none")
+    program.joined[weight] = list(weights)
     prepack(program)  # at once, so that only one joint weight at a time is held dense, too
 
 

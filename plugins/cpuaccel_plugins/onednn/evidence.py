@@ -52,6 +52,7 @@ def evidence(program: Program, padding: str) -> Evidence:
         "fusions": program.fusions.total(),
         **dict(sorted(program.fusions.items())),
         "packed_weights": program.packed,
+        **({"released_weights": program.released} if program.released else {}),
         "share_of_flops_fused": f"{fused / max(1, fused + stock):.1%}",
         **({"left_alone": left} if left else {}),
         **({"padding_computed": padding} if padding else {}),
