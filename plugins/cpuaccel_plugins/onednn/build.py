@@ -54,11 +54,7 @@ def build(model: torch.nn.Module, context: Context, *, measure: bool, prepacked:
     fuse_rest(program, choice)
     if prepacked:
         prepack(program)
-    multiplies = any(
-        dtype is torch.float32 and any(products.faster)
-        for (_, _, dtype), products in attention.found.items()
-    )
-    graph = FusedGraph(emit(program), _sizes(program), multiplies=multiplies)
+    graph = FusedGraph(emit(program), _sizes(program))
     return Applied(graph, evidence=evidence(program, padding))
 
 
