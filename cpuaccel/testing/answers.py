@@ -49,7 +49,8 @@ class AnswersContract(Subject):
         for name, inputs in self.variations().items():
             with torch.no_grad():
                 expected = model(**inputs)
-            assert_same_answer(fast(**inputs), expected, inputs, TOLERANCE[dtype], name)
+            tolerance = max(TOLERANCE[dtype], self.backend_class.tolerance)
+            assert_same_answer(fast(**inputs), expected, inputs, tolerance, name)
         assert set(fast.report.calls) == {"optimized"}, "the original had to answer some calls"
 
     def test_the_answer_has_the_originals_type(self) -> None:

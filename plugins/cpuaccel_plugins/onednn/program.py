@@ -22,6 +22,8 @@ class Program:
         fusions: how often each fusion took place, by its name.
         left: what was left as it was, by the reason.
         packed: weights that were packed.
+        operators: fused linears other than oneDNN's own: what is called, and which of its
+            arguments is the weight.
     """
 
     graph: Graph
@@ -29,6 +31,7 @@ class Program:
     fusions: Counter[str] = field(default_factory=Counter)
     left: Counter[str] = field(default_factory=Counter)
     packed: int = 0
+    operators: dict[object, int] = field(default_factory=dict)
 
     @property
     def placeholders(self) -> list[Node]:

@@ -1,0 +1,154 @@
+"""Which linears to leave in float, found by computing with all the others in 8 bits."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import torch
+from torch.nn.functional import linear
+from torch.overrides import TorchFunctionMode
+
+import cpuaccel
+from cpuaccel import CpuaccelError
+from cpuaccel.fidelity import Probe, compare
+from cpuaccel.structure import leaves
+
+from .arithmetic import Channels, multiply, quantize, quantize_weight
+from .kinds import Kind
+
+Harm = Callable[[Callable[..., object]], float]
+"""How bad a model's answers are: is called with the model, and larger is worse."""
+
+
+def sensitive_linears(
+    model: torch.nn.Module,
+    batches: Iterable[Mapping[str, object]],
+    most: float,
+    harm: Harm | None = None,
+) -> tuple[str, ...]:
+    """Name the linears to leave in float so that the harm done by 8 bits stays within bounds.
+
+    Example::
+
+        names = sensitive_linears(model, batches, most=0.02)
+        fast = cpuaccel.optimize(model, [cpuaccel.Step("int8", float_names=names)])
+
+    Each linear alone is computed in 8 bits first. Those that do the greatest harm are then left in
+    float, as few as are enough. That takes as many passes over the batches as there are linears,
+    and a few more.
+
+    Args:
+        model: as it will be given to ``optimize``.
+        batches: inputs by name.
+        most: the harm to accept at most.
+        harm: called with what is called like the model; without it, the largest difference of an
+            output from the original's on any batch, relative to the output's largest magnitude,
+            over real tokens.
+
+    Returns:
+        Names as ``model.named_modules()`` has them, the greatest harm first; empty where all may
+        be in 8 bits. Heads, which ``int8`` leaves in float by itself, are not among them.
+
+    Raises:
+        CpuaccelError: there is no batch, or the harm is too great with all linears in float.
+    """
+    from .build import linears_of  # torch.export is imported only here
+
+    held = [dict(batch) for batch in batches]
+    if not held:
+        raise CpuaccelError("no batches were given to compare answers on. Pass one at least")
+    eager = cpuaccel.shared_copy(model).eval()
+    signature = cpuaccel.Signature.of(eager, held[0])
+    with torch.no_grad():
+        candidates = linears_of(eager, signature, float_kinds=(Kind.HEAD,))
+        return least_in_float(eager, candidates, most, harm or difference(eager, held, signature))
+
+
+def least_in_float(
+    model: torch.nn.Module, candidates: Sequence[str], most: float, harm: Harm
+) -> tuple[str, ...]:
+    quantized = _Quantized(model)
+
+    def harm_of(names: Iterable[str]) -> float:
+        quantized.names = frozenset(names)
+        return harm(quantized)
+
+    if harm_of(candidates) <= most:
+        return ()
+    if not harm_of(()) <= most:
+        raise CpuaccelError(
+            f"a harm of {most:g} at most was asked for, but with all linears in float it is "
+            f"{harm_of(()):.3g} already. Allow more, or see whether harm measures what it should"
+        )
+    alone = {name: harm_of([name]) for name in candidates}
+    worst = sorted(candidates, key=alone.__getitem__, reverse=True)
+    few, enough = 0, len(worst)
+    while enough - few > 1:
+        middle = (few + enough) // 2
+        if harm_of(worst[middle:]) <= most:
+            enough = middle
+        else:
+            few = middle
+    return tuple(worst[:enough])
+
+
+def difference(
+    model: torch.nn.Module, batches: Sequence[Mapping[str, object]], signature: cpuaccel.Signature
+) -> Harm:
+    """The largest relative difference from a model's answers to these batches."""
+    probes = []
+    for number, batch in enumerate(batches):
+        output = signature.call(model, batch)
+        probes.append(Probe(f"batch {number}", dict(batch), output, leaves(output)))
+
+    def harm(candidate: Callable[..., object]) -> float:
+        return max(
+            found.relative
+            for probe in probes
+            for found in compare(probe, signature.call(candidate, probe.inputs), model)
+        )
+
+    return harm
+
+
+class _Quantized:
+    """A model of which some linears are computed in 8 bits, as ``int8`` does."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        self._model = model
+        self._weights = {
+            name.removesuffix(".weight"): parameter
+            for name, parameter in model.named_parameters(remove_duplicate=False)
+        }
+        self._packed: dict[str, tuple[torch.Tensor, Channels]] = {}
+        self.names: frozenset[str] = frozenset()
+
+    def __call__(self, *args: object, **kwargs: object) -> object:
+        mode = _Linears({id(self._weights[name]): self._pack(name) for name in self.names})
+        with mode, torch.no_grad():
+            return self._model(*args, **kwargs)
+
+    def _pack(self, name: str) -> tuple[torch.Tensor, Channels]:
+        if name not in self._packed:
+            self._packed[name] = quantize_weight(self._weights[name].detach(), None)
+        return self._packed[name]
+
+
+class _Linears(TorchFunctionMode):
+    def __init__(self, packed: Mapping[int, tuple[torch.Tensor, Channels]]) -> None:
+        super().__init__()
+        self._packed = packed
+
+    def __torch_function__(
+        self,
+        func: Callable[..., object],
+        types: object,
+        args: tuple[object, ...] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
+        kwargs = kwargs or {}
+        if func is not linear or not (found := self._packed.get(id(args[1]))):
+            return func(*args, **kwargs)
+        given = args[0]
+        assert isinstance(given, torch.Tensor)
+        product = multiply(quantize(given), *found, given.dtype, "none", "")
+        bias = args[2] if len(args) > 2 else kwargs.get("bias")
+        return product if bias is None else product + bias
