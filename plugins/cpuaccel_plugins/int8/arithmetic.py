@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import torch
 
+from .spread import Spread
+
 onednn = torch.ops.onednn
 
 STEPS = 254
@@ -35,7 +37,7 @@ class Quantized:
     """Activations in 8 bits.
 
     Attributes:
-        values: uint8, contiguous, of the activations' shape.
+        values: uint8, contiguous, shape (*, in features and those repeated).
         scale: what one step means.
         zero: the value that stands for 0.
     """
@@ -60,48 +62,56 @@ class Channels:
     bias: torch.Tensor | None
 
 
-def quantize(given: torch.Tensor) -> Quantized:
+def quantize(given: torch.Tensor, spread: Spread) -> Quantized:
     """Activations to 8 bits, by their least and largest; 0 stays exactly 0.
 
     Args:
-        given: float32 or bfloat16, at least one element.
+        given: float32 or bfloat16, shape (*, in features), at least one element.
+        spread: what to divide the columns by, and to repeat.
 
     Raises:
         FloatingPointError: some are not finite: then there is no scale, and the original answers.
     """
-    low, high = (bound.item() for bound in torch.aminmax(given))
+    columns = given.shape[-1]
+    flat = given.reshape(-1, columns)
+    if flat.dtype is torch.float32:
+        divided = flat * spread.factors
+    else:
+        divided = flat.float().mul_(spread.factors)
+    low, high = (bound.item() for bound in torch.aminmax(divided))
     if not math.isfinite(high - low):
         raise FloatingPointError("the activations are not finite, so 8 bits can't hold them")
     low, high = min(low, 0.0), max(high, 0.0)
     scale = max((high - low) / STEPS, LEAST_SCALE)
     zero = math.ceil(-low / scale)
-    given = given.contiguous()
     # The integers are in the lowest byte of the sum; a cast to uint8 is modulo 256.
-    offset = torch.tensor(ROUNDS + zero)
-    if given.dtype is torch.float32:
-        shifted = torch.add(offset, given, alpha=1 / scale)
-    else:
-        shifted = given.float()
-        torch.add(offset, shifted, alpha=1 / scale, out=shifted)
-    return Quantized(shifted.view(torch.int32).to(torch.uint8), scale, zero)
+    torch.add(torch.tensor(ROUNDS + zero), divided, alpha=1 / scale, out=divided)
+    extra = len(spread.repeated)
+    values = torch.empty(len(flat), columns + extra, dtype=torch.uint8)
+    values[:, :columns] = divided.view(torch.int32)
+    if extra:
+        values[:, columns:] = values.index_select(1, spread.repeated)
+    return Quantized(values.view(*given.shape[:-1], columns + extra), scale, zero)
 
 
 def quantize_weight(
-    weight: torch.Tensor, bias: torch.Tensor | None
+    weight: torch.Tensor, bias: torch.Tensor | None, spread: Spread
 ) -> tuple[torch.Tensor, Channels]:
     """A linear's weight to 8 bits, each output channel by its largest magnitude.
 
     Args:
         weight: finite, shape (out features, in features).
         bias: shape (out features,).
+        spread: of the activations that it will be multiplied with.
 
     Returns:
         The weight in oneDNN's blocked layout, and what belongs to its channels.
     """
     exact = weight.float()
     scales = (exact.abs().amax(1) / WEIGHT_STEPS).clamp_min(LEAST_SCALE)
-    steps = (exact / scales[:, None]).round_().clamp_(-WEIGHT_STEPS, WEIGHT_STEPS)
-    packed: torch.Tensor = onednn.qlinear_prepack(steps.to(torch.int8), None)
+    steps = (exact / scales[:, None]).round_().clamp_(-WEIGHT_STEPS, WEIGHT_STEPS).to(torch.int8)
+    wide = torch.cat([steps, steps.index_select(1, spread.repeated)], 1)
+    packed: torch.Tensor = onednn.qlinear_prepack(wide, None)
     zeros = torch.zeros(len(weight), dtype=torch.int64)
     return packed, Channels(scales, zeros, None if bias is None else bias.float())
 
@@ -117,7 +127,7 @@ def multiply(
     """A linear, and an activation of its result.
 
     Args:
-        given: shape (*, in features).
+        given: shape (*, in features and those repeated).
         weight: packed.
         channels: the weight's.
         dtype: of the answer.

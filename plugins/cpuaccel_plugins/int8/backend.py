@@ -5,7 +5,6 @@ from typing import ClassVar
 
 import torch
 
-import cpuaccel
 from cpuaccel import Applied, Backend, Context, Form, Host, Signature, Verdict
 
 from .options import Int8Options

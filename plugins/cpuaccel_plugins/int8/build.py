@@ -1,6 +1,6 @@
 """From a module to the graph with linears in 8 bits."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -19,6 +19,7 @@ from .quantize_linears import quantize_linears
 from .selection import Selection, select, told
 from .sensitivity import difference, least_in_float
 from .speed import Speed
+from .spread import Matrix, Spread, spreads
 
 
 def build(model: torch.nn.Module, context: Context, options: Int8Options) -> Applied:
@@ -39,6 +40,8 @@ def build(model: torch.nn.Module, context: Context, options: Int8Options) -> App
             "See whether ONEDNN_MAX_CPU_ISA is set, or use onednn",
         )
     found: dict[str, int | float | str] = {}
+    signature = context.signature
+    spread = spreads(lambda: signature.call(model, signature.inputs))
 
     def to_8_bits(program: Program) -> None:
         speed = Speed() if options.measure else None
@@ -50,14 +53,15 @@ def build(model: torch.nn.Module, context: Context, options: Int8Options) -> App
             speed=speed,
         )
         if options.max_error is not None:
-            _keep_sensitive(selection, model, context.signature, options.max_error)
+            _keep_sensitive(selection, model, signature, options.max_error, spread)
         if not selection.chosen:
+            why = told(selection.kept) or "there is none"
             raise BackendError(
-                f"no linear is left to compute in 8 bits ({told(selection.kept) or 'there is none'})",
+                f"no linear is left to compute in 8 bits ({why})",
                 "Use onednn, or leave fewer in float",
             )
         count = len(selection.chosen)
-        quantize_linears(program, selection)
+        quantize_linears(program, selection, spread)
         found.update(_evidence(program, selection, count, speed))
 
     applied = build_fused(
@@ -77,18 +81,19 @@ def linears_of(
 
 
 def _keep_sensitive(
-    selection: Selection, model: torch.nn.Module, signature: Signature, most: float
+    selection: Selection,
+    model: torch.nn.Module,
+    signature: Signature,
+    most: float,
+    spread: Mapping[Matrix, Spread],
 ) -> None:
     harm = difference(model, [signature.inputs], signature)
     candidates = list(dict.fromkeys(names[0] for names in selection.chosen.values()))
-    selection.keep(
-        least_in_float(model, candidates, most, harm), f"for a difference of at most {most:g}"
-    )
+    kept = least_in_float(model, candidates, most, harm, spread)
+    selection.keep(kept, f"for a difference of at most {most:g}")
 
 
-def _evidence(
-    program: Program, selection: Selection, count: int, speed: Speed | None
-) -> Evidence:
+def _evidence(program: Program, selection: Selection, count: int, speed: Speed | None) -> Evidence:
     ratios = speed.ratios.values() if speed is not None else ()
     fast = [ratio for ratio in ratios if ratio > 1]
     return {

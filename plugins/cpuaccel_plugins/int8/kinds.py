@@ -10,6 +10,8 @@ from cpuaccel_plugins.onednn.attend import attend
 from cpuaccel_plugins.onednn.packed import attend_packed
 from cpuaccel_plugins.onednn.program import Program, aten, is_call
 
+from .spread import Matrix, matrix_of
+
 
 class Kind(enum.StrEnum):
     """What a linear is for."""
@@ -93,14 +95,14 @@ def _meets(start: Node, targets: tuple[object, ...], *, forward: bool) -> bool:
     return False
 
 
-def names_of(model: torch.nn.Module) -> dict[tuple[int, torch.Size], tuple[str, ...]]:
+def names_of(model: torch.nn.Module) -> dict[Matrix, tuple[str, ...]]:
     """Where in a model its matrices are, by address and shape: names as ``named_modules`` has them.
 
     One that several modules share has several names.
     """
-    found: dict[tuple[int, torch.Size], tuple[str, ...]] = {}
+    found: dict[Matrix, tuple[str, ...]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         if parameter.dim() == 2:
-            key = (parameter.data_ptr(), parameter.shape)
+            key = matrix_of(parameter)
             found[key] = (*found.get(key, ()), name.removesuffix(".weight"))
     return found

@@ -1,6 +1,6 @@
 """Pass: linears to 8 bits, fused as in float, their input brought to 8 bits once for all."""
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 
 from torch.fx import Node
 
@@ -12,82 +12,99 @@ from cpuaccel_plugins.onednn.program import Program, aten, call, dtype
 
 from .arithmetic import ACTIVATIONS, Channels, multiply, multiply_add, quantize, quantize_weight
 from .selection import Selection
+from .spread import Matrix, Spread, matrix_of
 
 _SINGLE, _ADDING = mkldnn._linear_pointwise.default, mkldnn._linear_pointwise.binary
 
 
-def quantize_linears(program: Program, selection: Selection) -> None:
+def quantize_linears(
+    program: Program, selection: Selection, spreads: Mapping[Matrix, Spread]
+) -> None:
     """Bring the chosen linears to 8 bits. The others stay, to be fused in float.
 
     The passes that fuse linears in float are the ones that fuse them here: they are only told
     which, and what they made is then brought to 8 bits.
+
+    Args:
+        program: the graph.
+        selection: which linears.
+        spreads: of their inputs, by the weight; where there is none, columns stay as they are.
     """
     program.operators |= {multiply: 1, multiply_add: 2}
-    bits = _To8Bits()
+    _quantize_inputs(program, selection, spreads)
+    weights = _Weights(program)
     fuse_linear_unary(program, selection)
     fuse_linear_add(program, selection)
-    concat_linears(program, selection, pack=bits.convert)
+    concat_linears(program, selection, pack=lambda _: _to_8_bits(program, weights))
     for node in program.calls(aten.linear.default):
         linear = Linear.of(program, node)
         if linear is not None and selection.takes(program, linear):
             fused_unary(program, linear, node, "none")
-    bits.convert(program)
+    _to_8_bits(program, weights)
 
 
-@dataclass
-class _To8Bits:
-    """Replaces oneDNN's linears.
-
-    Attributes:
-        inputs: of a float input, its 8 bits.
-        weights: of a dense weight and a bias, the packed weight and what belongs to it.
-    """
-
-    inputs: dict[Node, Node] = field(default_factory=dict)
-    weights: dict[tuple[Node, object], tuple[Node, Channels]] = field(default_factory=dict)
-
-    def convert(self, program: Program) -> None:
-        """Replace all that there are, and let their dense weights go."""
-        for node in program.calls(_SINGLE):
-            given, weight, bias, activation, _, algorithm = node.args
-            eighth, (packed, channels) = self._input(program, given), self._weight(
-                program, weight, bias
-            )
-            fused = activation if activation in ACTIVATIONS else "none"
-            with program.graph.inserting_before(node):
-                new = call(
-                    program.graph, multiply, eighth, packed, channels, dtype(node), fused, algorithm
-                )
-                if fused != activation:
-                    new.meta["val"] = node.meta["val"]
-                    new = call(program.graph, getattr(aten, str(activation)).default, new)
-            program.replace(node, new)
-        for node in program.calls(_ADDING):
-            given, other, weight, bias, _ = node.args
-            eighth, (packed, channels) = self._input(program, given), self._weight(
-                program, weight, bias
-            )
-            with program.graph.inserting_before(node):
-                new = call(
-                    program.graph, multiply_add, eighth, other, packed, channels, dtype(node)
-                )
-            program.replace(node, new)
-        program.sweep()
-
-    def _input(self, program: Program, given: object) -> Node:
-        assert isinstance(given, Node)
-        if given not in self.inputs:
+def _quantize_inputs(
+    program: Program, selection: Selection, spreads: Mapping[Matrix, Spread]
+) -> None:
+    """Let the linears take their inputs in 8 bits; to the passes these look as they did."""
+    inputs: dict[Node, Node] = {}
+    for node in selection.chosen:
+        linear = Linear.of(program, node)
+        assert linear is not None
+        given, weight = linear.input, program.constant(linear.weight)
+        assert weight is not None
+        if given not in inputs:
+            spread = spreads.get(matrix_of(weight)) or Spread.none(weight.shape[1])
             with program.graph.inserting_after(given):
-                self.inputs[given] = call(program.graph, quantize, given)
-        return self.inputs[given]
+                inputs[given] = call(program.graph, quantize, given, spread)
+            inputs[given].meta["val"] = given.meta["val"]
+        node.update_arg(0, inputs[given])
 
-    def _weight(self, program: Program, dense: object, bias: object) -> tuple[Node, Channels]:
+
+def _to_8_bits(program: Program, weights: "_Weights") -> None:
+    """Replace oneDNN's linears, and let their dense weights go."""
+    for node in program.calls(_SINGLE):
+        given, dense, bias, activation, _, algorithm = node.args
+        packed, channels = weights.of(dense, bias, given)
+        fused = activation if activation in ACTIVATIONS else "none"
+        with program.graph.inserting_before(node):
+            new = call(
+                program.graph, multiply, given, packed, channels, dtype(node), fused, algorithm
+            )
+            if fused != activation:
+                new.meta["val"] = node.meta["val"]
+                new = call(program.graph, getattr(aten, str(activation)).default, new)
+        program.replace(node, new)
+    for node in program.calls(_ADDING):
+        given, other, dense, bias, _ = node.args
+        packed, channels = weights.of(dense, bias, given)
+        with program.graph.inserting_before(node):
+            new = call(program.graph, multiply_add, given, other, packed, channels, dtype(node))
+        program.replace(node, new)
+    program.sweep()
+
+
+class _Weights:
+    """Weights in 8 bits, each made once, however many linears share it."""
+
+    def __init__(self, program: Program) -> None:
+        self._program = program
+        self._made: dict[tuple[Node, object, Spread], tuple[Node, Channels]] = {}
+
+    def of(self, dense: object, bias: object, given: object) -> tuple[Node, Channels]:
+        """What a dense weight becomes for an input in 8 bits."""
         assert isinstance(dense, Node)
-        if (dense, bias) not in self.weights:
-            weight = program.constant(dense)
+        assert isinstance(given, Node)
+        spread = given.args[1]
+        assert isinstance(spread, Spread)
+        key = (dense, bias, spread)
+        if key not in self._made:
+            program, weight = self._program, self._program.constant(dense)
             assert weight is not None
-            packed, channels = quantize_weight(weight, program.constant(bias))
+            packed, channels = quantize_weight(weight, program.constant(bias), spread)
             with program.graph.inserting_before(dense):
-                held = program.hold(packed, f"{dense.target}_int8", like=weight)
-            self.weights[dense, bias] = held, channels
-        return self.weights[dense, bias]
+                self._made[key] = (
+                    program.hold(packed, f"{dense.target}_int8", like=weight),
+                    channels,
+                )
+        return self._made[key]

@@ -16,6 +16,7 @@ from cpuaccel_plugins.onednn.program import Program, aten
 from .arithmetic import MOST_INPUTS
 from .kinds import Kind, kinds, names_of
 from .speed import Speed
+from .spread import matrix_of
 
 REGEX = "re:"
 """What a pattern begins with that is a regular expression."""
@@ -73,7 +74,7 @@ def select(
             continue
         weight = program.constant(linear.weight)
         assert weight is not None
-        known = names.get((weight.data_ptr(), weight.shape), (str(linear.weight.target),))
+        known = names.get(matrix_of(weight), (str(linear.weight.target),))
         found.chosen[node] = known
         if kind_of[node] in float_kinds:
             found.keep(known, f"kind {kind_of[node]}")

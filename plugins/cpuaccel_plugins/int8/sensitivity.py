@@ -1,6 +1,7 @@
 """Which linears to leave in float, found by computing with all the others in 8 bits."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch.nn.functional import linear
@@ -13,6 +14,7 @@ from cpuaccel.structure import leaves
 
 from .arithmetic import Channels, multiply, quantize, quantize_weight
 from .kinds import Kind
+from .spread import Matrix, Spread, matrix_of, spreads
 
 Harm = Callable[[Callable[..., object]], float]
 """How bad a model's answers are: is called with the model, and larger is worse."""
@@ -59,13 +61,20 @@ def sensitive_linears(
     signature = cpuaccel.Signature.of(eager, held[0])
     with torch.no_grad():
         candidates = linears_of(eager, signature, float_kinds=(Kind.HEAD,))
-        return least_in_float(eager, candidates, most, harm or difference(eager, held, signature))
+        spread = spreads(lambda: signature.call(eager, signature.inputs))
+        harm = harm or difference(eager, held, signature)
+        return least_in_float(eager, candidates, most, harm, spread)
 
 
 def least_in_float(
-    model: torch.nn.Module, candidates: Sequence[str], most: float, harm: Harm
+    model: torch.nn.Module,
+    candidates: Sequence[str],
+    most: float,
+    harm: Harm,
+    spread: Mapping[Matrix, Spread],
 ) -> tuple[str, ...]:
-    quantized = _Quantized(model)
+    """The same, of these linears, with activations spread by what was seen."""
+    quantized = _Quantized(model, spread)
 
     def harm_of(names: Iterable[str]) -> float:
         quantized.names = frozenset(names)
@@ -112,30 +121,45 @@ def difference(
 class _Quantized:
     """A model of which some linears are computed in 8 bits, as ``int8`` does."""
 
-    def __init__(self, model: torch.nn.Module) -> None:
+    def __init__(self, model: torch.nn.Module, spread: Mapping[Matrix, Spread]) -> None:
         self._model = model
+        self._spread = spread
         self._weights = {
             name.removesuffix(".weight"): parameter
             for name, parameter in model.named_parameters(remove_duplicate=False)
         }
-        self._packed: dict[str, tuple[torch.Tensor, Channels]] = {}
+        self._made: dict[str, _Linear] = {}
         self.names: frozenset[str] = frozenset()
 
     def __call__(self, *args: object, **kwargs: object) -> object:
-        mode = _Linears({id(self._weights[name]): self._pack(name) for name in self.names})
-        with mode, torch.no_grad():
+        linears = {matrix_of(self._weights[name]): self._linear(name) for name in self.names}
+        with _Replacing(linears), torch.no_grad():
             return self._model(*args, **kwargs)
 
-    def _pack(self, name: str) -> tuple[torch.Tensor, Channels]:
-        if name not in self._packed:
-            self._packed[name] = quantize_weight(self._weights[name].detach(), None)
-        return self._packed[name]
+    def _linear(self, name: str) -> "_Linear":
+        if name not in self._made:
+            weight = self._weights[name].detach()
+            spread = self._spread.get(matrix_of(weight)) or Spread.none(weight.shape[1])
+            self._made[name] = _Linear(spread, *quantize_weight(weight, None, spread))
+        return self._made[name]
 
 
-class _Linears(TorchFunctionMode):
-    def __init__(self, packed: Mapping[int, tuple[torch.Tensor, Channels]]) -> None:
+@dataclass(frozen=True)
+class _Linear:
+    spread: Spread
+    weight: torch.Tensor
+    channels: Channels
+
+    def __call__(self, given: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        eighth = quantize(given, self.spread)
+        product = multiply(eighth, self.weight, self.channels, given.dtype, "none", "")
+        return product if bias is None else product + bias
+
+
+class _Replacing(TorchFunctionMode):
+    def __init__(self, linears: Mapping[Matrix, _Linear]) -> None:
         super().__init__()
-        self._packed = packed
+        self._linears = linears
 
     def __torch_function__(
         self,
@@ -144,11 +168,12 @@ class _Linears(TorchFunctionMode):
         args: tuple[object, ...] = (),
         kwargs: Mapping[str, object] | None = None,
     ) -> object:
-        kwargs = kwargs or {}
-        if func is not linear or not (found := self._packed.get(id(args[1]))):
-            return func(*args, **kwargs)
-        given = args[0]
-        assert isinstance(given, torch.Tensor)
-        product = multiply(quantize(given), *found, given.dtype, "none", "")
-        bias = args[2] if len(args) > 2 else kwargs.get("bias")
-        return product if bias is None else product + bias
+        if func is linear:
+            given, weight, bias = (*args, None)[:3]
+            assert isinstance(given, torch.Tensor)
+            assert isinstance(weight, torch.Tensor)
+            replacement = self._linears.get(matrix_of(weight))
+            if replacement is not None:
+                assert bias is None or isinstance(bias, torch.Tensor)
+                return replacement(given, bias)
+        return func(*args, **(kwargs or {}))

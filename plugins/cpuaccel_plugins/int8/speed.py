@@ -4,11 +4,15 @@ from dataclasses import dataclass, field
 
 import torch
 
-from cpuaccel_plugins.onednn.choice import PROBED_ROWS, ROUNDS
+from cpuaccel_plugins.onednn.choice import ROUNDS
 from cpuaccel_plugins.onednn.linears import mkldnn
 from cpuaccel_plugins.onednn.stopwatch import fastest
 
 from .arithmetic import multiply, quantize, quantize_weight
+from .spread import Spread
+
+PROBED_ROWS = 2048
+"""Rows at most in a probe. With fewer, what a call costs besides its products weighs more."""
 
 
 @dataclass
@@ -34,11 +38,12 @@ def _measure(outputs: int, inputs: int, dtype: torch.dtype, rows: int) -> float:
     given = torch.ones(rows, inputs, dtype=dtype)
     weight = torch.ones(outputs, inputs, dtype=dtype)
     packed = mkldnn._reorder_linear_weight(weight)
-    eighth, channels = quantize_weight(weight, None)
+    spread = Spread.of(given[0])
+    eighth, channels = quantize_weight(weight, None, spread)
     times = fastest(
         {
             "float": lambda: mkldnn._linear_pointwise(given, packed, None, "none", [], ""),
-            "int8": lambda: multiply(quantize(given), eighth, channels, dtype, "none", ""),
+            "int8": lambda: multiply(quantize(given, spread), eighth, channels, dtype, "none", ""),
         },
         ROUNDS,
     )

@@ -65,7 +65,8 @@ def _operations(program: Program, node: Node) -> int:
     if node.op != "call_function" or result is None:
         return 0
     size = prod(map(hint, result.shape))
-    weight_at = {**_STOCK, **_FUSED, **program.operators}.get(node.target)
+    known: dict[object, int] = {**_STOCK, **_FUSED, **program.operators}
+    weight_at = known.get(node.target)
     if weight_at is not None:
         weight = value(node.args[weight_at])
         return 0 if weight is None else 2 * size * prod(map(hint, weight.shape[1:]))
