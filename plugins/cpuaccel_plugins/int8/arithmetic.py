@@ -72,12 +72,11 @@ def quantize(given: torch.Tensor, spread: Spread) -> Quantized:
     Raises:
         FloatingPointError: some are not finite: then there is no scale, and the original answers.
     """
-    columns = given.shape[-1]
+    columns, extra = given.shape[-1], len(spread.repeated)
     flat = given.reshape(-1, columns)
-    if flat.dtype is torch.float32:
-        divided = flat * spread.factors
-    else:
-        divided = flat.float().mul_(spread.factors)
+    divided = flat.float()
+    if extra:
+        divided = flat * spread.factors if divided is flat else divided.mul_(spread.factors)
     low, high = (bound.item() for bound in torch.aminmax(divided))
     if not math.isfinite(high - low):
         raise FloatingPointError("the activations are not finite, so 8 bits can't hold them")
@@ -85,12 +84,13 @@ def quantize(given: torch.Tensor, spread: Spread) -> Quantized:
     scale = max((high - low) / STEPS, LEAST_SCALE)
     zero = math.ceil(-low / scale)
     # The integers are in the lowest byte of the sum; a cast to uint8 is modulo 256.
-    torch.add(torch.tensor(ROUNDS + zero), divided, alpha=1 / scale, out=divided)
-    extra = len(spread.repeated)
+    offset = torch.tensor(ROUNDS + zero)
+    shifted = torch.empty_like(divided) if divided is flat else divided
+    torch.add(offset, divided, alpha=1 / scale, out=shifted)
     values = torch.empty(len(flat), columns + extra, dtype=torch.uint8)
-    values[:, :columns] = divided.view(torch.int32)
-    if extra:
-        values[:, columns:] = values.index_select(1, spread.repeated)
+    values[:, :columns] = shifted.view(torch.int32)
+    if extra:  # selected in 32 bits, which takes a quarter of the time that it takes in 8
+        values[:, columns:] = shifted.index_select(1, spread.repeated).view(torch.int32)
     return Quantized(values.view(*given.shape[:-1], columns + extra), scale, zero)
 
 

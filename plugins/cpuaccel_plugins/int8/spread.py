@@ -1,8 +1,8 @@
 """Keeping a few large columns of activations from taking the room of all others.
 
 One scale serves all of a tensor, so that the few columns of outliers which transformers have would
-leave few steps for the rest. A column that is divided by n and stands there n times, each time before
-the same weights, gives the same product: it costs a few columns, and no exactness of the weights.
+leave few steps for the rest. A column that is divided by n and stands there n times, before the
+same weights each time, gives the same product: it costs some columns, and no exactness of weights.
 """
 
 import heapq
@@ -15,6 +15,9 @@ from torch.overrides import TorchFunctionMode
 
 SHARE = 24
 """One column in so many is added."""
+
+WORTH = 1.5
+"""By how much the largest column has to shrink for it."""
 
 MULTIPLE = 4
 """Columns are added by so many: as many as a processor multiplies at a time."""
@@ -37,7 +40,7 @@ class Spread:
 
     @classmethod
     def of(cls, largest: torch.Tensor) -> "Spread":
-        """Repeat the largest columns.
+        """Repeat the largest columns; none, where that helps little.
 
         Args:
             largest: of each column the largest magnitude expected, shape (in features,). Should
@@ -52,6 +55,8 @@ class Spread:
             size, column, copies = heap[0]
             repeated.append(column)
             heapq.heapreplace(heap, (size * copies / (copies + 1), column, copies + 1))
+        if float(largest.max()) < WORTH * -heap[0][0]:
+            return cls.none(columns)
         factors = torch.ones(columns)
         for _, column, copies in heap:
             factors[column] = 1 / copies

@@ -12,13 +12,13 @@ from .linears import mkldnn
 from .packed import attend_packed
 from .program import Program, aten, hint, value
 
-_FUSED = {
+_FUSED: dict[object, int] = {
     mkldnn._linear_pointwise.default: 1,
     mkldnn._linear_pointwise.binary: 2,
     mkldnn._convolution_pointwise.default: 1,
     mkldnn._convolution_pointwise.binary: 2,
 }
-_STOCK = {
+_STOCK: dict[object, int] = {
     aten.linear.default: 1,
     aten.conv1d.default: 1,
     aten.conv2d.default: 1,
@@ -65,7 +65,7 @@ def _operations(program: Program, node: Node) -> int:
     if node.op != "call_function" or result is None:
         return 0
     size = prod(map(hint, result.shape))
-    known: dict[object, int] = {**_STOCK, **_FUSED, **program.operators}
+    known = _STOCK | _FUSED | program.operators
     weight_at = known.get(node.target)
     if weight_at is not None:
         weight = value(node.args[weight_at])
