@@ -13,8 +13,7 @@ from cpuaccel_plugins.onednn.evidence import share
 from cpuaccel_plugins.onednn.program import Program
 
 from .arithmetic import multiply, multiply_add, quantize, sums_are_exact
-from .kinds import Kind
-from .options import Int8Options
+from .options import Int8Options, Kind
 from .quantize_linears import quantize_linears
 from .selection import Selection, select, told
 from .sensitivity import difference, least_in_float

@@ -1,6 +1,5 @@
 """What a linear is for in a model, read off the graph around it."""
 
-import enum
 import operator
 
 import torch
@@ -10,23 +9,8 @@ from cpuaccel_plugins.onednn.attend import attend
 from cpuaccel_plugins.onednn.packed import attend_packed
 from cpuaccel_plugins.onednn.program import Program, aten, is_call
 
+from .options import Kind
 from .spread import Matrix, matrix_of
-
-
-class Kind(enum.StrEnum):
-    """What a linear is for."""
-
-    ATTENTION_IN = "attention_in"
-    """Query, key, value."""
-    ATTENTION_OUT = "attention_out"
-    FFN_IN = "ffn_in"
-    """What an activation follows."""
-    FFN_OUT = "ffn_out"
-    """What comes after an activation."""
-    HEAD = "head"
-    """No other linear is computed from its result."""
-    OTHER = "other"
-
 
 _ACTIVATIONS = (aten.gelu.default, aten.relu.default, aten.silu.default)
 _ATTENTION = (

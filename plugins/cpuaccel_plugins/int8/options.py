@@ -1,12 +1,26 @@
 """What can be asked of ``int8``."""
 
+import enum
 from typing import Annotated
 
 from pydantic import Field
 
 import cpuaccel
 
-from .kinds import Kind
+
+class Kind(enum.StrEnum):
+    """What a linear is for."""
+
+    ATTENTION_IN = "attention_in"
+    """Query, key, value."""
+    ATTENTION_OUT = "attention_out"
+    FFN_IN = "ffn_in"
+    """What an activation follows."""
+    FFN_OUT = "ffn_out"
+    """What comes after an activation."""
+    HEAD = "head"
+    """No other linear is computed from its result."""
+    OTHER = "other"
 
 
 class Int8Options(cpuaccel.Options):

@@ -14,7 +14,8 @@ from cpuaccel_plugins.onednn.linears import Linear
 from cpuaccel_plugins.onednn.program import Program, aten
 
 from .arithmetic import MOST_INPUTS
-from .kinds import Kind, kinds, names_of
+from .kinds import kinds, names_of
+from .options import Kind
 from .speed import Speed
 from .spread import matrix_of
 

@@ -13,7 +13,7 @@ from cpuaccel.fidelity import Probe, compare
 from cpuaccel.structure import leaves
 
 from .arithmetic import Channels, multiply, quantize, quantize_weight
-from .kinds import Kind
+from .options import Kind
 from .spread import Matrix, Spread, matrix_of, spreads
 
 Harm = Callable[[Callable[..., object]], float]

@@ -55,7 +55,7 @@ class Spread:
             size, column, copies = heap[0]
             repeated.append(column)
             heapq.heapreplace(heap, (size * copies / (copies + 1), column, copies + 1))
-        if float(largest.max()) < WORTH * -heap[0][0]:
+        if float(largest.max()) <= WORTH * -heap[0][0]:
             return cls.none(columns)
         factors = torch.ones(columns)
         for _, column, copies in heap:
