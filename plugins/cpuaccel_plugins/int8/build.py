@@ -86,9 +86,9 @@ def _keep_sensitive(
     most: float,
     spread: Mapping[Matrix, Spread],
 ) -> None:
-    harm = difference(model, [signature.inputs], signature)
+    flat, harm = difference(model, [signature.inputs], signature)
     candidates = list(dict.fromkeys(names[0] for names in selection.chosen.values()))
-    kept = least_in_float(model, candidates, most, harm, spread)
+    kept = least_in_float(model, candidates, most, harm, spread, called=flat)
     selection.keep(kept, f"for a difference of at most {most:g}")
 
 

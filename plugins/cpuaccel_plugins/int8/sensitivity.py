@@ -1,5 +1,6 @@
 """Which linears to leave in float, found by computing with all the others in 8 bits."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,12 +10,12 @@ from torch.overrides import TorchFunctionMode
 
 import cpuaccel
 from cpuaccel import CpuaccelError
-from cpuaccel.fidelity import Probe, compare
-from cpuaccel.structure import leaves
 
 from .arithmetic import Channels, multiply, quantize, quantize_weight
 from .options import Kind
 from .spread import Matrix, Spread, matrix_of, spreads
+
+MASK = "attention_mask"
 
 Harm = Callable[[Callable[..., object]], float]
 """How bad a model's answers are: is called with the model, and larger is worse."""
@@ -43,7 +44,7 @@ def sensitive_linears(
         most: the harm to accept at most.
         harm: called with what is called like the model; without it, the largest difference of an
             output from the original's on any batch, relative to the output's largest magnitude,
-            over real tokens.
+            over real tokens; batches then have the same inputs.
 
     Returns:
         Names as ``model.named_modules()`` has them, the greatest harm first; empty where all may
@@ -62,7 +63,9 @@ def sensitive_linears(
     with torch.no_grad():
         candidates = linears_of(eager, signature, float_kinds=(Kind.HEAD,))
         spread = spreads(lambda: signature.call(eager, signature.inputs))
-        harm = harm or difference(eager, held, signature)
+        if harm is None:
+            flat, harm = difference(eager, held, signature)
+            return least_in_float(eager, candidates, most, harm, spread, called=flat)
         return least_in_float(eager, candidates, most, harm, spread)
 
 
@@ -72,9 +75,13 @@ def least_in_float(
     most: float,
     harm: Harm,
     spread: Mapping[Matrix, Spread],
+    called: Callable[..., object] | None = None,
 ) -> tuple[str, ...]:
-    """The same, of these linears, with activations spread by what was seen."""
-    quantized = _Quantized(model, spread)
+    """The same, of these linears, with activations spread by what was seen.
+
+    Where ``called`` is given, ``harm`` is called with its like: something that calls the model.
+    """
+    quantized = _Quantized(model, spread, called or model)
 
     def harm_of(names: Iterable[str]) -> float:
         quantized.names = frozenset(names)
@@ -101,28 +108,48 @@ def least_in_float(
 
 def difference(
     model: torch.nn.Module, batches: Sequence[Mapping[str, object]], signature: cpuaccel.Signature
-) -> Harm:
-    """The largest relative difference from a model's answers to these batches."""
-    probes = []
-    for number, batch in enumerate(batches):
-        output = signature.call(model, batch)
-        probes.append(Probe(f"batch {number}", dict(batch), output, leaves(output)))
+) -> tuple[torch.nn.Module, Harm]:
+    """The largest relative difference from a model's answers to these batches.
+
+    Returns:
+        The model, called with tensors and returning a tuple of tensors, and the harm done to it.
+    """
+    flat = cpuaccel.flatten(model, signature.tensors, signature.constants)
+    given = [{n: t for n, t in batch.items() if n in signature.tensors} for batch in batches]
+    wanted = [flat(**inputs) for inputs in given]
 
     def harm(candidate: Callable[..., object]) -> float:
-        return max(
-            found.relative
-            for probe in probes
-            for found in compare(probe, signature.call(candidate, probe.inputs), model)
-        )
+        worst = 0.0
+        for inputs, expected in zip(given, wanted):
+            answer = candidate(**inputs)
+            assert isinstance(answer, tuple)
+            for mine, theirs in zip(answer, expected, strict=True):
+                worst = max(worst, _relative(mine, theirs, inputs.get(MASK)))
+        return worst
 
-    return harm
+    return flat, harm
+
+
+def _relative(found: torch.Tensor, wanted: torch.Tensor, mask: object) -> float:
+    if not wanted.is_floating_point():
+        return 0.0
+    if isinstance(mask, torch.Tensor) and mask.dim() == 2 and wanted.shape[:2] == mask.shape:
+        found, wanted = found[mask.bool()], wanted[mask.bool()]
+    largest = max(float(wanted.abs().max()), torch.finfo(torch.float32).tiny)
+    off = float((found.float() - wanted.float()).abs().max()) / largest
+    return math.inf if math.isnan(off) else off
 
 
 class _Quantized:
     """A model of which some linears are computed in 8 bits, as ``int8`` does."""
 
-    def __init__(self, model: torch.nn.Module, spread: Mapping[Matrix, Spread]) -> None:
-        self._model = model
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        spread: Mapping[Matrix, Spread],
+        called: Callable[..., object],
+    ) -> None:
+        self._called = called
         self._spread = spread
         self._weights = {
             name.removesuffix(".weight"): parameter
@@ -134,7 +161,7 @@ class _Quantized:
     def __call__(self, *args: object, **kwargs: object) -> object:
         linears = {matrix_of(self._weights[name]): self._linear(name) for name in self.names}
         with _Replacing(linears), torch.no_grad():
-            return self._model(*args, **kwargs)
+            return self._called(*args, **kwargs)
 
     def _linear(self, name: str) -> "_Linear":
         if name not in self._made:
