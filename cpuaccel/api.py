@@ -56,7 +56,8 @@ def optimize(
         strict: raise where a step can't be applied or the optimized model can't answer, instead
             of warning and going on without it.
         tolerance: largest accepted difference of an output from the original's, relative to the
-            largest magnitude in that output. Default 1e-4 for float32, 5e-2 for bfloat16.
+            largest magnitude in that output. Default 1e-4 for float32, 5e-2 for bfloat16, and more
+            with a backend that says so of itself, as int8 does.
         inplace: let backends change the model itself, instead of a copy of its modules that shares
             its weights; saves memory with engines that would copy the weights too.
         keep_original: False lets backends that lay weights out anew take the model's own memory

@@ -94,6 +94,9 @@ class Backend(ABC, Generic[OptionsT]):
         requires: sets of PEP 508 requirements; meeting any one set is enough.
         casts: whether ``apply`` itself brings the weights to ``context.dtype``; otherwise
             cpuaccel casts them before.
+        tolerance: for a backend that computes more coarsely than the pipeline's precision: the
+            largest difference accepted by default of a pipeline that it is applied in, relative
+            to the largest magnitude in an output. 0 leaves it to the precision.
         Options: the model that validates the options.
         options: the options of this step.
     """
@@ -106,6 +109,7 @@ class Backend(ABC, Generic[OptionsT]):
     excludes: ClassVar[Mapping[str, str]] = {}
     requires: ClassVar[tuple[Sequence[str], ...]] = ()
     casts: ClassVar[bool] = False
+    tolerance: ClassVar[float] = 0.0
     Options: ClassVar[type[Options]] = Options
 
     def __init__(self, options: OptionsT) -> None:

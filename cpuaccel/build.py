@@ -206,7 +206,7 @@ class Builder:
             return stage, Outcome(name, Status.SKIPPED, reason + "given one was not applied")
         shared = self._shared.get(index)
         if shared is not None and shared[0] == stage:
-            return stage.after(backend.gives, shared[1], self._casting(planned)), shared[2]
+            return stage.after(backend, shared[1], self._casting(planned)), shared[2]
         if stage.dtype is not None:
             signature = signature.cast(stage.dtype)
         model = stage.model
@@ -236,7 +236,7 @@ class Builder:
         )
         if backend.gives is Form.MODULE:
             self._shared[index] = (stage, applied, outcome)
-        return stage.after(backend.gives, applied, self._casting(planned)), outcome
+        return stage.after(backend, applied, self._casting(planned)), outcome
 
     def _casting(self, planned: PlannedStep) -> torch.dtype | None:
         return self.plan.dtype_in_force if planned.backend.casts else None
@@ -248,6 +248,7 @@ class Builder:
         if tolerance is None:
             dtypes = {stage.dtype} if stage.dtype is not None else self._own_dtypes
             tolerance = max((TOLERANCE[d] for d in dtypes & TOLERANCE.keys()), default=STRICTEST)
+            tolerance = max(tolerance, stage.tolerance)
 
         def differences(probe: Probe) -> list[Difference] | None:
             try:

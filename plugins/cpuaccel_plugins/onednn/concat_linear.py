@@ -2,13 +2,14 @@
 
 import operator
 from collections import defaultdict
+from collections.abc import Callable
 
 import torch
 from torch.fx import Node
 
 from cpuaccel_plugins.fusions import CONCAT_LINEAR
 
-from .choice import Choice
+from .choice import Takes
 from .linears import Linear, fused_unary
 from .prepack import prepack
 from .program import Program, aten, call, is_call, value
@@ -24,8 +25,10 @@ _READS_STRIDED = (
 """Users that take a part of the joint result for what it is: a view, not a contiguous tensor."""
 
 
-def concat_linears(program: Program, choice: Choice) -> None:
-    """Join linears of one input, whose weights are then held once, joint.
+def concat_linears(
+    program: Program, choice: Takes, pack: Callable[[Program], None] = prepack
+) -> None:
+    """Join linears of one input, whose weights are then held once, joint, and packed at once.
 
     Not linears whose results are computed with directly: an operator over a part of a wider
     result reads memory in pieces, and an activation or addition is better fused.
@@ -33,13 +36,16 @@ def concat_linears(program: Program, choice: Choice) -> None:
     groups: dict[tuple[Node, torch.dtype | None, bool], list[Linear]] = defaultdict(list)
     for node in program.calls(aten.linear.default):
         linear = Linear.of(program, node)
-        if linear is not None and all(is_call(user, *_READS_STRIDED) for user in node.users):
+        if linear is None or not choice.takes(program, linear):
+            continue
+        if all(is_call(user, *_READS_STRIDED) for user in node.users):
             weight = program.constant(linear.weight)
             assert weight is not None
             groups[(linear.input, weight.dtype, linear.bias is None)].append(linear)
     for linears in groups.values():
-        if len(linears) > 1 and all(choice.takes(program, linear) for linear in linears):
+        if len(linears) > 1:
             _join(program, linears)
+            pack(program)  # at once, so that only one joint weight at a time is held dense, too
             program.fusions[CONCAT_LINEAR] += 1
 
 
@@ -65,7 +71,6 @@ def _join(program: Program, linears: list[Linear]) -> None:
     assert joint_linear is not None
     fused_unary(program, joint_linear, whole, "none")
     program.joined[weight] = list(weights)
-    prepack(program)  # at once, so that only one joint weight at a time is held dense, too
 
 
 def _held(program: Program, node: Node | None) -> torch.Tensor:

@@ -27,6 +27,8 @@ class Program:
         joined: of a weight that passes joined, what it was joined of, in order.
         released: weights of the model's own that were let go of for it.
         release: lets go of one; None where the model keeps them.
+        operators: fused linears other than oneDNN's own: what is called, and which of its
+            arguments is the weight.
     """
 
     graph: Graph
@@ -37,6 +39,7 @@ class Program:
     joined: dict[Node, list[Node]] = field(default_factory=dict)
     released: int = 0
     release: Release | None = None
+    operators: dict[object, int] = field(default_factory=dict)
 
     @property
     def placeholders(self) -> list[Node]:
