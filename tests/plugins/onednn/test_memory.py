@@ -66,7 +66,7 @@ def test_calling_the_model_that_gave_its_weights_up_says_so() -> None:
         lambda fast: fast.to("cpu"),
         lambda fast: copy.deepcopy(fast),
         lambda fast: pickle.dumps(fast),
-        lambda fast: fast(IDS, use_cache=object()),  # which no variant takes
+        lambda fast: fast(IDS, output_attentions=[]),  # which no variant takes
         lambda fast: fast(IDS),  # which needs a variant of its own
     ],
 )
