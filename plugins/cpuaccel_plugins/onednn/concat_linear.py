@@ -51,12 +51,12 @@ def concat_linears(
 
 def _join(program: Program, linears: list[Linear]) -> None:
     first = linears[0]
-    weights = {linear.weight: _held(program, linear.weight) for linear in linears}
+    weights = [_held(program, linear.weight) for linear in linears]
     joint = value(first.node)
     assert joint is not None
-    sizes = [len(weight) for weight in weights.values()]
+    sizes = [len(weight) for weight in weights]
     with program.graph.inserting_before(first.node):
-        weight = program.hold(torch.cat(list(weights.values())), f"{first.weight.target}_joint")
+        weight = program.hold(torch.cat(weights), f"{first.weight.target}_joint")
         bias = None
         if first.bias is not None:
             biases = [_held(program, linear.bias) for linear in linears]
@@ -70,7 +70,7 @@ def _join(program: Program, linears: list[Linear]) -> None:
     joint_linear = Linear.of(program, whole)
     assert joint_linear is not None
     fused_unary(program, joint_linear, whole, "none")
-    program.joined[weight] = list(weights)
+    program.joined[weight] = [linear.weight for linear in linears]
 
 
 def _held(program: Program, node: Node | None) -> torch.Tensor:
