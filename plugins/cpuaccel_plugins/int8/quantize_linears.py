@@ -51,8 +51,7 @@ def _quantize_inputs(
     for node in selection.chosen:
         linear = Linear.of(program, node)
         assert linear is not None
-        given, weight = linear.input, program.constant(linear.weight)
-        assert weight is not None
+        given, weight = linear.input, program.held(linear.weight)
         if given not in inputs:
             spread = spreads.get(matrix_of(weight)) or Spread.none(weight.shape[1])
             with program.graph.inserting_after(given):
@@ -99,8 +98,7 @@ class _Weights:
         assert isinstance(spread, Spread)
         key = (dense, bias, spread)
         if key not in self._made:
-            program, weight = self._program, self._program.constant(dense)
-            assert weight is not None
+            program, weight = self._program, self._program.held(dense)
             packed, channels = quantize_weight(weight, program.constant(bias), spread)
             with program.graph.inserting_before(dense):
                 self._made[key] = (

@@ -73,8 +73,7 @@ def select(
         if linear is None:
             found.kept["weights are no constants of a usable dtype"].append(node.name)
             continue
-        weight = program.constant(linear.weight)
-        assert weight is not None
+        weight = program.held(linear.weight)
         known = names.get(matrix_of(weight), (str(linear.weight.target),))
         found.chosen[node] = known
         if kind_of[node] in float_kinds:
@@ -88,8 +87,7 @@ def select(
         for node in list(found.chosen):
             linear = Linear.of(program, node)
             assert linear is not None
-            weight = program.constant(linear.weight)
-            assert weight is not None
+            weight = program.held(linear.weight)
             if not speed.pays(weight, linear.rows):
                 found.kept["not faster in 8 bits"].append(found.chosen.pop(node)[0])
     return found

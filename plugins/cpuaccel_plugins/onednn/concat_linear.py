@@ -39,8 +39,7 @@ def concat_linears(
         if linear is None or not choice.takes(program, linear):
             continue
         if all(is_call(user, *_READS_STRIDED) for user in node.users):
-            weight = program.constant(linear.weight)
-            assert weight is not None
+            weight = program.held(linear.weight)
             groups[(linear.input, weight.dtype, linear.bias is None)].append(linear)
     for linears in groups.values():
         if len(linears) > 1:
@@ -51,7 +50,7 @@ def concat_linears(
 
 def _join(program: Program, linears: list[Linear]) -> None:
     first = linears[0]
-    weights = [_held(program, linear.weight) for linear in linears]
+    weights = [program.held(linear.weight) for linear in linears]
     joint = value(first.node)
     assert joint is not None
     sizes = [len(weight) for weight in weights]
@@ -59,7 +58,7 @@ def _join(program: Program, linears: list[Linear]) -> None:
         weight = program.hold(torch.cat(weights), f"{first.weight.target}_joint")
         bias = None
         if first.bias is not None:
-            biases = [_held(program, linear.bias) for linear in linears]
+            biases = [program.held(linear.bias) for linear in linears]
             bias = program.hold(torch.cat(biases), f"{first.bias.target}_joint")
         whole = call(program.graph, aten.linear.default, first.input, weight, bias)
         whole.meta["val"] = joint.new_empty((*joint.shape[:-1], sum(sizes)))
@@ -71,9 +70,3 @@ def _join(program: Program, linears: list[Linear]) -> None:
     assert joint_linear is not None
     fused_unary(program, joint_linear, whole, "none")
     program.joined[weight] = [linear.weight for linear in linears]
-
-
-def _held(program: Program, node: Node | None) -> torch.Tensor:
-    found = program.constant(node)
-    assert found is not None
-    return found

@@ -70,9 +70,8 @@ class _Writer:
             return f"{self._text(node.args[0])}.size({self._text(node.args[1])})"
         target = node.target
         name = getattr(target, "__name__", "f").replace(".", "_").strip("<>")
-        direct = getattr(
-            target, "_op", target
-        )  # an overload's own call is a frame of Python around it
+        # An overload's own call is but a frame of Python around this.
+        direct = getattr(target, "_op", target)
         function = self._bind(SHORTER.get(target, direct), f"_f_{name}")
         arguments = [self._text(argument) for argument in node.args]
         arguments += [f"{key}={self._text(given)}" for key, given in node.kwargs.items()]

@@ -40,7 +40,7 @@ def prepack(program: Program) -> None:
         assert isinstance(dense, Node)
         users[dense].append(node)
     for dense, linears in users.items():
-        weight = _held(program, dense)
+        weight = program.held(dense)
         if weight.is_mkldnn:
             continue
         packed: torch.Tensor = mkldnn._reorder_linear_weight(weight.contiguous())
@@ -56,7 +56,7 @@ def prepack(program: Program) -> None:
 def _let_go(program: Program, dense: Node, packed: torch.Tensor) -> None:
     """Forget a dense weight and what it was joined of, if nothing else uses them."""
     parts = program.joined.pop(dense, [dense])
-    weights = [_held(program, part) for part in parts]
+    weights = [program.held(part) for part in parts]
     program.drop(dense)
     start = 0
     for part, weight in zip(parts, weights):
@@ -75,9 +75,3 @@ def _unpacked(packed: torch.Tensor, rows: slice) -> torch.Tensor:
 
 def _weight_at(node: Node) -> int:
     return _WEIGHT_ARGUMENT[node.target]  # type: ignore[index]
-
-
-def _held(program: Program, node: Node) -> torch.Tensor:
-    weight = program.constant(node)
-    assert weight is not None
-    return weight

@@ -56,6 +56,12 @@ class Program:
             return self.tensors[str(node.target)]
         return None
 
+    def held(self, node: object) -> torch.Tensor:
+        """The tensor that a node stands for, where it surely holds one."""
+        tensor = self.constant(node)
+        assert tensor is not None
+        return tensor
+
     def hold(self, tensor: torch.Tensor, name: str, like: torch.Tensor | None = None) -> Node:
         """Add a tensor; call it with the graph's insertion point before its first use.
 
