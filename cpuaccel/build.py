@@ -92,7 +92,7 @@ class Builder:
         self.tolerance = tolerance
         self.strict = strict
         self.inplace = inplace
-        self.keep_original = keep_original
+        self._keep_original = keep_original
         self.released = ReleasedWeights(original)
         self._host = host
         self._plugins = plugins
@@ -109,8 +109,7 @@ class Builder:
 
     def run_original(self, inputs: Mapping[str, object]) -> object:
         """Call the original, in eval mode."""
-        if not self.released.complete:
-            self.released.restore()
+        self.released.restore_original()
         return self.binder.call(self.eager, inputs)
 
     def build(self, inputs: Inputs) -> Variant:
@@ -214,7 +213,7 @@ class Builder:
         if not verdict:
             return stage, Outcome(name, Status.SKIPPED, verdict.reason, verdict.remedy)
         assert isinstance(model, torch.nn.Module)
-        release = None if self.keep_original else functools.partial(self.released.release, model)
+        release = None if self._keep_original else functools.partial(self.released.release, model)
         context = Context(self._host, signature, self.plan.dtype_in_force, self.inplace, release)
         memory, begun = psutil.Process().memory_info().rss, time.perf_counter()
         try:

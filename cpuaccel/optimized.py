@@ -108,8 +108,7 @@ class OptimizedModel(torch.nn.Module):
     @property
     def original(self) -> torch.nn.Module:
         """The caller's model; weights that it gave up (``keep_original=False``) come back."""
-        if not self._builder.released.complete:
-            self._builder.released.restore()
+        self._builder.released.restore_original()
         return self._held
 
     @property

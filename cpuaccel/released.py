@@ -76,6 +76,11 @@ class ReleasedWeights:
                 self._hook = self._original.register_forward_pre_hook(_refuse)
             return bool(found)
 
+    def restore_original(self) -> None:
+        """Bring all weights back if the original lacks any of its own."""
+        if not self.complete:
+            self.restore()
+
     def restore(self) -> None:
         """Bring all weights back, and say so: from now on they are held twice."""
         if not self._released:
