@@ -52,7 +52,8 @@ class Signature:
     Attributes:
         parameters: ``forward``'s parameters by name, in order.
         inputs: the example inputs by name, in ``forward``'s order.
-        tensors: names of the inputs that are tensors, in ``forward``'s order.
+        tensor_inputs: those of them that are tensors.
+        tensors: their names, in ``forward``'s order.
         constants: the other inputs by name: Python values that an engine may freeze.
         axes: which axes may vary.
         masked: whether an attention mask is among the inputs.
@@ -62,7 +63,8 @@ class Signature:
         self._binder = binder
         self.inputs = inputs
         self.parameters = binder.parameters
-        self.tensors = tuple(tensors_of(inputs))
+        self.tensor_inputs = tensors_of(inputs)
+        self.tensors = tuple(self.tensor_inputs)
         self.constants = {k: v for k, v in inputs.items() if k not in self.tensors}
         self.axes = Axes.of(inputs)
         self.masked = MASK in inputs

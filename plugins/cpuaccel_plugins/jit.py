@@ -56,7 +56,7 @@ class Jit(Backend[JitOptions]):
         """Trace, freeze and warm up."""
         signature = context.signature
         flat = cpuaccel.flatten(model, signature.tensors, signature.constants)
-        example = {n: v for n, v in signature.inputs.items() if isinstance(v, torch.Tensor)}
+        example = signature.tensor_inputs
         # Binding by name is in torch.jit.trace from 2.0 on. Before, a tuple in forward's order
         # does as well: the flat module has no parameter but these.
         by_name = "example_kwarg_inputs" in inspect.signature(torch.jit.trace).parameters

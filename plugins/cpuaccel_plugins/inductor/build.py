@@ -64,7 +64,7 @@ def _examples(flat: torch.nn.Module, signature: Signature) -> list[dict[str, tor
 
     Where the model takes only one of the two, or no batch is known, the example as it is.
     """
-    example = {n: v for n, v in signature.inputs.items() if isinstance(v, torch.Tensor)}
+    example = signature.tensor_inputs
     flat(**example)  # Dynamo would guard on what a first call leaves behind
     rows = {name: example[name] for name in signature.axes.batch}
     if not rows or min(len(tensor) for tensor in rows.values()) == 0:

@@ -61,7 +61,7 @@ class OnnxRuntime(Backend[OnnxRuntimeOptions]):
     def apply(self, model: torch.nn.Module, context: Context) -> Applied:
         """Export, open a session, run it once, and see what was executed."""
         exported = export(model, context.signature)
-        example = {n: v for n, v in context.signature.inputs.items() if isinstance(v, torch.Tensor)}
+        example = context.signature.tensor_inputs
         with tempfile.TemporaryDirectory(prefix="cpuaccel-") as folder:
             try:
                 session = open_session(exported, self.options.optimization, Path(folder))

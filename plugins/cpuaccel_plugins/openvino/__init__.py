@@ -1,11 +1,12 @@
-"""Backend ``openvino``: OpenVINO's CPU runtime, straight from the torch module."""
+"""Backends ``openvino`` and ``openvino_int8``: OpenVINO's CPU runtime, from the torch module."""
 
 import cpuaccel
 
 from .backend import OpenVino
+from .int8_backend import OpenVinoInt8
 
 
 @cpuaccel.hookimpl
-def cpuaccel_backends() -> list[type[OpenVino]]:
-    """Offer ``openvino``."""
-    return [OpenVino]
+def cpuaccel_backends() -> list[type[OpenVino | OpenVinoInt8]]:
+    """Offer ``openvino`` and ``openvino_int8``."""
+    return [OpenVino, OpenVinoInt8]

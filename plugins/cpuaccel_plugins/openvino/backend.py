@@ -6,14 +6,13 @@ from pathlib import Path
 import torch
 
 import cpuaccel
-from cpuaccel import Applied, Backend, BackendError, Context, Form, Signature, Verdict
+from cpuaccel import Applied, Backend, Context, Form, Signature, Verdict
 
+from .acceptance import convertible, is_bfloat16, precision
+from .compilation import compile_for_cpu
 from .conversion import convert
 from .execution import CompiledCall
 from .runtime_graph import execution_evidence
-
-PRECISIONS = {torch.float32: "f32", torch.bfloat16: "bf16"}
-"""What can be asked of OpenVINO here, as its INFERENCE_PRECISION_HINT spells it."""
 
 
 class OpenVinoOptions(cpuaccel.Options):
@@ -43,67 +42,24 @@ class OpenVino(Backend[OpenVinoOptions]):
     Options = OpenVinoOptions
 
     def accepts(self, model: Callable[..., object], signature: Signature) -> Verdict:
-        """Conversion follows tensors, and a precision that OpenVINO was not asked for is none."""
-        if not signature.tensors:
-            return Verdict.no(
-                "none of the inputs is a tensor, so there is nothing to convert",
-                "Pass the inputs as tensors, or leave openvino out",
-            )
-        if others := _floating_dtypes(model) - PRECISIONS.keys():
-            return Verdict.no(
-                f"the model has weights in {_names(others)}, and openvino is used in "
-                f"{_names(PRECISIONS)} only",
-                "Cast the model with model.float() before",
-            )
-        return Verdict.yes()
+        """Whether there is something to convert, in a precision that OpenVINO is used in."""
+        return convertible(model, signature)
 
     def apply(self, model: torch.nn.Module, context: Context) -> Applied:
         """Convert, compile, run once, and see what was executed in which precision."""
-        own = _floating_dtypes(model)
-        asked = context.dtype or (torch.bfloat16 if own == {torch.bfloat16} else torch.float32)
+        asked = precision(model, context.dtype)
         converted = convert(model, context.signature)
-
-        import openvino
-
-        settings: dict[str, str | int | bool] = {
-            "INFERENCE_PRECISION_HINT": PRECISIONS[asked],
-            "PERFORMANCE_HINT": "LATENCY",
-            "NUM_STREAMS": 1,
-            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-            # Pinned, its threads and torch's wait for each other on the same cores.
-            "ENABLE_CPU_PINNING": False,
-        }
-        if self.options.cache_dir is not None:
-            settings["CACHE_DIR"] = str(self.options.cache_dir)
-        try:
-            compiled = openvino.Core().compile_model(converted, "CPU", settings)
-        except RuntimeError as error:
-            raise BackendError(
-                f"OpenVINO can't compile {type(model).__name__}: {_first_line(error)}",
-                "Leave openvino out for this model",
-            ) from error
+        compiled = compile_for_cpu(
+            converted, asked, name=type(model).__name__, cache_dir=self.options.cache_dir
+        )
         call = CompiledCall(
             compiled,
             context.signature.tensors,
-            returns=torch.bfloat16 if own == {torch.bfloat16} else None,
+            returns=torch.bfloat16 if is_bfloat16(model) else None,
         )
-        call(**{n: v for n, v in context.signature.inputs.items() if isinstance(v, torch.Tensor)})
+        call(**context.signature.tensor_inputs)
         evidence = execution_evidence(compiled, asked)
         if self.options.cache_dir is not None:
             loaded = compiled.get_property("LOADED_FROM_CACHE")
             evidence = {**evidence, "loaded_from_cache": "yes" if loaded else "no"}
         return Applied(call, evidence=evidence)
-
-
-def _floating_dtypes(model: Callable[..., object]) -> set[torch.dtype]:
-    if not isinstance(model, torch.nn.Module):
-        return set()
-    return {p.dtype for p in model.parameters() if p.is_floating_point()}
-
-
-def _names(dtypes: "set[torch.dtype] | dict[torch.dtype, str]") -> str:
-    return " or ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]

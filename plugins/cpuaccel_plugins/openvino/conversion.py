@@ -1,15 +1,14 @@
 """From a torch module to an OpenVINO model, without telling anyone."""
 
-import os
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
 
 import cpuaccel
 from cpuaccel import BackendError, Signature
+
+from .telemetry import telemetry_off
 
 if TYPE_CHECKING:
     import openvino
@@ -33,8 +32,8 @@ def convert(model: torch.nn.Module, signature: Signature) -> "openvino.Model":
         model = cpuaccel.shared_copy(model, torch.float32)
         signature = signature.cast(torch.float32)
     flat = cpuaccel.flatten(model, signature.tensors, signature.constants)
-    example = {n: v for n, v in signature.inputs.items() if isinstance(v, torch.Tensor)}
-    with warnings.catch_warnings(), _telemetry_off():
+    example = signature.tensor_inputs
+    with warnings.catch_warnings(), telemetry_off():
         # What its trace freezes is found by comparing answers.
         warnings.simplefilter("ignore")
         import openvino
@@ -50,21 +49,3 @@ def convert(model: torch.nn.Module, signature: Signature) -> "openvino.Model":
                 f"{type(error).__name__}: {lines[0].strip()}",
                 "Leave openvino out for this model",
             ) from error
-
-
-@contextmanager
-def _telemetry_off() -> Iterator[None]:
-    """Keep ``convert_model`` from sending usage statistics.
-
-    It does so unless the user has opted out. This is the switch that it documents for a process;
-    cpuaccel's user has not called OpenVINO and would not expect it.
-    """
-    before = os.environ.get("CI")
-    os.environ["CI"] = "true"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["CI"]
-        else:
-            os.environ["CI"] = before

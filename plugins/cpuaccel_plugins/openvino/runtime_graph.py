@@ -16,6 +16,10 @@ DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
 MULTIPLYING = frozenset({"FullyConnected", "MatMul", "Convolution", "ScaledDotProductAttention"})
 """Node types in which nearly all of the time goes: the precision of these is what was asked."""
 
+INT8 = frozenset({"i8", "u8"})
+INT8_PRODUCTS = "products_in_int8"
+"""The name of the evidence for matrix products in 8 bits."""
+
 IDLE = frozenset({"Const", "Input", "Output"})
 
 
@@ -44,6 +48,8 @@ def execution_evidence(
         if kind in IDLE:
             continue
         counts["nodes"] += 1
+        if precision in INT8 and kind in MULTIPLYING:
+            counts[INT8_PRODUCTS] += 1
         dtype = DTYPES.get(precision)
         if dtype is not None:
             counts[f"nodes_in_{str(dtype).removeprefix('torch.')}"] += 1

@@ -80,7 +80,7 @@ class ZenTorch(Backend[Options]):
         """Compile, run once, and see that ZenDNN's operators are what was executed."""
         signature = context.signature
         call = build(model, signature, self.name, compiler(), counters={})
-        example = {n: v for n, v in signature.inputs.items() if isinstance(v, torch.Tensor)}
+        example = signature.tensor_inputs
         executed = _executed(call, example)
         if not executed:
             raise BackendError(

@@ -1,0 +1,45 @@
+"""Which models OpenVINO is given, and in which precision it computes them."""
+
+from collections.abc import Callable
+
+import torch
+
+from cpuaccel import Signature, Verdict
+
+from .compilation import PRECISIONS
+
+
+def convertible(model: Callable[..., object], signature: Signature) -> Verdict:
+    """Conversion follows tensors, and a precision that OpenVINO was not asked for is none."""
+    if not signature.tensors:
+        return Verdict.no(
+            "none of the inputs is a tensor, so there is nothing to convert",
+            "Pass the inputs as tensors, or leave openvino out",
+        )
+    if others := _floating_dtypes(model) - PRECISIONS.keys():
+        return Verdict.no(
+            f"the model has weights in {_names(others)}, and openvino is used in "
+            f"{_names(PRECISIONS)} only",
+            "Cast the model with model.float() before",
+        )
+    return Verdict.yes()
+
+
+def is_bfloat16(model: torch.nn.Module) -> bool:
+    """Whether the model itself is in bfloat16, and so returns it."""
+    return _floating_dtypes(model) == {torch.bfloat16}
+
+
+def precision(model: torch.nn.Module, asked: torch.dtype | None) -> torch.dtype:
+    """The precision to compute in: what was asked for, or else the model's own."""
+    return asked or (torch.bfloat16 if is_bfloat16(model) else torch.float32)
+
+
+def _floating_dtypes(model: Callable[..., object]) -> set[torch.dtype]:
+    if not isinstance(model, torch.nn.Module):
+        return set()
+    return {p.dtype for p in model.parameters() if p.is_floating_point()}
+
+
+def _names(dtypes: "set[torch.dtype] | dict[torch.dtype, str]") -> str:
+    return " or ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))

@@ -1,0 +1,58 @@
+"""From an OpenVINO model to one in 8 bits, with NNCF, without telling anyone."""
+
+import contextlib
+import io
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from cpuaccel import BackendError
+
+from .calibration import Sample
+from .telemetry import telemetry_off
+
+if TYPE_CHECKING:
+    import openvino
+
+
+def quantize(
+    converted: "openvino.Model", samples: Sequence[Sample], *, name: str
+) -> "openvino.Model":
+    """Quantize weights by channel and activations by tensor, as NNCF does for transformers.
+
+    Args:
+        converted: in float32.
+        samples: what it is called with to see the ranges of activations.
+        name: the original's, for what is raised.
+
+    Raises:
+        BackendError: NNCF does not take it.
+    """
+    # It draws bars on standard output; whoever runs cpuaccel has not asked for them.
+    with telemetry_off(), contextlib.redirect_stdout(io.StringIO()):
+        import nncf
+
+        nncf.set_log_level(logging.ERROR)
+        data = nncf.Dataset(
+            [{name: _readable(tensor) for name, tensor in sample.items()} for sample in samples]
+        )
+        try:
+            return nncf.quantize(
+                converted,
+                data,
+                model_type=nncf.ModelType.TRANSFORMER,
+                subset_size=len(samples),
+            )
+        except Exception as error:  # it raises what its many algorithms raise
+            raise BackendError(
+                f"NNCF can't quantize {name}: {type(error).__name__}: {error}",
+                "Use openvino for this model",
+            ) from error
+
+
+def _readable(tensor: torch.Tensor) -> np.ndarray:
+    """For numpy, which has no bfloat16; the model to be quantized is in float32."""
+    return (tensor.float() if tensor.dtype is torch.bfloat16 else tensor).numpy()
