@@ -34,7 +34,7 @@ def fold_batch_norm(program: Program) -> None:
         factor = (variance + epsilon).rsqrt() * (1 if scale is None else scale)
         bias = _double(program, conv.bias)
         moved = ((0 if bias is None else bias) - mean) * factor + (0 if shift is None else shift)
-        scaled = weight.double() * factor.view(-1, *[1] * (weight.dim() - 1))
+        scaled = weight.double().mul_(factor.view(-1, *[1] * (weight.dim() - 1)))
         with program.graph.inserting_before(conv.node):
             new_weight = program.hold(scaled.to(weight.dtype), f"{conv.weight.target}_folded")
             new_bias = program.hold(moved.to(weight.dtype), f"{conv.weight.target}_shift")

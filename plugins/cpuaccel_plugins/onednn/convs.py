@@ -1,5 +1,6 @@
 """Convolutions on oneDNN: which there are, and the fused operator's own form of them."""
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -105,6 +106,9 @@ def fused_conv(
 ) -> Node:
     """Put a convolution on oneDNN, with what follows it, in the place of a node.
 
+    Its own weights are forgotten if nothing else uses them, the model's, too, where they were
+    given up.
+
     Args:
         program: holds the graph.
         conv: the convolution; its node is removed where nothing else uses it.
@@ -157,7 +161,15 @@ def fused_conv(
             new = call(graph, aten.squeeze.dim, new, 2)
     program.replace(at, new)
     program.sweep()
+    if program.release is not None and str(conv.weight.target) not in program.tensors:
+        restore = functools.partial(_restored, laid_out, weight.shape)
+        program.released += program.release(weight, restore)
     return new
+
+
+def _restored(laid_out: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+    dense = laid_out.to_dense() if laid_out.is_mkldnn else laid_out.contiguous()
+    return dense.reshape(shape)
 
 
 def pack_conv(

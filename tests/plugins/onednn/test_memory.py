@@ -48,6 +48,32 @@ def test_packed_weights_are_given_up_and_no_others() -> None:
     assert {*empty(model)} == {f"{n}.weight" for n in linears - {"cls.predictions.decoder"}}
 
 
+class Convolutions(torch.nn.Module):
+    """Over one axis and over two, in groups, and with a batch norm after one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.two_axes = torch.nn.Conv2d(4, 8, 3, padding=1, groups=2)
+        self.normed = torch.nn.Sequential(torch.nn.Conv2d(8, 8, 1), torch.nn.BatchNorm2d(8))
+        self.one_axis = torch.nn.Conv1d(8, 8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        answer: torch.Tensor = self.one_axis(self.normed(self.two_axes(x).relu()).mean(2))
+        return answer
+
+
+def test_convolutions_are_given_up_but_for_those_that_a_batch_norm_is_folded_into() -> None:
+    torch.manual_seed(0)
+    model, x = Convolutions().eval(), torch.randn(2, 4, 12, 12)
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    expected = model(x)
+    fast = cpuaccel.optimize(model, [STEP], example_inputs=x, keep_original=False)
+    assert_same_answer(fast(x), expected, {}, 1e-4)
+    assert set(empty(model)) == {"two_axes.weight", "one_axis.weight"}
+    assert_same_answer(fast.original(x), expected, {}, 0)
+    assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
+
+
 def test_calling_the_model_that_gave_its_weights_up_says_so() -> None:
     model, _ = given_up()
     with pytest.raises(
