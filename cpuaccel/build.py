@@ -16,6 +16,7 @@ from cpuaccel.fidelity import BOTH, PADDINGS, Probe, Probes, compare, has_nonfin
 from cpuaccel.guard import settings_kept
 from cpuaccel.health import Health
 from cpuaccel.hostinfo import Host
+from cpuaccel.modes import outside_inference_mode
 from cpuaccel.plan import Plan, PlannedStep, ask
 from cpuaccel.plugins import PluginHost
 from cpuaccel.precision import STRICTEST, TOLERANCE, dtype_name
@@ -128,10 +129,11 @@ class Builder:
         Raises:
             StepError: with ``strict``, a step that was not applied, and why.
         """
-        signature = Signature(self.binder, inputs)
-        logger.info("building %s for %s", self.plan.pipeline, signature)
         begun = time.perf_counter()
-        with calling(None):
+        with calling(None), outside_inference_mode():
+            inputs = _ordinary(inputs)
+            signature = Signature(self.binder, inputs)
+            logger.info("building %s for %s", self.plan.pipeline, signature)
             self.weights.note()
             probes = make_probes(self.run_original, signature)
             self.weights.leave_to_model()
@@ -317,3 +319,11 @@ class Builder:
         if str(outcome) not in self._told:  # once, however many variants meet it
             self._told.add(str(outcome))
             logger.warning("%s", outcome)
+
+
+def _ordinary(inputs: Inputs) -> Inputs:
+    """The inputs without tensors of inference mode, which compilers and in-place code refuse."""
+    return {
+        name: value.clone() if isinstance(value, torch.Tensor) and value.is_inference() else value
+        for name, value in inputs.items()
+    }

@@ -27,6 +27,13 @@ def inference() -> AbstractContextManager[None]:
     return torch.no_grad() if torch.is_grad_enabled() else _NOTHING
 
 
+@contextmanager
+def outside_inference_mode() -> Iterator[None]:
+    """No gradients, and no inference mode, for which some compilers would compile once more."""
+    with torch.inference_mode(False), torch.no_grad():  # leaving it switches gradients on
+        yield
+
+
 def followed() -> bool:
     """Whether a tracer, an exporter or a compiler follows the call.
 

@@ -15,7 +15,7 @@ from cpuaccel.build import Builder, Variant
 from cpuaccel.errors import ForkError, SignatureError, StepError
 from cpuaccel.expectation import same_form
 from cpuaccel.fidelity import has_nonfinite
-from cpuaccel.modes import followed, inference
+from cpuaccel.modes import followed, inference, outside_inference_mode
 from cpuaccel.report import Report
 from cpuaccel.signature import Inputs
 from cpuaccel.structure import tensors
@@ -74,6 +74,7 @@ class OptimizedModel(torch.nn.Module):
         self._lock = threading.RLock()
         self._building = False
         self._process = os.getpid()
+        self._forked = False
         self._variants: dict[object, Variant] = {}
         self._warned: set[str] = set()
 
@@ -104,7 +105,11 @@ class OptimizedModel(torch.nn.Module):
             if variant.health.off:
                 return self._fall_back(inputs, variant.health.off)
             try:
-                output = variant.answer(inputs)
+                if torch.is_inference_mode_enabled():
+                    with outside_inference_mode():
+                        output = variant.answer(inputs)
+                else:
+                    output = variant.answer(inputs)
             except Exception as error:
                 logger.debug("the optimized model raised", exc_info=True)
                 original = self._builder.run_original(inputs)  # may well raise the same
@@ -152,6 +157,14 @@ class OptimizedModel(torch.nn.Module):
         """Make sure that what was built is this process's, and for the weights as they are."""
         if os.getpid() != self._process:
             self._move_in()
+        if self._forked and torch.get_num_threads() > 1:
+            raise ForkError(
+                f"the optimized model was called in a fork of the process that built it, which "
+                f"has none of the {torch.get_num_threads()} threads that torch would wait for, "
+                "forever. Call torch.set_num_threads(1) there, and the original answers; to have "
+                "an optimized one, start processes with the method 'spawn', or fork before "
+                "optimizing"
+            )
         if self._builder.weights.changed():
             with self._lock:
                 if not self._building and self._builder.weights.changed():
@@ -159,21 +172,14 @@ class OptimizedModel(torch.nn.Module):
                     self._rebuild()
 
     def _move_in(self) -> None:
-        """Start anew in a forked process, to which the engines' threads have not come along.
+        """Leave behind what was built before this process was forked.
 
-        Raises:
-            ForkError: torch would wait for threads of its own, forever.
+        Its engines' threads have not come along, and building anew may wait for them, too:
+        OpenVINO does.
         """
-        threads = torch.get_num_threads()
-        if self._variants and threads > 1:
-            raise ForkError(
-                f"the optimized model was built in process {self._process} and called in its fork "
-                f"{os.getpid()}, which has none of the {threads} threads that torch would wait "
-                "for. Call torch.set_num_threads(1) there before, and it is built anew at the "
-                "next call; or start processes with the method 'spawn'"
-            )
         self._lock = threading.RLock()  # another thread may have held it
         self._building = False
+        self._forked = self._forked or bool(self._variants)
         self._process = os.getpid()
         self._rebuild()
 
@@ -306,6 +312,8 @@ class OptimizedModel(torch.nn.Module):
         return self._build(tuple(key), shapes, inputs)
 
     def _build(self, key: object, shapes: object, inputs: Inputs) -> Variant | str:
+        if self._forked:
+            return "built before this process was forked"
         with self._lock:
             if self._building:  # by this thread: the model was called by a hook of its own
                 return "called while it is being built"
