@@ -5,6 +5,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+REST = 0.01
+"""Seconds between two calls. The threads of OpenMP and of some engines spin for some milliseconds
+after a call, on cores that the next call needs: its time would be that of its neighbour."""
+
 
 @dataclass(frozen=True)
 class Ratio:
@@ -67,6 +71,7 @@ def interleave(
     begun = time.perf_counter()
     for _ in range(rounds):
         for name, call in candidates.items():
+            time.sleep(REST)
             start = time.perf_counter()
             call()
             times[name].append(time.perf_counter() - start)

@@ -15,7 +15,7 @@ _COLOURS = {
     Standing.NOT_APPLIED: "bold red",
     Standing.REFUSED: "bold red",
 }
-_FIGURES = frozenset({"median ms", "p95 ms", "rounds", "x eager", "error", "built in"})
+_FIGURES = frozenset({"median ms", "p95 ms", "rounds", "x eager", "error", "built in", "peak MiB"})
 
 
 def show(
@@ -45,6 +45,7 @@ def show(
         "x eager",
         "error",
         "built in",
+        "peak MiB",
         "status",
         numbers=_FIGURES,
     )
@@ -67,7 +68,7 @@ def _cells(result: Result) -> list[str]:
     if result.standing in (Standing.APPLIED, Standing.EAGER):
         status = status.lower()
     if result.median is None or result.p95 is None or result.error is None:
-        return [escape(result.pipeline), *["-"] * 6, status]
+        return [escape(result.pipeline), *["-"] * 7, status]
     return [
         escape(result.pipeline),
         f"{result.median:.2f}",
@@ -76,6 +77,7 @@ def _cells(result: Result) -> list[str]:
         escape(str(result.ratio)) if result.ratio else "1",
         f"{result.error:.1e}" if result.error else "0",
         f"{result.optimize_seconds:.1f} s" if result.pipeline != EAGER else "-",
+        f"{result.peak_bytes / 2**20:.0f}" if result.peak_bytes is not None else "-",
         status,
     ]
 
@@ -94,6 +96,7 @@ def _show_notes(results: Sequence[Result]) -> None:
         where = "" if everywhere else f", {' and '.join(cases)}"
         say(f"  {pipeline} ({dtypes}{where}): {note}")
     say("\nx eager: eager's time in the same dtype over the row's: median of the pairs [quartiles]")
+    say("peak: memory while building, above what was held before")
     say("error: largest difference from the float32 original, relative, on real tokens")
 
 

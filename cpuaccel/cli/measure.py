@@ -10,6 +10,7 @@ import torch
 
 from cpuaccel.api import optimize
 from cpuaccel.cli.cases import Case, call_all
+from cpuaccel.cli.memory import peak_memory
 from cpuaccel.cli.results import EAGER, Result, Standing, judge, merge
 from cpuaccel.fidelity import Probe, compare
 from cpuaccel.hostinfo import Host
@@ -47,6 +48,7 @@ class _Subject:
     call: Callable[..., object]
     optimized: OptimizedModel | None = None
     seconds: float = 0.0
+    peak_bytes: int | None = None
 
 
 class Bench:
@@ -152,13 +154,14 @@ class Bench:
 
     def _optimize(self, name: str, pipeline: Pipeline, dtype: str) -> _Subject:
         begun = time.perf_counter()
-        optimized = optimize(
-            self._model,
-            pipeline=pipeline,
-            dtype=dtype,
-            example_inputs=self._cases[0].batches[0],
-        )
-        return _Subject(name, optimized, optimized, time.perf_counter() - begun)
+        with peak_memory() as peak:
+            optimized = optimize(
+                self._model,
+                pipeline=pipeline,
+                dtype=dtype,
+                example_inputs=self._cases[0].batches[0],
+            )
+        return _Subject(name, optimized, optimized, time.perf_counter() - begun, peak.bytes)
 
     def _run_case(
         self, dtype: str, case: Case, probes: list[Probe], subjects: list[_Subject]
@@ -201,6 +204,7 @@ class Bench:
                     ratio=None if subject is subjects[0] else Ratio.of(times[0], seconds),
                     error=error,
                     optimize_seconds=subject.seconds,
+                    peak_bytes=subject.peak_bytes,
                     outcomes=outcomes,
                 )
             )

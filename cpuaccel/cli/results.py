@@ -39,6 +39,8 @@ class Result:
         error: largest difference of an output from the float32 original's, relative to that
             output's magnitude, over real tokens.
         optimize_seconds: what building it took, checks included.
+        peak_bytes: memory while building, at its highest, above what was held before; ``None``
+            where the system does not tell.
     """
 
     dtype: str
@@ -52,6 +54,7 @@ class Result:
     ratio: Ratio | None = None
     error: float | None = None
     optimize_seconds: float = 0.0
+    peak_bytes: int | None = None
     outcomes: tuple[Outcome, ...] = field(default=(), repr=False)
 
     def to_dict(self) -> dict[str, object]:
@@ -70,6 +73,7 @@ class Result:
             "ratio": self.ratio and asdict(self.ratio),
             "error": self.error,
             "optimize_seconds": self.optimize_seconds,
+            "peak_bytes": self.peak_bytes,
             "outcomes": [asdict(outcome) for outcome in self.outcomes],
         }
 

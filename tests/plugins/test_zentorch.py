@@ -1,5 +1,7 @@
 """zentorch for real, where there is an AMD processor and the zentorch for this torch."""
 
+import os
+import subprocess
 import sys
 
 import pytest
@@ -9,6 +11,7 @@ import cpuaccel
 from cpuaccel.testing import BackendContract, fake_host
 from cpuaccel.testing.answers import assert_same_answer
 from cpuaccel.testing.state import changed, global_state
+from cpuaccel_plugins.zentorch.loading import WEIGHT_CACHE
 from tests.plugins.encoders import batch, encoder, right
 from tests.plugins.engines import (
     ARCHITECTURES,
@@ -62,13 +65,38 @@ def test_bfloat16_runs_in_bfloat16() -> None:
     assert int(fast.report.outcomes[-1].evidence["linear_unary"]) > 0
 
 
-@real
-def test_an_engine_that_is_gone_is_no_success(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "zentorch", None)  # importing it raises
-    with pytest.raises(cpuaccel.StepError, match="it raised ModuleNotFoundError: import of zen"):
+IMPORTED = """
+import sys, cpuaccel, torch
+
+def refused():
+    try:
         cpuaccel.optimize(
             torch.nn.Linear(2, 2), ["zentorch"], example_inputs=torch.ones(2, 2), strict=True
         )
+    except cpuaccel.StepError as error:
+        print(error)
+
+sys.modules["zentorch"] = None  # importing it raises
+refused()
+del sys.modules["zentorch"]
+import zentorch
+refused()
+"""
+
+
+@real
+def test_without_the_import_that_it_needs_it_is_no_success() -> None:
+    environment = {name: value for name, value in os.environ.items() if name != WEIGHT_CACHE}
+    process = subprocess.run(
+        [sys.executable, "-c", IMPORTED], env=environment, capture_output=True, text=True
+    )
+    gone, too_late = process.stdout.splitlines()
+    assert "it raised ModuleNotFoundError: import of zen" in gone
+    assert (
+        "zentorch was imported before cpuaccel could switch off its cache of weights, which goes "
+        "by their addresses and mistakes one model's for another's. "
+        "Set ZENDNNL_MATMUL_WEIGHT_CACHE=0 before the process starts" in too_late
+    )
 
 
 @real

@@ -1,6 +1,5 @@
 """What ``zentorch`` asks for, and applying it."""
 
-import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import ClassVar
@@ -20,8 +19,8 @@ from cpuaccel import (
 )
 
 from ..inductor.build import build
-from ..inductor.compilation import Compiler
 from ..inductor.toolchain import toolchain
+from .loading import compiler
 
 WITHOUT = "Leave zentorch out, and try inductor, onednn or openvino"
 NAMESPACE = "zentorch::"
@@ -80,7 +79,7 @@ class ZenTorch(Backend[Options]):
     def apply(self, model: torch.nn.Module, context: Context) -> Applied:
         """Compile, run once, and see that ZenDNN's operators are what was executed."""
         signature = context.signature
-        call = build(model, signature, self.name, _compiler(), counters={})
+        call = build(model, signature, self.name, compiler(), counters={})
         example = {n: v for n, v in signature.inputs.items() if isinstance(v, torch.Tensor)}
         executed = _executed(call, example)
         if not executed:
@@ -89,16 +88,6 @@ class ZenTorch(Backend[Options]):
             )
         call.evidence.update(sorted(executed.items()))
         return Applied(call, evidence=call.evidence)
-
-
-def _compiler() -> Compiler:
-    """What zentorch registers with Dynamo when it is imported."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch warns of its own deprecations
-        import zentorch  # noqa: F401
-        from torch._dynamo import lookup_backend
-
-        return lookup_backend("zentorch")
 
 
 def _executed(call: Callable[..., object], example: Mapping[str, torch.Tensor]) -> Counter[str]:
