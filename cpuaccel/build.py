@@ -4,16 +4,19 @@ import functools
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import psutil
 import torch
 
 from cpuaccel.backend import Applied, Context, Form
 from cpuaccel.errors import BackendError, StepError
+from cpuaccel.expectation import Expectation
 from cpuaccel.fidelity import BOTH, PADDINGS, Probe, Probes, compare, has_nonfinite, make_probes
 from cpuaccel.guard import settings_kept
+from cpuaccel.health import Health
 from cpuaccel.hostinfo import Host
+from cpuaccel.modes import outside_inference_mode
 from cpuaccel.plan import Plan, PlannedStep, ask
 from cpuaccel.plugins import PluginHost
 from cpuaccel.precision import STRICTEST, TOLERANCE, dtype_name
@@ -24,6 +27,7 @@ from cpuaccel.signature import Binder, Inputs, Signature
 from cpuaccel.stage import Answer, Stage, calling
 from cpuaccel.structure import Structure, tensors
 from cpuaccel.timing import Ratio, interleave
+from cpuaccel.weights import WatchedWeights
 
 logger = logging.getLogger("cpuaccel")
 
@@ -34,7 +38,7 @@ FIRST_LOOK_SECONDS = 1.0
 FIRST_LOOK_PAIRS = 7
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Variant:
     """A model built for one way of calling it.
 
@@ -44,6 +48,8 @@ class Variant:
         form: the form that ``model`` has.
         report: what was done.
         watched: whether NaN and infinity in its answers are a fault (the original's had none).
+        expected: what its answers have to look like; None if nothing is known.
+        health: its faults.
     """
 
     answer: Answer
@@ -51,6 +57,8 @@ class Variant:
     form: Form
     report: VariantReport
     watched: bool
+    expected: Expectation | None
+    health: Health = field(default_factory=Health)
 
     @property
     def applied(self) -> bool:
@@ -72,6 +80,7 @@ class Builder:
         eager: the original in eval mode, sharing its weights: the reference and the fallback.
         tolerance: largest relative difference that is accepted.
         released: the original's weights that only a variant holds.
+        weights: tells whether they are still those that were built for.
     """
 
     def __init__(
@@ -93,7 +102,8 @@ class Builder:
         self.strict = strict
         self.inplace = inplace
         self._keep_original = keep_original
-        self.released = ReleasedWeights(original)
+        self.weights = WatchedWeights(original)
+        self.released = ReleasedWeights(original, self.weights.moved)
         self._host = host
         self._plugins = plugins
         self._told: set[str] = set()
@@ -106,6 +116,7 @@ class Builder:
         # Steps from module to module are shared by all variants: their weights exist once.
         self._shared: dict[int, tuple[Stage, Applied, Outcome]] = {}
         self._cast: Stage | None = None
+        self.weights.note()
 
     def run_original(self, inputs: Mapping[str, object]) -> object:
         """Call the original, in eval mode."""
@@ -118,11 +129,14 @@ class Builder:
         Raises:
             StepError: with ``strict``, a step that was not applied, and why.
         """
-        signature = Signature(self.binder, inputs)
-        logger.info("building %s for %s", self.plan.pipeline, signature)
         begun = time.perf_counter()
-        with calling(None):
+        with calling(None), outside_inference_mode():
+            inputs = _ordinary(inputs)
+            signature = Signature(self.binder, inputs)
+            logger.info("building %s for %s", self.plan.pipeline, signature)
+            self.weights.note()
             probes = make_probes(self.run_original, signature)
+            self.weights.leave_to_model()
             stage, outcomes, fidelity = self._run(signature, probes)
             if any(o.status is Status.APPLIED for o in outcomes):
                 answer = stage.answering(self.binder, signature, probes.example.output)
@@ -132,7 +146,10 @@ class Builder:
         seconds = time.perf_counter() - begun
         report = VariantReport(str(signature), tuple(outcomes), fidelity, speed, seconds)
         watched = not has_nonfinite(tensors(probes.example.output))
-        return Variant(answer, stage.model, stage.form, report, watched)
+        expected = Expectation.of(probes, signature.axes)
+        if self.inplace or self.released:
+            self.weights.note()  # the steps have changed or moved them
+        return Variant(answer, stage.model, stage.form, report, watched, expected)
 
     def _run(
         self, signature: Signature, probes: Probes
@@ -302,3 +319,11 @@ class Builder:
         if str(outcome) not in self._told:  # once, however many variants meet it
             self._told.add(str(outcome))
             logger.warning("%s", outcome)
+
+
+def _ordinary(inputs: Inputs) -> Inputs:
+    """The inputs without tensors of inference mode, which compilers and in-place code refuse."""
+    return {
+        name: value.clone() if isinstance(value, torch.Tensor) and value.is_inference() else value
+        for name, value in inputs.items()
+    }

@@ -28,6 +28,10 @@ class StepError(CpuaccelError):
     """With ``strict=True``: a step that could not be applied."""
 
 
+class ForkError(CpuaccelError):
+    """A call in a process that was forked from the one which built the optimized model."""
+
+
 class BackendError(CpuaccelError):
     """Raised by a backend's ``apply`` for a failure that it foresaw.
 

@@ -2,19 +2,20 @@
 
 import functools
 import logging
+import os
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Self
 
 import torch
 
 from cpuaccel.build import Builder, Variant
-from cpuaccel.errors import SignatureError, StepError
+from cpuaccel.errors import ForkError, SignatureError, StepError
+from cpuaccel.expectation import same_form
 from cpuaccel.fidelity import has_nonfinite
-from cpuaccel.precision import autocast_enabled
+from cpuaccel.modes import followed, inference, outside_inference_mode
 from cpuaccel.report import Report
 from cpuaccel.signature import Inputs
 from cpuaccel.structure import tensors
@@ -71,6 +72,9 @@ class OptimizedModel(torch.nn.Module):
         self._builder = builder
         self._recreate = recreate
         self._lock = threading.RLock()
+        self._building = False
+        self._process = os.getpid()
+        self._forked = False
         self._variants: dict[object, Variant] = {}
         self._warned: set[str] = set()
 
@@ -80,30 +84,104 @@ class OptimizedModel(torch.nn.Module):
 
     def _answer(self, *args: object, **kwargs: object) -> object:
         if self.training:
-            self.report.calls[TRAINING] += 1
+            self.report.count(TRAINING)
             return self.original(*args, **kwargs)
+        if followed():
+            self._builder.released.restore_original()
+            return self._builder.eager(*args, **kwargs)
+        self._refresh()
         try:
             inputs = self._builder.binder.bind(args, kwargs)
         except SignatureError:
             return self._builder.eager(*args, **kwargs)  # raises what the original raises
-        with _inference():
+        with inference():
             variant = self._variant(inputs)
             if isinstance(variant, str):
                 return self._fall_back(inputs, variant)
             if not variant.applied:
                 # Told when it was built; where strict, every step that is missing is optional.
-                self.report.calls["original (no step was applied)"] += 1
+                self.report.count("original (no step was applied)")
                 return self._builder.run_original(inputs)
+            if variant.health.off:
+                return self._fall_back(inputs, variant.health.off)
             try:
-                output = variant.answer(inputs)
-                broken = variant.watched and has_nonfinite(tensors(output))
+                if torch.is_inference_mode_enabled():
+                    with outside_inference_mode():
+                        output = variant.answer(inputs)
+                else:
+                    output = variant.answer(inputs)
             except Exception as error:
                 logger.debug("the optimized model raised", exc_info=True)
-                return self._fall_back(inputs, f"{type(error).__name__} in the optimized model")
-            if broken:
-                return self._fall_back(inputs, "NaN or infinity in the optimized answer")
-            self.report.calls[OPTIMIZED] += 1
+                original = self._builder.run_original(inputs)  # may well raise the same
+                return self._fault(
+                    variant, f"{type(error).__name__} in the optimized model", original
+                )
+            found = tensors(output)
+            if variant.expected is not None:
+                unlike = variant.expected.doubt(inputs, output, found)
+                if unlike:
+                    return self._settle_form(variant, inputs, output, unlike)
+            if variant.watched and has_nonfinite(found):
+                original = self._builder.run_original(inputs)
+                if has_nonfinite(tensors(original)):
+                    self.report.count("original (NaN or infinity in its own answer, too)")
+                    return original
+                return self._fault(variant, "NaN or infinity in the optimized answer", original)
+            variant.health.sound()
+            self.report.count(OPTIMIZED)
             return output
+
+    def _settle_form(self, variant: Variant, inputs: Inputs, output: object, unlike: str) -> object:
+        """Let the original judge an answer that looks otherwise than its answers so far."""
+        original = self._builder.run_original(inputs)
+        if not same_form(output, original):
+            return self._fault(variant, f"{unlike} in the optimized answer", original)
+        assert variant.expected is not None
+        variant.expected = variant.expected.corrected(inputs, original)
+        self.report.count("original (the first answer of such a shape)")
+        return original
+
+    def _fault(self, variant: Variant, reason: str, original: object) -> object:
+        """Count a fault of the optimized model in a call that the original could answer."""
+        self._tell(reason)
+        if variant.health.fault(reason):
+            logger.warning(
+                "the optimized model for %s is %s. The original answers all such calls from here "
+                "on; load_state_dict() or another optimize() builds anew",
+                variant.report.inputs,
+                variant.health.off,
+            )
+        return original
+
+    def _refresh(self) -> None:
+        """Make sure that what was built is this process's, and for the weights as they are."""
+        if os.getpid() != self._process:
+            self._move_in()
+        if self._forked and torch.get_num_threads() > 1:
+            raise ForkError(
+                f"the optimized model was called in a fork of the process that built it, which "
+                f"has none of the {torch.get_num_threads()} threads that torch would wait for, "
+                "forever. Call torch.set_num_threads(1) there, and the original answers; to have "
+                "an optimized one, start processes with the method 'spawn', or fork before "
+                "optimizing"
+            )
+        if self._builder.weights.changed():
+            with self._lock:
+                if not self._building and self._builder.weights.changed():
+                    logger.info("the original's weights were changed: building anew")
+                    self._rebuild()
+
+    def _move_in(self) -> None:
+        """Leave behind what was built before this process was forked.
+
+        Its engines' threads have not come along, and building anew may wait for them, too:
+        OpenVINO does.
+        """
+        self._lock = threading.RLock()  # another thread may have held it
+        self._building = False
+        self._forked = self._forked or bool(self._variants)
+        self._process = os.getpid()
+        self._rebuild()
 
     @property
     def original(self) -> torch.nn.Module:
@@ -234,7 +312,11 @@ class OptimizedModel(torch.nn.Module):
         return self._build(tuple(key), shapes, inputs)
 
     def _build(self, key: object, shapes: object, inputs: Inputs) -> Variant | str:
+        if self._forked:
+            return "built before this process was forked"
         with self._lock:
+            if self._building:  # by this thread: the model was called by a hook of its own
+                return "called while it is being built"
             known = self._variants.get(key)
             if known is not None:  # another thread was quicker, or the shapes are frozen
                 known = known if not known.frozen else self._variants.get((key, shapes))
@@ -242,7 +324,14 @@ class OptimizedModel(torch.nn.Module):
                 return known
             if len(self.variants) >= MAX_VARIANTS:
                 return f"more than {MAX_VARIANTS} ways of calling"
-            variant = self._builder.build(inputs)
+            elsewhere = {t.device.type for t in self._held.parameters()} - {"cpu"}
+            if elsewhere:
+                return f"its weights are on {' and '.join(sorted(elsewhere))}"
+            self._building = True
+            try:
+                variant = self._builder.build(inputs)
+            finally:
+                self._building = False
             # Where one variant has frozen its shapes, none is trusted with other shapes.
             if self._variants.setdefault(key, variant).frozen:
                 self._variants[(key, shapes)] = variant
@@ -255,13 +344,14 @@ class OptimizedModel(torch.nn.Module):
         @functools.wraps(method)
         def run(*args: object, **kwargs: object) -> object:
             if self.training:
-                self.report.calls[TRAINING] += 1
+                self.report.count(TRAINING)
                 return method(*args, **kwargs)
+            self._refresh()
             self._tell(f"{name} is not accelerated")
             eager = self._builder.eager
             if hasattr(self, "generation_config"):  # changed at any time, unlike the weights
                 eager.generation_config = self.generation_config  # type: ignore[assignment]
-            with _inference():
+            with inference():
                 answer: object = getattr(eager, name)(*args, **kwargs)
             return answer
 
@@ -275,27 +365,7 @@ class OptimizedModel(torch.nn.Module):
         """Say that the original answers a call, and why."""
         if self._builder.strict:
             raise StepError(f"strict=True was asked for, but the original had to answer: {reason}")
-        self.report.calls[f"original ({reason})"] += 1
+        self.report.count(f"original ({reason})")
         if reason not in self._warned:
             self._warned.add(reason)
             logger.warning("the original answers: %s (told once, counted in the report)", reason)
-
-
-_NOTHING = nullcontext()
-
-
-@contextmanager
-def _no_autocast() -> Iterator[None]:
-    with torch.no_grad(), torch.autocast("cpu", enabled=False):
-        yield
-
-
-def _inference() -> AbstractContextManager[None]:
-    """No gradients and no autocast, at no cost where the caller has it so already.
-
-    The precision was chosen when the variant was built: the caller's autocast must not cast again
-    inside of it.
-    """
-    if autocast_enabled():
-        return _no_autocast()
-    return torch.no_grad() if torch.is_grad_enabled() else _NOTHING

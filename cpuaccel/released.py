@@ -31,13 +31,17 @@ class ReleasedWeights:
     crash, is what other uses of it meet: its parameters are empty tensors.
     """
 
-    def __init__(self, original: torch.nn.Module) -> None:
+    def __init__(
+        self, original: torch.nn.Module, moved: Callable[[list[torch.nn.Parameter]], None]
+    ) -> None:
         """Watch over a model's weights.
 
         Args:
             original: the caller's model.
+            moved: is told which parameters have their weights back.
         """
         self._original = original
+        self._moved = moved
         self._released: list[_Released] = []
         self._hook: torch.utils.hooks.RemovableHandle | None = None
         self._lock = threading.RLock()
@@ -88,13 +92,16 @@ class ReleasedWeights:
         with self._lock:
             size = 0
             for released in self._released:
-                released.parameter.data = weight = released.restore()
+                # The parameter may have been cast while it was empty.
+                weight = released.restore().to(released.parameter.dtype)
+                released.parameter.data = weight
                 size += weight.numel() * weight.element_size()
             if self._released:
                 logger.warning(
                     "the original's weights were brought back: %.0f MB are held twice from here on",
                     size / 2**20,
                 )
+            self._moved([released.parameter for released in self._released])
             self._released.clear()
             if self._hook is not None:
                 self._hook.remove()

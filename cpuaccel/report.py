@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
+from cpuaccel.calls import Calls
 from cpuaccel.timing import Ratio
 
 
@@ -145,8 +146,6 @@ class Report:
         dtype: the precision in force, or ``the model's own``.
         planned: outcomes known before any inputs were seen: the steps this host can't have.
         variants: one for each way of calling that was built.
-        calls: how many calls the optimized model answered (``optimized``) and how many the
-            original did, by reason.
     """
 
     def __init__(self, pipeline: str, dtype: str, planned: tuple[Outcome, ...]) -> None:
@@ -154,7 +153,19 @@ class Report:
         self.dtype = dtype
         self.planned = planned
         self.variants: list[VariantReport] = []
-        self.calls: Counter[str] = Counter()
+        self._calls = Calls()
+
+    @property
+    def calls(self) -> Counter[str]:
+        """How many calls the optimized model answered (``optimized``) and how many the original.
+
+        Those by reason: ``original (...)``. A copy, as of now.
+        """
+        return self._calls.counts()
+
+    def count(self, what: str) -> None:
+        """Count a call."""
+        self._calls.add(what)
 
     @property
     def outcomes(self) -> tuple[Outcome, ...]:
@@ -172,8 +183,8 @@ class Report:
             lines += [f"step      {outcome}" for outcome in self.planned]
             lines.append("waiting   for the first call: no example_inputs were given")
         lines += [str(variant) for variant in self.variants]
-        if self.calls:
-            lines.append("calls     " + ", ".join(f"{n} {why}" for why, n in self.calls.items()))
+        if calls := self.calls:
+            lines.append("calls     " + ", ".join(f"{n} {why}" for why, n in calls.items()))
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, object]:

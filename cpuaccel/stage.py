@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from cpuaccel.backend import Applied, Backend, Form, Options
+from cpuaccel.errors import BackendError
 from cpuaccel.signature import Binder, Inputs, Signature, cast_floating
 from cpuaccel.structure import Structure, tensors
 
@@ -72,11 +73,15 @@ def _restoring(
     model: Callable[..., object], structure: Structure, constants: Mapping[str, object]
 ) -> Answer:
     """Call with tensors alone, and build the original's output from the flat tuple."""
+    count = structure.count
 
     def answer(inputs: Inputs) -> object:
         if constants:
             inputs = {n: v for n, v in inputs.items() if n not in constants}
-        return structure.restore(iter(tensors(model(**inputs))))
+        answered = tensors(model(**inputs))
+        if len(answered) != count:
+            raise BackendError(f"it returned {len(answered)} tensors in place of {count}")
+        return structure.restore(iter(answered))
 
     return answer
 

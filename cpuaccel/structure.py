@@ -61,6 +61,13 @@ class Structure:
             keys = () if isinstance(output, (tuple, list)) else tuple(name for name, _ in members)
         return cls(type(output), keys, tuple(cls.of(member) for _, member in members))
 
+    @property
+    def count(self) -> int:
+        """How many tensors an output of this structure has."""
+        if self.kind is torch.Tensor:
+            return 1
+        return sum(member.count for member in self.members)
+
     def restore(self, tensors: Iterator[torch.Tensor]) -> object:
         """Build an output of this structure, taking its tensors in order."""
         if self.kind is torch.Tensor:

@@ -1,6 +1,9 @@
 """Telling whether a model's weights are still what they were."""
 
 import itertools
+from collections.abc import Iterable, Iterator
+from operator import attrgetter, is_
+from typing import cast
 
 import torch
 
@@ -28,3 +31,74 @@ def weights_state(model: torch.nn.Module) -> WeightsState:
         )
         for tensor in itertools.chain(model.parameters(), model.buffers())
     )
+
+
+_version = attrgetter("_version")
+_pointer = torch.Tensor.data_ptr
+
+
+def _members(tables: list[dict[str, object]]) -> Iterator[object]:
+    return itertools.chain.from_iterable(map(dict[str, object].values, tables))
+
+
+class WatchedWeights:
+    """Notices the same as ``weights_state``, cheaply enough for every call.
+
+    Notices replaced modules, too. A tenth of a microsecond for each parameter, buffer and module,
+    because all loops over them are in C.
+    """
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        """Watch a model.
+
+        Args:
+            model: any module.
+        """
+        self._model = model
+        self._volatile: set[int] = set()
+        self.note()
+
+    def note(self) -> None:
+        """Take the weights as they are now for unchanged."""
+        self._tables: list[dict[str, object]] = [
+            cast(dict[str, object], table)
+            for module in self._model.modules()
+            for table in (module._parameters, module._buffers, module._modules)
+            if table
+        ]
+        self._members = list(_members(self._tables))
+        tensors = {id(m): m for m in self._members if isinstance(m, torch.Tensor)}
+        self._tensors = list(tensors.values())
+        self._pointers = list(map(_pointer, self._tensors))
+        self._counted = [
+            tensor
+            for tensor in self._tensors
+            if not tensor.is_inference() and id(tensor) not in self._volatile
+        ]
+        self._versions = list(map(_version, self._counted))
+
+    def changed(self) -> bool:
+        """Whether any weight is another than when last noted."""
+        return not (
+            list(map(_version, self._counted)) == self._versions
+            and list(map(_pointer, self._tensors)) == self._pointers
+            and all(map(is_, _members(self._tables), self._members))
+        )
+
+    def moved(self, tensors: Iterable[torch.Tensor]) -> None:
+        """Take these tensors' memory for unchanged, wherever it lies now."""
+        moved = {id(tensor) for tensor in tensors}
+        self._pointers = [
+            _pointer(tensor) if id(tensor) in moved else pointer
+            for tensor, pointer in zip(self._tensors, self._pointers)
+        ]
+
+    def leave_to_model(self) -> None:
+        """Watch no longer what has changed since: buffers that the model writes when it is called.
+
+        Otherwise every call would look like a change of weights.
+        """
+        for tensor, version in zip(self._counted, self._versions):
+            if tensor._version != version and not isinstance(tensor, torch.nn.Parameter):
+                self._volatile.add(id(tensor))
+        self.note()

@@ -3,6 +3,7 @@
 from cpuaccel.testing.answers import AnswersContract
 from cpuaccel.testing.application import ApplicationContract
 from cpuaccel.testing.declaration import DeclarationContract
+from cpuaccel.testing.runtime import RuntimeContract
 from cpuaccel.testing.verdicts import VerdictsContract
 
 
@@ -11,6 +12,7 @@ class BackendContract(
     VerdictsContract,
     ApplicationContract,
     AnswersContract,
+    RuntimeContract,
 ):
     """The tests that every backend has to pass, on the real backend.
 

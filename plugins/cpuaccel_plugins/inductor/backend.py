@@ -1,5 +1,6 @@
 """What ``inductor`` asks for, and applying it."""
 
+import warnings
 from collections.abc import Callable, Mapping
 from typing import ClassVar
 
@@ -51,7 +52,9 @@ class Inductor(Backend[Options]):
 
     def apply(self, model: torch.nn.Module, context: Context) -> Applied:
         """Compile, and see that it was compiled and its weights frozen."""
-        from torch._inductor.compile_fx import compile_fx
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns of its own deprecations
+            from torch._inductor.compile_fx import compile_fx
 
         call = build(model, context.signature, self.name, compile_fx, COUNTERS)
         return Applied(call, evidence=call.evidence)

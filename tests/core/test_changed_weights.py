@@ -1,0 +1,165 @@
+"""Weights that change after optimizing, however they do: the next call answers with them."""
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+
+import cpuaccel
+from cpuaccel.testing import MaskedEncoder
+from cpuaccel.weights import WatchedWeights
+from tests.conftest import Offer
+from tests.core.fakes import Faithful, Fake, batch, encoder
+
+OTHER = MaskedEncoder.seeded(1)
+
+
+class Copying(Fake):
+    """Weights of its own, as engines that repack them have."""
+
+    name = "copying"
+
+    def apply(self, model: torch.nn.Module, context: cpuaccel.Context) -> cpuaccel.Applied:
+        return super().apply(copy.deepcopy(model), context)
+
+
+@pytest.fixture(autouse=True)
+def _backends(offer: Offer) -> None:
+    offer(Copying, Faithful)
+
+
+def step(model: torch.nn.Module) -> None:
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    model(**batch()).pooled.pow(2).sum().backward()
+    optimizer.step()
+
+
+def in_place(model: torch.nn.Module) -> None:
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(0.5)
+
+
+def copied_into(model: torch.nn.Module) -> None:
+    with torch.no_grad():
+        for parameter, other in zip(model.parameters(), OTHER.parameters()):
+            parameter.copy_(other)
+
+
+def data_assigned(model: torch.nn.Module) -> None:
+    for parameter in model.parameters():
+        parameter.data = parameter.data * 0.5
+
+
+def parameter_replaced(model: torch.nn.Module) -> None:
+    model.norm.weight = torch.nn.Parameter(torch.full((16,), 0.5))  # type: ignore[union-attr, assignment]
+
+
+def module_replaced(model: torch.nn.Module) -> None:
+    model.feed = torch.nn.Identity()
+
+
+CHANGES: dict[str, Callable[[torch.nn.Module], object]] = {
+    "optimizer step": step,
+    "in place": in_place,
+    "copy_": copied_into,
+    "load_state_dict": lambda m: m.load_state_dict(OTHER.state_dict()),
+    "data assigned": data_assigned,
+    "double": lambda m: m.double(),
+    "a parameter replaced": parameter_replaced,
+    "a module replaced": module_replaced,
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=list(CHANGES))
+@pytest.mark.parametrize("backend", ["faithful", "copying", "jit"])
+def test_the_caller_may_change_the_model_itself(
+    backend: str, change: Callable[[torch.nn.Module], object]
+) -> None:
+    model = encoder()
+    fast = cpuaccel.optimize(model, [backend], example_inputs=batch(), strict=True)
+    before = fast(**batch()).pooled
+    change(model)
+    after = fast(**batch()).pooled
+    assert after.dtype is not before.dtype or not torch.allclose(before, after)
+    torch.testing.assert_close(after, model(**batch()).pooled.detach())
+    fast(**batch())
+    assert len(fast.variants) == 1
+    assert fast.report.calls == {"optimized": 3}
+
+
+def test_the_fallback_has_the_changed_buffers() -> None:
+    model = torch.nn.BatchNorm1d(4).eval()
+    fast = cpuaccel.optimize(model, [], dtype="float32")
+    fast(torch.ones(2, 4))
+    model.running_mean = torch.ones(4)
+    torch.testing.assert_close(fast(torch.ones(2, 4)), torch.zeros(2, 4))
+
+
+def test_changes_that_torch_does_not_count_are_not_noticed() -> None:
+    """Told in docs/faults.md; when torch counts them, tell it there."""
+    model = encoder()
+    fast = cpuaccel.optimize(model, ["copying"], example_inputs=batch(), strict=True)
+    before = fast(**batch()).pooled
+    for parameter in model.parameters():
+        parameter.data.mul_(0.5)
+    assert torch.equal(fast(**batch()).pooled, before)
+    fast.load_state_dict(model.state_dict())  # says so
+    torch.testing.assert_close(fast(**batch()).pooled, model(**batch()).pooled.detach())
+
+
+class Counts(torch.nn.Module):
+    """Writes a buffer of its own at every call, as caches and statistics are."""
+
+    seen: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = torch.nn.Linear(2, 2)
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.seen.add_(1)
+        answer: torch.Tensor = self.linear(x)
+        return answer
+
+
+def test_a_buffer_that_the_model_writes_itself_is_no_change() -> None:
+    model = Counts().eval()
+    fast = cpuaccel.optimize(model, ["faithful"], example_inputs=torch.ones(1, 2), strict=True)
+    for _ in range(3):
+        fast(torch.ones(1, 2))
+    assert len(fast.report.variants) == 1
+    in_place(model)
+    torch.testing.assert_close(fast(torch.ones(1, 2)), model(torch.ones(1, 2)).detach())
+    assert len(fast.report.variants) == 2
+
+
+def test_in_place_steps_are_no_change() -> None:
+    model = encoder()
+    fast = cpuaccel.optimize(model, ["faithful"], inplace=True, example_inputs=batch())
+    fast(**batch())
+    fast(input_ids=batch()["input_ids"])
+    assert len(fast.report.variants) == 2
+    in_place(model)
+    torch.testing.assert_close(fast(**batch()).pooled, model(**batch()).pooled.detach())
+
+
+def test_weights_made_in_inference_mode_are_watched_as_far_as_torch_counts() -> None:
+    with torch.inference_mode():
+        model = torch.nn.Linear(2, 2)
+    watched = WatchedWeights(model)
+    assert not watched.changed()
+    model.weight.data = torch.zeros(2, 2)
+    assert watched.changed()
+
+
+def test_moving_it_away_from_the_cpu_says_where_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    model = encoder()
+    fast = cpuaccel.optimize(model, ["faithful"], example_inputs=batch())
+    model.to("meta")
+    answer = fast(**{name: tensor.to("meta") for name, tensor in batch().items()})
+    assert answer.pooled.device.type == "meta"
+    assert fast.report.calls == {"original (its weights are on meta)": 1}
+    assert len(caplog.records) == 1

@@ -1,0 +1,97 @@
+"""Forked processes, which have none of their parent's threads."""
+
+import os
+
+import pytest
+import torch
+
+import cpuaccel
+from cpuaccel.testing.runtime import told_by_fork
+from tests.conftest import Offer
+from tests.core.fakes import Faithful, batch, encoder
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+
+
+@pytest.fixture(autouse=True)
+def _backends(offer: Offer) -> None:
+    offer(Faithful)
+
+
+def test_with_one_thread_the_original_answers_and_says_so() -> None:
+    model = encoder()
+    fast = cpuaccel.optimize(model, ["faithful"], example_inputs=batch())
+    expected = model(**batch()).pooled.detach()
+
+    def child() -> str:
+        for _ in range(2):
+            torch.testing.assert_close(fast(**batch()).pooled, expected)
+        return str(dict(fast.report.calls))
+
+    assert told_by_fork(child) == "{'original (built before this process was forked)': 2}"
+    fast(**batch())
+    assert fast.report.calls == {"optimized": 1}
+
+
+def test_with_more_threads_the_error_says_what_to_do() -> None:
+    fast = cpuaccel.optimize(encoder(), ["faithful"], example_inputs=batch())
+
+    def child() -> str:
+        torch.set_num_threads(2)
+        fast(**batch())
+        return "it answered"
+
+    assert told_by_fork(child) == (
+        "ForkError: the optimized model was called in a fork of the process that built it, which "
+        "has none of the 2 threads that torch would wait for, forever. Call "
+        "torch.set_num_threads(1) there, and the original answers; to have an optimized one, "
+        "start processes with the method 'spawn', or fork before optimizing"
+    )
+
+
+def test_what_was_not_built_before_is_built_in_the_fork() -> None:
+    fast = cpuaccel.optimize(encoder(), ["faithful"], strict=True)
+
+    def child() -> str:
+        fast(**batch())
+        return str(dict(fast.report.calls))
+
+    assert told_by_fork(child) == "{'optimized': 1}"
+
+
+def test_a_fork_while_another_thread_builds_does_not_hang() -> None:
+    fast = cpuaccel.optimize(encoder(), ["faithful"], example_inputs=batch())
+
+    def child() -> str:
+        fast(**batch())
+        return str(dict(fast.report.calls))
+
+    with fast._lock:  # as a thread would hold it that builds
+        told = told_by_fork(child)
+    assert told == "{'original (built before this process was forked)': 1}"
+
+
+class Rows(torch.utils.data.Dataset[torch.Tensor]):
+    """Answers in the workers of a DataLoader, as embedding on the fly does."""
+
+    def __init__(self, fast: cpuaccel.OptimizedModel) -> None:
+        self.fast = fast
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        answer: torch.Tensor = self.fast(**batch(1, 4 + index)).pooled
+        return answer
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_the_workers_of_a_data_loader_have_their_answers() -> None:
+    model = encoder()
+    fast = cpuaccel.optimize(model, ["jit"], example_inputs=batch())
+    loader = torch.utils.data.DataLoader(
+        Rows(fast), num_workers=2, multiprocessing_context="fork", timeout=60
+    )
+    for index, answer in enumerate(loader):
+        expected = model(**batch(1, 4 + index)).pooled.detach()
+        torch.testing.assert_close(answer[0], expected)
