@@ -39,7 +39,7 @@ def replacing(folder: Path) -> Iterator[Path]:
         _put(new, folder)
         _flush(folder.parent)
     finally:
-        shutil.rmtree(new, ignore_errors=True)  # where it took another's place, the other
+        _remove(new)  # where it took another's place, the other
 
 
 def _check_replaceable(folder: Path) -> None:
@@ -88,7 +88,15 @@ def _step_aside(new: Path, folder: Path) -> None:
     except BaseException:
         aside.rename(folder)
         raise
-    shutil.rmtree(aside, ignore_errors=True)
+    _remove(aside)
+
+
+def _remove(folder: Path) -> None:
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+    except KeyboardInterrupt:  # first finish, or half a folder is left
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def _flush(path: Path) -> None:

@@ -23,7 +23,8 @@ from cpuaccel.errors import StepError
 def optimize(
     model: ModelArgument,
     output: Annotated[
-        Path, typer.Option("--output", metavar="DIR", help="Folder to write, or replace as a whole.")
+        Path,
+        typer.Option("--output", metavar="DIR", help="Folder to write, replaced as a whole."),
     ],
     backends: BackendsOption = None,
     pipeline: PipelineOption = None,
