@@ -75,7 +75,8 @@ def load(
     except ArtifactError:
         raise
     except CpuaccelError as error:
-        raise ArtifactError(f"loading {folder} was asked for, but {error}") from error
+        # Files may hold names of any length, which errors repeat.
+        raise ArtifactError(f"loading {folder} was asked for, but {str(error)[:1000]}") from error
 
 
 def _load(

@@ -47,6 +47,9 @@ class Dtype(_Table):
 
 Constant = StrictBool | StrictInt | StrictFloat | StrictStr | Dtype | None
 
+Identifier = Annotated[str, Field(pattern=r"^[^\W\d]\w*$")]
+"""Backends may write programs in which inputs have their own names."""
+
 Precision = Literal["float32", "bfloat16"] | None
 
 
@@ -80,8 +83,8 @@ class Call(_Table):
     """
 
     signature: str
-    tensors: tuple[str, ...]
-    constants: dict[str, Constant]
+    tensors: tuple[Identifier, ...]
+    constants: dict[Identifier, Constant]
     answers: tuple[str, ...]
     script: Script | None
 

@@ -44,7 +44,9 @@ def replacing(folder: Path) -> Iterator[Path]:
 
 def _check_replaceable(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
-        raise ArtifactError(f"saving to {folder} was asked for, which is a file. Choose a folder")
+        raise ArtifactError(
+            f"saving to {folder} was asked for, which is a file. Choose another folder"
+        )
     strangers = (
         sorted(p.name for p in folder.iterdir() if not is_ours(p.name)) if folder.exists() else []
     )

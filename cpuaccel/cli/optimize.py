@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cpuaccel.artifact.layout import CONFIG
+from cpuaccel.artifact.layout import CONFIG, PIPELINE
 from cpuaccel.cli.arguments import (
     BackendsOption,
     DtypeOption,
@@ -83,3 +83,6 @@ def optimize(
         say(f"  or torch.jit.load({str(path)!r})({named})")
     if scripts:
         say("  which returns the output's tensors in order, and needs torch only.")
+    else:
+        toml = next(path for path in written if path.name == PIPELINE)
+        say(f"  or cpuaccel.optimize(model, pipeline={str(toml)!r}), for another model")

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ needs_torch_2 = pytest.mark.skipif(
 class SavedFiles:
     """The files of an artifact by name."""
 
-    files: dict[str, bytes]
+    files: dict[str, bytes] = field(repr=False)
 
     @classmethod
     def of(cls, folder: Path) -> "SavedFiles":

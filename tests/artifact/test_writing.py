@@ -154,7 +154,7 @@ def test_a_weight_that_no_artifact_can_hold(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     fast = cpuaccel.optimize(torch.nn.ReLU(), ["jit"], example_inputs=torch.ones(2, 2))
-    with pytest.raises(cpuaccel.ArtifactError, match=r"which is a file\. Choose a folder"):
+    with pytest.raises(cpuaccel.ArtifactError, match=r"which is a file\. Choose another folder"):
         fast.save(tmp_path / "file")
     with pytest.raises(cpuaccel.ArtifactError, match="Make room, or choose another folder"):
         fast.save(tmp_path / "file" / "below")
