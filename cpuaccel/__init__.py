@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cpuaccel.api import backends, explain, optimize
+    from cpuaccel.artifact.reading import load
     from cpuaccel.backend import Applied, Backend, Context, Evidence, Form, Options
     from cpuaccel.errors import (
         ArtifactError,
@@ -40,6 +41,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "cpuaccel.api": ("backends", "explain", "optimize"),
+    "cpuaccel.artifact.reading": ("load",),
     "cpuaccel.backend": ("Applied", "Backend", "Context", "Evidence", "Form", "Options"),
     "cpuaccel.errors": (
         "ArtifactError",
@@ -94,6 +96,7 @@ __all__ = [
     "flatten",
     "hookimpl",
     "host",
+    "load",
     "optimize",
     "plugin_host",
     "shared_copy",

@@ -19,7 +19,7 @@ from cpuaccel.hostinfo import Host
 from cpuaccel.modes import outside_inference_mode
 from cpuaccel.plan import Plan, PlannedStep, ask
 from cpuaccel.plugins import PluginHost
-from cpuaccel.precision import STRICTEST, TOLERANCE, dtype_name
+from cpuaccel.precision import default_tolerance, dtype_name
 from cpuaccel.released import ReleasedWeights
 from cpuaccel.report import Difference, Fidelity, Outcome, Status, VariantReport
 from cpuaccel.sharing import shared_copy
@@ -50,6 +50,8 @@ class Variant:
         watched: whether NaN and infinity in its answers are a fault (the original's had none).
         expected: what its answers have to look like; None if nothing is known.
         health: its faults.
+        signature: the call that it was built for.
+        stage: ``model`` with the precision that it has to be called in.
     """
 
     answer: Answer
@@ -58,6 +60,8 @@ class Variant:
     report: VariantReport
     watched: bool
     expected: Expectation | None
+    signature: Signature
+    stage: Stage
     health: Health = field(default_factory=Health)
 
     @property
@@ -71,6 +75,19 @@ class Variant:
         return self.report.fidelity is not None and bool(self.report.fidelity.frozen)
 
 
+@dataclass(frozen=True)
+class Ready:
+    """What an earlier build came to. It is held against the original like what a step gives.
+
+    Attributes:
+        stage: its last.
+        outcomes: one for each step.
+    """
+
+    stage: Stage
+    outcomes: tuple[Outcome, ...]
+
+
 class Builder:
     """Builds variants of one model by one plan.
 
@@ -79,8 +96,10 @@ class Builder:
         original: the caller's model.
         eager: the original in eval mode, sharing its weights: the reference and the fallback.
         tolerance: largest relative difference that is accepted.
+        keep_original: False where backends may take the original's weights over.
         released: the original's weights that only a variant holds.
         weights: tells whether they are still those that were built for.
+        ready: earlier builds, by the signature of the call.
     """
 
     def __init__(
@@ -101,7 +120,7 @@ class Builder:
         self.tolerance = tolerance
         self.strict = strict
         self.inplace = inplace
-        self._keep_original = keep_original
+        self.keep_original = keep_original
         self.weights = WatchedWeights(original)
         self.released = ReleasedWeights(original, self.weights.moved)
         self._host = host
@@ -116,6 +135,7 @@ class Builder:
         # Steps from module to module are shared by all variants: their weights exist once.
         self._shared: dict[int, tuple[Stage, Applied, Outcome]] = {}
         self._cast: Stage | None = None
+        self.ready: dict[str, Ready] = {}
         self.weights.note()
 
     def run_original(self, inputs: Mapping[str, object]) -> object:
@@ -137,7 +157,9 @@ class Builder:
             self.weights.note()
             probes = make_probes(self.run_original, signature)
             self.weights.leave_to_model()
-            stage, outcomes, fidelity = self._run(signature, probes)
+            stage, outcomes, fidelity = self._reuse(signature, probes) or self._run(
+                signature, probes
+            )
             if any(o.status is Status.APPLIED for o in outcomes):
                 answer = stage.answering(self.binder, signature, probes.example.output)
                 speed = self._first_look(answer, inputs) if self.released.complete else None
@@ -149,7 +171,19 @@ class Builder:
         expected = Expectation.of(probes, signature.axes)
         if self.inplace or self.released:
             self.weights.note()  # the steps have changed or moved them
-        return Variant(answer, stage.model, stage.form, report, watched, expected)
+        return Variant(answer, stage.model, stage.form, report, watched, expected, signature, stage)
+
+    def _reuse(
+        self, signature: Signature, probes: Probes
+    ) -> tuple[Stage, list[Outcome], Fidelity] | None:
+        ready = self.ready.get(str(signature))
+        if ready is None:
+            return None
+        found = self._verify(ready.stage, signature, probes)
+        if isinstance(found, Fidelity):
+            return ready.stage, list(ready.outcomes), found
+        logger.warning("what was built before is not used, it is built anew: %s", found)
+        return None
 
     def _run(
         self, signature: Signature, probes: Probes
@@ -230,7 +264,7 @@ class Builder:
         if not verdict:
             return stage, Outcome(name, Status.SKIPPED, verdict.reason, verdict.remedy)
         assert isinstance(model, torch.nn.Module)
-        release = None if self._keep_original else functools.partial(self.released.release, model)
+        release = None if self.keep_original else functools.partial(self.released.release, model)
         context = Context(self._host, signature, self.plan.dtype_in_force, self.inplace, release)
         memory, begun = psutil.Process().memory_info().rss, time.perf_counter()
         try:
@@ -263,8 +297,7 @@ class Builder:
         tolerance = self.tolerance
         if tolerance is None:
             dtypes = {stage.dtype} if stage.dtype is not None else self._own_dtypes
-            tolerance = max((TOLERANCE[d] for d in dtypes & TOLERANCE.keys()), default=STRICTEST)
-            tolerance = max(tolerance, stage.tolerance)
+            tolerance = max(default_tolerance(dtypes), stage.tolerance)
 
         def differences(probe: Probe) -> list[Difference] | None:
             try:

@@ -51,13 +51,23 @@ def read_pipeline(path: str | Path) -> Pipeline:
             step.
     """
     path = Path(path)
+    try:
+        return parse_pipeline(path.read_bytes(), path)
+    except OSError as error:
+        raise PipelineError(
+            f"pipeline file {path}", [f"it can't be read: {error.strerror}"]
+        ) from None
+
+
+def parse_pipeline(data: bytes, path: Path) -> Pipeline:
+    """Read a pipeline from a TOML file's bytes; errors as ``read_pipeline``'s."""
     asked = f"pipeline file {path}"
     try:
-        table: object = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise PipelineError(asked, [f"it can't be read: {error.strerror}"]) from None
+        table: object = tomllib.loads(data.decode("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise PipelineError(asked, [f"it is no TOML: {error}"]) from None
+    except RecursionError:
+        raise PipelineError(asked, ["it is nested too deeply: write it flat"]) from None
     if path.name == "pyproject.toml":
         for key in ("tool", "cpuaccel"):
             table = table.get(key) if isinstance(table, dict) else None

@@ -201,36 +201,43 @@ class OptimizedModel(torch.nn.Module):
         """What was built so far, one for each way of calling."""
         return list(dict.fromkeys(self._variants.values()))
 
-    def prepare(self, example_inputs: Inputs) -> None:
+    def prepare(self, example_inputs: Inputs) -> Variant | str:
         """Build the variant for calls like this one, if there is none yet.
 
         Args:
             example_inputs: inputs by name, in ``forward``'s order.
 
+        Returns:
+            The variant; a reason where such calls can't have one.
+
         Raises:
             StepError: with ``strict=True``, a step that was not applied, and why.
         """
         with torch.no_grad():
-            self._variant(example_inputs)
+            return self._variant(example_inputs)
 
     def save(self, folder: str | Path) -> list[Path]:
-        """Write the pipeline, the report, and the scripts, where there are any.
+        """Write a folder that ``cpuaccel.load`` reads: recipe, weights, examples, hashes of all.
 
-        A script needs no cpuaccel: ``torch.jit.load(path)(input_ids=..., attention_mask=...)``
-        returns the output's tensors in order.
+        Where the pipeline ends in TorchScript, the script is among it and needs no cpuaccel:
+        ``torch.jit.load(path)(input_ids=..., attention_mask=...)`` returns the output's tensors in
+        order.
 
         Args:
-            folder: is made if missing; files of the same names are replaced.
+            folder: is made if missing. An artifact that is there is replaced as a whole, when
+                everything is written; if that fails it stays as it was.
 
         Returns:
-            The files written.
+            The files written, ``pipeline.toml`` first.
 
         Raises:
-            ArtifactError: it can't be written, or nothing was built yet.
+            ArtifactError: the folder can't be written or holds other files, or nothing was built
+                yet, or a weight is no dense tensor.
         """
-        from cpuaccel.artifact import save
+        from cpuaccel.artifact.writing import save
 
-        return save(self._builder.plan, self.report, self.variants, Path(folder))
+        self._builder.released.restore_original()
+        return save(self._builder, self.report, self.variants, Path(folder))
 
     def train(self, mode: bool = True) -> Self:
         """Switch between training, where the original runs, and evaluation."""

@@ -1,5 +1,7 @@
 """The two precisions a pipeline can have, and their names."""
 
+from collections.abc import Iterable
+
 import torch
 
 from cpuaccel.errors import CpuaccelError
@@ -28,6 +30,11 @@ def dtype_of(dtype: "torch.dtype | str | None") -> torch.dtype | None:
             "Pass one of these, or None to keep the model's own"
         )
     return found
+
+
+def default_tolerance(dtypes: Iterable[torch.dtype]) -> float:
+    """The relative difference accepted by default of what computes in these precisions."""
+    return max((TOLERANCE[d] for d in dtypes if d in TOLERANCE), default=STRICTEST)
 
 
 def dtype_name(dtype: torch.dtype) -> str:

@@ -5,6 +5,9 @@ from collections.abc import Iterable, Sequence
 
 from pydantic_core import ErrorDetails
 
+_LONGEST = 200
+"""Characters of a value that are told: a file may hold any."""
+
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """The known word that comes nearest, as a question, or just a full stop."""
@@ -29,4 +32,5 @@ def describe_complaint(
     if complaint["type"] == "missing":
         return f"{name!r} is missing: add it"
     subject = f"{name}: " if name else ""
-    return f"{subject}{complaint['msg'].lower()}, but got {complaint['input']!r}"
+    got = repr(complaint["input"])
+    return f"{subject}{complaint['msg'].lower()}, but got {got[:_LONGEST]}"

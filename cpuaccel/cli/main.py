@@ -12,6 +12,7 @@ from cpuaccel.cli.bench import bench
 from cpuaccel.cli.console import stderr
 from cpuaccel.cli.doctor import doctor
 from cpuaccel.cli.explain import explain
+from cpuaccel.cli.inspect import inspect
 from cpuaccel.cli.optimize import optimize
 from cpuaccel.cli.plugins import plugins
 from cpuaccel.errors import CpuaccelError, PipelineError
@@ -25,8 +26,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     epilog="Begin with `cpuaccel doctor`, then `cpuaccel bench demo`.",
 )
-for command in (doctor, plugins, explain, bench, optimize):
-    app.command(no_args_is_help=command in (explain, bench, optimize))(command)
+for command in (doctor, plugins, explain, bench, optimize, inspect):
+    app.command(no_args_is_help=command in (explain, bench, optimize, inspect))(command)
 
 
 def _version(wanted: bool) -> None:

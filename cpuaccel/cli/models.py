@@ -134,10 +134,10 @@ def _pretrained(source: str, task: str | None) -> "torch.nn.Module":
         else:
             wanted = TASKS[task]
         model_class = getattr(transformers, wanted, None)
-        if model_class is None:
+        if not _is_model_class(model_class):
             raise ModelError(
                 f"{source} was asked for, whose config names the class {wanted}, but transformers "
-                f"{transformers.__version__} has none of that name. Choose a head with --task"
+                f"{transformers.__version__} has no model of that name. Choose a head with --task"
             )
         model = model_class.from_pretrained(source)
     except (OSError, ValueError, ImportError) as error:
@@ -148,6 +148,14 @@ def _pretrained(source: str, task: str | None) -> "torch.nn.Module":
         ) from error
     assert isinstance(model, torch.nn.Module)
     return model.eval()
+
+
+def _is_model_class(found: object) -> bool:
+    """Whether it loads models: a config may name anything that transformers has."""
+    transformers = import_transformers()
+    return isinstance(found, type) and (
+        issubclass(found, transformers.PreTrainedModel) or found.__name__.startswith("AutoModel")
+    )
 
 
 def _first_line(error: BaseException) -> str:

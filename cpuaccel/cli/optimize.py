@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from cpuaccel.artifact.layout import CONFIG, PIPELINE
 from cpuaccel.cli.arguments import (
     BackendsOption,
     DtypeOption,
@@ -22,7 +23,8 @@ from cpuaccel.errors import StepError
 def optimize(
     model: ModelArgument,
     output: Annotated[
-        Path, typer.Option("--output", metavar="DIR", help="Folder to write to; made if missing.")
+        Path,
+        typer.Option("--output", metavar="DIR", help="Folder to write, replaced as a whole."),
     ],
     backends: BackendsOption = None,
     pipeline: PipelineOption = None,
@@ -32,9 +34,9 @@ def optimize(
 ) -> None:
     """Optimize a model on example inputs, check its answers, and save what can be loaded again.
 
-    Writes the pipeline, the report, and where the pipeline ends in TorchScript the script, which
-    runs without cpuaccel and without transformers. Where no step could be applied nothing is
-    written, and the exit code is 1.
+    Writes the pipeline, the report, the weights, the example with its answers, hashes of all, and
+    where the pipeline ends in TorchScript the script, which runs without cpuaccel and without
+    transformers. Where no step could be applied nothing is written, and the exit code is 1.
 
     For example:
 
@@ -74,12 +76,13 @@ def optimize(
     for path in written:
         say(f"  {path}")
     heading("Load it")
+    made = any(path.name == CONFIG for path in written)
+    say(f"  cpuaccel.load({str(output)!r}{'' if made else ', model'})")
     named = ", ".join(f"{name}=..." for name in inputs)
     for path in scripts:
-        say(f"  torch.jit.load({str(path)!r})({named})")
+        say(f"  or torch.jit.load({str(path)!r})({named})")
     if scripts:
-        say("  returns the output's tensors in order, and needs torch only.")
-        return
-    toml = next(path for path in written if path.suffix == ".toml")
-    say("  There is no script: the pipeline does not end in TorchScript. Apply it again instead:")
-    say(f"  cpuaccel.optimize(model, pipeline={str(toml)!r})")
+        say("  which returns the output's tensors in order, and needs torch only.")
+    else:
+        toml = next(path for path in written if path.name == PIPELINE)
+        say(f"  or cpuaccel.optimize(model, pipeline={str(toml)!r}), for another model")

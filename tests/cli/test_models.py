@@ -152,3 +152,11 @@ def test_without_transformers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(ModelError, match=r'pip install "cpuaccel\[transformers\]"'):
         load_model("config:bert-tiny")
+
+
+@pytest.mark.parametrize("named", ["Trainer", "BertTokenizer", "os", "no such class"])
+def test_a_config_names_a_class_that_is_no_model(named: str, tmp_path: Path) -> None:
+    text = json.dumps({"model_type": "bert", "architectures": [named]})
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ModelError, match=f"names the class {named}, .* has no model of that name"):
+        load_model(str(tmp_path))

@@ -238,7 +238,7 @@ import warnings
 warnings.simplefilter("ignore")
 import torch
 script = torch.jit.load(sys.argv[1])
-inputs = torch.load(sys.argv[2])
+inputs = torch.load(sys.argv[2], weights_only=True)
 torch.save(script(**inputs), sys.argv[3])
 """
 
@@ -252,7 +252,7 @@ def test_a_saved_script_needs_no_cpuaccel(tmp_path: Path, python: Python, freeze
     inputs = text_batch(3, 9, right=4)
     torch.save(inputs, tmp_path / "inputs")
     python(LOAD, str(script), str(tmp_path / "inputs"), str(tmp_path / "outputs"))
-    answer = torch.load(tmp_path / "outputs")
+    answer = torch.load(tmp_path / "outputs", weights_only=True)
     expected = original(model, inputs)
     assert len(answer) == len(expected) == 2
     for mine, theirs in zip(answer, expected.values()):

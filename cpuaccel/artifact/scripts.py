@@ -1,0 +1,81 @@
+"""TorchScript out of an artifact, for those who trust it."""
+
+import io
+import logging
+import warnings
+from dataclasses import replace
+
+import torch
+
+from cpuaccel.artifact import layout
+from cpuaccel.artifact.contents import Contents
+from cpuaccel.artifact.record import Record, Script
+from cpuaccel.backend import Form
+from cpuaccel.build import Ready
+from cpuaccel.precision import dtype_of
+from cpuaccel.report import Outcome, Status
+from cpuaccel.stage import Stage
+
+logger = logging.getLogger("cpuaccel")
+
+
+def read_scripts(contents: Contents, record: Record) -> dict[str, Ready]:
+    """Load each script: this runs torch's loader on the file.
+
+    Returns:
+        What an earlier build came to, by the signature of its call. A script that can't be loaded
+        is left out with a warning: it is made anew.
+
+    Raises:
+        ArtifactError: a file is missing, or not what was saved.
+    """
+    scripts: dict[str, torch.nn.Module | None] = {}
+    found = {}
+    for call in record.calls:
+        if call.script is None:
+            continue
+        file = call.script.file
+        if file not in contents.sums or not layout.is_ours(file):
+            raise contents.fault(
+                layout.RECORD, f"names the script {file[:100]!r}, which is not there"
+            )
+        if file not in scripts:
+            scripts[file] = _load(contents, file)
+        script = scripts[file]
+        if script is not None:
+            found[call.signature] = _ready(script, call.script)
+    return found
+
+
+def _load(contents: Contents, file: str) -> torch.nn.Module | None:
+    data = contents.read(file)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that TorchScript is deprecated
+            script: torch.nn.Module = torch.jit.load(io.BytesIO(data))  # type: ignore[no-untyped-call]
+            return script
+    except Exception as error:
+        first = (str(error).strip().splitlines() or [""])[0][:200]
+        logger.warning(
+            "%s is made anew: torch.jit.load raised %s: %s", file, type(error).__name__, first
+        )
+        return None
+
+
+def _ready(script: torch.nn.Module, described: Script) -> Ready:
+    stage = Stage(
+        script,
+        Form.SCRIPT,
+        dtype_of(described.dtype),
+        dtype_of(described.autocast),
+        described.tolerance,
+    )
+    return Ready(stage, tuple(_loaded(o, described.file) for o in described.outcomes))
+
+
+def _loaded(outcome: Outcome, file: str) -> Outcome:
+    if outcome.status is not Status.APPLIED:
+        return outcome
+    return replace(
+        outcome, evidence={**outcome.evidence, "loaded_from": file}, seconds=0.0, bytes=0
+    )

@@ -1,0 +1,122 @@
+"""Writing an artifact."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import safetensors
+import torch
+
+from cpuaccel.artifact import layout
+from cpuaccel.artifact.architecture import describe
+from cpuaccel.artifact.examples import Example
+from cpuaccel.artifact.fingerprint import fingerprint
+from cpuaccel.artifact.record import Record, Script, Settings
+from cpuaccel.artifact.replacing import replacing
+from cpuaccel.artifact.sums import write_sums
+from cpuaccel.artifact.tensors import take, write_tensors
+from cpuaccel.backend import Form
+from cpuaccel.build import Builder, Variant
+from cpuaccel.config import write_pipeline
+from cpuaccel.errors import ArtifactError
+from cpuaccel.precision import dtype_name
+from cpuaccel.report import Report
+
+
+def save(builder: Builder, report: Report, variants: Sequence[Variant], folder: Path) -> list[Path]:
+    """Write a folder that ``cpuaccel.load`` reads; one that is there already is replaced at once.
+
+    Args:
+        builder: what built the variants, with the original's weights in place.
+        report: what was done.
+        variants: what was built.
+        folder: is made if missing.
+
+    Returns:
+        The files written, the list of hashes last.
+
+    Raises:
+        ArtifactError: nothing was built yet, or the model or the folder can't take it. A folder
+            that was there is as it was.
+    """
+    if not variants:
+        raise ArtifactError(
+            f"saving to {folder} was asked for, but nothing is built yet. Pass example_inputs to "
+            "optimize(), or call the model once"
+        )
+    try:
+        with replacing(folder) as new:
+            names = _write(builder, report, variants, new)
+            write_sums(new, names)
+    except (OSError, TypeError, ValueError, KeyError, safetensors.SafetensorError) as error:
+        raise ArtifactError(
+            f"saving to {folder} failed: {error}. What was there is as it was. Make room, or "
+            "choose another folder"
+        ) from error
+    return [folder / name for name in (*names, layout.SUMS)]
+
+
+def _write(
+    builder: Builder, report: Report, variants: Sequence[Variant], folder: Path
+) -> list[str]:
+    weights, tied = take(builder.original)
+    model, config = describe(builder.original, weights, tied)
+    scripts = _write_scripts(variants, folder)
+    examples = []
+    with torch.no_grad():
+        for variant in variants:
+            output = builder.run_original(variant.signature.inputs)
+            file = scripts.get(id(variant.model))
+            script = None if file is None else _script(variant, file)
+            examples.append(Example.of(variant.signature, output, script))
+    record = Record(
+        model=model,
+        settings=Settings(
+            tolerance=builder.tolerance,
+            strict=builder.strict,
+            keep_original=builder.keep_original,
+        ),
+        calls=tuple(example.call for example in examples),
+        tied=tied,
+        made=fingerprint(builder.plan.pipeline, model.packages),
+    )
+    write_pipeline(builder.plan.pipeline, folder / layout.PIPELINE)
+    _write_json(report.to_dict(), folder / layout.REPORT)
+    _write_json(record.model_dump(mode="json"), folder / layout.RECORD)
+    if config is not None:
+        _write_json(config, folder / layout.CONFIG)
+    write_tensors(weights, folder / layout.WEIGHTS)
+    write_tensors(
+        {k: t for n, example in enumerate(examples) for k, t in example.tensors(n).items()},
+        folder / layout.EXAMPLES,
+    )
+    configs = [] if config is None else [layout.CONFIG]
+    return [*layout.REQUIRED, *configs, *dict.fromkeys(scripts.values())]
+
+
+def _write_scripts(variants: Sequence[Variant], folder: Path) -> dict[int, str]:
+    """Write each script once; the files' names by the script's id."""
+    files: dict[int, str] = {}
+    for variant in variants:
+        if variant.form is Form.SCRIPT and id(variant.model) not in files:
+            assert isinstance(variant.model, torch.jit.ScriptModule)
+            name = layout.script_name(len(files))
+            # Through memory: torch's own writer ends the process where the disk is full.
+            (folder / name).write_bytes(variant.model.save_to_buffer())
+            files[id(variant.model)] = name
+    return files
+
+
+def _script(variant: Variant, file: str) -> Script:
+    stage = variant.stage
+    return Script(
+        file=file,
+        dtype=None if stage.dtype is None else dtype_name(stage.dtype),
+        autocast=None if stage.autocast is None else dtype_name(stage.autocast),
+        tolerance=stage.tolerance,
+        outcomes=variant.report.outcomes,
+    )
+
+
+def _write_json(data: object, path: Path) -> None:
+    path.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")

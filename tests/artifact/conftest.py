@@ -1,0 +1,44 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+import cpuaccel
+from tests.artifact.parts import SavedFiles, bert, bert_batch
+from tests.core.fakes import batch, encoder
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Models this small only lose time to threads that wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def saved_encoder(tmp_path_factory: pytest.TempPathFactory) -> SavedFiles:
+    """A module of the caller's own, whose code is in no artifact."""
+    folder = tmp_path_factory.mktemp("saved") / "encoder"
+    cpuaccel.optimize(encoder(), ["jit"], example_inputs=batch(), strict=True).save(folder)
+    return SavedFiles.of(folder)
+
+
+@pytest.fixture(scope="session")
+def saved_bert(tmp_path_factory: pytest.TempPathFactory) -> SavedFiles:
+    """A Transformers model."""
+    folder = tmp_path_factory.mktemp("saved") / "bert"
+    cpuaccel.optimize(bert(), ["jit"], example_inputs=bert_batch(), strict=True).save(folder)
+    return SavedFiles.of(folder)
+
+
+@pytest.fixture
+def encoder_folder(saved_encoder: SavedFiles, tmp_path: Path) -> Path:
+    return saved_encoder.write(tmp_path / "encoder")
+
+
+@pytest.fixture
+def bert_folder(saved_bert: SavedFiles, tmp_path: Path) -> Path:
+    return saved_bert.write(tmp_path / "bert")

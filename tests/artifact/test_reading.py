@@ -1,0 +1,300 @@
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+
+import cpuaccel
+from cpuaccel.testing import MaskedEncoder
+from tests.artifact.parts import (
+    SavedFiles,
+    bert,
+    bert_batch,
+    edit_json,
+    needs_torch_2,
+    sign,
+)
+from tests.conftest import Offer
+from tests.core.fakes import Faithful, Opaque, batch, encoded, encoder, padded
+
+
+def same(one: object, other: object) -> None:
+    torch.testing.assert_close(encoded(one), encoded(other), rtol=0, atol=1e-5)
+
+
+def test_a_model_of_the_callers_gets_its_weights_and_answers_as_before(
+    encoder_folder: Path,
+) -> None:
+    model = MaskedEncoder.seeded(seed=7)
+    fast = cpuaccel.load(encoder_folder, model)
+    for inputs in (batch(), batch(3, 9), padded(batch())):
+        same(fast(**inputs), encoder()(**inputs))
+    assert fast.report.applied == ("jit",)
+    assert fast.report.calls == {"optimized": 3}
+    assert all(
+        torch.equal(t, encoder().state_dict()[name]) for name, t in model.state_dict().items()
+    )
+
+
+@needs_torch_2
+def test_a_transformers_model_is_made_of_its_configuration(bert_folder: Path) -> None:
+    fast = cpuaccel.load(bert_folder)
+    original = bert()
+    assert isinstance(fast, type(original))
+    for inputs in (bert_batch(), bert_batch(3, 5)):
+        with torch.no_grad():
+            expected = original(**inputs)
+        answer = fast(**inputs)
+        assert type(answer) is type(expected)
+        torch.testing.assert_close(answer.start_logits, expected.start_logits)
+    assert fast.report.calls == {"optimized": 2}
+    assert not fast.original.training
+
+
+@needs_torch_2
+def test_tied_weights_stay_tied_and_buffers_and_dtypes_are_kept(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.GPT2Config(n_layer=1, n_embd=16, n_head=2, vocab_size=60, n_positions=32)
+    model = transformers.GPT2LMHeadModel(config).eval().to(torch.bfloat16)
+    inputs = {"input_ids": torch.arange(6)[None], "use_cache": False}
+    cpuaccel.optimize(model, ["jit"], example_inputs=inputs, strict=True).save(tmp_path)
+    loaded = cpuaccel.load(tmp_path).original
+    assert loaded.lm_head.weight is loaded.transformer.wte.weight
+    assert {p.dtype for p in loaded.parameters()} == {torch.bfloat16}
+    before, after = dict(model.named_buffers()), dict(loaded.named_buffers())
+    assert before.keys() == after.keys()
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+
+
+def test_buffers_that_no_state_dict_holds_are_kept(tmp_path: Path) -> None:
+    class Shifting(torch.nn.Module):
+        def __init__(self, shift: float) -> None:
+            super().__init__()
+            self.register_buffer("shift", torch.tensor([shift]), persistent=False)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + self.shift
+
+    cpuaccel.optimize(Shifting(3.0), ["jit"], example_inputs=torch.ones(2, 2)).save(tmp_path)
+    fast = cpuaccel.load(tmp_path, Shifting(0.0))
+    assert torch.equal(fast(torch.zeros(1, 2)), torch.full((1, 2), 3.0))
+
+
+def test_every_way_of_calling_is_kept_and_so_are_constants(tmp_path: Path) -> None:
+    class Scaling(torch.nn.Module):
+        def forward(
+            self, x: torch.Tensor, factor: float = 1.0, dtype: torch.dtype | None = None
+        ) -> torch.Tensor:
+            return (x * factor).to(dtype or x.dtype)
+
+    fast = cpuaccel.optimize(Scaling(), ["jit"], example_inputs={"x": torch.ones(2, 2)})
+    calls: list[dict[str, object]] = [
+        {"factor": 2.0},
+        {"factor": 2},
+        {"factor": 2.0, "dtype": torch.float64},
+    ]
+    for constants in calls:
+        fast(x=torch.ones(2, 2), **constants)
+    fast.save(tmp_path)
+    loaded = cpuaccel.load(tmp_path, Scaling())
+    assert len(loaded.variants) == 4
+    for constants in calls:
+        answer = loaded(x=torch.full((3, 2), 5.0), **constants)
+        expected = Scaling()(torch.full((3, 2), 5.0), **constants)
+        assert torch.equal(answer, expected)
+        assert answer.dtype == expected.dtype
+    assert len(loaded.variants) == 4
+    assert loaded.report.calls == {"optimized": 3}
+
+
+def test_the_recipe_is_kept(tmp_path: Path, offer: Offer) -> None:
+    offer(Faithful, Opaque)
+    steps = [cpuaccel.Step("faithful", optional=True), "opaque"]
+    fast = cpuaccel.optimize(
+        encoder(), steps, example_inputs=batch(), tolerance=0.25, keep_original=False
+    )
+    fast.save(tmp_path)
+    loaded = cpuaccel.load(tmp_path, encoder())
+    assert loaded.report.applied == ("faithful", "opaque")
+    fidelity = loaded.report.variants[0].fidelity
+    assert fidelity is not None
+    assert fidelity.tolerance == 0.25
+    loaded.save(tmp_path)  # and again, over itself
+    same(cpuaccel.load(tmp_path, encoder())(**batch()), encoder()(**batch()))
+
+
+def test_a_module_needs_its_code(encoder_folder: Path) -> None:
+    with pytest.raises(
+        cpuaccel.ArtifactError,
+        match=r"holds a MaskedEncoder, whose code is not in it \(it is no model of Transformers\)"
+        r"\. Make one as before and pass it: cpuaccel\.load\('.*', model\)",
+    ):
+        cpuaccel.load(encoder_folder)
+
+
+def test_another_model_is_refused_and_stays_as_it_was(encoder_folder: Path) -> None:
+    wider = MaskedEncoder(width=8)
+    with pytest.raises(
+        cpuaccel.ArtifactError, match=r"have embedding\.weight of shape \[50, 16\], not \[50, 8\]"
+    ):
+        cpuaccel.load(encoder_folder, wider)
+    with pytest.raises(
+        cpuaccel.ArtifactError, match=r"into a ReLU, .* have .* and \d+ more besides"
+    ):
+        cpuaccel.load(encoder_folder, torch.nn.ReLU())
+
+    class Other(MaskedEncoder):
+        def forward(
+            self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None
+        ) -> object:
+            states, pooled = super().forward(input_ids, attention_mask)
+            return type(super().forward(input_ids))(states, pooled * 1.5)
+
+    other = Other()
+    before = {name: (t.data_ptr(), t.clone()) for name, t in other.state_dict().items()}
+    with pytest.raises(
+        cpuaccel.ArtifactError,
+        match=r"the model does not answer as what was saved: 1 differs by .* Pass the model that",
+    ):
+        cpuaccel.load(encoder_folder, other)
+    for name, tensor in other.state_dict().items():
+        assert tensor.data_ptr() == before[name][0]
+        assert torch.equal(tensor, before[name][1])
+
+
+def test_a_model_that_ties_what_was_apart_is_refused(tmp_path: Path) -> None:
+    class Pair(torch.nn.Module):
+        def __init__(self, tied: bool) -> None:
+            super().__init__()
+            self.one, self.two = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+            if tied:
+                self.two = self.one
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.two(self.one(x))  # type: ignore[no-any-return]
+
+    apart, tied = Pair(tied=False), Pair(tied=True)
+    cpuaccel.optimize(apart, ["jit"], example_inputs=torch.ones(2, 2)).save(tmp_path / "apart")
+    cpuaccel.optimize(tied, ["jit"], example_inputs=torch.ones(2, 2)).save(tmp_path / "tied")
+    with pytest.raises(
+        cpuaccel.ArtifactError, match=r"have two\.weight apart from one\.weight, with which"
+    ):
+        cpuaccel.load(tmp_path / "apart", Pair(tied=True))
+    loaded = cpuaccel.load(tmp_path / "tied", Pair(tied=False))
+    torch.testing.assert_close(loaded(torch.ones(3, 2)), tied(torch.ones(3, 2)).detach())
+
+
+def test_another_machine_rebuilds_or_refuses_by_choice(
+    encoder_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    edit_json(encoder_folder, "artifact.json", made__packages__torch="1.0", made__isa=["sse9"])
+    with pytest.raises(cpuaccel.ArtifactError) as refused:
+        cpuaccel.load(encoder_folder, encoder(), on_change="refuse")
+    here = cpuaccel.host().packages["torch"]
+    assert "the processor lacks sse9; " in str(refused.value)
+    assert f"torch was 1.0, here it is {here}. Pass on_change='rebuild'" in str(refused.value)
+    with caplog.at_level(logging.INFO, "cpuaccel"):
+        fast = cpuaccel.load(encoder_folder, encoder(), trust_engine_files=True)
+    assert f"torch was 1.0, here it is {here}" in caplog.text
+    assert "loaded_from" not in fast.report.outcomes[0].evidence
+    same(fast(**batch()), encoder()(**batch()))
+
+
+def test_on_the_same_machine_nothing_is_refused(encoder_folder: Path) -> None:
+    cpuaccel.load(encoder_folder, encoder(), on_change="refuse")
+    with pytest.raises(
+        cpuaccel.ArtifactError, match=r"on_change='ask' .* Pass 'rebuild' or 'refuse'"
+    ):
+        cpuaccel.load(encoder_folder, encoder(), on_change="ask")  # type: ignore[arg-type]
+
+
+def test_a_backend_that_is_not_here(encoder_folder: Path) -> None:
+    (encoder_folder / "pipeline.toml").write_text('version = 1\n[[steps]]\nbackend = "jitt"\n')
+    sign(encoder_folder)
+    with pytest.raises(cpuaccel.ArtifactError, match=r"no plugin offers a backend 'jitt'"):
+        cpuaccel.load(encoder_folder, encoder())
+
+
+def test_scripts_run_only_where_they_are_trusted(
+    encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads: list[object] = []
+    jit_load = torch.jit.load
+    monkeypatch.setattr(torch.jit, "load", lambda f: loads.append(f) or jit_load(f))
+    cpuaccel.load(encoder_folder, encoder())
+    assert loads == []
+    fast = cpuaccel.load(encoder_folder, encoder(), trust_engine_files=True)
+    assert len(loads) == 1
+    assert fast.report.outcomes[0].evidence["loaded_from"] == "model.pt"
+    for inputs in (batch(), batch(3, 9), padded(batch())):
+        same(fast(**inputs), encoder()(**inputs))
+    assert fast.report.calls == {"optimized": 3}
+
+
+def test_a_trusted_script_answers_in_its_precision(tmp_path: Path) -> None:
+    if not cpuaccel.host().bf16():
+        pytest.skip("bfloat16 is slow here")
+    fast = cpuaccel.optimize(
+        encoder(), ["jit"], example_inputs=batch(), dtype="bfloat16", strict=True
+    )
+    fast.save(tmp_path)
+    loaded = cpuaccel.load(tmp_path, encoder(), trust_engine_files=True)
+    assert loaded.report.outcomes[-1].evidence["loaded_from"] == "model.pt"
+    one, other = encoded(loaded(**batch())), encoded(fast(**batch()))
+    assert one.states.dtype == torch.float32
+    torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("change", ["no script", "another's"])
+def test_a_trusted_script_that_is_wrong_is_made_anew(
+    encoder_folder: Path, change: str, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    if change == "no script":
+        (encoder_folder / "model.pt").write_bytes(b"PK, but no more")
+    else:
+        other = MaskedEncoder.seeded(seed=3)
+        cpuaccel.optimize(other, ["jit"], example_inputs=batch()).save(tmp_path / "other")
+        (encoder_folder / "model.pt").write_bytes((tmp_path / "other" / "model.pt").read_bytes())
+    sign(encoder_folder)
+    with caplog.at_level(logging.WARNING, "cpuaccel"):
+        fast = cpuaccel.load(encoder_folder, encoder(), trust_engine_files=True)
+    assert "anew" in caplog.text
+    assert "loaded_from" not in fast.report.outcomes[0].evidence
+    same(fast(**batch()), encoder()(**batch()))
+
+
+def test_a_step_that_cannot_be_had_raises_where_it_was_saved_strict(
+    tmp_path: Path, offer: Offer
+) -> None:
+    offer(Faithful)
+    cpuaccel.optimize(encoder(), ["faithful"], example_inputs=batch(), strict=True).save(tmp_path)
+    cpuaccel.load(tmp_path, encoder())
+    Faithful.requires = (("an-engine-of-tests>=2",),)
+    try:
+        with pytest.raises(cpuaccel.ArtifactError, match=r"an-engine-of-tests is not installed"):
+            cpuaccel.load(tmp_path, encoder())
+    finally:
+        del Faithful.requires
+
+
+def test_gradients_and_autocast_of_the_caller_change_nothing(encoder_folder: Path) -> None:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        fast = cpuaccel.load(encoder_folder, encoder())
+    same(fast(**batch()), encoder()(**batch()))
+    assert torch.is_grad_enabled()
+
+
+@needs_torch_2
+def test_a_class_that_transformers_does_not_have_needs_its_code(
+    tmp_path: Path, saved_bert: SavedFiles
+) -> None:
+    parent = type(bert())
+
+    class BertForQuestionAnswering(parent):  # type: ignore[misc,valid-type]
+        """Of the same name, and another."""
+
+    model = BertForQuestionAnswering(bert().config).eval()
+    cpuaccel.optimize(model, ["jit"], example_inputs=bert_batch()).save(tmp_path)
+    with pytest.raises(cpuaccel.ArtifactError, match="its class is none of Transformers' own"):
+        cpuaccel.load(tmp_path)
+    cpuaccel.load(tmp_path, BertForQuestionAnswering(bert().config))

@@ -1,0 +1,151 @@
+import errno
+from pathlib import Path
+
+import pytest
+
+import cpuaccel
+from cpuaccel.artifact import replacing as replacing_module
+from cpuaccel.artifact.replacing import replacing
+from tests.conftest import Python
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def write(folder: Path, text: str) -> None:
+    with replacing(folder) as new:
+        (new / "pipeline.toml").write_text(text)
+
+
+@pytest.fixture(params=["exchanged", "renamed twice"])
+def _way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """File systems that can't exchange two folders take the second way."""
+    if request.param == "renamed twice":
+        monkeypatch.setattr(replacing_module, "_exchange", lambda one, other: False)
+
+
+@pytest.mark.usefixtures("_way")
+def test_a_folder_is_made_and_replaced(tmp_path: Path) -> None:
+    folder = tmp_path / "deep" / "a"
+    write(folder, "old")
+    (folder / "report.json").write_text("only the old one has it")
+    write(folder, "new")
+    assert contents(folder) == {"pipeline.toml": b"new"}
+    assert list(folder.parent.iterdir()) == [folder]
+
+
+def test_an_empty_folder_is_replaced_and_a_link_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "v1").mkdir()
+    (tmp_path / "current").symlink_to("v1")
+    write(tmp_path / "current", "new")
+    assert (tmp_path / "current").is_symlink()
+    assert contents(tmp_path / "v1") == {"pipeline.toml": b"new"}
+
+
+@pytest.mark.usefixtures("_way")
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "full"), KeyboardInterrupt(), SystemExit()]
+)
+def test_what_was_there_stays_if_writing_fails(tmp_path: Path, error: BaseException) -> None:
+    def fail() -> None:
+        with replacing(tmp_path / "a") as new:
+            (new / "pipeline.toml").write_text("half")
+            raise error
+
+    write(tmp_path / "a", "old")
+    with pytest.raises(type(error)):
+        fail()
+    assert contents(tmp_path / "a") == {"pipeline.toml": b"old"}
+    assert list(tmp_path.iterdir()) == [tmp_path / "a"]
+
+
+def test_what_was_there_comes_back_if_the_second_rename_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "a", "old")
+    monkeypatch.setattr(replacing_module, "_exchange", lambda one, other: False)
+    rename, calls = Path.rename, []
+
+    def interrupted(self: Path, target: Path) -> Path:
+        calls.append(target)
+        if len(calls) == 3:  # the first finds the folder there, the second moves it aside
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "a", "new")
+    assert contents(tmp_path / "a") == {"pipeline.toml": b"old"}
+    assert list(tmp_path.iterdir()) == [tmp_path / "a"]
+
+
+def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
+    write(tmp_path / "a", "old")
+    (tmp_path / "a" / "thesis.tex").write_text("years of work")
+    with pytest.raises(cpuaccel.ArtifactError, match=r"holds thesis\.tex, .* another folder"):
+        write(tmp_path / "a", "new")
+    assert contents(tmp_path / "a") == {"pipeline.toml": b"old", "thesis.tex": b"years of work"}
+
+
+SAVE = """
+import resource, signal, sys
+from pathlib import Path
+import cpuaccel
+from tests.core.fakes import batch, encoder
+
+folder = Path(sys.argv[1])
+fast = cpuaccel.optimize(encoder(), ["jit"], example_inputs=batch())
+fast.save(folder)
+sizes = sorted({path.stat().st_size for path in folder.iterdir()})
+"""
+
+FULL = """
+for size in sizes:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size - 1, resource.RLIM_INFINITY))
+    try:
+        fast.save(folder)
+    except cpuaccel.ArtifactError as error:
+        assert "What was there is as it was. Make room, or choose another folder" in str(error)
+    else:
+        raise AssertionError(f"files of {size} bytes were written")
+    assert list(folder.parent.iterdir()) == [folder]
+    cpuaccel.load(folder, encoder())
+print(len(sizes))
+"""
+
+INTERRUPTED = """
+turn, seen = 0, 0
+
+def interrupt(event, arguments):
+    global seen
+    if event in ("open", "os.rename", "os.mkdir", "os.chmod"):
+        if turn and str(arguments[0]).startswith(str(folder.parent)):
+            seen += 1
+            if seen == turn:
+                raise KeyboardInterrupt
+
+sys.addaudithook(interrupt)
+interrupted, finished = 0, False
+while not finished:
+    turn, seen = interrupted + 1, 0
+    try:
+        fast.save(folder)
+        finished = True
+    except KeyboardInterrupt:
+        interrupted += 1
+    turn = 0
+    assert list(folder.parent.iterdir()) == [folder]
+    cpuaccel.load(folder, encoder())
+print(interrupted)
+"""
+
+
+@pytest.mark.parametrize("code", [FULL, INTERRUPTED], ids=["disk full", "interrupted"])
+def test_wherever_saving_breaks_off_what_was_there_stays(
+    code: str, tmp_path: Path, python: Python
+) -> None:
+    """At every size of file (a limit to it stands for the disk), at every file opened or moved."""
+    root = Path(__file__).parents[2]
+    ran = python(SAVE + code, str(tmp_path / "a"), path=(root,))
+    assert int(ran.stdout) >= 6
