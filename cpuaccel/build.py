@@ -42,6 +42,8 @@ class Variant:
         form: the form that ``model`` has.
         report: what was done.
         watched: whether NaN and infinity in its answers are a fault (the original's had none).
+        fault: compares another model's answers, given in place of ``model``, with the original's,
+            and says what is wrong with them; empty where nothing is.
     """
 
     answer: Answer
@@ -49,6 +51,7 @@ class Variant:
     form: Form
     report: VariantReport
     watched: bool
+    fault: Callable[[Callable[..., object]], str]
 
     @property
     def applied(self) -> bool:
@@ -124,7 +127,21 @@ class Builder:
         seconds = time.perf_counter() - begun
         report = VariantReport(str(signature), tuple(outcomes), fidelity, speed, seconds)
         watched = not has_nonfinite(tensors(probes.example.output))
-        return Variant(answer, stage.model, stage.form, report, watched)
+
+        def fault(model: Callable[..., object]) -> str:
+            with calling(None):
+                found = self._verify(
+                    replace(stage, model=model),
+                    signature,
+                    make_probes(self.run_original, signature),
+                )
+            if isinstance(found, str):
+                return found
+            return (
+                "" if fidelity is None or found.frozen == fidelity.frozen else "other shapes froze"
+            )
+
+        return Variant(answer, stage.model, stage.form, report, watched, fault)
 
     def _run(
         self, signature: Signature, probes: Probes

@@ -4,7 +4,7 @@ import functools
 import logging
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Self
@@ -58,6 +58,9 @@ class OptimizedModel(torch.nn.Module):
         builder: Builder,
         report: Report,
         recreate: Callable[[torch.nn.Module], "OptimizedModel"],
+        *,
+        others: Sequence[Builder] = (),
+        choose: Callable[[Inputs], Builder] | None = None,
     ) -> None:
         """Made by ``cpuaccel.optimize``.
 
@@ -65,12 +68,16 @@ class OptimizedModel(torch.nn.Module):
             builder: builds the variants.
             report: where they are noted.
             recreate: makes the like of another model, for copies.
+            others: build variants by other plans, for some of the calls.
+            choose: which builder's variants answer a call; by default ``builder``'s answer all.
         """
         super().__init__()
         self.original = builder.original
         self.report = report
         self.training = False
         self._builder = builder
+        self._builders = (builder, *others)
+        self._choose = choose
         self._recreate = recreate
         self._lock = threading.RLock()
         self._variants: dict[object, Variant] = {}
@@ -141,7 +148,8 @@ class OptimizedModel(torch.nn.Module):
         """
         from cpuaccel.artifact import save
 
-        return save(self._builder.plan, self.report, self.variants, Path(folder))
+        plans = [builder.plan for builder in self._builders]
+        return save(plans, self.report, self.variants, Path(folder))
 
     def train(self, mode: bool = True) -> Self:
         """Switch between training, where the original runs, and evaluation."""
@@ -199,11 +207,13 @@ class OptimizedModel(torch.nn.Module):
     def _rebuild(self) -> None:
         with self._lock:
             self._variants.clear()
-            self._builder.reset()
+            for builder in self._builders:
+                builder.reset()
 
     def _variant(self, inputs: Inputs) -> Variant | str:
         """The variant for a call, built if need be; a reason where it can't have one."""
-        key: list[tuple[object, ...]] = []
+        builder = self._builder if self._choose is None else self._choose(inputs)
+        key: list[tuple[object, ...]] = [(builder,)]
         for name, value in inputs.items():
             if isinstance(value, torch.Tensor):
                 key.append((name, value.dtype, value.dim()))
@@ -219,9 +229,11 @@ class OptimizedModel(torch.nn.Module):
             found = self._variants.get((tuple(key), shapes))
             if found is not None:
                 return found
-        return self._build(tuple(key), shapes, inputs)
+        return self._build(builder, tuple(key), shapes, inputs)
 
-    def _build(self, key: object, shapes: object, inputs: Inputs) -> Variant | str:
+    def _build(
+        self, builder: Builder, key: object, shapes: object, inputs: Inputs
+    ) -> Variant | str:
         with self._lock:
             known = self._variants.get(key)
             if known is not None:  # another thread was quicker, or the shapes are frozen
@@ -230,7 +242,7 @@ class OptimizedModel(torch.nn.Module):
                 return known
             if len(self.variants) >= MAX_VARIANTS:
                 return f"more than {MAX_VARIANTS} ways of calling"
-            variant = self._builder.build(inputs)
+            variant = builder.build(inputs)
             # Where one variant has frozen its shapes, none is trusted with other shapes.
             if self._variants.setdefault(key, variant).frozen:
                 self._variants[(key, shapes)] = variant

@@ -4,8 +4,12 @@ import enum
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING
 
 from cpuaccel.timing import Ratio
+
+if TYPE_CHECKING:
+    from cpuaccel.tuning.result import Tuning
 
 
 class Status(enum.StrEnum):
@@ -147,6 +151,7 @@ class Report:
         variants: one for each way of calling that was built.
         calls: how many calls the optimized model answered (``optimized``) and how many the
             original did, by reason.
+        tuning: how the pipeline was chosen, where it was by ``backends="auto"``.
     """
 
     def __init__(self, pipeline: str, dtype: str, planned: tuple[Outcome, ...]) -> None:
@@ -155,6 +160,7 @@ class Report:
         self.planned = planned
         self.variants: list[VariantReport] = []
         self.calls: Counter[str] = Counter()
+        self.tuning: Tuning | None = None
 
     @property
     def outcomes(self) -> tuple[Outcome, ...]:
@@ -168,6 +174,8 @@ class Report:
 
     def __str__(self) -> str:
         lines = [f"pipeline  {self.pipeline}, dtype {self.dtype}"]
+        if self.tuning is not None:
+            lines.append(str(self.tuning))
         if not self.variants:
             lines += [f"step      {outcome}" for outcome in self.planned]
             lines.append("waiting   for the first call: no example_inputs were given")
@@ -184,4 +192,5 @@ class Report:
             "planned": [asdict(outcome) for outcome in self.planned],
             "variants": [asdict(variant) for variant in self.variants],
             "calls": dict(self.calls),
+            "tuning": self.tuning and self.tuning.to_dict(),
         }
