@@ -14,6 +14,7 @@ from cpuaccel.cli.doctor import doctor
 from cpuaccel.cli.explain import explain
 from cpuaccel.cli.optimize import optimize
 from cpuaccel.cli.plugins import plugins
+from cpuaccel.cli.tune import tune
 from cpuaccel.errors import CpuaccelError, PipelineError
 
 FAILURE, USAGE = 1, 2
@@ -25,8 +26,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     epilog="Begin with `cpuaccel doctor`, then `cpuaccel bench demo`.",
 )
-for command in (doctor, plugins, explain, bench, optimize):
-    app.command(no_args_is_help=command in (explain, bench, optimize))(command)
+for command in (doctor, plugins, explain, bench, tune, optimize):
+    app.command(no_args_is_help=command in (explain, bench, tune, optimize))(command)
 
 
 def _version(wanted: bool) -> None:

@@ -121,6 +121,12 @@ class Instances:
     threads: int
     rows_per_second: float
 
+    def __str__(self) -> str:
+        return (
+            f"{self.count} processes of {self.threads} threads: "
+            f"{self.rows_per_second:.4g} rows a second together"
+        )
+
 
 @dataclass(frozen=True)
 class Rule:

@@ -16,11 +16,12 @@ from cpuaccel.signature import Binder, Signature
 from cpuaccel.structure import Structure
 from cpuaccel.tuning.candidates import ORIGINAL, Candidate, NotTried, Space
 from cpuaccel.tuning.dispatch import find_rule
+from cpuaccel.tuning.instances import LaunchFailed, measure_instances, splits
 from cpuaccel.tuning.measure import Speedup, by_batch, ratios
 from cpuaccel.tuning.messages import Job, Refused
 from cpuaccel.tuning.process import Died, Worker
 from cpuaccel.tuning.request import Request
-from cpuaccel.tuning.result import Row, Standing, Tuning
+from cpuaccel.tuning.result import Instances, Row, Standing, Tuning
 from cpuaccel.tuning.runoff import Finalist, run_off
 from cpuaccel.tuning.shipping import ship
 from cpuaccel.tuning.workload import Workload
@@ -28,6 +29,9 @@ from cpuaccel.tuning.workload import Workload
 FINALISTS = 3
 RUN_OFF_SHARE = 0.15
 """Of the budget, kept for the last decision."""
+
+INSTANCES_SHARE = 0.2
+"""Of the budget, kept for processes side by side, where throughput is the target."""
 
 MEASURE_SHARE = 1 / 25
 LONGEST_MEASURE = 10.0
@@ -118,7 +122,7 @@ class Search:
                 worker.close()
 
     def _try_all(self, subject: IO[bytes]) -> None:
-        ending = self._begun + self._request.budget * (1 - RUN_OFF_SHARE)
+        ending = self._deciding - self._request.budget * RUN_OFF_SHARE
         while time.monotonic() < ending:
             candidate = self._space.take()
             if candidate is None:
@@ -128,7 +132,7 @@ class Search:
     def _try_threads(self, subject: IO[bytes]) -> None:
         """The best candidate with other numbers of threads, for the run-off."""
         best = self._best
-        ending = self._begun + self._request.budget * (1 - RUN_OFF_SHARE / 2)
+        ending = self._deciding - self._request.budget * RUN_OFF_SHARE / 2
         if best is None:
             return
         counts = {2**n for n in range(self._host.cores.bit_length())} | {self._host.cores}
@@ -226,8 +230,7 @@ class Search:
         if len(finalists) > 1:
             names = ", ".join(str(row.candidate) for row, _ in finalists)
             self._tell(f"run-off between {names}")
-            deadline = self._begun + self._request.budget
-            ranked = run_off(finalists, self._workload.weights, deadline)
+            ranked = run_off(finalists, self._workload.weights, self._deciding)
         else:
             ranked = [row for row, _ in finalists]
         placed = {row.candidate for row in ranked}
@@ -256,6 +259,10 @@ class Search:
             rule = find_rule(
                 first, [r for r in self._rows if r.candidate.threads is None], shapes, weights
             )
+        for worker in self._kept.values():  # they would take part of the machine
+            worker.close()
+        self._kept.clear()
+        instances = self._side_by_side(winner)
         tuning = Tuning(
             target=self._request.target,
             winner=winner,
@@ -275,10 +282,41 @@ class Search:
             shapes=shapes,
             weights=weights,
             threads=self._threads,
+            instances=instances,
             metric=self._metric,
             seconds=time.monotonic() - self._begun,
         )
         return tuning.choosing(winner)
+
+    def _side_by_side(self, winner: Candidate) -> tuple[Instances, ...]:
+        """The winner in several processes at once, where throughput is the target."""
+        if self._request.target != "throughput":
+            return ()
+        found = []
+        ending = self._begun + self._request.budget
+        for count in splits(self._host.cores):
+            self._tell(f"running {count} processes of {winner} side by side")
+            try:
+                found.append(
+                    measure_instances(
+                        self._model,
+                        self._workload,
+                        winner,
+                        count=count,
+                        cores=self._host.cores,
+                        tolerance=self._request.tolerance,
+                        deadline=ending,
+                    )
+                )
+            except LaunchFailed as error:
+                self._space.not_tried.append(NotTried(f"{count} processes", str(error)))
+        return tuple(found)
+
+    @property
+    def _deciding(self) -> float:
+        """When the run-off has to end."""
+        kept = INSTANCES_SHARE if self._request.target == "throughput" else 0.0
+        return self._begun + self._request.budget * (1 - kept)
 
     @property
     def _best(self) -> Row | None:
