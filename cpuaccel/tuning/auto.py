@@ -229,7 +229,7 @@ class _Auto:
         worst = max((d.relative for d in differences), default=0.0)
         return optimized, (
             f"{speedup} as fast as eager in this process; outputs within {worst:.2g} of the "
-            f"original's on {len(self._references)} batches",
+            f"original's on {len(self._references)} example batches",
         )
 
     def _check_metric(self, outputs: list[object]) -> None:

@@ -66,7 +66,7 @@ def take_fingerprint(
             "weights": ", ".join(f"{weight:.4g}" for weight in workload.weights),
             "target": request.target,
             "precisions": ", ".join(request.precisions),
-            "threads": str(request.threads or host.threads),
+            "threads": str(request.threads or torch.get_num_threads()),
             "tolerance": "default" if request.tolerance is None else f"{request.tolerance:g}",
             "metric": f"at most {request.max_drop:g} less" if request.metric else "none",
         },

@@ -94,7 +94,9 @@ class Search:
         self._references = references
         self._host = host
         self._progress = progress
-        self._threads = request.threads if isinstance(request.threads, int) else host.threads
+        self._threads = (
+            request.threads if isinstance(request.threads, int) else torch.get_num_threads()
+        )
         self._structures = [Structure.of(p.output) for p in references] if request.metric else []
         self._metric = request.metric and float(request.metric([p.output for p in references]))
         signature = Signature(Binder(model), workload.batches[0])
@@ -133,7 +135,7 @@ class Search:
         """The best candidate with other numbers of threads, for the run-off."""
         best = self._best
         ending = self._deciding - self._request.budget * RUN_OFF_SHARE / 2
-        if best is None:
+        if best is None or best.speedup is None or not best.speedup.significant:
             return
         counts = {2**n for n in range(self._host.cores.bit_length())} | {self._host.cores}
         for count in sorted(counts - {self._threads}, reverse=True):
@@ -209,20 +211,19 @@ class Search:
 
     def _keep_the_best(self) -> None:
         """End the processes of all but the best few, and of all but one where memory is short."""
+        # Other numbers of threads were measured against eager with as many: that compares with
+        # nothing but the run-off.
         ranked = sorted(
             self._kept,
-            key=lambda c: -self._row(c).speedup.median,  # type: ignore[union-attr]
+            key=lambda c: (c.threads is not None, -self._speedup(c).median),
         )
-        best = self._row(ranked[0]).speedup
-        assert best is not None
+        best = self._speedup(ranked[0])
         held = 0
         for place, candidate in enumerate(ranked):
-            speedup = self._row(candidate).speedup
-            assert speedup is not None
             held += self._kept[candidate].resident()
-            near = speedup.median >= NEAR * best.median or candidate.threads is not None
+            near = place < FINALISTS and self._speedup(candidate).median >= NEAR * best.median
             fits = held <= self._memory_limit
-            if place and (place >= FINALISTS or not near or not fits):
+            if place and not (fits and (near or candidate.threads is not None)):
                 self._kept.pop(candidate).close()
 
     def _decide(self) -> None:
@@ -256,9 +257,9 @@ class Search:
             )
         else:
             winner, why = first.candidate, f"{first.speedup} as fast as eager"
-            rule = find_rule(
-                first, [r for r in self._rows if r.candidate.threads is None], shapes, weights
-            )
+            if winner.threads is None:
+                comparable = [row for row in self._rows if row.candidate.threads is None]
+                rule = find_rule(first, comparable, shapes, weights)
         for worker in self._kept.values():  # they would take part of the machine
             worker.close()
         self._kept.clear()
@@ -343,6 +344,11 @@ class Search:
         if self._request.memory_limit is not None:
             return self._request.memory_limit
         return int(psutil.virtual_memory().available * 0.8)
+
+    def _speedup(self, candidate: Candidate) -> Speedup:
+        speedup = self._row(candidate).speedup
+        assert speedup is not None
+        return speedup
 
     def _row(self, candidate: Candidate) -> Row:
         return next(row for row in self._rows if row.candidate == candidate)

@@ -1,7 +1,7 @@
 """Plugins as they may be met: each a module's source, of which some end the process they are in."""
 
 _HEAD = """
-import os, sys, threading, time
+import os, sys, time, traceback
 import torch
 import cpuaccel
 
@@ -89,10 +89,8 @@ class Own(Backend):
 class Own(Backend):
     def made(self, model):
         class Dying(Model):
-            calls = 0
             def answer(self, output, inputs):
-                self.calls += 1
-                if self.calls > 20:
+                if any(frame.name == "measure" for frame in traceback.extract_stack()):
                     os._exit(9)
                 return output
         return Dying(model)
@@ -125,7 +123,8 @@ _OWN["long"] = _QUICK.replace("WHEN", "input_ids.shape[1] > 16")
 _OWN["wrong_by_a_little"] = _QUICK.replace("quick=WHEN)", "quick=True) * 1.00001")
 _OWN["short_elsewhere"] = _OWN["short"].replace(
     "return Quick(model)",
-    """if not sys.modules["__main__"].__spec__ or "worker" not in sys.modules["__main__"].__spec__.name:
+    """spec = sys.modules["__main__"].__spec__
+        if spec is None or spec.name != "cpuaccel.tuning.worker":
             raise RuntimeError("not in this process")
         return Quick(model)""",
 )
