@@ -17,6 +17,7 @@ def main(folder: Path) -> None:
     Args:
         folder: holds the model and the job, and takes what is found.
     """
+    import psutil
     import torch
 
     from cpuaccel.api import optimize
@@ -41,6 +42,8 @@ def main(folder: Path) -> None:
             optimized(**batch)
         (folder / f"{READY}{os.getpid()}").touch()
         while not (folder / GO).exists():
+            if not psutil.pid_exists(job.search):
+                return
             time.sleep(0.002)
         seconds = [0.0] * len(batches)
         calls = 0

@@ -39,6 +39,7 @@ class InstanceJob:
         tolerance: as ``optimize`` takes it.
         weights: how often each batch is called.
         seconds: for which it is to answer calls.
+        search: id of the search's process; without it there is nothing to wait for.
     """
 
     steps: tuple[str, ...]
@@ -46,6 +47,7 @@ class InstanceJob:
     tolerance: float | None
     weights: tuple[float, ...]
     seconds: float
+    search: int
 
 
 def splits(cores: int) -> list[int]:
@@ -77,7 +79,9 @@ def measure_instances(
     Raises:
         LaunchFailed: the processes did not come to an end in time, or failed.
     """
-    job = InstanceJob(candidate.steps, candidate.precision, tolerance, workload.weights, SECONDS)
+    job = InstanceJob(
+        candidate.steps, candidate.precision, tolerance, workload.weights, SECONDS, os.getpid()
+    )
     each = cores // count
     allowed = sorted(os.sched_getaffinity(0))[: count * each]
     with tempfile.TemporaryDirectory(prefix="cpuaccel-") as name:

@@ -5,18 +5,14 @@ prints can get in between. When the search's process ends, however it ends, so d
 """
 
 import contextlib
-import ctypes
 import faulthandler
 import json
 import logging
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable
 from typing import IO
-
-PR_SET_PDEATHSIG = 1
 
 
 def main(arguments: list[str]) -> None:
@@ -122,17 +118,18 @@ def _work(commands: IO[str], answers: IO[str], subject: IO[bytes], outputs: IO[b
 
 
 def _die_with_parent(lifeline: int) -> None:
-    """End this process and all that it started as soon as the search's process is gone."""
+    """Have a small process end this one, and all that it starts, once the search's is gone.
 
-    def wait() -> None:
-        with contextlib.suppress(OSError):
-            os.read(lifeline, 1)
-        os.killpg(0, signal.SIGKILL)
-
-    threading.Thread(target=wait, daemon=True).start()
-    if sys.platform == "linux":
-        # The thread above can't run while an engine holds the interpreter's lock.
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    A thread of this process could not, while an engine holds the interpreter's lock; and the
+    kernel's signal on a parent's death would reach this process alone.
+    """
+    if os.fork():
+        os.close(lifeline)
+        return
+    os.closerange(0, lifeline)
+    os.closerange(lifeline + 1, os.sysconf("SC_OPEN_MAX"))
+    os.read(lifeline, 1)
+    os.killpg(0, signal.SIGKILL)
 
 
 def _be_killed_first() -> None:

@@ -57,6 +57,17 @@ class Own(Backend):
         import ctypes
         ctypes.PyDLL(None).sleep(3600)
 """,
+    "starts_another_and_hangs": """
+class Own(Backend):
+    def made(self, model):
+        import subprocess
+        other = subprocess.Popen(["sleep", "600"])
+        started = os.environ["CPUACCEL_TEST_STARTED"]
+        with open(started + ".part", "w") as file:
+            file.write(f"{os.getpid()} {other.pid}")
+        os.rename(started + ".part", started)
+        time.sleep(600)
+""",
     "leaks": """
 class Own(Backend):
     def made(self, model):
