@@ -10,18 +10,11 @@ import psutil
 import pytest
 
 from tests.tuning.conftest import Install
-from tests.tuning.test_lockfile import environment
+from tests.tuning.test_lockfile import ONLY, environment
 
 SEARCH = """
-import sys, logging, torch, cpuaccel
-from cpuaccel.tuning.auto import optimize_auto
-from cpuaccel.tuning.request import Request
-from tests.tuning.models import Waiting
-
-ids = {"input_ids": torch.ones(2, 8, dtype=torch.long)}
-model = Waiting()
-request = Request.of(model, {"budget": 200, "time_limit": 150, "lock": sys.argv[1]})
-optimize_auto(model, ids, request, progress=lambda s: print(s.doing, file=sys.stderr, flush=True))
+request = Request.of(model, {"budget": 200, "time_limit": 150, "lock": sys.argv[2]})
+auto.optimize_auto(model, ids, request)
 """
 ENDS = {
     "Ctrl-C": (signal.SIGINT, {-signal.SIGINT, 130, 1}),
@@ -40,7 +33,10 @@ def test_ending_a_search_leaves_nothing(
     folder.mkdir()
     temporary.mkdir()
     searching = subprocess.Popen(
-        [sys.executable, "-c", SEARCH, str(folder / "cpuaccel.lock")],
+        [
+            *(sys.executable, "-c", ONLY + SEARCH),
+            *("starts_another_and_hangs", str(folder / "cpuaccel.lock")),
+        ],
         stderr=subprocess.PIPE,
         text=True,
         env={

@@ -25,7 +25,9 @@ def lock(tmp_path: Path) -> Path:
 def locked(install: Install, lock: Path) -> Path:
     """A lockfile for ``Waiting``, whose winner is ``short``."""
     install("short")
-    fast = cpuaccel.optimize(Waiting(), "auto", example_inputs=IDS, budget=40, lock=lock)
+    fast = cpuaccel.optimize(
+        Waiting(), "auto", example_inputs=IDS, budget=500, time_limit=500, lock=lock
+    )
     assert tuning(fast).source == "search"
     return lock
 
@@ -73,7 +75,9 @@ def test_what_it_does_not_hold_for_is_tuned_again(
 ) -> None:
     install("short", "slow")  # another backend, which might be the better one
     with caplog.at_level(logging.WARNING, logger="cpuaccel"):
-        fast = cpuaccel.optimize(Waiting(), "auto", example_inputs=IDS, budget=40, lock=locked)
+        fast = cpuaccel.optimize(
+            Waiting(), "auto", example_inputs=IDS, budget=500, time_limit=500, lock=locked
+        )
     assert tuning(fast).source == "search"
     (warning,) = [r.getMessage() for r in caplog.records if "search is made again" in r.message]
     assert warning.endswith("backends.slow was absent, is slow (dist-of-slow 1.0)")
@@ -96,7 +100,9 @@ def test_a_decision_that_no_longer_holds(locked: Path, install: Install) -> None
 def test_options_that_were_edited_are_used(install: Install, lock: Path) -> None:
     install("jit")
     model = torch.nn.Sequential(*(torch.nn.Linear(8, 8) for _ in range(20)))
-    cpuaccel.optimize(model, "auto", example_inputs=torch.ones(1, 8), budget=40, lock=lock)
+    cpuaccel.optimize(
+        model, "auto", example_inputs=torch.ones(1, 8), budget=500, time_limit=500, lock=lock
+    )
     text = lock.read_text()
     if "freeze = true" not in text:
         pytest.skip("jit did not win here")
@@ -109,9 +115,17 @@ def test_options_that_were_edited_are_used(install: Install, lock: Path) -> None
 def test_a_rule_is_kept(install: Install, lock: Path) -> None:
     install("short", "long")
     batches = [{"input_ids": torch.ones(2, n, dtype=torch.long)} for n in (8, 64)]
-    first = cpuaccel.optimize(Waiting(), "auto", example_inputs=batches, budget=60, lock=lock)
+    first = cpuaccel.optimize(
+        Waiting(), "auto", example_inputs=batches, budget=500, time_limit=500, lock=lock
+    )
     again = cpuaccel.optimize(
-        Waiting(), "auto", example_inputs=batches, budget=60, lock=lock, strict=True
+        Waiting(),
+        "auto",
+        example_inputs=batches,
+        budget=500,
+        time_limit=500,
+        lock=lock,
+        strict=True,
     )
     rule, kept = tuning(first).rule, tuning(again).rule
     assert rule is not None
@@ -150,23 +164,37 @@ def test_strict_needs_the_file(lock: Path) -> None:
 
 def test_a_decision_is_kept_in_the_cache(install: Install, cache: Path) -> None:
     install("short")
-    cpuaccel.optimize(Waiting(), "auto", example_inputs=IDS, budget=40)
+    cpuaccel.optimize(Waiting(), "auto", example_inputs=IDS, budget=500, time_limit=500)
     (kept,) = cache.glob("*.toml")
-    again = cpuaccel.optimize(Waiting(), "auto", example_inputs=IDS, budget=40)
+    again = cpuaccel.optimize(Waiting(), "auto", example_inputs=IDS, budget=500, time_limit=500)
     assert tuning(again).source == str(kept)
     kept.write_text("half a fi")  # whatever became of it, it is only a cache
-    anew = cpuaccel.optimize(Waiting(), "auto", example_inputs=IDS, budget=40)
+    anew = cpuaccel.optimize(Waiting(), "auto", example_inputs=IDS, budget=500, time_limit=500)
     assert tuning(anew).source == "search"
     assert read_lock(kept) is not None
 
 
-SEARCH = """
-import sys, torch, cpuaccel
+ONLY = """
+import importlib.metadata
+import sys
+import torch
+import cpuaccel.tuning.auto as auto
+from cpuaccel.plugins import PluginHost
+from cpuaccel.tuning.request import Request
 from tests.tuning.models import Waiting
 
+offered = importlib.metadata.entry_points(group="cpuaccel")
+chosen = PluginHost(entry for entry in offered if entry.name == sys.argv[1])
+auto.plugin_host = lambda: chosen
 torch.set_num_threads(1)
 ids = {"input_ids": torch.ones(2, 8, dtype=torch.long)}
-fast = cpuaccel.optimize(Waiting(), "auto", example_inputs=ids, budget=12, time_limit=6)
+model = Waiting()
+"""
+"""Begins a program that searches among one plugin's backends."""
+
+SEARCH = """
+request = Request.of(model, {"budget": 500, "time_limit": 500})
+fast = auto.optimize_auto(model, ids, request)
 print(fast.report.tuning.source == "search", fast.report.tuning.winner.name)
 """
 
@@ -177,7 +205,7 @@ def test_processes_at_the_same_time_search_once(
     install("short")
     searching = [
         subprocess.Popen(
-            [sys.executable, "-c", SEARCH],
+            [sys.executable, "-c", ONLY + SEARCH, "short"],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -190,7 +218,7 @@ def test_processes_at_the_same_time_search_once(
     assert sorted(out for out, _ in answers) == ["False short\n", "True short\n"]
     assert sum("waiting for another process that tunes the same" in err for _, err in answers) <= 1
     assert len(list(cache.glob("*.toml"))) == 1
-    assert [path for path in cache.iterdir() if path.name.endswith(".tmp")] == []
+    assert {path.suffix for path in cache.iterdir()} == {".toml", ".held"}
 
 
 def environment(site: Path) -> dict[str, str]:

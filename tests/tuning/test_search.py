@@ -27,7 +27,7 @@ def test_plugins_that_misbehave_are_rows_and_nothing_more(
     install: Install, encoder: torch.nn.Module
 ) -> None:
     install("exits", "segfaults", "leaves", "wrong", "nan", "dies_later", "jit")
-    fast = cpuaccel.optimize(encoder, "auto", example_inputs=batch(), budget=120)
+    fast = cpuaccel.optimize(encoder, "auto", example_inputs=batch(), budget=500)
     found = rows(fast)
     reasons = {
         name: (row.standing, row.reason) for name, row in found.items() if row.speedup is None
@@ -66,7 +66,7 @@ def test_what_hangs_or_leaks_ends_with_its_limit(
 ) -> None:
     install("hangs", "hangs_holding_the_lock", "leaks")
     fast = cpuaccel.optimize(
-        encoder, "auto", example_inputs=batch(), budget=90, time_limit=6, memory_limit=2**30
+        encoder, "auto", example_inputs=batch(), budget=500, time_limit=6, memory_limit=2**30
     )
     found = rows(fast)
     for name in ("hangs", "hangs_holding_the_lock"):
@@ -101,7 +101,7 @@ def test_the_budget_ends_the_search_and_names_what_was_left(
 def test_a_win_beyond_doubt_is_taken_and_a_loss_is_not(install: Install) -> None:
     install("short", "slow")
     model = Waiting()
-    fast = cpuaccel.optimize(model, "auto", example_inputs=IDS, budget=60)
+    fast = cpuaccel.optimize(model, "auto", example_inputs=IDS, budget=500, time_limit=500)
     found = rows(fast)
     assert tuning(fast).winner.name in {"short"}
     assert found["short"].standing is Standing.CHOSEN
@@ -117,7 +117,7 @@ def test_a_win_beyond_doubt_is_taken_and_a_loss_is_not(install: Install) -> None
 
 def test_nothing_that_is_faster_leaves_eager(install: Install) -> None:
     install("slow")
-    fast = cpuaccel.optimize(Waiting(), "auto", example_inputs=IDS, budget=40)
+    fast = cpuaccel.optimize(Waiting(), "auto", example_inputs=IDS, budget=500, time_limit=500)
     assert tuning(fast).winner.name == "eager"
     assert tuning(fast).why.startswith("eager is kept: the best, slow in float32, is no surer win")
     assert torch.equal(fast(**IDS), IDS["input_ids"] * 2.0)  # type: ignore[arg-type]
@@ -125,7 +125,7 @@ def test_nothing_that_is_faster_leaves_eager(install: Install) -> None:
 
 def test_a_winner_that_does_not_hold_here_is_passed_over(install: Install) -> None:
     install("short_elsewhere", "short")
-    fast = cpuaccel.optimize(Waiting(), "auto", example_inputs=IDS, budget=60)
+    fast = cpuaccel.optimize(Waiting(), "auto", example_inputs=IDS, budget=500, time_limit=500)
     found = tuning(fast)
     row = rows(fast)["short_elsewhere"]
     if found.rebuilt[0].startswith("short_elsewhere"):  # it came first in the run-off
@@ -138,7 +138,7 @@ def test_a_winner_that_does_not_hold_here_is_passed_over(install: Install) -> No
 def test_several_shapes_are_shared_by_length(install: Install) -> None:
     install("short", "long")
     batches = [{"input_ids": torch.ones(2, n, dtype=torch.long)} for n in (8, 16, 64)]
-    fast = cpuaccel.optimize(Waiting(), "auto", example_inputs=batches, budget=60)
+    fast = cpuaccel.optimize(Waiting(), "auto", example_inputs=batches, budget=500, time_limit=500)
     rule = tuning(fast).rule
     assert rule is not None
     assert (rule.axis, rule.low.name, rule.high.name) == ("length", "short", "long")
@@ -161,7 +161,7 @@ def test_several_shapes_are_shared_by_length(install: Install) -> None:
 def test_a_histogram_of_lengths_weighs_them(install: Install) -> None:
     install("long")
     fast = cpuaccel.optimize(
-        Waiting(), "auto", example_inputs=IDS, traffic={8: 1, 64: 3}, budget=40
+        Waiting(), "auto", example_inputs=IDS, traffic={8: 1, 64: 3}, budget=500, time_limit=500
     )
     found = tuning(fast)
     assert [(s.rows, s.length) for s in found.shapes] == [(2, 8), (2, 64)]
@@ -181,7 +181,13 @@ def test_the_metric_is_the_users_and_is_held_against_the_original(install: Insta
         return float((output == labels).float().mean())
 
     fast = cpuaccel.optimize(
-        Waiting(), "auto", example_inputs=IDS, budget=60, metric=accuracy, max_drop=0.1
+        Waiting(),
+        "auto",
+        example_inputs=IDS,
+        budget=60,
+        time_limit=60,
+        metric=accuracy,
+        max_drop=0.1,
     )
     found = rows(fast)
     assert tuning(fast).metric == 1.0
@@ -203,7 +209,9 @@ def test_a_class_that_only_this_process_knows_is_sent_too(install: Install) -> N
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return torch.relu(self.linear(x))
 
-    fast = cpuaccel.optimize(Local(), "auto", example_inputs=torch.ones(2, 4), budget=60)
+    fast = cpuaccel.optimize(
+        Local(), "auto", example_inputs=torch.ones(2, 4), budget=500, time_limit=500
+    )
     assert rows(fast)["jit"].speedup is not None
 
 
@@ -245,6 +253,7 @@ def test_precisions_that_this_host_has_not(
         example_inputs=IDS,
         precisions=("float32", "bfloat16"),
         budget=40,
+        time_limit=40,
     )
     assert {row.candidate.precision for row in tuning(fast).rows} == {"float32"}
     (left,) = tuning(fast).not_tried
@@ -254,7 +263,9 @@ def test_precisions_that_this_host_has_not(
 
 def test_threads_are_looked_for_among_the_cores(install: Install) -> None:
     install("short")
-    fast = cpuaccel.optimize(Waiting(), "auto", example_inputs=IDS, threads="auto", budget=60)
+    fast = cpuaccel.optimize(
+        Waiting(), "auto", example_inputs=IDS, threads="auto", budget=500, time_limit=500
+    )
     found = tuning(fast)
     counts = {row.candidate.threads for row in found.rows}
     cores = cpuaccel.host().cores
@@ -295,5 +306,7 @@ def test_arguments_of_a_search_without_one() -> None:
 
 def test_nothing_is_left_behind(install: Install, tmp_path: Path, cache: Path) -> None:
     install("short")
-    cpuaccel.optimize(Waiting(), "auto", example_inputs=IDS, budget=40, cache=False)
+    cpuaccel.optimize(
+        Waiting(), "auto", example_inputs=IDS, budget=500, time_limit=500, cache=False
+    )
     assert not cache.exists()
