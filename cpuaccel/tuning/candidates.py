@@ -160,11 +160,12 @@ class Space:
 
     def _order(self, candidate: Candidate) -> tuple[bool, bool, float, int, str, str]:
         """Casts first, for they are cheap and tell of all others; no whole before its parts."""
-        alone = {(c.steps[0], c.precision) for c in self._waiting if len(c.steps) == 1}
-        parts = {(step, candidate.precision) for step in candidate.steps}
+        steps = candidate.steps
+        parts = {(step,) for step in steps} | {steps[:end] for end in range(1, len(steps))}
+        waiting = {c.steps for c in self._waiting if c.precision == candidate.precision}
         return (
-            bool(candidate.steps),
-            len(candidate.steps) > 1 and bool(parts & alone),
+            bool(steps),
+            len(steps) > 1 and not parts.isdisjoint(waiting),
             -self.promise(candidate),
             len(candidate.steps),
             candidate.name,

@@ -9,8 +9,8 @@ from cpuaccel.tuning.measure import CLEAR_PAIRS, FEWEST_PAIRS, NARROW, Speedup
 from cpuaccel.tuning.process import Died, Worker
 from cpuaccel.tuning.result import Row, Standing
 
-TURN_SECONDS = 0.4
-MOST_TURNS = 25
+TURN_SECONDS = 0.3
+MOST_TURNS = 15
 
 TIE = 0.99
 """Who comes this near to the fastest is as fast, and may win by being simpler."""

@@ -1,4 +1,5 @@
 import importlib.metadata
+import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -60,6 +61,8 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
 
     yield only
     plugin_host.cache_clear()
+    for name in SOURCES:
+        sys.modules.pop(f"t_{name}", None)
 
 
 @pytest.fixture
