@@ -113,7 +113,7 @@ def tune(
         typer.Option(
             "--time-limit",
             metavar="SECONDS",
-            help="For building one candidate. By default a quarter of the budget.",
+            help="For building one candidate. By default a third of the budget.",
         ),
     ] = None,
     memory_limit: Annotated[

@@ -7,6 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 WARM_UP = 2
+LONG_WARM_UP = 0.5
+"""Seconds after which one pass was warm-up enough: both have answered before, in being compared."""
+
 FEWEST_PAIRS = 3
 MOST_PAIRS = 300
 CLEAR_PAIRS = 9
@@ -102,9 +105,12 @@ def measure(
     Returns:
         The rounds: which of the two came first changes from one to the next.
     """
-    for call in (*baseline, *candidate):
+    for calls in (baseline, candidate):
+        begun = time.perf_counter()
         for _ in range(WARM_UP):
-            call()
+            if time.perf_counter() - begun <= LONG_WARM_UP:
+                for call in calls:
+                    call()
     rounds: list[Round] = []
     begun = time.perf_counter()
     while len(rounds) < MOST_PAIRS:

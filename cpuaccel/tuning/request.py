@@ -16,7 +16,7 @@ Metric = Callable[[list[object]], float]
 
 DEFAULT_BUDGET = 300.0
 
-SHARE = 4
+SHARE = 3
 """No candidate may take more than one in so many parts of the budget."""
 
 
@@ -43,7 +43,7 @@ class TuneArguments(TypedDict, total=False):
         cache: whether decisions are kept in, and taken from, the user's cache folder. Default
             True; not used where a lock is.
         time_limit: seconds that one candidate may take to be built and proven, by default a
-            quarter of the budget.
+            third of the budget.
         memory_limit: bytes that one candidate's processes may hold, by default four fifths of
             what is free.
     """
