@@ -128,20 +128,24 @@ def make_builder(
     tolerance: float | None,
     inplace: bool,
 ) -> Builder:
-    """What builds variants by a pipeline, with warnings of what it can't have.
-
-    Args are ``optimize``'s.
+    """What builds variants by a pipeline that is measured elsewhere. Args are ``optimize``'s.
 
     Raises:
         PipelineError: the pipeline can't be right; names every mistake.
         StepError: with ``strict``, what this host can't have.
     """
     plan = explain(model, pipeline=pipeline, tolerance=tolerance)
-    return _builder(plan, model, strict=strict, tolerance=tolerance, inplace=inplace)
+    return _builder(plan, model, strict=strict, tolerance=tolerance, inplace=inplace, look=False)
 
 
 def _builder(
-    plan: Plan, model: torch.nn.Module, *, strict: bool, tolerance: float | None, inplace: bool
+    plan: Plan,
+    model: torch.nn.Module,
+    *,
+    strict: bool,
+    tolerance: float | None,
+    inplace: bool,
+    look: bool = True,
 ) -> Builder:
     if strict:
         plan.require()
@@ -158,6 +162,7 @@ def _builder(
         tolerance=tolerance,
         strict=strict,
         inplace=inplace,
+        look=look,
     )
 
 

@@ -84,7 +84,20 @@ class Builder:
         tolerance: float | None,
         strict: bool,
         inplace: bool,
+        look: bool = True,
     ) -> None:
+        """Prepare it; nothing is built yet.
+
+        Args:
+            plan: what to do.
+            original: the caller's model.
+            host: this machine.
+            plugins: are told of every step.
+            tolerance: as ``optimize`` takes it.
+            strict: as ``optimize`` takes it.
+            inplace: as ``optimize`` takes it.
+            look: whether to time each variant a little; False where it is measured anyway.
+        """
         self.plan = plan
         self.original = original
         self.binder = Binder(original)
@@ -93,6 +106,7 @@ class Builder:
         self.inplace = inplace
         self._host = host
         self._plugins = plugins
+        self._look = look
         self._told: set[str] = set()
         self.reset()
 
@@ -121,7 +135,7 @@ class Builder:
             stage, outcomes, fidelity = self._run(signature, probes)
             if any(o.status is Status.APPLIED for o in outcomes):
                 answer = stage.answering(self.binder, signature, probes.example.output)
-                speed = self._first_look(answer, inputs)
+                speed = self._first_look(answer, inputs) if self._look else None
             else:
                 answer, speed, fidelity = self.run_original, None, None
         seconds = time.perf_counter() - begun

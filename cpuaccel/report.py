@@ -120,7 +120,7 @@ class VariantReport:
         outcomes: one for each step, in order.
         fidelity: of the whole pipeline; None where no step was applied.
         speed: original time over optimized time on the example, a first look; None where no step
-            was applied.
+            was applied, or where it was measured otherwise.
         seconds: time that building took in all, checks of the answers included.
     """
 

@@ -9,19 +9,15 @@ from pathlib import Path
 
 import torch
 
-from cpuaccel.api import make_builder
-from cpuaccel.build import Builder
 from cpuaccel.errors import CpuaccelError
 from cpuaccel.fidelity import Probe
 from cpuaccel.hostinfo import host
 from cpuaccel.optimized import OptimizedModel
-from cpuaccel.pipeline import Pipeline
 from cpuaccel.plugins import plugin_host
-from cpuaccel.report import Report
 from cpuaccel.sharing import shared_copy
 from cpuaccel.signature import Binder, Inputs
-from cpuaccel.tuning.candidates import ORIGINAL, Candidate
-from cpuaccel.tuning.decision import Decision
+from cpuaccel.tuning.candidates import ORIGINAL
+from cpuaccel.tuning.decision import Decision, assemble
 from cpuaccel.tuning.fingerprint import changes, key_of, take_fingerprint
 from cpuaccel.tuning.lockfile import (
     Lock,
@@ -35,9 +31,9 @@ from cpuaccel.tuning.measure import Speedup, measure, ratios
 from cpuaccel.tuning.process import ended_by_sigterm
 from cpuaccel.tuning.proof import Disproved, prove, references
 from cpuaccel.tuning.request import Request
-from cpuaccel.tuning.result import Rule, Standing, Tuning
+from cpuaccel.tuning.result import Standing, Tuning
 from cpuaccel.tuning.search import Progress, Search, metric_fault
-from cpuaccel.tuning.workload import Batches, Shape, Workload
+from cpuaccel.tuning.workload import Batches, Workload
 
 logger = logging.getLogger("cpuaccel")
 
@@ -214,7 +210,13 @@ class _Auto:
         """
         if self._request.threads is not None:
             torch.set_num_threads(decision.threads)
-        optimized = assemble(self._model, decision, self._request, self._inplace)
+        optimized = assemble(
+            self._model,
+            decision,
+            strict=self._request.strict,
+            tolerance=self._request.tolerance,
+            inplace=self._inplace,
+        )
         for batch in self._workload.batches:
             optimized.prepare(batch)
         if decision.pipelines.keys() == {ORIGINAL}:
@@ -256,41 +258,3 @@ class _Auto:
 
     def _call_eager(self, batch: Inputs) -> object:
         return self._binder.call(self._eager, batch)
-
-
-def assemble(
-    model: torch.nn.Module, decision: Decision, request: Request, inplace: bool
-) -> OptimizedModel:
-    """The optimized model that a decision describes; nothing is built yet.
-
-    Raises:
-        CpuaccelError: one of its pipelines can't be right here.
-    """
-
-    def builder(pipeline: Pipeline) -> Builder:
-        return make_builder(
-            model,
-            pipeline,
-            strict=request.strict,
-            tolerance=request.tolerance,
-            inplace=inplace,
-        )
-
-    builders = {c: builder(pipeline) for c, pipeline in decision.pipelines.items()}
-    first, *others = builders.values()
-    report = Report(
-        " | ".join(candidate.name for candidate in builders),
-        " | ".join(dict.fromkeys(candidate.precision for candidate in builders)),
-        (),
-    )
-    return OptimizedModel(
-        first,
-        report,
-        functools.partial(assemble, decision=decision, request=request, inplace=inplace),
-        others=others,
-        choose=None if decision.rule is None else _chooser(decision.rule, builders),
-    )
-
-
-def _chooser(rule: Rule, builders: dict[Candidate, Builder]) -> Callable[[Inputs], Builder]:
-    return lambda inputs: builders[rule.choose(Shape.of(inputs))]

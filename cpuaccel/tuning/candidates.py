@@ -105,6 +105,7 @@ class Space:
         self._precisions = [p for p in precisions if self._has(host, p)]
         self._brought: dict[tuple[str, str], float] = {}  # a step's speedup, by precision
         self._refused: dict[tuple[str, ...], dict[str, str]] = {}  # reasons, by precision
+        self._unfinished: set[Candidate] = set()
         self._waiting = [
             Candidate(steps, precision)
             for precision in self._precisions
@@ -118,16 +119,27 @@ class Space:
         return sorted(self._waiting, key=self._order)
 
     def take(self) -> Candidate | None:
-        """The most promising candidate that is left; None where there is none."""
+        """The most promising candidate that is left; None where there is none for now."""
         self._drop_refused()
-        if not self._waiting:
+        ready = [c for c in self._waiting if not self._parts(c) & self._unfinished]
+        if not ready:
             return None
-        best = min(self._waiting, key=self._order)
+        best = min(ready, key=self._order)
         self._waiting.remove(best)
         return best
 
+    def put_off(self, candidate: Candidate) -> None:
+        """Tell that a candidate will be gone on with later; until then it is no part of another."""
+        self._unfinished.add(candidate)
+
+    def _parts(self, candidate: Candidate) -> set[Candidate]:
+        steps = candidate.steps
+        parts = {(step,) for step in steps} | {steps[:end] for end in range(1, len(steps))}
+        return {Candidate(part, candidate.precision) for part in parts if part != steps}
+
     def learn(self, candidate: Candidate, speedup: float) -> None:
         """Tell what a candidate brought, so that what it is a part of is judged by it."""
+        self._unfinished.discard(candidate)
         if len(candidate.steps) <= 1:
             step = candidate.name if candidate.steps else EAGER
             self._brought[step, candidate.precision] = speedup
@@ -140,6 +152,7 @@ class Space:
             reason: what became of it.
             anywhere: that it can't be had in another precision either.
         """
+        self._unfinished.discard(candidate)
         precisions = self._precisions if anywhere else [candidate.precision]
         self._refused.setdefault(candidate.steps, {}).update(dict.fromkeys(precisions, reason))
 
@@ -160,12 +173,9 @@ class Space:
 
     def _order(self, candidate: Candidate) -> tuple[bool, bool, float, int, str, str]:
         """Casts first, for they are cheap and tell of all others; no whole before its parts."""
-        steps = candidate.steps
-        parts = {(step,) for step in steps} | {steps[:end] for end in range(1, len(steps))}
-        waiting = {c.steps for c in self._waiting if c.precision == candidate.precision}
         return (
-            bool(steps),
-            len(steps) > 1 and not parts.isdisjoint(waiting),
+            bool(candidate.steps),
+            not self._parts(candidate).isdisjoint(self._waiting),
             -self.promise(candidate),
             len(candidate.steps),
             candidate.name,

@@ -29,7 +29,8 @@ def main(folder: Path) -> None:
     logging.getLogger("cpuaccel").setLevel(logging.ERROR)
     job = InstanceJob(**json.loads((folder / "job").read_text(encoding="utf-8")))
     with (folder / "subject").open("rb") as subject:
-        model, batches = receive(subject)
+        model, probes = receive(subject)
+    batches = [probe.inputs for probe in probes]
     workload = Workload(tuple(batches), tuple(job.weights))
     optimized = optimize(
         model,

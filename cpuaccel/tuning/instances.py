@@ -8,15 +8,16 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 
+from cpuaccel.fidelity import Probe
 from cpuaccel.tuning.candidates import Candidate
 from cpuaccel.tuning.result import Instances
 from cpuaccel.tuning.shipping import ship
-from cpuaccel.tuning.workload import Workload
 
 SECONDS = 3.0
 """For which all instances answer calls at the same time."""
@@ -57,7 +58,8 @@ def splits(cores: int) -> list[int]:
 
 def measure_instances(
     model: torch.nn.Module,
-    workload: Workload,
+    references: Sequence[Probe],
+    weights: tuple[float, ...],
     candidate: Candidate,
     *,
     count: int,
@@ -69,7 +71,8 @@ def measure_instances(
 
     Args:
         model: the original.
-        workload: what is called.
+        references: what is called.
+        weights: how often each batch is called.
         candidate: what is built in each process.
         count: processes.
         cores: that they share.
@@ -80,14 +83,14 @@ def measure_instances(
         LaunchFailed: the processes did not come to an end in time, or failed.
     """
     job = InstanceJob(
-        candidate.steps, candidate.precision, tolerance, workload.weights, SECONDS, os.getpid()
+        candidate.steps, candidate.precision, tolerance, weights, SECONDS, os.getpid()
     )
     each = cores // count
     allowed = sorted(os.sched_getaffinity(0))[: count * each]
     with tempfile.TemporaryDirectory(prefix="cpuaccel-") as name:
         folder = Path(name)
         with (folder / "subject").open("wb") as subject:
-            ship(model, workload.batches, subject)
+            ship(model, references, subject)
         (folder / "job").write_text(json.dumps(asdict(job)), encoding="utf-8")
         with (folder / "printed").open("w+b") as printed:
             process = subprocess.Popen(  # noqa: S603  # our own interpreter

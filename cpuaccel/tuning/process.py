@@ -43,6 +43,7 @@ class Worker:
 
     Attributes:
         peak: most bytes that it and what it started were seen to hold.
+        paused_seconds: for which it was stopped.
     """
 
     def __init__(self, job: Job, subject: IO[bytes], memory_limit: int) -> None:
@@ -54,6 +55,7 @@ class Worker:
             memory_limit: bytes that it and what it starts may hold.
         """
         self.peak = 0
+        self.paused_seconds = 0.0
         self._memory_limit = memory_limit
         self._buffer = b""
         self._outputs = tempfile.TemporaryFile()  # noqa: SIM115  # closed by close()
@@ -111,6 +113,16 @@ class Worker:
         message = self._ask({"turn": seconds}, limit, "in the run-off")
         assert isinstance(message, Turn)
         return message
+
+    def pause(self) -> None:
+        """Stop it and what it started, until ``resume``: another is to have the machine."""
+        self._stopped = time.monotonic()
+        os.killpg(self._process.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        self.paused_seconds += time.monotonic() - self._stopped
+        os.killpg(self._process.pid, signal.SIGCONT)
 
     def outputs(self) -> list[list[torch.Tensor]]:
         """The tensors of its outputs, batch by batch."""

@@ -18,7 +18,7 @@ from cpuaccel.tuning.candidates import ORIGINAL, Candidate, NotTried, Space
 from cpuaccel.tuning.dispatch import find_rule
 from cpuaccel.tuning.instances import LaunchFailed, measure_instances, splits
 from cpuaccel.tuning.measure import Speedup, by_batch, ratios
-from cpuaccel.tuning.messages import Job, Refused
+from cpuaccel.tuning.messages import Built, Job, Refused
 from cpuaccel.tuning.process import Died, Worker
 from cpuaccel.tuning.request import Request
 from cpuaccel.tuning.result import Instances, Row, Standing, Tuning
@@ -35,6 +35,11 @@ INSTANCES_SHARE = 0.2
 
 MEASURE_SHARE = 1 / 25
 LONGEST_MEASURE = 10.0
+PATIENCE_SHARE = 1 / 12
+"""Of the budget, after which a candidate that is not built yet makes room for others."""
+
+MOST_PAUSED = 2
+
 NEAR = 0.85
 """Share of the best candidate's speed from which a candidate comes to the run-off."""
 
@@ -59,6 +64,15 @@ class Snapshot:
 
 
 Progress = Callable[[Snapshot], None]
+
+
+@dataclass
+class _Attempt:
+    """A candidate on trial, perhaps put off, and the seconds that it has had."""
+
+    candidate: Candidate
+    worker: Worker
+    spent: float = 0.0
 
 
 class Search:
@@ -103,6 +117,7 @@ class Search:
         self._space = Space(plugins, host, eager, signature, request.precisions)
         self._rows: list[Row] = []
         self._kept: dict[Candidate, Worker] = {}
+        self._paused: list[_Attempt] = []
         self._begun = time.monotonic()
 
     def run(self) -> Tuning:
@@ -113,23 +128,32 @@ class Search:
         """
         try:
             with tempfile.TemporaryFile() as subject:
-                ship(self._model, self._workload.batches, subject)
+                ship(self._model, self._references, subject)
                 self._try_all(subject)
                 if self._request.threads == "auto":
                     self._try_threads(subject)
                 self._decide()
                 return self._found()
         finally:
-            for worker in self._kept.values():
+            for worker in (*self._kept.values(), *(one.worker for one in self._paused)):
                 worker.close()
 
     def _try_all(self, subject: IO[bytes]) -> None:
         ending = self._deciding - self._request.budget * RUN_OFF_SHARE
         while time.monotonic() < ending:
             candidate = self._space.take()
-            if candidate is None:
+            if candidate is not None:
+                self._try(candidate, subject, ending)
+            elif self._paused:
+                attempt = max(self._paused, key=lambda one: self._space.promise(one.candidate))
+                self._paused.remove(attempt)
+                attempt.worker.resume()
+                self._go_on(attempt, ending)
+            else:
                 return
-            self._try(candidate, subject, ending)
+        for attempt in self._paused:
+            self._fail(attempt, "timed out", "it was not built yet when the budget ended")
+        self._paused.clear()
 
     def _try_threads(self, subject: IO[bytes]) -> None:
         """The best candidate with other numbers of threads, for the run-off."""
@@ -148,18 +172,45 @@ class Search:
                 )
 
     def _try(self, candidate: Candidate, subject: IO[bytes], ending: float) -> None:
+        worker = Worker(self._job(candidate), subject, self._memory_limit)
+        self._go_on(_Attempt(candidate, worker), ending)
+
+    def _go_on(self, attempt: _Attempt, ending: float) -> None:
+        """Build, prove and measure; put off what takes long while others have not been tried."""
+        candidate, worker = attempt.candidate, attempt.worker
         self._tell(f"building {candidate}")
         begun = time.monotonic()
-        worker = Worker(self._job(candidate), subject, self._memory_limit)
-        row = Row(candidate=candidate, standing=Standing.MEASURED)
+        left = self._request.candidate_seconds - attempt.spent
+        limit = min(left, max(ending - begun, 1.0))
+        others = candidate.threads is None and self._space.waiting
+        patience = self._request.budget * PATIENCE_SHARE
+        put_off = others and not attempt.spent and len(self._paused) < MOST_PAUSED
         try:
-            row = self._measured(row, worker, ending)
+            built = worker.built(min(limit, patience) if put_off else limit)
         except Died as death:
-            row = replace(row, standing=Standing(death.kind), reason=death.reason)
+            attempt.spent += time.monotonic() - begun
+            if put_off and death.kind == Standing.TIMED_OUT and patience < limit:
+                worker.pause()
+                self._paused.append(attempt)
+                self._space.put_off(candidate)
+                return
+            in_all = f" ({attempt.spent:.0f} s in all)" if worker.paused_seconds else ""
+            self._fail(attempt, death.kind, death.reason + in_all)
+            return
         except BaseException:
             worker.close()
             raise
-        row = replace(row, peak_bytes=worker.peak, tried_seconds=time.monotonic() - begun)
+        try:
+            row = self._measured(candidate, worker, built, ending)
+        except Died as death:
+            attempt.spent += time.monotonic() - begun
+            self._fail(attempt, death.kind, death.reason)
+            return
+        except BaseException:
+            worker.close()
+            raise
+        attempt.spent += time.monotonic() - begun
+        row = replace(row, peak_bytes=worker.peak, tried_seconds=attempt.spent)
         self._rows.append(row)
         if row.speedup is not None:
             self._kept[candidate] = worker
@@ -167,6 +218,20 @@ class Search:
         else:
             worker.close()
         if candidate.threads is None:
+            self._learn(row)
+
+    def _fail(self, attempt: _Attempt, kind: str, reason: str) -> None:
+        """Note what became of a candidate whose process ended, or has to."""
+        row = Row(
+            candidate=attempt.candidate,
+            standing=Standing(kind),
+            reason=reason,
+            peak_bytes=attempt.worker.peak,
+            tried_seconds=attempt.spent,
+        )
+        attempt.worker.close()
+        self._rows.append(row)
+        if attempt.candidate.threads is None:
             self._learn(row)
 
     def _job(self, candidate: Candidate) -> Job:
@@ -181,13 +246,17 @@ class Search:
             outputs=self._request.metric is not None,
         )
 
-    def _measured(self, row: Row, worker: Worker, ending: float) -> Row:
-        limit = min(self._request.candidate_seconds, max(ending - time.monotonic(), 1.0))
-        built = worker.built(limit)
-        row = replace(row, differences=built.differences)
+    def _measured(
+        self, candidate: Candidate, worker: Worker, built: Built | Refused, ending: float
+    ) -> Row:
+        row = Row(candidate=candidate, standing=Standing.MEASURED, differences=built.differences)
         if isinstance(built, Refused):
             return replace(row, standing=Standing.REFUSED, reason=built.reason)
-        row = replace(row, build_seconds=built.seconds, evidence=built.evidence)
+        row = replace(
+            row,
+            build_seconds=max(built.seconds - worker.paused_seconds, 0.0),
+            evidence=built.evidence,
+        )
         if self._request.metric is not None and self._metric is not None:
             outputs = [
                 structure.restore(iter(tensors))
@@ -301,7 +370,8 @@ class Search:
                 found.append(
                     measure_instances(
                         self._model,
-                        self._workload,
+                        self._references,
+                        self._workload.weights,
                         winner,
                         count=count,
                         cores=self._host.cores,

@@ -10,7 +10,8 @@ import torch
 from torch.nn.utils import parametrize
 
 from cpuaccel.errors import ModelError
-from cpuaccel.signature import Inputs
+from cpuaccel.fidelity import Probe
+from cpuaccel.structure import Leaf
 
 try:
     import cloudpickle as _pickle
@@ -18,12 +19,12 @@ except ImportError:  # an extra: without it classes must be in modules that can 
     _pickle = pickle
 
 
-def ship(model: torch.nn.Module, batches: Sequence[Inputs], file: IO[bytes]) -> None:
-    """Write a model and its batches.
+def ship(model: torch.nn.Module, references: Sequence[Probe], file: IO[bytes]) -> None:
+    """Write a model, its batches and what it answers to them.
 
     Args:
         model: the original, as it is.
-        batches: inputs by name.
+        references: batches and answers.
         file: is written from its beginning.
 
     Raises:
@@ -31,7 +32,12 @@ def ship(model: torch.nn.Module, batches: Sequence[Inputs], file: IO[bytes]) -> 
     """
     try:
         torch.save(
-            {"model": model, "batches": list(batches)},
+            {
+                "model": model,
+                "references": [
+                    (p.name, p.inputs, [tuple(leaf) for leaf in p.reference]) for p in references
+                ],
+            },
             file,
             pickle_module=_sender(),
             pickle_protocol=pickle.HIGHEST_PROTOCOL,
@@ -49,11 +55,18 @@ def ship(model: torch.nn.Module, batches: Sequence[Inputs], file: IO[bytes]) -> 
     file.flush()
 
 
-def receive(file: IO[bytes]) -> tuple[torch.nn.Module, list[Inputs]]:
-    """Read what ``ship`` wrote. To be trusted no more than who wrote it: unpickling runs code."""
+def receive(file: IO[bytes]) -> tuple[torch.nn.Module, list[Probe]]:
+    """Read what ``ship`` wrote. To be trusted no more than who wrote it: unpickling runs code.
+
+    Returns:
+        The model, and the references, whose outputs are flat lists of tensors.
+    """
     file.seek(0)
     held = torch.load(file, weights_only=False) if _RESTRICTED else torch.load(file)
-    return held["model"], held["batches"]
+    return held["model"], [
+        Probe(name, inputs, [tensor for _, tensor in found], [Leaf(*leaf) for leaf in found])
+        for name, inputs, found in held["references"]
+    ]
 
 
 _RESTRICTED = "weights_only" in inspect.signature(torch.load).parameters  #

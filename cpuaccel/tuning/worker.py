@@ -43,19 +43,18 @@ def _work(commands: IO[str], answers: IO[str], subject: IO[bytes], outputs: IO[b
     from cpuaccel.report import Outcome
     from cpuaccel.structure import tensors
     from cpuaccel.tuning.candidates import Candidate
+    from cpuaccel.tuning.decision import Decision, assemble
     from cpuaccel.tuning.measure import measure, passes
     from cpuaccel.tuning.messages import Built, Measured, Refused, Turn, job_of, tell
-    from cpuaccel.tuning.proof import Disproved, prove, references
+    from cpuaccel.tuning.proof import Disproved, prove
     from cpuaccel.tuning.shipping import receive
-    from cpuaccel.tuning.workload import Workload
 
     logging.getLogger("cpuaccel").setLevel(logging.ERROR)  # the row tells it all
     job = job_of(commands.readline())
     torch.set_num_threads(job.threads)
-    model, batches = receive(subject)
-    workload = Workload(tuple(batches), job.weights)
+    model, probes = receive(subject)
+    batches = [probe.inputs for probe in probes]
 
-    from cpuaccel.api import optimize
     from cpuaccel.sharing import shared_copy
     from cpuaccel.signature import Binder, Inputs
 
@@ -65,14 +64,16 @@ def _work(commands: IO[str], answers: IO[str], subject: IO[bytes], outputs: IO[b
     def call_eager(batch: Inputs) -> object:
         return binder.call(eager, batch)
 
-    probes = references(call_eager, workload)
+    candidate = Candidate(job.steps, job.precision)
     try:
-        optimized = optimize(
+        optimized = assemble(
             model,
-            pipeline=Candidate(job.steps, job.precision).pipeline,
-            example_inputs=batches[0],
+            Decision({candidate: candidate.pipeline}, None, job.threads),
+            strict=False,
             tolerance=job.tolerance,
+            inplace=False,
         )
+        optimized.prepare(batches[0])
         found, differences = prove(optimized, probes)
     except Disproved as error:
         tell(Refused(error.reason, error.differences), answers)
@@ -101,19 +102,19 @@ def _work(commands: IO[str], answers: IO[str], subject: IO[bytes], outputs: IO[b
     def calling(call: Callable[..., object]) -> list[Callable[[], object]]:
         return [lambda batch=batch: call(batch) for batch in batches]  # type: ignore[misc]
 
-    candidate = calling(lambda batch: optimized(**batch))
+    fast = calling(lambda batch: optimized(**batch))
     command = json.loads(commands.readline() or "{}")
     if "measure" in command:
         rounds = measure(
             calling(call_eager),
-            candidate,
+            fast,
             job.weights,
             seconds=command["measure"],
             to_beat=job.to_beat,
         )
         tell(Measured(tuple(rounds)), answers)
     for line in commands:
-        times = passes(candidate, seconds=json.loads(line)["turn"])
+        times = passes(fast, seconds=json.loads(line)["turn"])
         tell(Turn(tuple(map(tuple, times))), answers)
 
 
@@ -123,13 +124,17 @@ def _die_with_parent(lifeline: int) -> None:
     A thread of this process could not, while an engine holds the interpreter's lock; and the
     kernel's signal on a parent's death would reach this process alone.
     """
+    group = os.getpid()
     if os.fork():
         os.close(lifeline)
         return
+    os.setsid()  # so that it is not stopped where the group is
     os.closerange(0, lifeline)
     os.closerange(lifeline + 1, os.sysconf("SC_OPEN_MAX"))
     os.read(lifeline, 1)
-    os.killpg(0, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGKILL)
+    os._exit(0)
 
 
 def _be_killed_first() -> None:
