@@ -16,10 +16,12 @@ CLEAR_PAIRS = 9
 """From here on the interval leaves the furthest values out, and a narrow one ends the timing."""
 
 NARROW = 0.02
-HOPELESS = {1: 0.33, 2: 0.6}
+HOPELESS = {1: 0.5, 2: 0.75}
 """After so few pairs: below this share of the best candidate's speed one is given up."""
 
 HOPELESS_LATER = 0.9
+CHEAP = 1.0
+"""Seconds up to which the first few pairs are made in any case: short calls are the noisiest."""
 
 Pair = tuple[float, float]
 """Seconds of the baseline and of the candidate, one right after the other."""
@@ -117,7 +119,8 @@ def measure(
         first = len(rounds) % 2 == 0
         rounds.append(tuple(_pair(b, c, first) for b, c in zip(baseline, candidate)))
         share = HOPELESS.get(len(rounds), HOPELESS_LATER)
-        if all(s.high < share * best for s, best in zip(by_batch(rounds), to_beat)):
+        cheap = len(rounds) < FEWEST_PAIRS and time.perf_counter() - begun < CHEAP
+        if not cheap and all(s.high < share * best for s, best in zip(by_batch(rounds), to_beat)):
             break
         speedup = Speedup.of(ratios(rounds, weights))
         if len(rounds) >= CLEAR_PAIRS and speedup.high - speedup.low < NARROW * speedup.median:

@@ -35,7 +35,7 @@ INSTANCES_SHARE = 0.2
 
 MEASURE_SHARE = 1 / 25
 LONGEST_MEASURE = 10.0
-PATIENCE_SHARE = 1 / 12
+PATIENCE_SHARE = 1 / 8
 """Of the budget, after which a candidate that is not built yet makes room for others."""
 
 MOST_PAUSED = 2

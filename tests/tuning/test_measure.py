@@ -68,7 +68,7 @@ def test_both_are_warmed_up_and_take_turns_in_coming_first(
     assert count_calls(0.0, monkeypatch) == "eecc" + "ecce" * 4 + "ec"  # narrow after 9 pairs
 
 
-@pytest.mark.parametrize(("to_beat", "rounds"), [(10.0, 1), (5.0, 2), (2.3, 3), (2.1, 9)])
+@pytest.mark.parametrize(("to_beat", "rounds"), [(5.0, 1), (3.0, 2), (2.3, 3), (2.1, 9)])
 def test_what_surely_stays_behind_is_given_up(
     to_beat: float, rounds: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
