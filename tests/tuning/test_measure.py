@@ -44,35 +44,45 @@ def test_a_rounds_ratio_weighs_the_batches() -> None:
     assert [s.median for s in by_batch([((2.0, 1.0), (6.0, 1.0))] * 2)] == [2.0, 6.0]
 
 
-def count_calls(to_beat: float, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Which was called, in order, where the candidate takes a second and eager two."""
+def called(monkeypatch: pytest.MonkeyPatch, seconds: float, to_beat: float = 0.0) -> str:
+    """Which was called, in order, where the candidate takes so long and eager twice that."""
     import cpuaccel.tuning.measure as module
 
-    now, called = 0.0, []
+    now, calls = 0.0, []
 
-    def call(name: str, seconds: float) -> None:
+    def call(name: str, taking: float) -> None:
         nonlocal now
-        now += seconds
-        called.append(name)
+        now += taking
+        calls.append(name)
 
     monkeypatch.setattr(module.time, "perf_counter", lambda: now)
     measure(
-        [lambda: call("e", 2.0)], [lambda: call("c", 1.0)], [1.0], seconds=1e9, to_beat=[to_beat]
+        [lambda: call("e", 2 * seconds)],
+        [lambda: call("c", seconds)],
+        [1.0],
+        seconds=1e9,
+        to_beat=[to_beat],
     )
-    return "".join(called)
+    return "".join(calls)
 
 
 def test_both_are_warmed_up_and_take_turns_in_coming_first(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert count_calls(0.0, monkeypatch) == "eecc" + "ecce" * 4 + "ec"  # narrow after 9 pairs
+    nine_pairs = "ecce" * 4 + "ec"  # after which the interval is narrow
+    assert called(monkeypatch, 0.01) == "eecc" + nine_pairs
+    assert called(monkeypatch, 1.0) == "ec" + nine_pairs, "once is enough where it takes long"
 
 
 @pytest.mark.parametrize(("to_beat", "rounds"), [(5.0, 1), (3.0, 2), (2.3, 3), (2.1, 9)])
 def test_what_surely_stays_behind_is_given_up(
     to_beat: float, rounds: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert len(count_calls(to_beat, monkeypatch)) == 4 + 2 * rounds
+    assert len(called(monkeypatch, 1.0, to_beat)) == 2 + 2 * rounds
+
+
+def test_short_calls_get_their_first_pairs_in_any_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert called(monkeypatch, 0.01, to_beat=100.0) == "eecc" + "ecceec"
 
 
 def test_one_batch_that_is_answered_well_keeps_a_candidate_in() -> None:
