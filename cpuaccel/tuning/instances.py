@@ -100,7 +100,8 @@ def measure_instances(
                     *("--core-list", ",".join(map(str, allowed))),
                     # The winner was measured with torch's own OpenMP and allocator.
                     *("--disable-iomp", "--use-default-allocator"),
-                    *("-m", "cpuaccel.tuning.instance", name),
+                    # Its own -m takes no module, only a file.
+                    *("--no-python", sys.executable, "-P", "-m", "cpuaccel.tuning.instance", name),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=printed,
