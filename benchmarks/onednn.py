@@ -4,9 +4,8 @@
         [--padding 0.5] [--engines eager,onednn,bettertransformer+onednn,inductor,openvino]
 
 Models have random weights. ``t5-encoder`` and ``resnet-50`` are made here, the others as
-``cpuaccel bench config:NAME`` makes them. All engines get the same number of threads, OpenVINO its
-precision by hint, Inductor freezing and dynamic shapes. Building is timed, too. Needs openvino
-for ``openvino``, and a C++ compiler for ``inductor``.
+``cpuaccel bench config:NAME`` makes them. All engines get the same number of threads. Building is
+timed, too. Needs openvino for ``openvino``, and a C++ compiler for ``inductor``.
 """
 
 import argparse
@@ -110,49 +109,11 @@ def inputs_for(model: nn.Module, shape: str, padding: float) -> Inputs:
 
 def build(engine: str, model: nn.Module, example: Inputs, dtype: str) -> Call:
     """Make an engine ready, with the first calls behind it."""
-    if engine == "openvino":
-        return openvino(model, example, dtype)
-    if engine == "inductor":
-        return inductor(model, example, dtype)
     steps = [] if engine == "eager" else engine.split("+")
     fast = cpuaccel.optimize(model, steps, dtype=dtype, example_inputs=example)
     for outcome in fast.report.outcomes:
         print(f"  {outcome}")
     return lambda inputs: fast(**inputs)
-
-
-def openvino(model: nn.Module, example: Inputs, dtype: str) -> Call:
-    """OpenVINO used directly."""
-    import openvino as ov
-
-    properties = {
-        "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[dtype],
-        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-        "PERFORMANCE_HINT": "LATENCY",
-    }
-    compiled = ov.compile_model(ov.convert_model(model, example_input=example), "CPU", properties)
-    request = compiled.create_infer_request()
-    return lambda inputs: request.infer({n: tensor.numpy() for n, tensor in inputs.items()})
-
-
-def inductor(model: nn.Module, example: Inputs, dtype: str) -> Call:
-    """``torch.compile`` with freezing, and with dynamic shapes, where it uses fused oneDNN."""
-    import torch._inductor.config
-
-    torch._inductor.config.freezing = True
-    cast = cpuaccel.shared_copy(model, getattr(torch, dtype))
-    compiled = torch.compile(cast, dynamic=True)
-
-    def call(inputs: Inputs) -> object:
-        return compiled(
-            **{
-                name: tensor.to(getattr(torch, dtype)) if tensor.is_floating_point() else tensor
-                for name, tensor in inputs.items()
-            }
-        )
-
-    call(example)
-    return call
 
 
 def main() -> None:

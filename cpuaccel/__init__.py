@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from cpuaccel.pipeline import Pipeline, Step
     from cpuaccel.plan import Plan
     from cpuaccel.plugins import plugin_host
+    from cpuaccel.released import Release
     from cpuaccel.report import Outcome, Report
     from cpuaccel.sharing import shared_copy
     from cpuaccel.signature import Signature
@@ -56,6 +57,7 @@ _HOMES = {
     "cpuaccel.pipeline": ("Pipeline", "Step"),
     "cpuaccel.plan": ("Plan",),
     "cpuaccel.plugins": ("plugin_host",),
+    "cpuaccel.released": ("Release",),
     "cpuaccel.report": ("Outcome", "Report"),
     "cpuaccel.sharing": ("shared_copy",),
     "cpuaccel.signature": ("Signature",),
@@ -80,6 +82,7 @@ __all__ = [
     "Pipeline",
     "PipelineError",
     "Plan",
+    "Release",
     "Report",
     "Signature",
     "SignatureError",

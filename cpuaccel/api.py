@@ -39,6 +39,7 @@ def optimize(
     strict: bool = False,
     tolerance: float | None = None,
     inplace: bool = False,
+    keep_original: bool = True,
     **tuning: "Unpack[TuneArguments]",
 ) -> OptimizedModel:
     """Make a model fast for inference on this CPU, and check that its answers stay the same.
@@ -63,9 +64,15 @@ def optimize(
         strict: raise where a step can't be applied or the optimized model can't answer, instead
             of warning and going on without it.
         tolerance: largest accepted difference of an output from the original's, relative to the
-            largest magnitude in that output. Default 1e-4 for float32, 5e-2 for bfloat16.
+            largest magnitude in that output. Default 1e-4 for float32, 5e-2 for bfloat16, and more
+            with a backend that says so of itself, as int8 does.
         inplace: let backends change the model itself, instead of a copy of its modules that shares
             its weights; saves memory with engines that would copy the weights too.
+        keep_original: False lets backends that lay weights out anew take the model's own memory
+            for it, weight by weight, so that none is held twice (``onednn``, its linears). The
+            model given can't be called then; whatever needs it (a call that the optimized model
+            can't answer, ``.original``, ``state_dict``, ``to``, a copy) brings its weights back,
+            exactly, and says so. Speed is not compared with the original's.
         **tuning: with ``"auto"``, see ``cpuaccel.tuning.request.TuneArguments``: ``budget``,
             ``target``, ``precisions``, ``metric``, ``max_drop``, ``threads``, ``traffic``,
             ``lock``, ``cache``, ``time_limit``, ``memory_limit``.
@@ -84,7 +91,11 @@ def optimize(
             model,
             example_inputs,
             tuning,
-            refused={"pipeline": pipeline, "dtype": dtype},
+            refused={
+                "pipeline": pipeline,
+                "dtype": dtype,
+                "keep_original": None if keep_original else False,
+            },
             strict=strict,
             tolerance=tolerance,
             inplace=inplace,
@@ -104,7 +115,14 @@ def optimize(
         tolerance=tolerance,
         inplace=inplace,
     )
-    builder = _builder(plan, model, strict=strict, tolerance=tolerance, inplace=inplace)
+    builder = _builder(
+        plan,
+        model,
+        strict=strict,
+        tolerance=tolerance,
+        inplace=inplace,
+        keep_original=keep_original,
+    )
     dtype_in_force = plan.dtype_in_force
     report = Report(
         str(plan.pipeline),
@@ -112,11 +130,21 @@ def optimize(
         tuple(planned.skipped for planned in plan.steps if not planned.verdict),
     )
     recreate = functools.partial(
-        optimize, pipeline=plan.pipeline, strict=strict, tolerance=tolerance, inplace=inplace
+        optimize,
+        pipeline=plan.pipeline,
+        strict=strict,
+        tolerance=tolerance,
+        inplace=inplace,
+        keep_original=keep_original,
     )
     optimized = OptimizedModel(builder, report, recreate)
     if example_inputs is not None:
         optimized.prepare(builder.binder.bind_example(example_inputs))
+        if not keep_original and not builder.released:
+            logger.warning(
+                "keep_original=False was asked for, but no step took weights over: the original's "
+                "are kept"
+            )
     return optimized
 
 
@@ -145,6 +173,7 @@ def _builder(
     strict: bool,
     tolerance: float | None,
     inplace: bool,
+    keep_original: bool = True,
     look: bool = True,
 ) -> Builder:
     if strict:
@@ -162,6 +191,7 @@ def _builder(
         tolerance=tolerance,
         strict=strict,
         inplace=inplace,
+        keep_original=keep_original,
         look=look,
     )
 
@@ -179,9 +209,13 @@ def _optimize_auto(
     from cpuaccel.tuning.auto import optimize_auto
     from cpuaccel.tuning.request import Request
 
-    for name, value in refused.items():
-        if value is not None:
-            remedy = "pass precisions=" if name == "dtype" else "pass one of the two"
+    remedies = {
+        "pipeline": "pass one of the two",
+        "dtype": "pass precisions=",
+        "keep_original": "leave it out, and pass it with the pipeline that was chosen",
+    }
+    for name, remedy in remedies.items():
+        if refused[name] is not None:
             raise CpuaccelError(f"{name} was given with backends='auto': {remedy}")
     _check(model, tolerance)
     if example_inputs is None:

@@ -10,6 +10,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from cpuaccel.hostinfo import Host
+from cpuaccel.released import Release
 from cpuaccel.signature import Signature
 from cpuaccel.verdict import Verdict
 
@@ -49,12 +50,16 @@ class Context:
         signature: how the model is called; ``signature.inputs`` are real example inputs.
         dtype: the precision asked for the whole pipeline, None to keep the model's own.
         inplace: whether the module given may be changed instead of copied.
+        release: where the caller gives up the original's weights, what a backend calls with each
+            that it holds in a layout of its own from then on, and with what gives it back; None
+            where they are kept.
     """
 
     host: Host
     signature: Signature
     dtype: torch.dtype | None = None
     inplace: bool = False
+    release: Release | None = None
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,9 @@ class Backend(ABC, Generic[OptionsT]):
         requires: sets of PEP 508 requirements; meeting any one set is enough.
         casts: whether ``apply`` itself brings the weights to ``context.dtype``; otherwise
             cpuaccel casts them before.
+        tolerance: for a backend that computes more coarsely than the pipeline's precision: the
+            largest difference accepted by default of a pipeline that it is applied in, relative
+            to the largest magnitude in an output. 0 leaves it to the precision.
         Options: the model that validates the options.
         options: the options of this step.
     """
@@ -101,6 +109,7 @@ class Backend(ABC, Generic[OptionsT]):
     excludes: ClassVar[Mapping[str, str]] = {}
     requires: ClassVar[tuple[Sequence[str], ...]] = ()
     casts: ClassVar[bool] = False
+    tolerance: ClassVar[float] = 0.0
     Options: ClassVar[type[Options]] = Options
 
     def __init__(self, options: OptionsT) -> None:

@@ -1,5 +1,6 @@
 """Applying a plan to a model for one way of calling it, and checking every step's answers."""
 
+import functools
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -16,6 +17,7 @@ from cpuaccel.hostinfo import Host
 from cpuaccel.plan import Plan, PlannedStep, ask
 from cpuaccel.plugins import PluginHost
 from cpuaccel.precision import STRICTEST, TOLERANCE, dtype_name
+from cpuaccel.released import ReleasedWeights
 from cpuaccel.report import Difference, Fidelity, Outcome, Status, VariantReport
 from cpuaccel.sharing import shared_copy
 from cpuaccel.signature import Binder, Inputs, Signature
@@ -72,6 +74,7 @@ class Builder:
         original: the caller's model.
         eager: the original in eval mode, sharing its weights: the reference and the fallback.
         tolerance: largest relative difference that is accepted.
+        released: the original's weights that only a variant holds.
     """
 
     def __init__(
@@ -84,6 +87,7 @@ class Builder:
         tolerance: float | None,
         strict: bool,
         inplace: bool,
+        keep_original: bool = True,
         look: bool = True,
     ) -> None:
         """Prepare it; nothing is built yet.
@@ -96,6 +100,7 @@ class Builder:
             tolerance: as ``optimize`` takes it.
             strict: as ``optimize`` takes it.
             inplace: as ``optimize`` takes it.
+            keep_original: as ``optimize`` takes it.
             look: whether to time each variant a little; False where it is measured anyway.
         """
         self.plan = plan
@@ -104,6 +109,8 @@ class Builder:
         self.tolerance = tolerance
         self.strict = strict
         self.inplace = inplace
+        self._keep_original = keep_original
+        self.released = ReleasedWeights(original)
         self._host = host
         self._plugins = plugins
         self._look = look
@@ -112,6 +119,7 @@ class Builder:
 
     def reset(self) -> None:
         """Forget what was built: the original's weights are no longer what they were."""
+        self.released.restore()
         self.eager = self.original.eval() if self.inplace else shared_copy(self.original)
         # Steps from module to module are shared by all variants: their weights exist once.
         self._shared: dict[int, tuple[Stage, Applied, Outcome]] = {}
@@ -119,6 +127,7 @@ class Builder:
 
     def run_original(self, inputs: Mapping[str, object]) -> object:
         """Call the original, in eval mode."""
+        self.released.restore_original()
         return self.binder.call(self.eager, inputs)
 
     def build(self, inputs: Inputs) -> Variant:
@@ -135,7 +144,8 @@ class Builder:
             stage, outcomes, fidelity = self._run(signature, probes)
             if any(o.status is Status.APPLIED for o in outcomes):
                 answer = stage.answering(self.binder, signature, probes.example.output)
-                speed = self._first_look(answer, inputs) if self._look else None
+                looked = self._look and self.released.complete
+                speed = self._first_look(answer, inputs) if looked else None
             else:
                 answer, speed, fidelity = self.run_original, None, None
         seconds = time.perf_counter() - begun
@@ -186,6 +196,7 @@ class Builder:
                 continue
             if uncast and not planned.backend.casts:
                 cast()
+            self.released.restore()  # what a step that failed has let go of
             self._plugins.before_step(planned.step, stage.model)
             next_stage, outcome = self._apply(index, planned, stage, signature)
             uncast = uncast and next_stage.dtype is None
@@ -227,7 +238,7 @@ class Builder:
             return stage, Outcome(name, Status.SKIPPED, reason + "given one was not applied")
         shared = self._shared.get(index)
         if shared is not None and shared[0] == stage:
-            return stage.after(backend.gives, shared[1], self._casting(planned)), shared[2]
+            return stage.after(backend, shared[1], self._casting(planned)), shared[2]
         if stage.dtype is not None:
             signature = signature.cast(stage.dtype)
         model = stage.model
@@ -235,7 +246,8 @@ class Builder:
         if not verdict:
             return stage, Outcome(name, Status.SKIPPED, verdict.reason, verdict.remedy)
         assert isinstance(model, torch.nn.Module)
-        context = Context(self._host, signature, self.plan.dtype_in_force, self.inplace)
+        release = None if self._keep_original else functools.partial(self.released.release, model)
+        context = Context(self._host, signature, self.plan.dtype_in_force, self.inplace, release)
         memory, begun = psutil.Process().memory_info().rss, time.perf_counter()
         try:
             with settings_kept() as restored, calling(stage.autocast):
@@ -256,7 +268,7 @@ class Builder:
         )
         if backend.gives is Form.MODULE:
             self._shared[index] = (stage, applied, outcome)
-        return stage.after(backend.gives, applied, self._casting(planned)), outcome
+        return stage.after(backend, applied, self._casting(planned)), outcome
 
     def _casting(self, planned: PlannedStep) -> torch.dtype | None:
         return self.plan.dtype_in_force if planned.backend.casts else None
@@ -268,6 +280,7 @@ class Builder:
         if tolerance is None:
             dtypes = {stage.dtype} if stage.dtype is not None else self._own_dtypes
             tolerance = max((TOLERANCE[d] for d in dtypes & TOLERANCE.keys()), default=STRICTEST)
+            tolerance = max(tolerance, stage.tolerance)
 
         def differences(probe: Probe) -> list[Difference] | None:
             try:

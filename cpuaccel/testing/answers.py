@@ -6,10 +6,7 @@ import pytest
 import torch
 
 import cpuaccel
-from cpuaccel.testing.subject import Subject
-
-TOLERANCE = {"float32": 1e-4, "bfloat16": 5e-2}
-"""Largest difference, relative to the largest magnitude in the original's tensor."""
+from cpuaccel.testing.subject import TOLERANCE, Subject
 
 BATCH_SIZES = (1, 3, 5)
 LENGTHS = (-5, 3)
@@ -49,7 +46,7 @@ class AnswersContract(Subject):
         for name, inputs in self.variations().items():
             with torch.no_grad():
                 expected = model(**inputs)
-            assert_same_answer(fast(**inputs), expected, inputs, TOLERANCE[dtype], name)
+            assert_same_answer(fast(**inputs), expected, inputs, self.tolerance(dtype), name)
         assert set(fast.report.calls) == {"optimized"}, "the original had to answer some calls"
 
     def test_the_answer_has_the_originals_type(self) -> None:

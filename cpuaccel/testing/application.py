@@ -67,7 +67,7 @@ class ApplicationContract(Subject):
         second = self.optimize(model)
         for fast in (first, second):
             assert fast.report.applied == (*self.after, self.backend)
-            assert_same_answer(fast(**inputs), expected, inputs)
+            assert_same_answer(fast(**inputs), expected, inputs, self.tolerance())
 
     def test_two_models_do_not_disturb_each_other(self) -> None:
         self.need_engine()
@@ -78,7 +78,7 @@ class ApplicationContract(Subject):
             expected = [one(**inputs), other(**inputs)]
         both = [self.optimize(one), self.optimize(other)]
         for fast, answer in zip(both, expected):
-            assert_same_answer(fast(**inputs), answer, inputs)
+            assert_same_answer(fast(**inputs), answer, inputs, self.tolerance())
 
     def test_without_example_inputs_the_first_call_builds(self) -> None:
         self.need_engine()
@@ -87,5 +87,5 @@ class ApplicationContract(Subject):
         assert not fast.report.variants
         with torch.no_grad():
             expected = model(**inputs)
-        assert_same_answer(fast(**inputs), expected, inputs)
+        assert_same_answer(fast(**inputs), expected, inputs, self.tolerance())
         assert fast.report.applied == (*self.after, self.backend)

@@ -9,6 +9,9 @@ import torch
 import cpuaccel
 from cpuaccel.testing.models import MaskedEncoder
 
+TOLERANCE = {"float32": 1e-4, "bfloat16": 5e-2}
+"""Largest difference, relative to the largest magnitude in the original's tensor."""
+
 
 class Subject:
     """The backend under test.
@@ -51,6 +54,10 @@ class Subject:
             f"set aside: {cpuaccel.plugin_host().broken}"
         )
         return offered[self.backend]
+
+    def tolerance(self, dtype: str = "float32") -> float:
+        """Largest relative difference in a precision, or more where the backend says so."""
+        return max(TOLERANCE[dtype], self.backend_class.tolerance)
 
     def instance(self) -> cpuaccel.Backend[cpuaccel.Options]:
         """The backend with the options under test."""

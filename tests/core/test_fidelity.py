@@ -197,6 +197,32 @@ def test_the_tolerance_is_the_users(offer: Offer) -> None:
     assert optimized("changing", tolerance=0.4).report.applied == ()
 
 
+class Coarse(Changing):
+    """Declares that it changes the answers by so much."""
+
+    name = "coarse"
+    tolerance = 0.51
+
+
+def test_a_backend_may_declare_a_wider_tolerance(offer: Offer) -> None:
+    offer(Coarse, Changing, Faithful)
+    fast = optimized("coarse")
+    assert fast.report.applied == ("coarse",)
+    assert fast.report.variants[0].fidelity is not None
+    assert fast.report.variants[0].fidelity.tolerance == 0.51
+    assert optimized("coarse", tolerance=0.4).report.applied == ()
+
+
+def test_a_declared_tolerance_holds_from_its_step_on_and_not_before(offer: Offer) -> None:
+    offer(Coarse, Changing, Faithful)
+    fast = cpuaccel.optimize(encoder(), ["faithful", "coarse"], example_inputs=batch())
+    assert fast.report.applied == ("faithful", "coarse")
+    fast = cpuaccel.optimize(encoder(), ["changing", "faithful"], example_inputs=batch())
+    assert fast.report.applied == ("faithful",)
+    fast = cpuaccel.optimize(encoder(), ["coarse", "faithful"], example_inputs=batch())
+    assert fast.report.applied == ("coarse", "faithful")
+
+
 @pytest.mark.parametrize(
     ("backend", "axis", "others"),
     [

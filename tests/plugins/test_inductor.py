@@ -9,16 +9,16 @@ import cpuaccel
 from cpuaccel.testing import BackendContract, fake_host
 from cpuaccel.testing.answers import assert_same_answer
 from cpuaccel.testing.state import changed, global_state
-from tests.plugins.encoders import batch, both, encoder, left, right, unpadded
+from tests.conftest import Python
+from tests.plugins.encoders import batch, encoder, right
+from tests.plugins.engines import (
+    ARCHITECTURES,
+    assert_originals_answers_at_unseen_shapes,
+    needs,
+    verdict_on,
+)
 
-
-def verdict_on(host: cpuaccel.Host) -> cpuaccel.Verdict:
-    backend = cpuaccel.backends()["inductor"]
-    return backend(backend.Options()).check(host)
-
-
-HERE = verdict_on(cpuaccel.host())
-real = pytest.mark.skipif(not HERE, reason=str(HERE))
+real = needs("inductor")
 
 
 class TestContract(BackendContract):
@@ -26,7 +26,7 @@ class TestContract(BackendContract):
 
 
 @real
-@pytest.mark.parametrize("name", ["bert-qa", "roberta-text", "distilbert-token", "vit", "wav2vec2"])
+@pytest.mark.parametrize("name", ARCHITECTURES)
 def test_answers_are_the_originals_at_unseen_shapes_and_paddings(name: str) -> None:
     model = encoder(name)
     before = global_state()
@@ -34,19 +34,7 @@ def test_answers_are_the_originals_at_unseen_shapes_and_paddings(name: str) -> N
         model, ["inductor"], example_inputs=batch(name, 2, 24, right), strict=True
     )
     assert fast.report.applied == ("inductor",)
-    for size, length, pad in [
-        (1, 24, unpadded),
-        (1, 17, right),
-        (5, 31, right),
-        (3, 20, left),
-        (4, 12, both),
-    ]:
-        inputs = batch(name, size, length, pad)
-        with torch.no_grad():
-            expected = model(**inputs)
-        assert_same_answer(fast(**inputs), expected, inputs)
-    assert len(fast.report.variants) == 1
-    assert set(fast.report.calls) == {"optimized"}, fast.report
+    assert_originals_answers_at_unseen_shapes(fast, model, name)
     evidence = fast.report.outcomes[0].evidence
     assert evidence["compilations"] == 2, "one graph for a row, one for several"
     assert evidence["recompilations"] == 0
@@ -129,23 +117,32 @@ def test_without_a_compiler_strict_raises(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_an_older_torch_is_refused() -> None:
-    verdict = verdict_on(fake_host(packages={"torch": "2.8.0"}))
+    verdict = verdict_on("inductor", fake_host(packages={"torch": "2.8.0"}))
     assert verdict.reason == "torch 2.8.0 is installed, >=2.13 is needed"
 
 
-OPENVINO = cpuaccel.host().meets(("openvino>=2026.4",))
+def test_after_bettertransformer_it_is_refused() -> None:
+    with pytest.raises(cpuaccel.PipelineError) as caught:
+        cpuaccel.explain(encoder("bert-token"), ["bettertransformer", "inductor"])
+    assert "which torch.compile can't put into one graph" in str(caught.value)
+
+
+CACHED = """
+import cpuaccel
+import torch
+from torch._dynamo.utils import counters
+from tests.plugins.encoders import batch, encoder, right
+inputs = batch("bert-token", 2, 12, right)
+fast = cpuaccel.optimize(encoder("bert-token"), ["inductor"], example_inputs=inputs, strict=True)
+kept = counters["inductor"]
+print(*(kept[f"fxgraph_cache_{what}"] for what in ("miss", "hit", "bypass")))
+"""
 
 
 @real
-@pytest.mark.skipif(not OPENVINO, reason=str(OPENVINO))
-def test_one_engine_after_the_other_leaves_torch_as_it_was() -> None:
-    model, inputs = encoder("bert-token"), batch("bert-token", 2, 12, right)
-    with torch.no_grad():
-        expected = model(**inputs).logits
-    before = global_state()
-    for engine in ("openvino", "inductor"):
-        fast = cpuaccel.optimize(model, [engine], example_inputs=inputs, strict=True)
-        torch.testing.assert_close(fast(**inputs).logits, expected)
-        assert changed(before, global_state()) == []
-        with torch.no_grad():
-            assert torch.equal(model(**inputs).logits, expected)
+def test_a_later_process_loads_what_was_compiled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, python: Python
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    root = Path(__file__).parents[2]
+    assert [python(CACHED, path=(root,)).stdout.strip() for _ in range(2)] == ["2 0 0", "0 2 0"]

@@ -3,6 +3,7 @@
 import gc
 import logging
 import os
+import sys
 import threading
 from pathlib import Path
 
@@ -13,15 +14,16 @@ import cpuaccel
 from cpuaccel.testing import BackendContract, fake_host
 from cpuaccel.testing.answers import assert_same_answer
 from tests.conftest import Python
-from tests.plugins.encoders import batch, both, encoder, left, right, unpadded
+from tests.plugins.encoders import batch, encoder, left, right, unpadded
+from tests.plugins.engines import (
+    ARCHITECTURES,
+    assert_originals_answers_at_unseen_shapes,
+    needs,
+    verdict_on,
+)
 from tests.plugins.models import Nested
 
-HERE = cpuaccel.backends()["openvino"](cpuaccel.backends()["openvino"].Options()).check(
-    cpuaccel.host()
-)
-real = pytest.mark.skipif(not HERE, reason=str(HERE))
-
-ARCHITECTURES = ["bert-qa", "roberta-text", "distilbert-token", "vit", "wav2vec2"]
+real = needs("openvino")
 
 
 class TestContract(BackendContract):
@@ -41,19 +43,7 @@ def test_answers_are_the_originals_at_unseen_shapes_and_paddings(name: str) -> N
     model = encoder(name)
     fast = optimized(model, batch(name, 2, 24, right))
     assert fast.report.applied == ("openvino",)
-    for size, length, pad in [
-        (1, 24, unpadded),
-        (1, 17, right),
-        (5, 31, right),
-        (3, 20, left),
-        (4, 12, both),
-    ]:
-        inputs = batch(name, size, length, pad)
-        with torch.no_grad():
-            expected = model(**inputs)
-        assert_same_answer(fast(**inputs), expected, inputs)
-    assert len(fast.report.variants) == 1
-    assert set(fast.report.calls) == {"optimized"}, fast.report
+    assert_originals_answers_at_unseen_shapes(fast, model, name)
 
 
 @real
@@ -219,21 +209,26 @@ def test_a_model_that_cannot_be_converted_fails_with_the_reason(
     assert outcome.remedy == "Leave openvino out for this model"
 
 
+@real
+def test_an_engine_that_is_gone_is_no_success(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)  # importing it raises
+    with pytest.raises(cpuaccel.StepError, match="openvino: failed"):
+        optimized(Nested().eval(), {"x": torch.ones(2, 4)})
+
+
+@real
 def test_weights_in_float16_are_refused() -> None:
     model = encoder("bert-token").half()
     plan = cpuaccel.explain(
         model, ["openvino"], example_inputs=batch("bert-token", 2, 12, unpadded)
     )
-    if HERE:
-        assert str(plan.steps[0].verdict) == (
-            "the model has weights in float16, and openvino is used in bfloat16 or float32 only. "
-            "Cast the model with model.float() before"
-        )
+    assert str(plan.steps[0].verdict) == (
+        "the model has weights in float16, and openvino is used in bfloat16 or float32 only. "
+        "Cast the model with model.float() before"
+    )
 
 
 def test_without_openvino_the_verdict_says_what_to_install() -> None:
-    backend = cpuaccel.backends()["openvino"]
-    verdict = backend(backend.Options()).check(fake_host())
-    assert str(verdict) == (
+    assert str(verdict_on("openvino", fake_host())) == (
         'openvino is not installed. Install "torch>=2.8" and "openvino>=2026.4"'
     )

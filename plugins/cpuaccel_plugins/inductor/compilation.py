@@ -5,20 +5,15 @@ import os
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
 
 logger = logging.getLogger("cpuaccel")
 
-COUNTERS = {
-    "mkldnn_linear_weight_pack_matcher_count": "packed_linears",
-    "mkldnn_conv_weight_pack_matcher_count": "onednn_convolutions",
-    "mkldnn_unary_fusion_matcher_count": "fused_activations",
-    "mkldnn_conv_binary_unary_fusion_matcher_count": "fused_additions",
-}
-"""Inductor's counters of what its passes matched, as they are told here."""
+Compiler = Callable[[torch.fx.GraphModule, list[torch.Tensor]], object]
+"""What turns one of Dynamo's graphs into something to call: Inductor, or what builds on it."""
 
 
 class CompiledCall:
@@ -33,7 +28,20 @@ class CompiledCall:
             holds this very mapping, and so tells of later ones, too.
     """
 
-    def __init__(self, flat: torch.nn.Module) -> None:
+    def __init__(
+        self, flat: torch.nn.Module, engine: str, compiler: Compiler, counters: Mapping[str, str]
+    ) -> None:
+        """Compile nothing yet.
+
+        Args:
+            flat: the model, as ``cpuaccel.flatten`` makes it.
+            engine: the backend's name, for what is logged.
+            compiler: what its graphs are compiled with.
+            counters: Inductor's counters to tell of, and the names to tell them by.
+        """
+        self._engine = engine
+        self._compiler = compiler
+        self._counters = counters
         self.evidence: dict[str, int | float | str] = {
             "compilations": 0,
             "recompilations": 0,
@@ -62,7 +70,8 @@ class CompiledCall:
         answer = self.compile(inputs)
         self.evidence["recompilations"] = int(self.evidence["recompilations"]) + 1
         logger.warning(
-            "inductor compiled the model again, in %.1f s, for inputs of shape %s",
+            "%s compiled the model again, in %.1f s, for inputs of shape %s",
+            self._engine,
             time.perf_counter() - begun,
             ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in inputs.items()),
         )
@@ -83,27 +92,23 @@ class CompiledCall:
         from torch._dynamo.utils import counters
 
         with self._lock, _compiling():
-            before = {name: counters["inductor"][name] for name in COUNTERS}
+            before = {name: counters["inductor"][name] for name in self._counters}
             self._prepared = threading.get_ident()
             try:
                 answer = self._call(**inputs)
             finally:
                 self._prepared = None
             if self.evidence["compilations"] == 1:
-                for name, told in COUNTERS.items():
+                for name, told in self._counters.items():
                     self.evidence[told] = counters["inductor"][name] - before[name]
             return answer
 
-    def _compile_graph(
-        self, graph: torch.fx.GraphModule, inputs: Sequence[torch.Tensor | int]
-    ) -> object:
-        """Dynamo's door to Inductor. Raises where Dynamo came here by itself, during a call."""
+    def _compile_graph(self, graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> object:
+        """Dynamo's door to the compiler. Raises where Dynamo came here by itself, during a call."""
         if self._prepared != threading.get_ident():
             self._unprepared.add(threading.get_ident())
             raise RuntimeError("the settings to compile with are not in force")
-        from torch._inductor.compile_fx import compile_fx
-
-        compiled = compile_fx(graph, inputs)
+        compiled = self._compiler(graph, inputs)
         self.evidence["compilations"] = int(self.evidence["compilations"]) + 1
         self.evidence["frozen_weights"] = sum(1 for _ in graph.parameters())
         return compiled
@@ -115,15 +120,17 @@ def _compiling() -> Iterator[None]:
 
     ``options={"freezing": True}`` is not enough: Dynamo hands the weights over as inputs unless the
     global setting is on while it traces, and Inductor then freezes nothing without a word.
+    zentorch sets the pass that makes it zentorch and leaves it set, for Inductor, too.
     """
     import torch._dynamo
     import torch._inductor.config
 
     environment = dict(os.environ)
+    inductor = torch._inductor.config
     try:
         with (
             torch.no_grad(),
-            torch._inductor.config.patch(freezing=True),
+            inductor.patch(freezing=True, joint_custom_post_pass=inductor.joint_custom_post_pass),
             torch._dynamo.config.patch(suppress_errors=False),  # True would run eagerly instead
             warnings.catch_warnings(),
         ):

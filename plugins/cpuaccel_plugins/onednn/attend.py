@@ -7,6 +7,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from .masks import Mask
+from .precision import fast_products
 
 SCORE_BYTES = 8 * 2**20
 """Scores computed at once at most: they are to stay in the processor's caches."""
@@ -46,7 +47,7 @@ def attend(
     scale: float,
     products: Products,
 ) -> torch.Tensor:
-    """Attend, row by row of the batch, so that no operand has to be copied together.
+    """Attend, row by row of the batch, copying together only that row's operands.
 
     Args:
         query: shape (batch, heads, queries, head size), any strides.
@@ -101,12 +102,20 @@ def attend_row(
     keys = key.shape[1]
     together = max(1, min(heads, SCORE_BYTES // (queries * keys * query.element_size())))
     scores = query.new_empty(together, queries, keys)
-    transposed = key.transpose(1, 2)
-    for begin in range(0, heads, together):
-        end = min(begin + together, heads)
-        part = scores[: end - begin]
-        torch.baddbmm(part, query[begin:end], transposed[begin:end], beta=0, alpha=scale, out=part)
-        if bias is not None:
-            part += bias if len(bias) == 1 else bias[begin:end]
-        torch.softmax(part, -1, out=part)
-        torch.bmm(part, value[begin:end], out=out[begin:end])
+    # The products copy head by head what lies scattered, which took a tenth of the time.
+    query, transposed, value = (
+        query.contiguous(),
+        key.contiguous().transpose(1, 2),
+        value.contiguous(),
+    )
+    with fast_products():
+        for begin in range(0, heads, together):
+            end = min(begin + together, heads)
+            part = scores[: end - begin]
+            torch.baddbmm(
+                part, query[begin:end], transposed[begin:end], beta=0, alpha=scale, out=part
+            )
+            if bias is not None:
+                part += bias if len(bias) == 1 else bias[begin:end]
+            torch.softmax(part, -1, out=part)
+            torch.bmm(part, value[begin:end], out=out[begin:end])

@@ -6,7 +6,6 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from .attend import ALWAYS, Products, attend
-from .precision import fast_products
 from .program import hint
 from .stopwatch import fastest
 
@@ -44,14 +43,13 @@ def _measure(heads: int, size: int, dtype: torch.dtype) -> Products:
         # As from one joint linear: tokens first, heads beside each other.
         joint = torch.ones(1, length, 3, heads, size, dtype=dtype).permute(2, 0, 3, 1, 4)
         query, key, value = joint.unbind(0)
-        with fast_products():
-            times = fastest(
-                {
-                    "stock": lambda: scaled_dot_product_attention(query, key, value, scale=1.0),
-                    "products": lambda: attend(query, key, value, None, 1.0, ALWAYS),
-                },
-                ROUNDS,
-            )
+        times = fastest(
+            {
+                "stock": lambda: scaled_dot_product_attention(query, key, value, scale=1.0),
+                "products": lambda: attend(query, key, value, None, 1.0, ALWAYS),
+            },
+            ROUNDS,
+        )
         return times["products"] < times["stock"]
 
     return Products(LENGTHS, tuple(map(faster, LENGTHS)))

@@ -1,5 +1,7 @@
 """From a module to the fused graph: the passes in their order."""
 
+from collections.abc import Callable
+
 import torch
 
 from cpuaccel import Applied, Context
@@ -24,7 +26,14 @@ from .remove_padding import remove_padding
 from .runtime import FixedSizes, FusedGraph
 
 
-def build(model: torch.nn.Module, context: Context, *, measure: bool, prepacked: bool) -> Applied:
+def build(
+    model: torch.nn.Module,
+    context: Context,
+    *,
+    measure: bool,
+    prepacked: bool,
+    before_linears: Callable[[Program], None] | None = None,
+) -> Applied:
     """Capture a model, fuse its graph, prepack its weights and compile it.
 
     Args:
@@ -32,11 +41,13 @@ def build(model: torch.nn.Module, context: Context, *, measure: bool, prepacked:
         context: how it is called.
         measure: see the backend's options.
         prepacked: the same.
+        before_linears: a pass that comes before those over linears, and leaves them the rest.
 
     Raises:
         BackendError: it can't be captured.
     """
     program = capture(model, context.signature)
+    program.release = context.release
     clean(program)
     choice, attention = Choice(measure, prepacked), AttentionChoice(measure)
     padding = remove_padding(program, attention)
@@ -45,6 +56,8 @@ def build(model: torch.nn.Module, context: Context, *, measure: bool, prepacked:
         fold_constants(program)
         fold_batch_norm(program)
         fuse_convs(program, ConvChoice(measure))
+    if before_linears is not None:
+        before_linears(program)
     # An activation or an addition belongs to one linear; only those with neither are joined.
     fuse_linear_unary(program, choice)
     fuse_linear_add(program, choice)
@@ -53,11 +66,7 @@ def build(model: torch.nn.Module, context: Context, *, measure: bool, prepacked:
     fuse_rest(program, choice)
     if prepacked:
         prepack(program)
-    multiplies = any(
-        dtype is torch.float32 and any(products.faster)
-        for (_, _, dtype), products in attention.found.items()
-    )
-    graph = FusedGraph(emit(program), _sizes(program), multiplies=multiplies)
+    graph = FusedGraph(emit(program), _sizes(program))
     return Applied(graph, evidence=evidence(program, padding))
 
 

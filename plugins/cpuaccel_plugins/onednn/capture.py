@@ -8,6 +8,7 @@ from torch.fx import Graph, Node
 import cpuaccel
 from cpuaccel import BackendError, Signature
 
+from ..open_sizes import at_least_two, open_axes
 from .program import Program
 
 LEAVE_OUT = "Leave onednn out for this model"
@@ -26,25 +27,17 @@ def capture(model: torch.nn.Module, signature: Signature) -> Program:
     Raises:
         BackendError: ``torch.export`` can't take the model, or the model changes its own state.
     """
-    from torch.export import Dim, export
+    from torch.export import export
 
     flat = cpuaccel.flatten(model, signature.tensors, signature.constants)
-    example = _example(signature)
-    open_axes = {
-        name: {
-            axis: Dim.AUTO
-            for axis, names in enumerate((signature.axes.batch, signature.axes.length))
-            if name in names
-        }
-        for name in example
-    }
+    example = at_least_two(signature)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns of its own deprecations
             exported = export(
                 flat,
                 tuple(example.values()),
-                dynamic_shapes=tuple(axes or None for axes in open_axes.values()),
+                dynamic_shapes=tuple(axes or None for axes in open_axes(signature).values()),
                 strict=False,
             )
             if any(_is_in_place(node) for node in exported.graph.nodes):
@@ -93,14 +86,3 @@ def capture(model: torch.nn.Module, signature: Signature) -> Program:
 def _is_in_place(node: Node) -> bool:
     target = node.target
     return isinstance(target, torch._ops.OpOverload) and target._schema.is_mutable
-
-
-def _example(signature: Signature) -> dict[str, torch.Tensor]:
-    """The example's tensors, with at least two rows and tokens: an exporter takes one for fixed."""
-    example = {n: v for n, v in signature.inputs.items() if isinstance(v, torch.Tensor)}
-    for axis, names in enumerate((signature.axes.batch, signature.axes.length)):
-        for name in names:
-            size = example[name].shape[axis]
-            if size == 1:
-                example[name] = torch.cat([example[name]] * 2, axis)
-    return example

@@ -1,6 +1,7 @@
 """Whether oneDNN's linear is really faster here, for each shape that a model has."""
 
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 
@@ -15,6 +16,13 @@ ROUNDS = 5
 MARGIN = 1.03
 """How much slower than stock oneDNN's may be measured and still be used: a tie goes to it, because
 fusions come with it."""
+
+
+class Takes(Protocol):
+    """Decides which linears the passes may fuse."""
+
+    def takes(self, program: Program, linear: Linear) -> bool:
+        """Whether a linear may be fused."""
 
 
 @dataclass
@@ -37,8 +45,7 @@ class Choice:
 
     def ratio(self, program: Program, linear: Linear) -> float:
         """How many times as fast as the stock operator oneDNN's is, measured once a class."""
-        weight = program.constant(linear.weight)
-        assert weight is not None
+        weight = program.held(linear.weight)
         rows = min(linear.rows, PROBED_ROWS)
         key = (*weight.shape, weight.dtype, rows)
         if key not in self.ratios:

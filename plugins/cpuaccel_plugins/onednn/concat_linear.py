@@ -2,13 +2,14 @@
 
 import operator
 from collections import defaultdict
+from collections.abc import Callable
 
 import torch
 from torch.fx import Node
 
 from cpuaccel_plugins.fusions import CONCAT_LINEAR
 
-from .choice import Choice
+from .choice import Takes
 from .linears import Linear, fused_unary
 from .prepack import prepack
 from .program import Program, aten, call, is_call, value
@@ -24,8 +25,10 @@ _READS_STRIDED = (
 """Users that take a part of the joint result for what it is: a view, not a contiguous tensor."""
 
 
-def concat_linears(program: Program, choice: Choice) -> None:
-    """Join linears of one input, whose weights are then held once, joint.
+def concat_linears(
+    program: Program, choice: Takes, pack: Callable[[Program], None] = prepack
+) -> None:
+    """Join linears of one input, whose weights are then held once, joint, and packed at once.
 
     Not linears whose results are computed with directly: an operator over a part of a wider
     result reads memory in pieces, and an activation or addition is better fused.
@@ -33,19 +36,21 @@ def concat_linears(program: Program, choice: Choice) -> None:
     groups: dict[tuple[Node, torch.dtype | None, bool], list[Linear]] = defaultdict(list)
     for node in program.calls(aten.linear.default):
         linear = Linear.of(program, node)
-        if linear is not None and all(is_call(user, *_READS_STRIDED) for user in node.users):
-            weight = program.constant(linear.weight)
-            assert weight is not None
+        if linear is None or not choice.takes(program, linear):
+            continue
+        if all(is_call(user, *_READS_STRIDED) for user in node.users):
+            weight = program.held(linear.weight)
             groups[(linear.input, weight.dtype, linear.bias is None)].append(linear)
     for linears in groups.values():
-        if len(linears) > 1 and all(choice.takes(program, linear) for linear in linears):
+        if len(linears) > 1:
             _join(program, linears)
+            pack(program)  # at once, so that only one joint weight at a time is held dense, too
             program.fusions[CONCAT_LINEAR] += 1
 
 
 def _join(program: Program, linears: list[Linear]) -> None:
     first = linears[0]
-    weights = [_held(program, linear.weight) for linear in linears]
+    weights = [program.held(linear.weight) for linear in linears]
     joint = value(first.node)
     assert joint is not None
     sizes = [len(weight) for weight in weights]
@@ -53,7 +58,7 @@ def _join(program: Program, linears: list[Linear]) -> None:
         weight = program.hold(torch.cat(weights), f"{first.weight.target}_joint")
         bias = None
         if first.bias is not None:
-            biases = [_held(program, linear.bias) for linear in linears]
+            biases = [program.held(linear.bias) for linear in linears]
             bias = program.hold(torch.cat(biases), f"{first.bias.target}_joint")
         whole = call(program.graph, aten.linear.default, first.input, weight, bias)
         whole.meta["val"] = joint.new_empty((*joint.shape[:-1], sum(sizes)))
@@ -64,10 +69,4 @@ def _join(program: Program, linears: list[Linear]) -> None:
     joint_linear = Linear.of(program, whole)
     assert joint_linear is not None
     fused_unary(program, joint_linear, whole, "none")
-    prepack(program)  # at once, so that only one joint weight at a time is held dense, too
-
-
-def _held(program: Program, node: Node | None) -> torch.Tensor:
-    found = program.constant(node)
-    assert found is not None
-    return found
+    program.joined[weight] = [linear.weight for linear in linears]

@@ -30,8 +30,7 @@ def fold_batch_norm(program: Program) -> None:
             continue
         epsilon = norm.args[7 if is_call(norm, aten.batch_norm.default) else 6]
         assert isinstance(epsilon, float)
-        weight = program.constant(conv.weight)
-        assert weight is not None
+        weight = program.held(conv.weight)
         factor = (variance + epsilon).rsqrt() * (1 if scale is None else scale)
         bias = _double(program, conv.bias)
         moved = ((0 if bias is None else bias) - mean) * factor + (0 if shift is None else shift)

@@ -42,8 +42,7 @@ class ConvChoice:
         """What weights a convolution is to run with."""
         if not self.measure:
             return Weights.PACKED
-        weight = program.constant(conv.weight)
-        assert weight is not None
+        weight = program.held(conv.weight)
         key = f"{weight.dtype} {tuple(weight.shape)} {conv.settings} {conv.input_size}"
         if key not in self.found:
             self.found[key] = _measure(weight.unsqueeze(2) if conv.flat else weight, conv)

@@ -114,8 +114,7 @@ def fused_conv(
         added: what is added before the activation; None for nothing.
     """
     graph = program.graph
-    weight = program.constant(conv.weight)
-    assert weight is not None
+    weight = program.held(conv.weight)
     laid_out = weight.unsqueeze(2) if conv.flat else weight
     if packed:
         laid_out = pack_conv(laid_out, conv.settings, conv.input_size)

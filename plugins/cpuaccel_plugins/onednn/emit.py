@@ -70,7 +70,9 @@ class _Writer:
             return f"{self._text(node.args[0])}.size({self._text(node.args[1])})"
         target = node.target
         name = getattr(target, "__name__", "f").replace(".", "_").strip("<>")
-        function = self._bind(SHORTER.get(target, target), f"_f_{name}")
+        # An overload's own call is but a frame of Python around this.
+        direct = getattr(target, "_op", target)
+        function = self._bind(SHORTER.get(target, direct), f"_f_{name}")
         arguments = [self._text(argument) for argument in node.args]
         arguments += [f"{key}={self._text(given)}" for key, given in node.kwargs.items()]
         return f"{function}({', '.join(arguments)})"

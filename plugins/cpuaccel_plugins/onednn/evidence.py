@@ -1,5 +1,6 @@
 """What was fused, what was left and why, and how much of the work runs fused."""
 
+from collections.abc import Collection
 from math import prod
 
 from torch.fx import Node
@@ -11,13 +12,13 @@ from .linears import mkldnn
 from .packed import attend_packed
 from .program import Program, aten, hint, value
 
-_FUSED = {
+_FUSED: dict[object, int] = {
     mkldnn._linear_pointwise.default: 1,
     mkldnn._linear_pointwise.binary: 2,
     mkldnn._convolution_pointwise.default: 1,
     mkldnn._convolution_pointwise.binary: 2,
 }
-_STOCK = {
+_STOCK: dict[object, int] = {
     aten.linear.default: 1,
     aten.conv1d.default: 1,
     aten.conv2d.default: 1,
@@ -40,22 +41,23 @@ def evidence(program: Program, padding: str) -> Evidence:
         of matrix products, convolutions and attention, at the example's size, runs fused or
         packed.
     """
-    fused = stock = 0
-    for node in program.graph.nodes:
-        work = _operations(program, node)
-        if node.target in _FUSED or node.target in _ATTENTION:
-            fused += work
-        else:
-            stock += work
+    fused = share(program, {*_FUSED, *_ATTENTION, *program.operators})
     left = "; ".join(f"{count} {reason}" for reason, count in sorted(program.left.items()))
     return {
         "fusions": program.fusions.total(),
         **dict(sorted(program.fusions.items())),
         "packed_weights": program.packed,
-        "share_of_flops_fused": f"{fused / max(1, fused + stock):.1%}",
+        **({"released_weights": program.released} if program.released else {}),
+        "share_of_flops_fused": f"{fused:.1%}",
         **({"left_alone": left} if left else {}),
         **({"padding_computed": padding} if padding else {}),
     }
+
+
+def share(program: Program, targets: Collection[object]) -> float:
+    """Which share of the floating-point operations these calls have, of 1."""
+    work = [(node.target in targets, _operations(program, node)) for node in program.graph.nodes]
+    return sum(n for chosen, n in work if chosen) / max(1, sum(n for _, n in work))
 
 
 def _operations(program: Program, node: Node) -> int:
@@ -64,7 +66,8 @@ def _operations(program: Program, node: Node) -> int:
     if node.op != "call_function" or result is None:
         return 0
     size = prod(map(hint, result.shape))
-    weight_at = {**_STOCK, **_FUSED}.get(node.target)  # type: ignore[call-overload]
+    known = _STOCK | _FUSED | program.operators
+    weight_at = known.get(node.target)
     if weight_at is not None:
         weight = value(node.args[weight_at])
         return 0 if weight is None else 2 * size * prod(map(hint, weight.shape[1:]))

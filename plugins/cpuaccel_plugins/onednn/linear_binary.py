@@ -2,12 +2,12 @@
 
 from torch.fx import Node
 
-from .choice import Choice
+from .choice import Takes
 from .linears import Linear, fused_add
 from .program import Program, aten, dtype, same_shape
 
 
-def fuse_linear_add(program: Program, choice: Choice) -> None:
+def fuse_linear_add(program: Program, choice: Takes) -> None:
     """Fuse ``linear(x) + other`` and ``other + linear(x)``.
 
     Not where anything else uses the linear's result, where the addition broadcasts, casts or

@@ -2,7 +2,7 @@
 
 from torch.fx import Node
 
-from .choice import Choice
+from .choice import Takes
 from .linears import Linear, fused_unary
 from .program import Program, argument, aten, is_call
 
@@ -16,7 +16,7 @@ ACTIVATIONS = {
 """Of an activation, its name in oneDNN's operator and in the evidence."""
 
 
-def fuse_linear_unary(program: Program, choice: Choice) -> None:
+def fuse_linear_unary(program: Program, choice: Takes) -> None:
     """Fuse ``activation(linear(x))``.
 
     Not where anything else uses the linear's result, and not where the linear is left alone.

@@ -1,4 +1,4 @@
-"""Float32 matrix products through oneDNN, for as long as a call lasts.
+"""Float32 matrix products through oneDNN, for as long as attention lasts.
 
 The setting is the process's. It is put back when the last of the calls under way has ended, and
 never where it would make the products less exact: on processors that would compute them in

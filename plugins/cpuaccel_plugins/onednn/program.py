@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 import torch
 from torch.fx import Graph, Node
 
+from cpuaccel import Release
+
 aten = torch.ops.aten
 
 Shape = tuple[int | torch.SymInt, ...]
@@ -22,6 +24,11 @@ class Program:
         fusions: how often each fusion took place, by its name.
         left: what was left as it was, by the reason.
         packed: weights that were packed.
+        joined: of a weight that passes joined, what it was joined of, in order.
+        released: weights of the model's own that were let go of for it.
+        release: lets go of one; None where the model keeps them.
+        operators: fused linears other than oneDNN's own: what is called, and which of its
+            arguments is the weight.
     """
 
     graph: Graph
@@ -29,6 +36,10 @@ class Program:
     fusions: Counter[str] = field(default_factory=Counter)
     left: Counter[str] = field(default_factory=Counter)
     packed: int = 0
+    joined: dict[Node, list[Node]] = field(default_factory=dict)
+    released: int = 0
+    release: Release | None = None
+    operators: dict[object, int] = field(default_factory=dict)
 
     @property
     def placeholders(self) -> list[Node]:
@@ -44,6 +55,12 @@ class Program:
         if isinstance(node, Node) and node.op == "get_attr":
             return self.tensors[str(node.target)]
         return None
+
+    def held(self, node: object) -> torch.Tensor:
+        """The tensor that a node stands for, where it surely holds one."""
+        tensor = self.constant(node)
+        assert tensor is not None
+        return tensor
 
     def hold(self, tensor: torch.Tensor, name: str, like: torch.Tensor | None = None) -> Node:
         """Add a tensor; call it with the graph's insertion point before its first use.
@@ -68,6 +85,14 @@ class Program:
         new.meta.setdefault("val", old.meta.get("val"))
         old.replace_all_uses_with(new)
         self.graph.erase_node(old)
+
+    def drop(self, held: Node) -> bool:
+        """Forget a held tensor, if nothing uses it. Whether it is forgotten, now or before."""
+        if held.users:
+            return False
+        if self.tensors.pop(str(held.target), None) is not None:
+            self.graph.erase_node(held)
+        return True
 
     def sweep(self) -> None:
         """Remove the nodes that nothing uses, and the tensors that only they named."""

@@ -3,7 +3,6 @@
 import torch
 
 from .emit import Run
-from .precision import fast_products
 
 FixedSizes = dict[str, tuple[int | None, ...]]
 """Of each input, the sizes that the graph was captured for; None where any will do."""
@@ -12,17 +11,15 @@ FixedSizes = dict[str, tuple[int | None, ...]]
 class FusedGraph:
     """Calls a compiled program: input tensors by name in, a flat tuple of tensors out."""
 
-    def __init__(self, run: Run, sizes: FixedSizes, *, multiplies: bool) -> None:
+    def __init__(self, run: Run, sizes: FixedSizes) -> None:
         """Wrap a program.
 
         Args:
             run: the program.
             sizes: what its inputs have to be.
-            multiplies: whether there is float32 attention in it by matrix products.
         """
         self._run = run
         self._sizes = {n: wanted for n, wanted in sizes.items() if any(wanted)}
-        self._multiplies = multiplies
 
     def __reduce__(self) -> tuple[object, ...]:
         raise TypeError(
@@ -43,7 +40,4 @@ class FusedGraph:
                     f"{name} has shape {tuple(shape)}, but the graph was exported for {wanted}, "
                     "where None is any size"
                 )
-        if not self._multiplies:
-            return self._run(**inputs)
-        with fast_products():
-            return self._run(**inputs)
+        return self._run(**inputs)

@@ -150,6 +150,15 @@ def test_a_weight_that_is_shared_is_packed_once() -> None:
     assert_same(applied, model, X)
 
 
+def test_linears_of_one_input_that_share_their_weight_are_joined() -> None:
+    def shared(x: torch.Tensor, a: torch.nn.Linear, b: torch.nn.Linear, c: object) -> torch.Tensor:
+        one = torch.nn.functional.linear(x, a.weight, a.bias).reshape(*x.shape[:-1], 2, 4)
+        other = torch.nn.functional.linear(x, a.weight, b.bias).reshape(*x.shape[:-1], 2, 4)
+        return one @ other.transpose(-1, -2)
+
+    assert built(shared) == {"concat linear": 1}
+
+
 def test_a_weight_that_is_computed_with_stays_as_it_is() -> None:
     def tied(x: torch.Tensor, a: torch.nn.Linear, *rest: torch.nn.Linear) -> torch.Tensor:
         return a(x) @ a.weight

@@ -62,7 +62,7 @@ def test_padding_is_not_computed(name: str, monkeypatch: pytest.MonkeyPatch) -> 
     fast = cpuaccel.optimize(encoder(name), STEPS, example_inputs=inputs, strict=True)
     run = fast.variants[0].model._run  # type: ignore[attr-defined]
     rows: list[int] = []
-    adds = linears.mkldnn._linear_pointwise.binary
+    adds = linears.mkldnn._linear_pointwise.binary._op
 
     def noting(x: torch.Tensor, *rest: object) -> torch.Tensor:
         rows.append(x[..., 0].numel())

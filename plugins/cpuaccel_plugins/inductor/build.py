@@ -1,0 +1,84 @@
+"""Compiling a model before it is called, and making sure that it was compiled."""
+
+from collections.abc import Mapping
+
+import torch
+
+import cpuaccel
+from cpuaccel import BackendError, Signature
+
+from .compilation import CompiledCall, Compiler
+
+
+def build(
+    model: torch.nn.Module,
+    signature: Signature,
+    engine: str,
+    compiler: Compiler,
+    counters: Mapping[str, str],
+) -> CompiledCall:
+    """Compile for several rows and for one, with frozen weights.
+
+    Args:
+        model: in eval mode; stays as it is.
+        signature: how it is called.
+        engine: the backend's name.
+        compiler: what Dynamo's graphs are compiled with.
+        counters: Inductor's counters to tell of, and the names to tell them by.
+
+    Raises:
+        BackendError: the model can't be compiled as one graph, or was not compiled, or its
+            weights were not frozen.
+    """
+    without = f"Leave {engine} out for this model"
+    flat = cpuaccel.flatten(model, signature.tensors, signature.constants)
+    call = CompiledCall(flat, engine, compiler, counters)
+    try:
+        for example in _examples(flat, signature):
+            call.compile(example)
+    except BackendError:
+        raise
+    except Exception as error:  # Dynamo and Inductor raise much, and a model's code the rest
+        raise BackendError(
+            f"torch.compile can't take {type(model).__name__} as one graph: "
+            f"{type(error).__name__}: {_first_line(error)}",
+            without,
+        ) from error
+    evidence = call.evidence
+    if evidence["compilations"] == 0:
+        raise BackendError(
+            "torch.compile ran the model eagerly: it is switched off in this process",
+            f"Unset TORCH_COMPILE_DISABLE and TORCHDYNAMO_DISABLE, and leave {engine} out where "
+            "torch.compiler.set_stance forces eager",
+        )
+    weights = sum(1 for _ in model.parameters())
+    if weights and evidence["frozen_weights"] == 0:
+        raise BackendError(
+            f"{engine} froze none of the {weights} weights of {type(model).__name__}", without
+        )
+    return call
+
+
+def _examples(flat: torch.nn.Module, signature: Signature) -> list[dict[str, torch.Tensor]]:
+    """The example in several rows and in one: Dynamo makes a graph of its own for a size of one.
+
+    Where the model takes only one of the two, or no batch is known, the example as it is.
+    """
+    example = {n: v for n, v in signature.inputs.items() if isinstance(v, torch.Tensor)}
+    flat(**example)  # Dynamo would guard on what a first call leaves behind
+    rows = {name: example[name] for name in signature.axes.batch}
+    if not rows or min(len(tensor) for tensor in rows.values()) == 0:
+        return [example]
+    # Copies: of a view Dynamo would guard on what it is a view of.
+    one = {**example, **{name: tensor[:1].clone() for name, tensor in rows.items()}}
+    several = {**example, **{name: torch.cat([tensor, tensor]) for name, tensor in rows.items()}}
+    try:
+        flat(**one)
+        flat(**several)
+    except Exception:  # the original is the judge of what may vary
+        return [example]
+    return [several, one]
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), "no message")

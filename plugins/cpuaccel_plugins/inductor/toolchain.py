@@ -1,0 +1,25 @@
+"""The compiler and the headers that Inductor's kernels are built with."""
+
+import os
+import shlex
+import shutil
+import sysconfig
+from pathlib import Path
+
+from cpuaccel import Verdict
+
+
+def toolchain() -> Verdict:
+    """Whether C++ kernels can be compiled here."""
+    compiler = shlex.split(os.environ.get("CXX", "")) or ["g++"]
+    if shutil.which(compiler[0]) is None:
+        return Verdict.no(
+            f"Inductor compiles C++ kernels, and there is no {compiler[0]} on this PATH",
+            "Install a C++ compiler (on Debian: apt install g++), or name one in CXX",
+        )
+    if not Path(sysconfig.get_path("include"), "Python.h").exists():
+        return Verdict.no(
+            "Inductor compiles C++ kernels, and this Python's header Python.h is missing",
+            "Install Python's development files (on Debian: apt install python3-dev)",
+        )
+    return Verdict.yes()

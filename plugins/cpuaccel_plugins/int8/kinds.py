@@ -1,0 +1,92 @@
+"""What a linear is for in a model, read off the graph around it."""
+
+import operator
+
+import torch
+from torch.fx import Node
+
+from cpuaccel_plugins.onednn.attend import attend
+from cpuaccel_plugins.onednn.packed import attend_packed
+from cpuaccel_plugins.onednn.program import Program, aten, is_call
+
+from .options import Kind
+from .spread import Matrix, matrix_of
+
+_ACTIVATIONS = (aten.gelu.default, aten.relu.default, aten.silu.default)
+_ATTENTION = (
+    attend,
+    attend_packed,
+    aten.scaled_dot_product_attention.default,
+    aten.matmul.default,
+    aten.bmm.default,
+)
+_BETWEEN = (
+    aten.reshape.default,
+    aten.transpose.int,
+    aten.permute.default,
+    aten.unsqueeze.default,
+    aten.contiguous.default,
+    aten.clone.default,
+    aten.slice.Tensor,
+    aten.split.Tensor,
+    aten.split_with_sizes.default,
+    aten.chunk.default,
+    aten.unbind.int,
+    aten.cat.default,
+    aten.neg.default,
+    aten.mul.Tensor,
+    aten.add.Tensor,
+    operator.getitem,
+)
+"""What may stand between a linear and what it is for: views, gates, rotary positions."""
+
+
+def kinds(program: Program) -> dict[Node, Kind]:
+    """The kind of every linear in a graph in which none is fused yet."""
+    linears = list(program.calls(aten.linear.default))
+    feeding: set[Node] = set()
+    for node in reversed(list(program.graph.nodes)):
+        if any(user in feeding or is_call(user, aten.linear.default) for user in node.users):
+            feeding.add(node)
+    return {node: _kind(node) if node in feeding else Kind.HEAD for node in linears}
+
+
+def _kind(node: Node) -> Kind:
+    given = node.args[0]
+    assert isinstance(given, Node)
+    if _meets(node, _ATTENTION, forward=True):
+        return Kind.ATTENTION_IN
+    if _meets(given, _ATTENTION, forward=False):
+        return Kind.ATTENTION_OUT
+    if _meets(node, _ACTIVATIONS, forward=True):
+        return Kind.FFN_IN
+    if _meets(given, _ACTIVATIONS, forward=False):
+        return Kind.FFN_OUT
+    return Kind.OTHER
+
+
+def _meets(start: Node, targets: tuple[object, ...], *, forward: bool) -> bool:
+    """Whether one of these is reached through nothing but what may stand between."""
+    seen: set[Node] = set()
+    waiting = list(start.users) if forward else [start]
+    while waiting:
+        node = waiting.pop()
+        if is_call(node, *targets):
+            return True
+        if node not in seen and is_call(node, *_BETWEEN):
+            seen.add(node)
+            waiting += node.users if forward else node.all_input_nodes
+    return False
+
+
+def names_of(model: torch.nn.Module) -> dict[Matrix, tuple[str, ...]]:
+    """Where in a model its matrices are, by address and shape: names as ``named_modules`` has them.
+
+    One that several modules share has several names.
+    """
+    found: dict[Matrix, tuple[str, ...]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        if parameter.dim() == 2:
+            key = matrix_of(parameter)
+            found[key] = (*found.get(key, ()), name.removesuffix(".weight"))
+    return found

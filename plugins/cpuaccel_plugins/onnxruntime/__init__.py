@@ -1,0 +1,11 @@
+"""Backend ``onnxruntime``: exported to ONNX, computed by ONNX Runtime's CPU provider."""
+
+import cpuaccel
+
+from .backend import OnnxRuntime
+
+
+@cpuaccel.hookimpl
+def cpuaccel_backends() -> list[type[OnnxRuntime]]:
+    """Offer ``onnxruntime``."""
+    return [OnnxRuntime]

@@ -1,0 +1,96 @@
+"""Opening a session of ONNX Runtime on torch's memory, and calling it with torch's tensors."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+import torch.utils.dlpack
+
+from .export import Exported
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+PROVIDER = "CPUExecutionProvider"
+
+LEVELS = {
+    "disabled": "ORT_DISABLE_ALL",
+    "basic": "ORT_ENABLE_BASIC",
+    "extended": "ORT_ENABLE_EXTENDED",
+    "all": "ORT_ENABLE_ALL",
+}
+"""Levels of optimization, and what ONNX Runtime calls them."""
+
+
+def open_session(
+    exported: Exported, optimization: str, folder: Path
+) -> "onnxruntime.InferenceSession":
+    """Open a session that computes with as many threads as torch does, and profiles.
+
+    Args:
+        exported: the model; its weights are read where they lie.
+        optimization: one of ``LEVELS``.
+        folder: where its profile goes.
+    """
+    with _telemetry_off():
+        import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = getattr(
+        onnxruntime.GraphOptimizationLevel, LEVELS[optimization]
+    )
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.inter_op_num_threads = 1
+    # Threads that spin after a call take the cores from torch's: eager, called in turn with it,
+    # took twice as long.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3  # errors, which are raised, too
+    options.enable_profiling = True
+    options.profile_file_prefix = str(folder / "profile")
+    values = [onnxruntime.OrtValue.from_dlpack(weight) for weight in exported.weights.values()]
+    options.add_external_initializers(list(exported.weights), values)
+    return onnxruntime.InferenceSession(exported.graph, options, providers=[PROVIDER])
+
+
+class SessionCall:
+    """Takes input tensors by name, and returns the output's tensors as a flat tuple.
+
+    Inputs are read where they lie; outputs lie in memory that ONNX Runtime gave to each call.
+    """
+
+    def __init__(self, session: "onnxruntime.InferenceSession") -> None:
+        """Wrap a session."""
+        import onnxruntime
+
+        self._session = session
+        self._value = onnxruntime.OrtValue.from_dlpack
+        self._names = tuple(port.name for port in session.get_inputs())
+
+    def __call__(self, **inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Run the model; may be called from several threads."""
+        values = {name: self._value(inputs[name].detach().contiguous()) for name in self._names}
+        return tuple(
+            torch.utils.dlpack.from_dlpack(answer._ortvalue.to_dlpack())
+            for answer in self._session.run_with_ort_values(None, values)
+        )
+
+
+@contextmanager
+def _telemetry_off() -> Iterator[None]:
+    """Keep ONNX Runtime from making an identifier of this user and sending usage statistics.
+
+    It does so unless the user has opted out, from its first import on and for the process's life.
+    cpuaccel's user has not called ONNX Runtime and would not expect it.
+    """
+    before = os.environ.get("ORT_DISABLE_TELEMETRY")
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["ORT_DISABLE_TELEMETRY"]
+        else:
+            os.environ["ORT_DISABLE_TELEMETRY"] = before

@@ -1,0 +1,11 @@
+"""Backend ``zentorch``: AMD's extension of Inductor, with ZenDNN's kernels."""
+
+import cpuaccel
+
+from .backend import ZenTorch
+
+
+@cpuaccel.hookimpl
+def cpuaccel_backends() -> list[type[ZenTorch]]:
+    """Offer ``zentorch``."""
+    return [ZenTorch]

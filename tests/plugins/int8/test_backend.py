@@ -1,0 +1,230 @@
+"""What ``int8`` says of hosts, what it computes in 8 bits, and that it really does."""
+
+import os
+import re
+import subprocess
+import sys
+from typing import Any, ClassVar
+
+import pytest
+import torch
+
+import cpuaccel
+from cpuaccel.testing import BackendContract, fake_host, tiny_text_model
+from cpuaccel.testing.answers import assert_same_answer
+from tests.plugins.encoders import batch, encoder, left, right, unpadded
+from tests.plugins.int8.host import BACKEND, needs_engine
+
+EVERYTHING = cpuaccel.Step("int8", measure=False)
+
+
+class TestContractOnBert(BackendContract):
+    backend = "int8"
+    options: ClassVar[dict[str, Any]] = {"measure": False}
+
+    def model(self) -> torch.nn.Module:
+        return tiny_text_model("BertForQuestionAnswering")
+
+
+VNNI = frozenset({"avx512f", "avx512_vnni"})
+
+
+def check(**host: Any) -> cpuaccel.Verdict:
+    return BACKEND(BACKEND.Options()).check(fake_host(**host))
+
+
+def test_without_products_of_8_bits_it_is_refused() -> None:
+    verdict = check(isa=frozenset({"avx2", "avx512f"}))
+    assert str(verdict) == (
+        "the processor (a processor of tests) has neither AVX512-VNNI nor AMX-INT8, without which "
+        "8 bit products are no faster than float32's, and inexact. Use onednn, or a processor "
+        "that has one of them"
+    )
+    assert check(isa=VNNI)
+    assert check(isa=frozenset({"amx_int8"}))
+
+
+def test_an_older_torch_is_refused() -> None:
+    verdict = check(isa=VNNI, packages={"torch": "2.7.1"})
+    assert verdict.reason == "torch 2.7.1 is installed, >=2.8 is needed"
+
+
+@needs_engine
+@pytest.mark.parametrize(
+    ("name", "linears", "products", "head"),
+    [
+        ("bert-qa", 12, 8, "qa_outputs"),
+        ("roberta-token", 12, 8, "classifier"),
+        ("distilbert-text", 13, 9, "classifier"),
+        ("vit", 12, 8, "classifier"),
+        ("wav2vec2", 13, 9, "lm_head"),
+    ],
+)
+def test_architectures(name: str, linears: int, products: int, head: str) -> None:
+    model = encoder(name)
+    fast = cpuaccel.optimize(
+        model, [EVERYTHING], example_inputs=batch(name, 2, 24, right), strict=True
+    )
+    evidence = fast.report.outcomes[0].evidence
+    assert evidence["int8_linears"] == linears
+    assert evidence["int8_products"] == evidence["int8_inputs"] == products
+    assert evidence["in_float"] == f"1 kind head: {head}"
+    for size, length, pad in [(1, 24, unpadded), (5, 31, right), (3, 20, left)]:
+        inputs = batch(name, size, length, pad)
+        with torch.no_grad():
+            expected = model(**inputs)
+        assert_same_answer(fast(**inputs), expected, inputs, BACKEND.tolerance)
+    assert set(fast.report.calls) == {"optimized"}, fast.report
+    assert not fast.variants[0].frozen
+
+
+@needs_engine
+@pytest.mark.skipif(
+    not cpuaccel.host().meets(("transformers>=5",)), reason="optimum's layers can't be exported"
+)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_after_bettertransformer_only_real_tokens_are_computed(dtype: str) -> None:
+    if dtype == "bfloat16" and not (verdict := cpuaccel.host().bf16()):
+        pytest.skip(str(verdict))
+    model = encoder("bert-token")
+    fast = cpuaccel.optimize(
+        model,
+        ["bettertransformer", EVERYTHING],
+        example_inputs=batch("bert-token", 2, 24, right),
+        dtype=dtype,
+        strict=True,
+    )
+    evidence = fast.report.outcomes[-1].evidence
+    assert evidence["int8_products"] == 8
+    assert "padding_computed" not in evidence
+    for size, length, pad in [(1, 24, unpadded), (5, 31, right), (3, 20, left)]:
+        inputs = batch("bert-token", size, length, pad)
+        with torch.no_grad():
+            expected = model(**inputs)
+        assert_same_answer(fast(**inputs), expected, inputs, BACKEND.tolerance)
+    assert set(fast.report.calls) == {"optimized"}, fast.report
+
+
+@needs_engine
+def test_the_answers_are_not_the_floats() -> None:
+    model, inputs = encoder("bert-qa"), batch("bert-qa", 2, 24, right)
+    fast = cpuaccel.optimize(model, [EVERYTHING], example_inputs=inputs, strict=True)
+    fidelity = fast.report.variants[0].fidelity
+    assert fidelity is not None
+    assert fidelity.tolerance == BACKEND.tolerance
+    assert fidelity.worst is not None
+    assert fidelity.worst.relative > 1e-5  # in float32 it is near 1e-7
+
+
+PROGRAM = """
+import torch, cpuaccel
+from tests.plugins.encoders import batch, encoder, right
+torch.set_num_threads(1)
+model, inputs = encoder("bert-qa"), batch("bert-qa", 2, 24, right)
+step = cpuaccel.Step("int8", measure=False)
+fast = cpuaccel.optimize(model, [step], example_inputs=inputs)
+print(fast.report.outcomes[0], flush=True)
+print("CALL", flush=True)
+if fast.report.applied:
+    fast(**inputs)
+"""
+
+
+def run(**environment: str) -> tuple[str, str]:
+    """What a process says of the step, and what oneDNN says of the call."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=True,
+    )
+    before, _, after = done.stdout.partition("CALL")
+    return before, after
+
+
+@needs_engine
+def test_onednn_says_that_it_multiplied_8_bits_by_its_fast_kernel() -> None:
+    _, call = run(ONEDNN_VERBOSE="1")
+    products = re.findall(r"exec,cpu,matmul,(\S+?),undef,src:u8:\S* wei:s8", call)
+    assert len(products) == 8
+    assert all(kernel.startswith("brg") for kernel in products), products
+
+
+@needs_engine
+@pytest.mark.skipif(cpuaccel.host().machine != "x86_64", reason="it is an x86 limit that is set")
+def test_where_onednn_may_not_use_vnni_nothing_saturates_unseen() -> None:
+    said, _ = run(ONEDNN_MAX_CPU_ISA="AVX512_CORE")
+    assert "int8: failed. oneDNN's 8 bit products saturate here" in said
+    assert "See whether ONEDNN_MAX_CPU_ISA is set, or use onednn." in said
+
+
+@needs_engine
+def test_what_is_not_finite_is_left_to_the_original() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU(), torch.nn.Linear(16, 4))
+    inputs = torch.randn(3, 8)
+    fast = cpuaccel.optimize(model.eval(), [EVERYTHING], example_inputs=inputs)
+    assert fast.report.applied == ("int8",)
+    broken = inputs.clone()
+    broken[1, 2] = float("nan")
+    with torch.no_grad():
+        torch.testing.assert_close(fast(broken), model(broken), equal_nan=True)
+    assert fast.report.calls == {"original (FloatingPointError in the optimized model)": 1}
+
+
+def kept(model: torch.nn.Module, **options: Any) -> cpuaccel.Outcome:
+    fast = cpuaccel.optimize(
+        model,
+        [cpuaccel.Step("int8", measure=False, **options)],
+        example_inputs=batch("bert-qa", 2, 24, right),
+    )
+    return fast.report.outcomes[0]
+
+
+@needs_engine
+def test_linears_are_left_in_float_by_name() -> None:
+    outcome = kept(encoder("bert-qa"), float_names=("*.0.*.query", r"re:layer\.1\.output\.dense$"))
+    assert outcome.evidence["int8_linears"] == 10
+    assert outcome.evidence["in_float"] == (
+        "1 kind head: qa_outputs; 2 by name: bert.encoder.layer.0.attention.self.query, "
+        "bert.encoder.layer.1.output.dense"
+    )
+    assert outcome.evidence["concat linear"] == 2  # key and value still share one product
+
+
+@needs_engine
+def test_linears_are_left_in_float_by_kind() -> None:
+    outcome = kept(encoder("bert-qa"), float_kinds=("head", "ffn_out", "attention_in"))
+    assert outcome.evidence["int8_linears"] == 4
+    told = str(outcome.evidence["in_float"])
+    assert "2 kind ffn_out: bert.encoder.layer.0.output.dense" in told
+    assert "6 kind attention_in: bert.encoder.layer.0.attention.self.query" in told
+
+
+@needs_engine
+def test_a_name_that_no_linear_has_is_a_mistake() -> None:
+    outcome = kept(encoder("bert-qa"), float_names=("*.quary",))
+    assert outcome.status == "failed"
+    assert outcome.reason == (
+        "float_names has '*.quary', which names none of the model's 13 linears, such as "
+        "bert.encoder.layer.0.attention.self.query, bert.encoder.layer.0.attention.self.key, "
+        "bert.encoder.layer.0.attention.self.value"
+    )
+
+
+@needs_engine
+def test_with_nothing_left_it_says_so() -> None:
+    outcome = kept(encoder("bert-qa"), float_names=("*",))
+    assert outcome.status == "failed"
+    assert outcome.reason.startswith("no linear is left to compute in 8 bits (1 kind head")
+
+
+@needs_engine
+def test_weights_that_are_not_finite_stay_in_float() -> None:
+    model = encoder("bert-qa")
+    with torch.no_grad():
+        model.get_submodule("bert.encoder.layer.0.output.dense").weight[0, 0] = float("inf")
+    assert "8 bits can't hold it: bert.encoder.layer.0.output.dense" in str(
+        kept(model).evidence["in_float"]
+    )
