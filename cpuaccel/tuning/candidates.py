@@ -15,6 +15,7 @@ from cpuaccel.plan import ask
 from cpuaccel.plugins import PluginHost
 from cpuaccel.precision import dtype_of
 from cpuaccel.signature import Signature
+from cpuaccel.verdict import Verdict
 
 LONGEST = 3
 """Steps of a pipeline; what more of them have brought so far is nothing."""
@@ -88,6 +89,7 @@ class Space:
         model: torch.nn.Module,
         signature: Signature,
         precisions: tuple[str, ...],
+        coarseness: float,
     ) -> None:
         """Ask every backend about the host, and about the model where it comes first.
 
@@ -97,9 +99,11 @@ class Space:
             model: the original.
             signature: how it is called.
             precisions: what may be computed in.
+            coarseness: the widest tolerance that a backend may declare.
         """
         self.not_tried: list[NotTried] = []
         self._plugins = plugins
+        self._coarseness = coarseness
         self._own = {p.dtype for p in model.parameters() if p.is_floating_point()}
         self._backends = dict(self._available(host, model, signature))
         self._precisions = [p for p in precisions if self._has(host, p)]
@@ -209,7 +213,9 @@ class Space:
                     NotTried(name, f"its option {needed[0]} has no default: name it in a pipeline")
                 )
                 continue
-            verdict = ask(backend.check, host)
+            verdict = self._fine_enough(backend)
+            if verdict:
+                verdict = ask(backend.check, host)
             if verdict and backend.takes is Form.MODULE:
                 verdict = ask(backend.accepts, model, signature)
             if verdict:
@@ -218,6 +224,15 @@ class Space:
                 self.not_tried.append(NotTried(name, f"{verdict}"))
         for broken in self._plugins.broken:
             self.not_tried.append(NotTried(broken.plugin, f"set aside: {broken.reason}"))
+
+    def _fine_enough(self, backend: Backend[Options]) -> Verdict:
+        if backend.tolerance <= self._coarseness:
+            return Verdict.yes()
+        return Verdict.no(
+            f"it computes coarsely by design (up to {backend.tolerance:g} off), where "
+            f"{self._coarseness:g} is accepted",
+            "Pass a wider tolerance, or a metric and max_drop, to let it take part",
+        )
 
     def _has(self, host: Host, precision: str) -> bool:
         verdict = host.bf16()

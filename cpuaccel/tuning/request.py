@@ -1,5 +1,6 @@
 """What a search is asked for."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Literal, TypedDict
 import torch
 
 from cpuaccel.errors import CpuaccelError
-from cpuaccel.precision import dtype_name, dtype_of
+from cpuaccel.precision import TOLERANCE, dtype_name, dtype_of
 
 Target = Literal["latency", "throughput"]
 Metric = Callable[[list[object]], float]
@@ -109,6 +110,17 @@ class Request:
         request = cls(**given, tolerance=tolerance, strict=strict)  # type: ignore[arg-type]
         request._check()
         return request
+
+    @property
+    def coarseness(self) -> float:
+        """How coarse a backend that takes part may be by design, as its ``tolerance`` says.
+
+        No coarser than the precisions asked for are by default, unless the user judges the answers
+        by a metric or a wider tolerance of their own: these then decide.
+        """
+        default = max(TOLERANCE[getattr(torch, name)] for name in self.precisions)
+        wider = self.tolerance is not None and self.tolerance > default
+        return math.inf if self.metric is not None or wider else default
 
     @property
     def candidate_seconds(self) -> float:

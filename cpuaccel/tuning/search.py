@@ -114,7 +114,9 @@ class Search:
         self._structures = [Structure.of(p.output) for p in references] if request.metric else []
         self._metric = request.metric and float(request.metric([p.output for p in references]))
         signature = Signature(Binder(model), workload.batches[0])
-        self._space = Space(plugins, host, eager, signature, request.precisions)
+        self._space = Space(
+            plugins, host, eager, signature, request.precisions, request.coarseness
+        )
         self._rows: list[Row] = []
         self._kept: dict[Candidate, Worker] = {}
         self._paused: list[_Attempt] = []

@@ -1,4 +1,5 @@
 import dataclasses
+import math
 from typing import ClassVar
 
 import pytest
@@ -10,6 +11,7 @@ from cpuaccel.plugins import PluginHost
 from cpuaccel.signature import Signature
 from cpuaccel.testing import fake_host
 from cpuaccel.tuning.candidates import Candidate, Space
+from cpuaccel.tuning.request import Request
 from tests.conftest import Plugin
 from tests.core.fakes import Refusing, Unavailable, batch, encoder
 
@@ -31,11 +33,15 @@ FUSE = backend("fuse", Form.SCRIPT, Form.SCRIPT, excludes={"fold": "they undo ea
 ENGINE = backend("engine", Form.MODULE, Form.COMPILED)
 
 
-def space(*backends: type[Backend[Options]], precisions: tuple[str, ...] = ("float32",)) -> Space:
+def space(
+    *backends: type[Backend[Options]],
+    precisions: tuple[str, ...] = ("float32",),
+    coarseness: float = 1e-4,
+) -> Space:
     plugins = PluginHost([])
     plugins.register(Plugin(cpuaccel_backends=lambda: list(backends)), "the test's")
     model = encoder()
-    return Space(plugins, HOST, model, Signature.of(model, batch()), precisions)
+    return Space(plugins, HOST, model, Signature.of(model, batch()), precisions, coarseness)
 
 
 def names(space: Space) -> list[str]:
@@ -62,6 +68,37 @@ def test_what_there_is_none_of_is_not_tried_and_said() -> None:
         "refusing": "the model has no layers of the kind. Use another model",
         "unavailable": ('an-engine-of-tests is not installed. Install "an-engine-of-tests>=2"'),
     }
+
+
+def test_what_is_coarse_by_design_takes_part_only_where_that_is_allowed() -> None:
+    coarse = backend("coarse", Form.MODULE, Form.COMPILED, tolerance=0.15)
+    found = space(coarse, PACK)
+    assert names(found) == ["pack"]
+    (left,) = found.not_tried
+    assert (left.name, left.reason) == (
+        "coarse",
+        "it computes coarsely by design (up to 0.15 off), where 0.0001 is accepted. Pass a wider "
+        "tolerance, or a metric and max_drop, to let it take part",
+    )
+    assert "pack,coarse" in names(space(coarse, PACK, coarseness=0.15))
+
+
+@pytest.mark.parametrize(
+    ("asked", "coarseness"),
+    [
+        ({}, 1e-4),
+        ({"precisions": ["float32", "bfloat16"]}, 5e-2),
+        ({"tolerance": 1e-4}, 1e-4),
+        ({"tolerance": 1e-5}, 1e-4),
+        ({"tolerance": 1e-3}, math.inf),
+        ({"tolerance": 1e-3, "precisions": ["bfloat16"]}, 5e-2),
+        ({"metric": lambda outputs: 1.0}, math.inf),
+    ],
+)
+def test_how_coarse_a_backend_may_be(asked: dict[str, object], coarseness: float) -> None:
+    tolerance = asked.pop("tolerance", None)
+    request = Request.of(encoder(), asked, tolerance=tolerance)  # type: ignore[arg-type]
+    assert request.coarseness == coarseness
 
 
 def test_parts_come_before_wholes_and_engines_first() -> None:
