@@ -112,8 +112,22 @@ class Builder:
         tolerance: float | None,
         strict: bool,
         inplace: bool,
-        keep_original: bool,
+        keep_original: bool = True,
+        look: bool = True,
     ) -> None:
+        """Prepare it; nothing is built yet.
+
+        Args:
+            plan: what to do.
+            original: the caller's model.
+            host: this machine.
+            plugins: are told of every step.
+            tolerance: as ``optimize`` takes it.
+            strict: as ``optimize`` takes it.
+            inplace: as ``optimize`` takes it.
+            keep_original: as ``optimize`` takes it.
+            look: whether to time each variant a little; False where it is measured anyway.
+        """
         self.plan = plan
         self.original = original
         self.binder = Binder(original)
@@ -125,6 +139,7 @@ class Builder:
         self.released = ReleasedWeights(original, self.weights.moved)
         self._host = host
         self._plugins = plugins
+        self._look = look
         self._told: set[str] = set()
         self.reset()
 
@@ -162,7 +177,8 @@ class Builder:
             )
             if any(o.status is Status.APPLIED for o in outcomes):
                 answer = stage.answering(self.binder, signature, probes.example.output)
-                speed = self._first_look(answer, inputs) if self.released.complete else None
+                looked = self._look and self.released.complete
+                speed = self._first_look(answer, inputs) if looked else None
             else:
                 answer, speed, fidelity = self.run_original, None, None
         seconds = time.perf_counter() - begun

@@ -5,14 +5,14 @@ import logging
 import os
 import re
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
 import torch
 
 from cpuaccel.build import Builder, Variant
-from cpuaccel.errors import ForkError, SignatureError, StepError
+from cpuaccel.errors import ArtifactError, ForkError, SignatureError, StepError
 from cpuaccel.expectation import same_form
 from cpuaccel.fidelity import has_nonfinite
 from cpuaccel.modes import followed, inference, outside_inference_mode
@@ -57,6 +57,9 @@ class OptimizedModel(torch.nn.Module):
         builder: Builder,
         report: Report,
         recreate: Callable[[torch.nn.Module], "OptimizedModel"],
+        *,
+        others: Sequence[Builder] = (),
+        choose: Callable[[Inputs], Builder] | None = None,
     ) -> None:
         """Made by ``cpuaccel.optimize``.
 
@@ -64,12 +67,16 @@ class OptimizedModel(torch.nn.Module):
             builder: builds the variants.
             report: where they are noted.
             recreate: makes the like of another model, for copies.
+            others: build variants by other plans, for some of the calls.
+            choose: which builder's variants answer a call; by default ``builder``'s answer all.
         """
         super().__init__()
         self._modules["original"] = builder.original
         self.report = report
         self.training = False
         self._builder = builder
+        self._builders = (builder, *others)
+        self._choose = choose
         self._recreate = recreate
         self._lock = threading.RLock()
         self._building = False
@@ -236,6 +243,13 @@ class OptimizedModel(torch.nn.Module):
         """
         from cpuaccel.artifact.writing import save
 
+        if len(self._builders) > 1:
+            shared = ", ".join(str(builder.plan.pipeline) for builder in self._builders)
+            raise ArtifactError(
+                f"saving to {folder} was asked for, but the calls are shared by several pipelines "
+                f"({shared}), and a folder holds one. Keep the decision with "
+                "optimize(..., lock='cpuaccel.lock'), or save each by itself"
+            )
         self._builder.released.restore_original()
         return save(self._builder, self.report, self.variants, Path(folder))
 
@@ -296,11 +310,13 @@ class OptimizedModel(torch.nn.Module):
     def _rebuild(self) -> None:
         with self._lock:
             self._variants.clear()
-            self._builder.reset()
+            for builder in self._builders:
+                builder.reset()
 
     def _variant(self, inputs: Inputs) -> Variant | str:
         """The variant for a call, built if need be; a reason where it can't have one."""
-        key: list[tuple[object, ...]] = []
+        builder = self._builder if self._choose is None else self._choose(inputs)
+        key: list[tuple[object, ...]] = [(builder,)]
         for name, value in inputs.items():
             if isinstance(value, torch.Tensor):
                 key.append((name, value.dtype, value.dim()))
@@ -316,9 +332,11 @@ class OptimizedModel(torch.nn.Module):
             found = self._variants.get((tuple(key), shapes))
             if found is not None:
                 return found
-        return self._build(tuple(key), shapes, inputs)
+        return self._build(builder, tuple(key), shapes, inputs)
 
-    def _build(self, key: object, shapes: object, inputs: Inputs) -> Variant | str:
+    def _build(
+        self, builder: Builder, key: object, shapes: object, inputs: Inputs
+    ) -> Variant | str:
         if self._forked:
             return "built before this process was forked"
         with self._lock:
@@ -336,7 +354,7 @@ class OptimizedModel(torch.nn.Module):
                 return f"its weights are on {' and '.join(sorted(elsewhere))}"
             self._building = True
             try:
-                variant = self._builder.build(inputs)
+                variant = builder.build(inputs)
             finally:
                 self._building = False
             # Where one variant has frozen its shapes, none is trusted with other shapes.

@@ -4,9 +4,13 @@ import enum
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING
 
 from cpuaccel.calls import Calls
 from cpuaccel.timing import Ratio
+
+if TYPE_CHECKING:
+    from cpuaccel.tuning.result import Tuning
 
 
 class Status(enum.StrEnum):
@@ -117,7 +121,7 @@ class VariantReport:
         outcomes: one for each step, in order.
         fidelity: of the whole pipeline; None where no step was applied.
         speed: original time over optimized time on the example, a first look; None where no step
-            was applied.
+            was applied, or where it was measured otherwise.
         seconds: time that building took in all, checks of the answers included.
     """
 
@@ -146,6 +150,7 @@ class Report:
         dtype: the precision in force, or ``the model's own``.
         planned: outcomes known before any inputs were seen: the steps this host can't have.
         variants: one for each way of calling that was built.
+        tuning: how the pipeline was chosen, where it was by ``backends="auto"``.
     """
 
     def __init__(self, pipeline: str, dtype: str, planned: tuple[Outcome, ...]) -> None:
@@ -153,6 +158,7 @@ class Report:
         self.dtype = dtype
         self.planned = planned
         self.variants: list[VariantReport] = []
+        self.tuning: Tuning | None = None
         self._calls = Calls()
 
     @property
@@ -179,6 +185,8 @@ class Report:
 
     def __str__(self) -> str:
         lines = [f"pipeline  {self.pipeline}, dtype {self.dtype}"]
+        if self.tuning is not None:
+            lines.append(str(self.tuning))
         if not self.variants:
             lines += [f"step      {outcome}" for outcome in self.planned]
             lines.append("waiting   for the first call: no example_inputs were given")
@@ -195,4 +203,5 @@ class Report:
             "planned": [asdict(outcome) for outcome in self.planned],
             "variants": [asdict(variant) for variant in self.variants],
             "calls": dict(self.calls),
+            "tuning": self.tuning and self.tuning.to_dict(),
         }

@@ -15,6 +15,7 @@ from cpuaccel.cli.explain import explain
 from cpuaccel.cli.inspect import inspect
 from cpuaccel.cli.optimize import optimize
 from cpuaccel.cli.plugins import plugins
+from cpuaccel.cli.tune import tune
 from cpuaccel.errors import CpuaccelError, PipelineError
 
 FAILURE, USAGE = 1, 2
@@ -26,8 +27,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     epilog="Begin with `cpuaccel doctor`, then `cpuaccel bench demo`.",
 )
-for command in (doctor, plugins, explain, bench, optimize, inspect):
-    app.command(no_args_is_help=command in (explain, bench, optimize, inspect))(command)
+for command in (doctor, plugins, explain, bench, tune, optimize, inspect):
+    app.command(no_args_is_help=command in (explain, bench, tune, optimize, inspect))(command)
 
 
 def _version(wanted: bool) -> None:

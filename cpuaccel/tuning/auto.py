@@ -1,0 +1,260 @@
+"""``optimize(model, "auto", ...)``: a decision found or taken up, built here, and checked again."""
+
+import dataclasses
+import functools
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+
+from cpuaccel.errors import CpuaccelError
+from cpuaccel.fidelity import Probe
+from cpuaccel.hostinfo import host
+from cpuaccel.optimized import OptimizedModel
+from cpuaccel.plugins import plugin_host
+from cpuaccel.sharing import shared_copy
+from cpuaccel.signature import Binder, Inputs
+from cpuaccel.tuning.candidates import ORIGINAL
+from cpuaccel.tuning.decision import Decision, assemble
+from cpuaccel.tuning.fingerprint import changes, key_of, take_fingerprint
+from cpuaccel.tuning.lockfile import (
+    Lock,
+    LockError,
+    cache_folder,
+    one_at_a_time,
+    read_lock,
+    write_lock,
+)
+from cpuaccel.tuning.measure import Speedup, measure, ratios
+from cpuaccel.tuning.process import ended_by_sigterm
+from cpuaccel.tuning.proof import Disproved, prove, references
+from cpuaccel.tuning.request import Request
+from cpuaccel.tuning.result import Standing, Tuning
+from cpuaccel.tuning.search import Progress, Search, metric_fault
+from cpuaccel.tuning.workload import Batches, Workload
+
+logger = logging.getLogger("cpuaccel")
+
+RECHECK_SECONDS = 3.0
+
+
+def optimize_auto(
+    model: torch.nn.Module,
+    example_inputs: Batches,
+    request: Request,
+    *,
+    inplace: bool = False,
+    progress: Progress = lambda snapshot: None,
+) -> OptimizedModel:
+    """Choose the pipeline that is fastest here, and build it.
+
+    Args:
+        model: the original.
+        example_inputs: one batch or several.
+        request: what is asked for.
+        inplace: as ``optimize`` takes it.
+        progress: is told how the search goes.
+
+    Returns:
+        The optimized model; ``.report.tuning`` tells how it was chosen. Where nothing was surely
+        faster it is the original.
+
+    Raises:
+        CpuaccelError: the inputs or the lockfile can't be right; or, with ``strict``, the lockfile
+            no longer fits.
+    """
+    workload = Workload.of(model, example_inputs, request.traffic)
+    work = _Auto(model, workload, request, inplace, progress)
+    with ended_by_sigterm():
+        return work.run()
+
+
+class _Auto:
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        workload: Workload,
+        request: Request,
+        inplace: bool,
+        progress: Progress,
+    ) -> None:
+        self._model = model
+        self._workload = workload
+        self._request = request
+        self._inplace = inplace
+        self._progress = progress
+        self._binder = Binder(model)
+        self._eager = shared_copy(model)
+        self._references: list[Probe] = []
+        self._print = take_fingerprint(model, workload, request, host(), plugin_host())
+
+    def run(self) -> OptimizedModel:
+        self._references = references(self._call_eager, self._workload)
+        path = self._path()
+        with one_at_a_time(path) if path else nullcontext():
+            if path is not None:
+                optimized = self._taken_up(path)
+                if optimized is not None:
+                    return optimized
+            tuning = self._search()
+            optimized = self._first_that_holds(tuning)
+            assert optimized.report.tuning is not None
+            if path is not None:
+                self._keep(path, optimized.report.tuning)
+            return optimized
+
+    def _path(self) -> Path | None:
+        if self._request.lock is not None:
+            return self._request.lock
+        return cache_folder() / f"{key_of(self._print)}.toml" if self._request.cache else None
+
+    def _taken_up(self, path: Path) -> OptimizedModel | None:
+        """What an earlier decision comes to; None where there is none, or it no longer holds."""
+        try:
+            lock = read_lock(path)
+        except LockError as error:
+            if self._request.lock is not None:
+                raise
+            logger.warning("%s", error)
+            return None
+        if lock is None:
+            if self._request.strict and self._request.lock is not None:
+                raise LockError(
+                    f"strict=True was asked for with lock={str(path)!r}, but there is no such "
+                    "file. Make it by tuning once without strict"
+                )
+            return None
+        changed = changes(lock.fingerprint, self._print)
+        if not changed:
+            return self._rebuilt(path, lock)
+        self._refuse(path, "was made for something else", changed)
+        return None
+
+    def _rebuilt(self, path: Path, lock: Lock) -> OptimizedModel | None:
+        try:
+            optimized, found = self._build(lock.decision)
+        except (Disproved, CpuaccelError) as error:
+            self._refuse(path, "no longer holds", [str(error)])
+            return None
+        optimized.report.tuning = dataclasses.replace(
+            lock.tuning, rebuilt=found, shapes=self._workload.shapes, weights=self._workload.weights
+        )
+        return optimized
+
+    def _refuse(self, path: Path, what: str, reasons: Sequence[str]) -> None:
+        if self._request.strict:
+            lines = "".join(f"\n  - {reason}" for reason in reasons)
+            raise LockError(
+                f"strict=True was asked for with lock={str(path)!r}, which {what}. Tune again "
+                f"without strict, or restore what has changed:{lines}"
+            )
+        logger.warning("%s %s, so the search is made again: %s", path, what, "; ".join(reasons))
+
+    def _keep(self, path: Path, tuning: Tuning) -> None:
+        try:
+            write_lock(path, tuning, self._print)
+        except LockError as error:
+            if self._request.lock is not None:
+                raise
+            logger.warning("%s", error)
+
+    def _search(self) -> Tuning:
+        return Search(
+            self._model,
+            self._workload,
+            self._request,
+            eager=self._eager,
+            host=host(),
+            plugins=plugin_host(),
+            references=self._references,
+            progress=self._progress,
+        ).run()
+
+    def _first_that_holds(self, tuning: Tuning) -> OptimizedModel:
+        """Build the winner here; where it does not hold, the next best; at last the original."""
+        faults: list[str] = []
+        while True:
+            try:
+                optimized, found = self._build(Decision.of(tuning))
+            except (Disproved, CpuaccelError) as error:
+                faults.append(f"{tuning.winner} did not hold in this process: {error}")
+                logger.warning("%s", faults[-1])
+                tuning = self._without_winner(tuning, str(error))
+                continue
+            optimized.report.tuning = dataclasses.replace(tuning, rebuilt=(*faults, *found))
+            return optimized
+
+    def _without_winner(self, tuning: Tuning, reason: str) -> Tuning:
+        chosen = tuning.chosen
+        rows = tuple(
+            dataclasses.replace(row, standing=Standing.REFUSED, reason=reason)
+            if row.candidate in chosen
+            else row
+            for row in tuning.rows
+        )
+        tuning = dataclasses.replace(tuning, rows=rows)
+        for row in rows:
+            if row.standing is Standing.MEASURED and row.speedup and row.speedup.significant:
+                why = f"{row.speedup} as fast as eager; what was faster did not hold"
+                return dataclasses.replace(tuning, why=why).choosing(row.candidate)
+        why = "eager is kept: nothing that was faster held in this process"
+        return dataclasses.replace(tuning, why=why).choosing(ORIGINAL)
+
+    def _build(self, decision: Decision) -> tuple[OptimizedModel, tuple[str, ...]]:
+        """Build in this process, and check answers, metric and speed again.
+
+        Raises:
+            Disproved: something is not as the search found it.
+        """
+        if self._request.threads is not None:
+            torch.set_num_threads(decision.threads)
+        optimized = assemble(
+            self._model,
+            decision,
+            strict=self._request.strict,
+            tolerance=self._request.tolerance,
+            inplace=self._inplace,
+        )
+        for batch in self._workload.batches:
+            optimized.prepare(batch)
+        if decision.pipelines.keys() == {ORIGINAL}:
+            return optimized, ("the original as it is",)
+        outputs, differences = prove(optimized, self._references)
+        self._check_metric(outputs)
+        del outputs
+        speedup = self._speedup(optimized)
+        if speedup.slower:
+            raise Disproved(f"it is {speedup} as fast as eager")
+        optimized.report.calls.clear()
+        worst = max((d.relative for d in differences), default=0.0)
+        return optimized, (
+            f"{speedup} as fast as eager in this process; outputs within {worst:.2g} of the "
+            f"original's on {len(self._references)} example batches",
+        )
+
+    def _check_metric(self, outputs: list[object]) -> None:
+        metric = self._request.metric
+        if metric is None:
+            return
+        original = float(metric([probe.output for probe in self._references]))
+        if fault := metric_fault(float(metric(outputs)), original, self._request.max_drop):
+            raise Disproved(fault)
+
+    def _speedup(self, optimized: OptimizedModel) -> Speedup:
+        def calling(call: Callable[[Inputs], object]) -> list[Callable[[], object]]:
+            return [functools.partial(call, batch) for batch in self._workload.batches]
+
+        with torch.no_grad():
+            rounds = measure(
+                calling(self._call_eager),
+                calling(lambda batch: optimized(**batch)),
+                self._workload.weights,
+                seconds=RECHECK_SECONDS,
+                to_beat=(0.0,) * len(self._workload.batches),
+            )
+        return Speedup.of(ratios(rounds, self._workload.weights))
+
+    def _call_eager(self, batch: Inputs) -> object:
+        return self._binder.call(self._eager, batch)

@@ -1,0 +1,96 @@
+"""The last decision: the best few candidates timed against each other, turn by turn."""
+
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+from cpuaccel.tuning.measure import CLEAR_PAIRS, FEWEST_PAIRS, NARROW, Speedup
+from cpuaccel.tuning.process import Died, Worker
+from cpuaccel.tuning.result import Row, Standing
+
+TURN_SECONDS = 0.3
+MOST_TURNS = 15
+
+TIE = 0.99
+"""Who comes this near to the fastest is as fast, and may win by being simpler."""
+
+Finalist = tuple[Row, Worker]
+
+
+def run_off(finalists: Sequence[Finalist], weights: Sequence[float], deadline: float) -> list[Row]:
+    """Time the finalists in turn, each in its own process while the others wait.
+
+    Their speedups over eager come from processes of their own, which may differ by some percent
+    in where their memory lies and what the machine was doing; this does not.
+
+    Args:
+        finalists: the best candidates, and their processes.
+        weights: how often each batch is called.
+        deadline: when to end, on ``time.monotonic``'s clock; three turns of each are always made.
+
+    Returns:
+        Their rows, the winner first, with how many times as fast as the winner each is.
+    """
+    times: list[list[float]] = [[] for _ in finalists]
+    rows = [row for row, _ in finalists]
+    alive = list(range(len(finalists)))
+    for turn in range(MOST_TURNS):
+        # The one that comes after a certain other should not always be the same.
+        for index in alive[turn % len(alive) :] + alive[: turn % len(alive)]:
+            try:
+                limit = max(30.0, deadline - time.monotonic())
+                found = finalists[index][1].turn(TURN_SECONDS, limit)
+            except Died as death:
+                rows[index] = replace(
+                    rows[index], standing=Standing(death.kind), reason=death.reason
+                )
+                continue
+            times[index].append(
+                statistics.median(sum(w * t for w, t in zip(weights, p)) for p in found.times)
+            )
+        alive = [index for index in alive if rows[index].standing is Standing.MEASURED]
+        if len(alive) < 2 or _settled([times[index] for index in alive]):
+            break
+        if turn + 1 >= FEWEST_PAIRS and time.monotonic() > deadline:
+            break
+    return _ranked([(rows[i], times[i]) for i in alive]) + [
+        row for row in rows if row.standing is not Standing.MEASURED
+    ]
+
+
+def _ranked(timed: list[tuple[Row, list[float]]]) -> list[Row]:
+    if not timed:
+        return []
+    # By pairs with one of them: a median of times would meet each with another drift.
+    reference = timed[0][1]
+    fastest = max(timed, key=lambda one: _against(reference, one[1]).median)[1]
+    near = [one for one in timed if _against(fastest, one[1]).median >= TIE]
+    winner = min(
+        near,
+        key=lambda one: (
+            len(one[0].candidate.steps),
+            one[0].build_seconds > 2 * min(row.build_seconds for row, _ in near),
+            -_against(fastest, one[1]).median,
+        ),
+    )
+    others = sorted(
+        (one for one in timed if one is not winner),
+        key=lambda one: -_against(winner[1], one[1]).median,
+    )
+    return [replace(row, runoff=_against(winner[1], times)) for row, times in (winner, *others)]
+
+
+def _against(baseline: list[float], times: list[float]) -> Speedup:
+    return Speedup.of([b / t for b, t in zip(baseline, times)])
+
+
+def _settled(times: list[list[float]]) -> bool:
+    """Whether one is surely the fastest, or the figures are as narrow as they need to be."""
+    if len(times[0]) < FEWEST_PAIRS:
+        return False
+    leader = max(times, key=lambda t: _against(times[0], t).median)
+    others = [_against(leader, t) for t in times if t is not leader]
+    if len(times[0]) >= CLEAR_PAIRS and all(s.high - s.low < NARROW for s in others):
+        return True
+    return len(times[0]) >= 6 and all(s.high < TIE for s in others)

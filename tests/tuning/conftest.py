@@ -1,0 +1,70 @@
+import importlib.metadata
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from cpuaccel.plugins import ENTRY_POINT_GROUP, PluginHost, plugin_host
+from cpuaccel.testing import MaskedEncoder
+from tests.tuning.misbehaving import SOURCES
+
+Install = Callable[..., None]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Models this small only lose time to threads that wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache folder of the test's own."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("CPUACCEL_CACHE", str(folder))
+    return folder / "tuning"
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
+    """Install plugins as an installer leaves them, and let a search choose among these alone.
+
+    Names of built-in plugins may be among them. Everything else is still installed.
+    """
+    site = tmp_path / "site"
+    site.mkdir()
+    monkeypatch.syspath_prepend(site)
+
+    def only(*names: str) -> None:
+        for name in set(names) & SOURCES.keys():
+            if (site / f"t_{name}.py").exists():
+                continue
+            (site / f"t_{name}.py").write_text(textwrap.dedent(SOURCES[name]), encoding="utf-8")
+            info = site / f"dist_of_{name}-1.0.dist-info"
+            info.mkdir()
+            (info / "METADATA").write_text(
+                f"Metadata-Version: 2.1\nName: dist-of-{name}\nVersion: 1.0\n", encoding="utf-8"
+            )
+            (info / "entry_points.txt").write_text(
+                f"[{ENTRY_POINT_GROUP}]\n{name} = t_{name}\n", encoding="utf-8"
+            )
+        plugin_host.cache_clear()
+        offered = importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)
+        chosen = PluginHost(entry for entry in offered if entry.name in names)
+        monkeypatch.setattr("cpuaccel.tuning.auto.plugin_host", lambda: chosen)
+
+    yield only
+    plugin_host.cache_clear()
+    for name in SOURCES:
+        sys.modules.pop(f"t_{name}", None)
+
+
+@pytest.fixture
+def encoder() -> torch.nn.Module:
+    return MaskedEncoder.seeded()

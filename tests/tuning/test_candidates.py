@@ -1,0 +1,174 @@
+import dataclasses
+import math
+from typing import ClassVar
+
+import pytest
+import torch
+
+import cpuaccel
+from cpuaccel import Applied, Backend, Context, Form, Options
+from cpuaccel.plugins import PluginHost
+from cpuaccel.signature import Signature
+from cpuaccel.testing import fake_host
+from cpuaccel.tuning.candidates import Candidate, Space
+from cpuaccel.tuning.request import Request
+from tests.conftest import Plugin
+from tests.core.fakes import Refusing, Unavailable, batch, encoder
+
+HOST = dataclasses.replace(fake_host(), isa=frozenset({"amx_bf16"}), bf16_speed=4.0)
+
+
+def backend(name: str, takes: Form, gives: Form, **more: object) -> type[Backend[Options]]:
+    def apply(self: object, model: torch.nn.Module, context: Context) -> Applied:
+        raise AssertionError("nothing is built here")
+
+    members = {"name": name, "summary": "", "takes": takes, "gives": gives, "apply": apply, **more}
+    return type(name.title(), (Backend,), members)
+
+
+PACK = backend("pack", Form.MODULE, Form.MODULE)
+FOLD = backend("fold", Form.MODULE, Form.MODULE, before=frozenset({"pack"}))
+TRACE = backend("trace", Form.MODULE, Form.SCRIPT)
+FUSE = backend("fuse", Form.SCRIPT, Form.SCRIPT, excludes={"fold": "they undo each other"})
+ENGINE = backend("engine", Form.MODULE, Form.COMPILED)
+
+
+def space(
+    *backends: type[Backend[Options]],
+    precisions: tuple[str, ...] = ("float32",),
+    coarseness: float = 1e-4,
+) -> Space:
+    plugins = PluginHost([])
+    plugins.register(Plugin(cpuaccel_backends=lambda: list(backends)), "the test's")
+    model = encoder()
+    return Space(plugins, HOST, model, Signature.of(model, batch()), precisions, coarseness)
+
+
+def names(space: Space) -> list[str]:
+    return [candidate.name for candidate in space.waiting]
+
+
+def test_backends_are_composed_by_their_forms() -> None:
+    assert set(names(space(PACK, FOLD, TRACE, FUSE, ENGINE))) == {
+        *("pack", "fold", "trace", "engine"),
+        *("fold,pack", "pack,trace", "fold,trace", "trace,fuse", "pack,engine", "fold,engine"),
+        *("fold,pack,trace", "fold,pack,engine", "pack,trace,fuse"),
+    }
+
+
+def test_what_there_is_none_of_is_not_tried_and_said() -> None:
+    class Needing(Options):
+        calibration: str
+
+    needing = backend("needing", Form.MODULE, Form.COMPILED, Options=Needing)
+    found = space(Unavailable, Refusing, needing, TRACE)
+    assert names(found) == ["trace"]
+    assert {one.name: one.reason for one in found.not_tried} == {
+        "needing": "its option calibration has no default: name it in a pipeline",
+        "refusing": "the model has no layers of the kind. Use another model",
+        "unavailable": ('an-engine-of-tests is not installed. Install "an-engine-of-tests>=2"'),
+    }
+
+
+def test_what_is_coarse_by_design_takes_part_only_where_that_is_allowed() -> None:
+    coarse = backend("coarse", Form.MODULE, Form.COMPILED, tolerance=0.15)
+    found = space(coarse, PACK)
+    assert names(found) == ["pack"]
+    (left,) = found.not_tried
+    assert (left.name, left.reason) == (
+        "coarse",
+        "it computes coarsely by design (up to 0.15 off), where 0.0001 is accepted. Pass a wider "
+        "tolerance, or a metric and max_drop, to let it take part",
+    )
+    assert "pack,coarse" in names(space(coarse, PACK, coarseness=0.15))
+
+
+@pytest.mark.parametrize(
+    ("asked", "coarseness"),
+    [
+        ({}, 1e-4),
+        ({"precisions": ["float32", "bfloat16"]}, 5e-2),
+        ({"tolerance": 1e-4}, 1e-4),
+        ({"tolerance": 1e-5}, 1e-4),
+        ({"tolerance": 1e-3}, math.inf),
+        ({"tolerance": 1e-3, "precisions": ["bfloat16"]}, 5e-2),
+        ({"metric": lambda outputs: 1.0}, math.inf),
+    ],
+)
+def test_how_coarse_a_backend_may_be(asked: dict[str, object], coarseness: float) -> None:
+    tolerance = asked.pop("tolerance", None)
+    request = Request.of(encoder(), asked, tolerance=tolerance)  # type: ignore[arg-type]
+    assert request.coarseness == coarseness
+
+
+def test_parts_come_before_wholes_and_engines_first() -> None:
+    assert names(space(PACK, TRACE, ENGINE)) == [
+        *("engine", "trace", "pack", "pack,engine", "pack,trace"),
+    ]
+
+
+def test_what_was_measured_decides_what_comes_next() -> None:
+    found = space(PACK, TRACE, ENGINE)
+    for name, speedup in {"engine": 1.1, "trace": 3.0, "pack": 2.0}.items():
+        candidate = found.take()
+        assert candidate is not None
+        assert candidate.name == name
+        found.learn(candidate, speedup)
+    assert names(found) == ["pack,trace", "pack,engine"]
+    assert found.promise(Candidate(("pack", "trace"), "float32")) == pytest.approx(6.0)
+
+
+def test_a_cast_alone_is_tried_first_and_tells_of_its_precision() -> None:
+    found = space(ENGINE, precisions=("float32", "bfloat16"))
+    cast = found.take()
+    assert cast == Candidate((), "bfloat16")
+    found.learn(cast, 4.0)
+    assert found.waiting[0] == Candidate(("engine",), "bfloat16")
+    found.take()
+    found.learn(Candidate(("engine",), "bfloat16"), 12.0)
+    assert found.promise(Candidate(("engine",), "float32")) == pytest.approx(3.0)
+
+
+def search(space: Space, refused: str, reason: str, *, anywhere: bool = False) -> list[str]:
+    """Take all candidates, of which one is refused."""
+    taken = []
+    while candidate := space.take():
+        taken.append(str(candidate))
+        if str(candidate) == refused:
+            space.refuse(candidate, reason, anywhere=anywhere)
+    return taken
+
+
+def test_what_a_step_that_crashed_is_a_part_of_is_not_tried() -> None:
+    found = space(PACK, TRACE, precisions=("float32", "bfloat16"))
+    taken = search(found, "pack in bfloat16", "it crashed", anywhere=True)
+    reason = "pack can't be had: it crashed"
+    assert {one.name: one.reason for one in found.not_tried} == dict.fromkeys(
+        ("pack in float32", "pack,trace in float32", "pack,trace in bfloat16"), reason
+    )
+    assert set(taken) == {
+        *("eager in bfloat16", "trace in bfloat16", "trace in float32", "pack in bfloat16")
+    }
+
+
+def test_what_was_refused_in_one_precision_is_tried_in_another() -> None:
+    found = space(PACK, TRACE, precisions=("float32", "bfloat16"))
+    taken = search(found, "pack in bfloat16", "it changes the answers")
+    assert {one.name for one in found.not_tried} == {"pack,trace in bfloat16"}
+    assert "pack,trace in float32" in taken
+
+
+def test_what_begins_with_a_whole_that_was_refused_is_not_tried() -> None:
+    found = space(PACK, TRACE, FUSE)
+    taken = search(found, "pack,trace in float32", "it is wrong")
+    assert "pack,trace,fuse in float32" not in taken
+    assert [one.name for one in found.not_tried] == ["pack,trace,fuse in float32"]
+    assert "trace,fuse in float32" in taken
+
+
+def test_a_third_partys_backend_takes_part_as_any() -> None:
+    mine: ClassVar = backend("mine", Form.MODULE, Form.COMPILED)
+    assert "pack,mine" in names(space(PACK, mine))
+    assert cpuaccel.Pipeline.of(["pack", "mine"]).steps == (
+        Candidate(("pack", "mine"), "float32").pipeline.steps
+    )

@@ -1,0 +1,64 @@
+from cpuaccel.tuning.candidates import Candidate
+from cpuaccel.tuning.dispatch import find_rule
+from cpuaccel.tuning.measure import Speedup, ratios
+from cpuaccel.tuning.result import Row, Rule, Standing
+from cpuaccel.tuning.workload import Shape
+
+EVEN = (1 / 3, 1 / 3, 1 / 3)
+
+
+def row(name: str, *seconds: float, rounds: int = 9, noise: float = 0.0) -> Row:
+    """A candidate that takes so long for each batch, where eager takes 10 s for each."""
+    measured = tuple(
+        tuple((10.0, s * (1 + noise * (-1) ** n)) for s in seconds) for n in range(rounds)
+    )
+    return Row(
+        candidate=Candidate((name,), "float32"),
+        standing=Standing.MEASURED,
+        speedup=Speedup.of(ratios(measured, [1 / len(seconds)] * len(seconds))),
+        rounds=measured,
+    )
+
+
+LENGTHS = (Shape(1, 32, 0.0), Shape(1, 128, 0.0), Shape(1, 512, 0.0))
+PADDINGS = (Shape(8, 128, 0.0), Shape(8, 128, 0.1), Shape(8, 128, 0.7))
+
+
+def found(*rows: Row, shapes: tuple[Shape, ...] = LENGTHS) -> Rule | None:
+    return find_rule(rows[0], rows, shapes, EVEN)
+
+
+def test_two_that_are_each_best_for_some_lengths_share_them() -> None:
+    rule = found(row("short", 1, 1, 6), row("long", 3, 3, 2))
+    assert rule is not None
+    assert (rule.axis, rule.bound, rule.low.name, rule.high.name) == (
+        "length",
+        320,
+        "short",
+        "long",
+    )
+    assert rule.gain == 2.0
+    assert rule.choose(Shape(4, 320, 0.9)) == rule.low
+    assert rule.choose(Shape(4, 321, 0.0)) == rule.high
+
+
+def test_padding_decides_where_lengths_do_not() -> None:
+    rule = found(row("dense", 1, 1, 4), row("packed", 2, 2, 1), shapes=PADDINGS)
+    assert rule is not None
+    assert (rule.axis, rule.low.name, rule.high.name) == ("padding", "dense", "packed")
+    assert 0.1 < rule.bound < 0.7
+    assert str(rule) == "up to padding 40%: dense in float32; above: packed in float32"
+
+
+def test_one_for_all_is_kept_where_little_is_gained() -> None:
+    assert found(row("short", 1, 1, 1.03), row("long", 3, 3, 1)) is None
+    assert found(row("short", 1, 1, 1), row("long", 3, 3, 3)) is None
+
+
+def test_a_gain_that_may_be_noise_is_none() -> None:
+    noisy = row("long", 3, 3, 2.5, noise=0.9)
+    assert found(row("short", 1, 1, 3), noisy) is None
+
+
+def test_who_was_given_up_early_is_not_trusted() -> None:
+    assert found(row("short", 1, 1, 6), row("long", 3, 3, 2, rounds=2)) is None

@@ -1,0 +1,86 @@
+"""Whatever ends a search, nothing of it goes on and nothing half done is left."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.tuning.conftest import Install
+from tests.tuning.test_lockfile import ONLY, environment
+
+SEARCH = """
+request = Request.of(model, {"budget": 200, "time_limit": 150, "lock": sys.argv[2]})
+auto.optimize_auto(model, ids, request)
+"""
+ENDS = {
+    "Ctrl-C": (signal.SIGINT, {-signal.SIGINT, 130, 1}),
+    "terminated": (signal.SIGTERM, {128 + signal.SIGTERM}),
+    "killed": (signal.SIGKILL, {-signal.SIGKILL}),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_ending_a_search_leaves_nothing(
+    install: Install, tmp_path: Path, cache: Path, end: str
+) -> None:
+    number, codes = ENDS[end]
+    install("starts_another_and_hangs")
+    folder, temporary = tmp_path / "lock", tmp_path / "temporary"
+    folder.mkdir()
+    temporary.mkdir()
+    searching = subprocess.Popen(
+        [
+            *(sys.executable, "-c", ONLY + SEARCH),
+            *("starts_another_and_hangs", str(folder / "cpuaccel.lock")),
+        ],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={
+            **environment(tmp_path / "site"),
+            "TMPDIR": str(temporary),
+            "CPUACCEL_TEST_STARTED": str(tmp_path / "started"),
+        },
+    )
+    started = wait_for(tmp_path / "started", searching)
+    assert len(started) == 2
+    searching.send_signal(number)
+    searching.communicate(timeout=60)
+    assert searching.returncode in codes
+    deadline = time.monotonic() + 60
+    while any(map(running, started)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    left = [process for process in started if running(process)]
+    assert left == []
+    assert [path.name for path in folder.iterdir() if path.suffix != ".held"] == []
+    # Inductor makes its cache's folder when it is imported, whoever imports it.
+    assert [p.name for p in temporary.iterdir() if not p.name.startswith("torchinductor")] == []
+    assert not cache.exists()
+
+
+def running(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def wait_for(path: Path, process: "subprocess.Popen[str]") -> list[int]:
+    """The ids of the worker and of what the plugin in it started."""
+    while not path.exists():
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.02)
+    return [int(line) for line in path.read_text().split()]
+
+
+def test_sigterm_is_as_before_afterwards() -> None:
+    from cpuaccel.tuning.process import ended_by_sigterm
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as raised, ended_by_sigterm():
+        signal.raise_signal(signal.SIGTERM)
+    assert raised.value.code == 128 + signal.SIGTERM
+    assert signal.getsignal(signal.SIGTERM) is before

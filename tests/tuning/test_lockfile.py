@@ -1,0 +1,227 @@
+import logging
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import torch
+
+import cpuaccel
+from cpuaccel.tuning.lockfile import LockError, read_lock
+from tests.tuning.conftest import Install
+from tests.tuning.models import Waiting
+from tests.tuning.test_search import IDS, tuning
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def lock(tmp_path: Path) -> Path:
+    return tmp_path / "new" / "cpuaccel.lock"
+
+
+@pytest.fixture
+def locked(install: Install, lock: Path) -> Path:
+    """A lockfile for ``Waiting``, whose winner is ``short``."""
+    install("short")
+    fast = cpuaccel.optimize(
+        Waiting(), "auto", example_inputs=IDS, budget=500, time_limit=500, lock=lock
+    )
+    assert tuning(fast).source == "search"
+    return lock
+
+
+def test_it_holds_pipeline_options_figures_and_fingerprint(locked: Path) -> None:
+    table = tomllib.loads(locked.read_text())
+    assert table["pipelines"][0]["steps"] == [{"backend": "short", "options": {}}]
+    median, low, high = table["pipelines"][0]["speedup"]
+    assert 1 < low <= median <= high
+    assert table["pipelines"][0]["median_ms"] > 0
+    assert table["fingerprint"]["versions"]["torch"] == torch.__version__
+    assert table["fingerprint"]["model"]["class"] == "tests.tuning.models.Waiting"
+    assert table["fingerprint"]["backends"] == {"short": "short (dist-of-short 1.0)"}
+    assert table["fingerprint"]["host"]["cores"] == str(cpuaccel.host().cores)
+    assert [path.name for path in locked.parent.iterdir() if path.suffix == ".lock"] == [
+        "cpuaccel.lock"
+    ]
+
+
+def test_it_is_used_without_a_search_and_checked(locked: Path) -> None:
+    text = locked.read_text()
+    fast = cpuaccel.optimize(Waiting(), "auto", example_inputs=IDS, lock=locked, strict=True)
+    found = tuning(fast)
+    assert found.rows == ()
+    assert found.source == str(locked)
+    assert found.winner.name == "short"
+    assert "as fast as eager in this process; outputs within 0 of" in found.rebuilt[0]
+    assert fast.report.applied == ("short",)
+    assert locked.read_text() == text
+
+
+def test_what_it_does_not_hold_for_is_refused_where_strict(locked: Path) -> None:
+    longer = {"input_ids": torch.ones(2, 16, dtype=torch.long)}
+    with pytest.raises(LockError) as raised:
+        cpuaccel.optimize(Waiting(), "auto", example_inputs=longer, lock=locked, strict=True)
+    assert str(raised.value).splitlines() == [
+        f"strict=True was asked for with lock={str(locked)!r}, which was made for something else. "
+        "Tune again without strict, or restore what has changed:",
+        "  - request.inputs was input_ids int64[2, 8] (2 x 8), is input_ids int64[2, 16] (2 x 16)",
+    ]
+
+
+def test_what_it_does_not_hold_for_is_tuned_again(
+    locked: Path, install: Install, caplog: pytest.LogCaptureFixture
+) -> None:
+    install("short", "slow")  # another backend, which might be the better one
+    with caplog.at_level(logging.WARNING, logger="cpuaccel"):
+        fast = cpuaccel.optimize(
+            Waiting(), "auto", example_inputs=IDS, budget=500, time_limit=500, lock=locked
+        )
+    assert tuning(fast).source == "search"
+    (warning,) = [r.getMessage() for r in caplog.records if "search is made again" in r.message]
+    assert warning.endswith("backends.slow was absent, is slow (dist-of-slow 1.0)")
+    lock = read_lock(locked)
+    assert lock is not None
+    assert lock.fingerprint["backends"].keys() == {"short", "slow"}
+
+
+def test_a_decision_that_no_longer_holds(locked: Path, install: Install) -> None:
+    """The same fingerprint, but the answers are not what they were."""
+    site = next(Path(p) for p in sys.path if (Path(p) / "t_short.py").exists())
+    source = (site / "t_short.py").read_text()
+    (site / "t_short.py").write_text(source.replace("<= 16)", "<= 16) * 3"))
+    del sys.modules["t_short"]
+    install("short")
+    with pytest.raises(LockError, match=r"which no longer holds(.|\n)*it changes the answers"):
+        cpuaccel.optimize(Waiting(), "auto", example_inputs=IDS, lock=locked, strict=True)
+
+
+def test_options_that_were_edited_are_used(install: Install, lock: Path) -> None:
+    install("jit")
+    model = torch.nn.Sequential(*(torch.nn.Linear(8, 8) for _ in range(20)))
+    cpuaccel.optimize(
+        model, "auto", example_inputs=torch.ones(1, 8), budget=500, time_limit=500, lock=lock
+    )
+    text = lock.read_text()
+    if "freeze = true" not in text:
+        pytest.skip("jit did not win here")
+    lock.write_text(text.replace("freeze = true", "freeze = false"))
+    fast = cpuaccel.optimize(model, "auto", example_inputs=torch.ones(1, 8), lock=lock)
+    assert tuning(fast).source == str(lock)
+    assert fast.report.outcomes[0].evidence["frozen"] == "no"
+
+
+def test_a_rule_is_kept(install: Install, lock: Path) -> None:
+    install("short", "long")
+    batches = [{"input_ids": torch.ones(2, n, dtype=torch.long)} for n in (8, 64)]
+    first = cpuaccel.optimize(
+        Waiting(), "auto", example_inputs=batches, budget=500, time_limit=500, lock=lock
+    )
+    again = cpuaccel.optimize(
+        Waiting(),
+        "auto",
+        example_inputs=batches,
+        budget=500,
+        time_limit=500,
+        lock=lock,
+        strict=True,
+    )
+    rule, kept = tuning(first).rule, tuning(again).rule
+    assert rule is not None
+    assert kept is not None
+    assert (kept.axis, kept.bound, kept.low, kept.high) == (
+        rule.axis,
+        rule.bound,
+        rule.low,
+        rule.high,
+    )
+    assert again.report.pipeline == "short | long"
+
+
+BROKEN = {
+    "no TOML": ("version = ", "is no TOML"),
+    "another version": ("version = 2", "version: input should be 1, but got 2"),
+    "a field too many": ("version = 1\nfastest = 3", "there is no 'fastest'"),
+}
+
+
+@pytest.mark.parametrize("mistake", BROKEN)
+def test_a_broken_lockfile_is_an_error_that_says_what_to_do(tmp_path: Path, mistake: str) -> None:
+    text, message = BROKEN[mistake]
+    path = tmp_path / "cpuaccel.lock"
+    path.write_text(text)
+    with pytest.raises(LockError, match="Remove it, and tune again") as raised:
+        cpuaccel.optimize(Waiting(), "auto", example_inputs=IDS, lock=path)
+    assert message in str(raised.value)
+    assert path.read_text() == text
+
+
+def test_strict_needs_the_file(lock: Path) -> None:
+    with pytest.raises(LockError, match=r"there is no such file\. Make it by tuning once"):
+        cpuaccel.optimize(Waiting(), "auto", example_inputs=IDS, lock=lock, strict=True)
+
+
+def test_a_decision_is_kept_in_the_cache(install: Install, cache: Path) -> None:
+    install("short")
+    cpuaccel.optimize(Waiting(), "auto", example_inputs=IDS, budget=500, time_limit=500)
+    (kept,) = cache.glob("*.toml")
+    again = cpuaccel.optimize(Waiting(), "auto", example_inputs=IDS, budget=500, time_limit=500)
+    assert tuning(again).source == str(kept)
+    kept.write_text("half a fi")  # whatever became of it, it is only a cache
+    anew = cpuaccel.optimize(Waiting(), "auto", example_inputs=IDS, budget=500, time_limit=500)
+    assert tuning(anew).source == "search"
+    assert read_lock(kept) is not None
+
+
+ONLY = """
+import importlib.metadata
+import sys
+import torch
+import cpuaccel.tuning.auto as auto
+from cpuaccel.plugins import PluginHost
+from cpuaccel.tuning.request import Request
+from tests.tuning.models import Waiting
+
+offered = importlib.metadata.entry_points(group="cpuaccel")
+chosen = PluginHost(entry for entry in offered if entry.name == sys.argv[1])
+auto.plugin_host = lambda: chosen
+torch.set_num_threads(1)
+ids = {"input_ids": torch.ones(2, 8, dtype=torch.long)}
+model = Waiting()
+"""
+"""Begins a program that searches among one plugin's backends."""
+
+SEARCH = """
+request = Request.of(model, {"budget": 500, "time_limit": 500})
+fast = auto.optimize_auto(model, ids, request)
+print(fast.report.tuning.source == "search", fast.report.tuning.winner.name)
+"""
+
+
+def test_processes_at_the_same_time_search_once(
+    install: Install, cache: Path, tmp_path: Path
+) -> None:
+    install("short")
+    searching = [
+        subprocess.Popen(
+            [sys.executable, "-c", ONLY + SEARCH, "short"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(tmp_path / "site"),
+        )
+        for _ in range(2)
+    ]
+    answers = [process.communicate() for process in searching]
+    assert [process.returncode for process in searching] == [0, 0], answers
+    assert sorted(out for out, _ in answers) == ["False short\n", "True short\n"]
+    assert sum("waiting for another process that tunes the same" in err for _, err in answers) <= 1
+    assert len(list(cache.glob("*.toml"))) == 1
+    assert {path.suffix for path in cache.iterdir()} == {".toml", ".held"}
+
+
+def environment(site: Path) -> dict[str, str]:
+    import os
+
+    return {**os.environ, "PYTHONPATH": os.pathsep.join((str(site), str(ROOT)))}

@@ -1,0 +1,102 @@
+import statistics
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cpuaccel.tuning.measure import Speedup, by_batch, measure, passes, ratios
+
+
+def test_the_interval_is_that_of_the_sign_test() -> None:
+    """For n values in order: from which to which the median lies, 95 times of 100 (tables)."""
+    expected = {1: (1, 1), 5: (1, 5), 6: (1, 6), 9: (2, 8), 12: (3, 10), 20: (6, 15), 50: (18, 33)}
+    for count, (low, high) in expected.items():
+        speedup = Speedup.of([float(n) for n in range(1, count + 1)])
+        assert (speedup.low, speedup.high) == (low, high), count
+        assert speedup.median == statistics.median(range(1, count + 1))
+        assert speedup.rounds == count
+
+
+@given(st.lists(st.floats(0.1, 10), min_size=1, max_size=60))
+def test_the_median_lies_inside(values: list[float]) -> None:
+    speedup = Speedup.of(values)
+    assert min(values) <= speedup.low <= speedup.median <= speedup.high <= max(values)
+
+
+def test_what_is_significant() -> None:
+    assert Speedup.of([1.1, 1.2, 1.1]).significant
+    assert not Speedup.of([1.1, 1.2]).significant, "two may be luck"
+    assert not Speedup.of([1.1, 0.99, 1.2]).significant
+    assert Speedup.of([0.9, 0.8, 0.9]).slower
+    assert not Speedup.of([0.9, 1.0, 0.9]).slower
+
+
+def test_one_stall_of_the_machine_changes_nothing() -> None:
+    steady = [(2.0, 1.0)] * 20
+    stalled = [*steady, (2.0, 500.0)]
+    speedup = Speedup.of([b / c for b, c in stalled])
+    assert (speedup.median, speedup.low) == (2.0, 2.0)
+
+
+def test_a_rounds_ratio_weighs_the_batches() -> None:
+    assert ratios([((2.0, 1.0), (6.0, 3.0))], [0.5, 0.5]) == [2.0]
+    assert ratios([((2.0, 1.0), (6.0, 1.0))], [0.75, 0.25]) == [3.0]
+    assert [s.median for s in by_batch([((2.0, 1.0), (6.0, 1.0))] * 2)] == [2.0, 6.0]
+
+
+def called(monkeypatch: pytest.MonkeyPatch, seconds: float, to_beat: float = 0.0) -> str:
+    """Which was called, in order, where the candidate takes so long and eager twice that."""
+    import cpuaccel.tuning.measure as module
+
+    now, calls = 0.0, []
+
+    def call(name: str, taking: float) -> None:
+        nonlocal now
+        now += taking
+        calls.append(name)
+
+    monkeypatch.setattr(module.time, "perf_counter", lambda: now)
+    measure(
+        [lambda: call("e", 2 * seconds)],
+        [lambda: call("c", seconds)],
+        [1.0],
+        seconds=1e9,
+        to_beat=[to_beat],
+    )
+    return "".join(calls)
+
+
+def test_both_are_warmed_up_and_take_turns_in_coming_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    nine_pairs = "ecce" * 4 + "ec"  # after which the interval is narrow
+    assert called(monkeypatch, 0.01) == "eecc" + nine_pairs
+    assert called(monkeypatch, 1.0) == "ec" + nine_pairs, "once is enough where it takes long"
+
+
+@pytest.mark.parametrize(("to_beat", "rounds"), [(5.0, 1), (3.0, 2), (2.3, 3), (2.1, 9)])
+def test_what_surely_stays_behind_is_given_up(
+    to_beat: float, rounds: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert len(called(monkeypatch, 1.0, to_beat)) == 2 + 2 * rounds
+
+
+def test_short_calls_get_their_first_pairs_in_any_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert called(monkeypatch, 0.01, to_beat=100.0) == "eecc" + "ecceec"
+
+
+def test_one_batch_that_is_answered_well_keeps_a_candidate_in() -> None:
+    calls: list[None] = []
+
+    def call() -> None:
+        calls.append(None)
+
+    rounds = measure([call, call], [call, call], [0.5, 0.5], seconds=0.0, to_beat=[1e9, 0.0])
+    assert len(rounds) == 3
+
+
+def test_a_turn_begins_with_an_untimed_pass() -> None:
+    calls: list[int] = []
+    times = passes([lambda: calls.append(1), lambda: calls.append(2)], seconds=0.0)
+    assert calls == [1, 2, 1, 2]
+    assert [len(one) for one in times] == [2]

@@ -1,0 +1,139 @@
+import html.parser
+from pathlib import Path
+
+import pytest
+
+import cpuaccel
+from cpuaccel.report import Difference
+from cpuaccel.testing import fake_host
+from cpuaccel.tuning.candidates import Candidate, NotTried
+from cpuaccel.tuning.measure import Speedup, ratios
+from cpuaccel.tuning.page import check_page, render_page, write_page
+from cpuaccel.tuning.result import Instances, Row, Rule, Standing, Tuning
+from cpuaccel.tuning.workload import Shape
+
+ROUNDS = tuple(((0.010 + n / 10000, 0.004),) for n in range(30))
+FAST = Row(
+    candidate=Candidate(("engine",), "bfloat16"),
+    standing=Standing.CHOSEN,
+    speedup=Speedup.of(ratios(ROUNDS, [1.0])),
+    rounds=ROUNDS,
+    differences=(
+        Difference("batch 1", "logits", 0.02, 0.013),
+        Difference("batch 1", "states.0", 0.0, 0.0),
+    ),
+    build_seconds=7.45,
+    peak_bytes=700 * 2**20,
+    runoff=Speedup(1.0, 1.0, 1.0, 9),
+)
+DEAD = Row(
+    candidate=Candidate(("dead",), "float32"),
+    standing=Standing.CRASHED,
+    reason="its process was ended by SIGSEGV while it was built and proven: <script>alert(1)",
+    tried_seconds=3.0,
+)
+TUNING = Tuning(
+    target="throughput",
+    winner=FAST.candidate,
+    why="2.86x as fast as eager",
+    rows=(FAST, DEAD),
+    not_tried=(NotTried("ipex", "it is not installed. Install it"),),
+    shapes=(Shape(8, 384, 0.5),),
+    weights=(1.0,),
+    instances=(Instances(1, 2, 100.0), Instances(2, 1, 140.0)),
+    seconds=61.0,
+    rebuilt=("2.9x as fast as eager in this process",),
+)
+
+
+class Reader(html.parser.HTMLParser):
+    """The text of a page, and what it would fetch."""
+
+    VOID = frozenset({"meta", "link", "img", "br"})
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.fetched: list[str] = []
+        self.tags: list[str] = []
+        self.text = ""
+        self.feed(page)
+        assert self.open == [], "every element is closed"
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.fetched += [str(value) for name, value in attributes if name in ("src", "href")]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_the_page_holds_all_that_was_found() -> None:
+    page = render_page("my model", TUNING, fake_host())
+    read = Reader(page)
+    text = " ".join(read.text.split())
+    gain = FAST.speedup
+    assert gain is not None
+    for part in (
+        f"engine is {gain.median:.2f} times as fast as eager",
+        "1.3e-02",  # the error per output
+        "pays after 1,000 calls",
+        "700 MiB",
+        "dead in float32 crashed after 3 s: its process was ended by SIGSEGV",
+        "ipex: it is not installed. Install it",
+        fake_host().processor,
+        "8 x 384, 50% padding",
+        "2.9x as fast as eager in this process",
+        "python -m torch.backends.xeon.run_cpu --ninstances 2 --ncores-per-instance 1",
+    ):
+        assert part in text, part
+    assert read.tags.count("h2") == 7
+    assert page.count('class="dot"') == 2 * len(ROUNDS)
+
+
+def test_the_page_needs_nothing_else_and_runs_nothing() -> None:
+    read = Reader(render_page("my <b>model</b>", TUNING, fake_host()))
+    assert read.fetched == []
+    assert "script" not in read.tags
+    assert "my <b>model</b>, tuned for throughput" in read.text
+
+
+def test_the_page_of_a_decision_that_was_taken_up() -> None:
+    rule = Rule("length", 64, Candidate(("a",), "float32"), Candidate(("b",), "float32"), 1.2)
+    taken = Tuning(
+        target="latency", winner=rule.low, why="2x as fast as eager", rule=rule, source="my.lock"
+    )
+    text = " ".join(Reader(render_page("my model", taken, fake_host())).text.split())
+    assert "Taken from my.lock, without a search" in text
+    assert "Up to length 64: a in float32; above: b in float32" in text
+
+
+def test_the_page_where_eager_is_kept() -> None:
+    kept = Tuning(target="latency", winner=Candidate((), "its own precision"), why="eager is kept")
+    assert "eager is kept" in Reader(render_page("my model", kept, fake_host())).text
+
+
+def test_it_is_written_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "page.html"
+    path.write_text("an older one")
+    check_page(path)
+    write_page(path, "my model", TUNING, fake_host())
+    assert path.read_text().startswith("<!doctype html>")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_place_that_cannot_be_written_is_told_before_the_search(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "missing" / "page.html"):
+        with pytest.raises(cpuaccel.CpuaccelError, match="no file can be written there"):
+            check_page(path)
+
+
+def test_jinja_is_missed_before_the_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(cpuaccel.CpuaccelError, match=r'pip install "cpuaccel\[report\]"'):
+        check_page(tmp_path / "page.html")

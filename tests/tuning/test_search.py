@@ -1,0 +1,312 @@
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import cpuaccel
+from cpuaccel.tuning.result import Row, Standing, Tuning
+from tests.core.fakes import batch
+from tests.tuning.conftest import Install
+from tests.tuning.models import Waiting
+
+IDS = {"input_ids": torch.ones(2, 8, dtype=torch.long)}
+
+
+def tuning(optimized: cpuaccel.OptimizedModel) -> Tuning:
+    found = optimized.report.tuning
+    assert found is not None
+    return found
+
+
+def rows(optimized: cpuaccel.OptimizedModel) -> dict[str, Row]:
+    return {row.candidate.name: row for row in tuning(optimized).rows}
+
+
+def test_plugins_that_misbehave_are_rows_and_nothing_more(
+    install: Install, encoder: torch.nn.Module
+) -> None:
+    install("exits", "segfaults", "leaves", "wrong", "nan", "dies_later", "jit")
+    fast = cpuaccel.optimize(encoder, "auto", example_inputs=batch(), budget=500)
+    found = rows(fast)
+    reasons = {
+        name: (row.standing, row.reason) for name, row in found.items() if row.speedup is None
+    }
+    assert reasons["exits"] == (
+        "crashed",
+        "its process exited with code 7 while it was built and proven: no licence",
+    )
+    assert reasons["segfaults"] == (
+        "crashed",
+        "its process was ended by SIGSEGV while it was built and proven",
+    )
+    assert reasons["dies_later"] == (
+        "crashed",
+        "its process exited with code 9 while it was measured",
+    )
+    assert reasons["leaves"] == (
+        "refused",
+        "leaves: failed. it raised SystemExit: this processor is too old. "
+        "Leave the step out, or report this",
+    )
+    assert reasons["wrong"][0] == "refused"
+    assert "it changes the answers: 0 differs by" in reasons["wrong"][1]
+    assert "it changes the answers" in reasons["nan"][1]
+    assert found["jit"].speedup is not None
+    assert {c.name for c in tuning(fast).chosen} <= {"jit", "eager"}
+    # What a step that can't be had is a part of is not tried, and that is said.
+    not_tried = {one.name: one.reason for one in tuning(fast).not_tried}
+    assert not_tried["exits,jit in float32"].startswith("exits can't be had: its process exited")
+    answer = fast(**batch())
+    assert torch.allclose(answer.states, encoder(**batch()).states, atol=1e-5)  # type: ignore[attr-defined]
+
+
+def test_what_hangs_or_leaks_ends_with_its_limit(
+    install: Install, encoder: torch.nn.Module
+) -> None:
+    install("hangs", "hangs_holding_the_lock", "leaks")
+    fast = cpuaccel.optimize(
+        encoder, "auto", example_inputs=batch(), budget=500, time_limit=6, memory_limit=2**30
+    )
+    found = rows(fast)
+    for name in ("hangs", "hangs_holding_the_lock"):
+        assert (found[name].standing, found[name].reason) == (
+            "timed out",
+            "it took longer than 6 s while it was built and proven",
+        )
+    assert found["leaks"].standing == "out of memory"
+    assert "GiB while it was built and proven, more than the 1.0 GiB allowed" in (
+        found["leaks"].reason
+    )
+    assert found["leaks"].peak_bytes > 2**30
+    assert tuning(fast).winner.name == "eager"
+    assert tuning(fast).why == "no candidate could be measured, so the original is kept"
+
+
+def test_the_budget_ends_the_search_and_names_what_was_left(
+    install: Install, encoder: torch.nn.Module
+) -> None:
+    install("hangs", "faithful", "jit")
+    begun = time.monotonic()
+    fast = cpuaccel.optimize(encoder, "auto", example_inputs=batch(), budget=4, time_limit=60)
+    took = tuning(fast).seconds
+    assert took <= time.monotonic() - begun
+    assert took < 60, "the limit was not what was left of the budget"
+    names = {row.candidate.name for row in tuning(fast).rows}
+    left = {one.name: one.reason for one in tuning(fast).not_tried}
+    assert {"faithful,jit", "hangs", "jit"} - names
+    assert "the budget of 4 s ended before its turn" in left.values()
+
+
+def test_a_win_beyond_doubt_is_taken_and_a_loss_is_not(install: Install) -> None:
+    install("short", "slow")
+    model = Waiting()
+    fast = cpuaccel.optimize(model, "auto", example_inputs=IDS, budget=500, time_limit=500)
+    found = rows(fast)
+    assert tuning(fast).winner.name in {"short"}
+    assert found["short"].standing is Standing.CHOSEN
+    short, slow = found["short"].speedup, found["slow"].speedup
+    assert short is not None
+    assert slow is not None
+    assert short.low > 1 > slow.high
+    assert slow.rounds < 9, "a hopeless candidate is given up early"
+    assert fast.report.calls == {}
+    assert torch.equal(fast(**IDS), model(**IDS))  # type: ignore[arg-type]
+    assert fast.report.calls == {"optimized": 1}
+
+
+def test_nothing_that_is_faster_leaves_eager(install: Install) -> None:
+    install("slow")
+    fast = cpuaccel.optimize(Waiting(), "auto", example_inputs=IDS, budget=500, time_limit=500)
+    assert tuning(fast).winner.name == "eager"
+    assert tuning(fast).why.startswith("eager is kept: the best, slow in float32, is no surer win")
+    assert torch.equal(fast(**IDS), IDS["input_ids"] * 2.0)  # type: ignore[arg-type]
+
+
+def test_a_winner_that_does_not_hold_here_is_passed_over(install: Install) -> None:
+    install("short_elsewhere", "short")
+    fast = cpuaccel.optimize(Waiting(), "auto", example_inputs=IDS, budget=500, time_limit=500)
+    found = tuning(fast)
+    row = rows(fast)["short_elsewhere"]
+    if found.rebuilt[0].startswith("short_elsewhere"):  # it came first in the run-off
+        assert row.standing is Standing.REFUSED
+        assert "RuntimeError: not in this process" in row.reason
+        assert found.why.endswith("as fast as eager; what was faster did not hold")
+    assert found.winner.name == "short"
+
+
+def test_several_shapes_are_shared_by_length(install: Install) -> None:
+    install("short", "long")
+    batches = [{"input_ids": torch.ones(2, n, dtype=torch.long)} for n in (8, 16, 64)]
+    fast = cpuaccel.optimize(Waiting(), "auto", example_inputs=batches, budget=500, time_limit=500)
+    rule = tuning(fast).rule
+    assert rule is not None
+    assert (rule.axis, rule.low.name, rule.high.name) == ("length", "short", "long")
+    assert 16 <= rule.bound < 64
+    assert rule.gain > 1.03
+    assert fast.report.pipeline == "short | long"
+    assert f"dispatch  up to length {rule.bound:g}: short in float32; above: long in float32" in (
+        str(fast.report)
+    )
+    for one in batches:
+        assert torch.equal(fast(**one), one["input_ids"] * 2.0)  # type: ignore[arg-type]
+    assert fast.report.calls == {"optimized": 3}
+    assert [v.outcomes[-1].step for v in fast.report.variants] == ["short", "long"]
+    with pytest.raises(
+        cpuaccel.ArtifactError, match=r"shared by several pipelines \(short, long\)"
+    ):
+        fast.save("nowhere")
+
+
+def test_a_histogram_of_lengths_weighs_them(install: Install) -> None:
+    install("long")
+    fast = cpuaccel.optimize(
+        Waiting(), "auto", example_inputs=IDS, traffic={8: 1, 64: 3}, budget=500, time_limit=500
+    )
+    found = tuning(fast)
+    assert [(s.rows, s.length) for s in found.shapes] == [(2, 8), (2, 64)]
+    assert found.weights == (0.25, 0.75)
+    speedup = rows(fast)["long"].speedup
+    assert speedup is not None
+    assert 2 < speedup.median < 4.5  # a quarter of the calls is as slow as before
+
+
+def test_the_metric_is_the_users_and_is_held_against_the_original(install: Install) -> None:
+    install("short", "wrong_by_a_little")
+    labels = torch.full((2, 8), 2.0)
+
+    def accuracy(outputs: list[object]) -> float:  # a closure, which no pickle takes
+        (output,) = outputs
+        assert isinstance(output, torch.Tensor)
+        return float((output == labels).float().mean())
+
+    fast = cpuaccel.optimize(
+        Waiting(),
+        "auto",
+        example_inputs=IDS,
+        budget=60,
+        time_limit=60,
+        metric=accuracy,
+        max_drop=0.1,
+    )
+    found = rows(fast)
+    assert tuning(fast).metric == 1.0
+    assert found["short"].metric == 1.0
+    assert found["wrong_by_a_little"].metric == 0.0
+    assert found["wrong_by_a_little"].reason == (
+        "the metric is 0, which is 1 below the original's 1 (max_drop 0.1)"
+    )
+
+
+def test_a_class_that_only_this_process_knows_is_sent_too(install: Install) -> None:
+    install("jit")
+
+    class Local(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = torch.nn.utils.parametrizations.weight_norm(torch.nn.Linear(4, 4))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.relu(self.linear(x))
+
+    fast = cpuaccel.optimize(
+        Local(), "auto", example_inputs=torch.ones(2, 4), budget=500, time_limit=500
+    )
+    assert rows(fast)["jit"].speedup is not None
+
+
+class Connection:
+    """Can be shared inside a process, and not sent to another."""
+
+    def __deepcopy__(self, memo: object) -> "Connection":
+        return self
+
+    def __reduce__(self) -> str:
+        raise TypeError("it holds a connection")
+
+
+def test_a_model_that_cannot_be_sent(install: Install) -> None:
+    install("jit")
+    model = Waiting()
+    model.connection = Connection()
+    with pytest.raises(cpuaccel.ModelError) as raised:
+        cpuaccel.optimize(model, "auto", example_inputs=IDS)
+    assert str(raised.value).startswith(
+        "Waiting was to be tuned, which sends it to a process for each candidate, but it can't be "
+        "pickled (TypeError: it holds a connection). "
+    )
+
+
+def test_precisions_that_this_host_has_not(
+    install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import dataclasses
+
+    from cpuaccel.hostinfo import host
+
+    old = dataclasses.replace(host(), isa=frozenset(), bf16_speed=0.1)
+    monkeypatch.setattr("cpuaccel.tuning.auto.host", lambda: old)
+    install("short")
+    fast = cpuaccel.optimize(
+        Waiting(),
+        "auto",
+        example_inputs=IDS,
+        precisions=("float32", "bfloat16"),
+        budget=40,
+        time_limit=40,
+    )
+    assert {row.candidate.precision for row in tuning(fast).rows} == {"float32"}
+    (left,) = tuning(fast).not_tried
+    assert left.name == "bfloat16"
+    assert "run at 0.10 times float32's speed" in left.reason
+
+
+def test_threads_are_looked_for_among_the_cores(install: Install) -> None:
+    install("short")
+    fast = cpuaccel.optimize(
+        Waiting(), "auto", example_inputs=IDS, threads="auto", budget=500, time_limit=500
+    )
+    found = tuning(fast)
+    counts = {row.candidate.threads for row in found.rows}
+    cores = cpuaccel.host().cores
+    assert counts == {None, *(2**n for n in range(cores.bit_length())), cores} - {found.threads}
+    assert torch.get_num_threads() == (found.winner.threads or found.threads)
+
+
+MISTAKES = {
+    "example_inputs": ({"example_inputs": None}, "'auto' was asked for without example_inputs"),
+    "no batch": ({"example_inputs": []}, "example_inputs is an empty list"),
+    "dtype": ({"dtype": "bfloat16"}, "dtype was given with backends='auto': pass precisions="),
+    "precisions": ({"precisions": ["int3"]}, "dtype='int3' was asked for"),
+    "no precision": ({"precisions": []}, "precisions is empty. Name float32, bfloat16 or both"),
+    "target": ({"target": "size"}, "target='size' was asked for. Pass 'latency' or 'throughput'"),
+    "budget": ({"budget": 0}, "budget=0 was asked for. Pass a number above 0"),
+    "max_drop": ({"max_drop": 0.1}, "max_drop was given without a metric"),
+    "threads": ({"threads": "all"}, "threads='all' was asked for. Pass a whole number"),
+    "traffic": ({"traffic": {}}, "traffic must name at least one length"),
+    "traffic and batches": (
+        {"traffic": {8: 1.0}, "example_inputs": [IDS, IDS]},
+        "traffic was given with 2 batches",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistakes(mistake: str) -> None:
+    arguments, message = MISTAKES[mistake]
+    with pytest.raises(cpuaccel.CpuaccelError) as raised:
+        cpuaccel.optimize(Waiting(), "auto", **{"example_inputs": IDS, **arguments})  # type: ignore[arg-type]
+    assert message in str(raised.value)
+
+
+def test_arguments_of_a_search_without_one() -> None:
+    with pytest.raises(cpuaccel.CpuaccelError, match="budget belongs to a search"):
+        cpuaccel.optimize(Waiting(), ["jit"], budget=3)
+
+
+def test_nothing_is_left_behind(install: Install, tmp_path: Path, cache: Path) -> None:
+    install("short")
+    cpuaccel.optimize(
+        Waiting(), "auto", example_inputs=IDS, budget=500, time_limit=500, cache=False
+    )
+    assert not cache.exists()
