@@ -127,7 +127,7 @@ class Worker:
     def outputs(self) -> list[list[torch.Tensor]]:
         """The tensors of its outputs, batch by batch."""
         self._outputs.seek(0)
-        outputs: list[list[torch.Tensor]] = torch.load(self._outputs)
+        outputs: list[list[torch.Tensor]] = torch.load(self._outputs, weights_only=True)
         return outputs
 
     def resident(self, *, children: bool = True) -> int:

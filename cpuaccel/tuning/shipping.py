@@ -1,6 +1,5 @@
 """Sending a model and its inputs to another process, whole."""
 
-import inspect
 import pickle
 import types
 from collections.abc import Callable, Sequence
@@ -62,14 +61,11 @@ def receive(file: IO[bytes]) -> tuple[torch.nn.Module, list[Probe]]:
         The model, and the references, whose outputs are flat lists of tensors.
     """
     file.seek(0)
-    held = torch.load(file, weights_only=False) if _RESTRICTED else torch.load(file)
+    held = torch.load(file, weights_only=False)
     return held["model"], [
         Probe(name, inputs, [tensor for _, tensor in found], [Leaf(*leaf) for leaf in found])
         for name, inputs, found in held["references"]
     ]
-
-
-_RESTRICTED = "weights_only" in inspect.signature(torch.load).parameters  #
 
 
 def _sender() -> Any:
