@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.table import Table
 
-PIPE_WIDTH = 130
+PIPE_WIDTH = 140
 """Columns for tables where nobody says how wide the output is, as in a CI log."""
 
 stderr = Console(stderr=True)
