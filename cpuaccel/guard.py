@@ -62,6 +62,11 @@ _SETTINGS = {
     "logging's root handlers": _Setting(  # importing IPEX calls logging.basicConfig
         lambda: (logging.root.handlers[:], logging.root.level), _write_logging
     ),
+    "torch deterministic algorithms": _Setting(
+        torch.are_deterministic_algorithms_enabled,
+        torch.use_deterministic_algorithms,  # type: ignore[arg-type]
+    ),
+    "working directory": _Setting(os.getcwd, os.chdir),  # type: ignore[arg-type]
     "Dynamo's settings": _compiler("torch._dynamo.config"),
     "Inductor's settings": _compiler("torch._inductor.config"),
     "environment variables": _Setting(lambda: dict(os.environ), _write_environment),
