@@ -360,8 +360,9 @@ class OptimizedModel(torch.nn.Module):
         return run
 
     def _fall_back(self, inputs: Inputs, reason: str) -> object:
+        answer = self._builder.run_original(inputs)  # may well raise, strict or not
         self._tell(reason)
-        return self._builder.run_original(inputs)
+        return answer
 
     def _tell(self, reason: str) -> None:
         """Say that the original answers a call, and why."""
