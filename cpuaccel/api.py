@@ -17,7 +17,7 @@ from cpuaccel.hostinfo import host
 from cpuaccel.optimized import OptimizedModel
 from cpuaccel.pipeline import Pipeline, Step
 from cpuaccel.plan import Plan, make_plan
-from cpuaccel.plugins import plugin_host
+from cpuaccel.plugins import disable_plugins, plugin_host
 from cpuaccel.precision import dtype_name, dtype_of
 from cpuaccel.report import Report
 from cpuaccel.signature import ExampleInputs, Signature
@@ -250,6 +250,7 @@ def explain(
     """
     _check(model, tolerance)
     chosen = _pipeline(backends, pipeline, dtype_of(dtype))
+    disable_plugins(chosen.disable_plugins, chosen.source)
     bound = bind(chosen, plugin_host())
     if isinstance(model, torch.jit.ScriptModule):
         raise PipelineError(
@@ -298,4 +299,4 @@ def _pipeline(
     read = pipeline if isinstance(pipeline, Pipeline) else read_pipeline(pipeline or "")
     if dtype is None:
         return read
-    return Pipeline(read.steps, dtype, read.source)
+    return Pipeline(read.steps, dtype, read.source, read.disable_plugins)

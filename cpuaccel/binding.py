@@ -89,4 +89,5 @@ def unknown_backend(name: str, plugins: PluginHost) -> str:
     offered = ", ".join(sorted(plugins.backends)) or "none"
     message = f"no plugin offers a backend {name!r}{did_you_mean(name, plugins.backends)}"
     broken = "".join(f" Set aside: {b.plugin} ({b.reason})." for b in plugins.broken)
-    return f"{message} Offered here: {offered}.{broken}"
+    blocked = "".join(f" Blocked by {b.by}: {b.plugin}." for b in plugins.blocked)
+    return f"{message} Offered here: {offered}.{broken}{blocked}"

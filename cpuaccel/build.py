@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import psutil
 import torch
 
-from cpuaccel.backend import Applied, Context, Form
+from cpuaccel.backend import Applied, Backend, Context, Form, Options
 from cpuaccel.errors import BackendError, StepError
 from cpuaccel.expectation import Expectation
 from cpuaccel.fidelity import BOTH, PADDINGS, Probe, Probes, compare, has_nonfinite, make_probes
@@ -17,6 +17,7 @@ from cpuaccel.guard import settings_kept
 from cpuaccel.health import Health
 from cpuaccel.hostinfo import Host
 from cpuaccel.modes import outside_inference_mode
+from cpuaccel.patience import told_if_long
 from cpuaccel.plan import Plan, PlannedStep, ask
 from cpuaccel.plugins import PluginHost
 from cpuaccel.precision import default_tolerance, dtype_name
@@ -282,16 +283,14 @@ class Builder:
         assert isinstance(model, torch.nn.Module)
         release = None if self.keep_original else functools.partial(self.released.release, model)
         context = Context(self._host, signature, self.plan.dtype_in_force, self.inplace, release)
+        given = self.weights.of_copy(model)
         memory, begun = psutil.Process().memory_info().rss, time.perf_counter()
-        try:
-            with settings_kept() as restored, calling(stage.autocast):
-                applied = backend.apply(model, context)
-        except BackendError as error:
-            return stage, Outcome(name, Status.FAILED, error.reason, error.remedy)
-        except (Exception, SystemExit) as error:  # some engines exit when imported
-            logger.debug("%s failed", name, exc_info=True)
-            reason = f"it raised {type(error).__name__}: {error}"
-            return stage, Outcome(name, Status.FAILED, reason, "Leave the step out, or report this")
+        restored: list[str] = []
+        applied = self._ask_to_apply(backend, model, context, stage.autocast, restored)
+        if not self.inplace and release is None and given.changed():
+            self._refuse_changed(name)
+        if isinstance(applied, Outcome):
+            return stage, applied
         outcome = Outcome(
             name,
             Status.APPLIED,
@@ -303,6 +302,53 @@ class Builder:
         if backend.gives is Form.MODULE:
             self._shared[index] = (stage, applied, outcome)
         return stage.after(backend, applied, self._casting(planned)), outcome
+
+    def _ask_to_apply(
+        self,
+        backend: Backend[Options],
+        model: torch.nn.Module,
+        context: Context,
+        autocast: torch.dtype | None,
+        restored: list[str],
+    ) -> Applied | Outcome:
+        """What ``apply`` returns, or the outcome of a step that failed."""
+        name = backend.name
+        try:
+            with (
+                told_if_long(f"{name} is being applied"),
+                settings_kept() as changed,
+                calling(autocast),
+            ):
+                applied = backend.apply(model, context)
+        except BackendError as error:
+            return Outcome(name, Status.FAILED, error.reason, error.remedy)
+        except (Exception, SystemExit) as error:  # some engines exit when imported
+            logger.debug("%s failed", name, exc_info=True)
+            reason = f"it raised {type(error).__name__}: {error}"
+            return Outcome(name, Status.FAILED, reason, "Leave the step out, or report this")
+        restored += changed
+        if mistake := _mistake(applied):
+            return Outcome(name, Status.FAILED, mistake, "Report this to the plugin's author")
+        return applied
+
+    def _refuse_changed(self, name: str) -> None:
+        """Stop where a step has changed what it was given: nothing that was built is right.
+
+        Raises:
+            StepError: always.
+        """
+        harmed = self.weights.changed()
+        self.reset()
+        raise StepError(
+            f"{name} changed the model that it was given, instead of a copy of it, and so the "
+            "reference that answers are compared with. "
+            + (
+                "Your model's own weights are no longer what they were: load them again. "
+                if harmed
+                else "Your own model is as it was. "
+            )
+            + "Leave the step out, and report this to the plugin's author"
+        )
 
     def _casting(self, planned: PlannedStep) -> torch.dtype | None:
         return self.plan.dtype_in_force if planned.backend.casts else None
@@ -376,3 +422,14 @@ def _ordinary(inputs: Inputs) -> Inputs:
         name: value.clone() if isinstance(value, torch.Tensor) and value.is_inference() else value
         for name, value in inputs.items()
     }
+
+
+def _mistake(applied: object) -> str:
+    """What is wrong with what a backend's ``apply`` returned, if anything is."""
+    if not isinstance(applied, Applied):
+        return f"its apply returned a {type(applied).__name__} in place of an Applied"
+    if not callable(applied.model):
+        return f"its apply gave a {type(applied.model).__name__} as the model, and none to call"
+    if not isinstance(applied.evidence, Mapping):
+        return f"its evidence is a {type(applied.evidence).__name__} in place of a mapping"
+    return ""

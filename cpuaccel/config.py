@@ -26,6 +26,7 @@ class _PipelineTable(BaseModel):
 
     version: Literal[1]
     dtype: Literal["float32", "bfloat16"] | None = None
+    disable_plugins: tuple[str, ...] = ()
     steps: list[_StepTable]
 
 
@@ -37,6 +38,7 @@ def read_pipeline(path: str | Path) -> Pipeline:
 
         version = 1
         dtype = "bfloat16"
+        disable_plugins = ["zentorch"]
 
         [[steps]]
         backend = "bettertransformer"
@@ -81,6 +83,7 @@ def parse_pipeline(data: bytes, path: Path) -> Pipeline:
         tuple(_step(table) for table in parsed.steps),
         dtype_of(parsed.dtype),
         str(path),
+        parsed.disable_plugins,
     )
 
 
@@ -93,6 +96,8 @@ def write_pipeline(pipeline: Pipeline, path: Path) -> None:
     table: dict[str, object] = {"version": 1}
     if pipeline.dtype is not None:
         table["dtype"] = dtype_name(pipeline.dtype)
+    if pipeline.disable_plugins:
+        table["disable_plugins"] = list(pipeline.disable_plugins)
     table["steps"] = [
         {
             "backend": step.backend,

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import random
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -62,6 +63,11 @@ _SETTINGS = {
     "logging's root handlers": _Setting(  # importing IPEX calls logging.basicConfig
         lambda: (logging.root.handlers[:], logging.root.level), _write_logging
     ),
+    "torch deterministic algorithms": _Setting(
+        torch.are_deterministic_algorithms_enabled,
+        torch.use_deterministic_algorithms,  # type: ignore[arg-type]
+    ),
+    "working directory": _Setting(os.getcwd, os.chdir),  # type: ignore[arg-type]
     "Dynamo's settings": _compiler("torch._dynamo.config"),
     "Inductor's settings": _compiler("torch._inductor.config"),
     "environment variables": _Setting(lambda: dict(os.environ), _write_environment),
@@ -76,7 +82,7 @@ def settings_kept() -> Iterator[list[str]]:
         A list that on leaving holds the names of the settings that had been changed.
     """
     before = {name: setting.read() for name, setting in _SETTINGS.items()}
-    random_state = torch.random.get_rng_state()
+    random_states = torch.random.get_rng_state(), random.getstate()
     restored: list[str] = []
     try:
         yield restored
@@ -85,4 +91,5 @@ def settings_kept() -> Iterator[list[str]]:
             if before[name] is not None and setting.read() != before[name]:
                 setting.write(before[name])
                 restored.append(name)
-        torch.random.set_rng_state(random_state)
+        torch.random.set_rng_state(random_states[0])
+        random.setstate(random_states[1])

@@ -39,7 +39,12 @@ def followed() -> bool:
 
     It would take into its graph what only makes sense in Python: counting, locks, building.
     """
-    return torch.jit.is_tracing() or _is_compiling()  # type: ignore[no-untyped-call]
+    return (
+        torch.jit.is_tracing()  # type: ignore[no-untyped-call]
+        or _is_dynamo_compiling()
+        # An exporter says that it is at work to every thread; the modes by which are this one's.
+        or (_is_compiling() and torch._C._len_torch_dispatch_stack() > 0)
+    )
 
 
 def _never() -> bool:
@@ -47,4 +52,6 @@ def _never() -> bool:
 
 
 # From torch 2.1 on.
-_is_compiling = getattr(getattr(torch, "compiler", None), "is_compiling", _never)
+_compiler = getattr(torch, "compiler", None)
+_is_compiling = getattr(_compiler, "is_compiling", _never)
+_is_dynamo_compiling = getattr(_compiler, "is_dynamo_compiling", _never)

@@ -83,6 +83,7 @@ class OptimizedModel(torch.nn.Module):
         self._process = os.getpid()
         self._forked = False
         self._variants: dict[object, Variant] = {}
+        self._left_behind: dict[object, Variant] = {}
         self._warned: set[str] = set()
 
         # Trainer and others read from forward's signature which inputs a model takes.
@@ -181,14 +182,15 @@ class OptimizedModel(torch.nn.Module):
     def _move_in(self) -> None:
         """Leave behind what was built before this process was forked.
 
-        Its engines' threads have not come along, and building anew may wait for them, too:
-        OpenVINO does.
+        Its engines' threads have not come along, and building anew may wait for them, too.
         """
         self._lock = threading.RLock()  # another thread may have held it
         self._building = False
         self._forked = self._forked or bool(self._variants)
         self._process = os.getpid()
-        self._rebuild()
+        # Kept, for letting go of them may wait for their threads; OpenVINO does.
+        self._left_behind, self._variants = self._variants, {}
+        self._builder.reset()
 
     @property
     def original(self) -> torch.nn.Module:
@@ -383,8 +385,9 @@ class OptimizedModel(torch.nn.Module):
         return run
 
     def _fall_back(self, inputs: Inputs, reason: str) -> object:
+        answer = self._builder.run_original(inputs)  # may well raise, strict or not
         self._tell(reason)
-        return self._builder.run_original(inputs)
+        return answer
 
     def _tell(self, reason: str) -> None:
         """Say that the original answers a call, and why."""

@@ -44,11 +44,13 @@ class Pipeline:
         steps: the steps.
         dtype: precision for the whole pipeline, None to keep the model's own.
         source: where it was read from, for messages.
+        disable_plugins: names of plugins that are not to be used where this pipeline is.
     """
 
     steps: tuple[Step, ...]
     dtype: "torch.dtype | None" = None
     source: str = "backends"
+    disable_plugins: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, backends: Iterable[str | Step], dtype: "torch.dtype | None" = None) -> "Pipeline":

@@ -138,8 +138,14 @@ def ask(
 ) -> Verdict:
     """Ask a backend something that must not raise; if it does, that is a no."""
     try:
-        return question(*args, **kwargs)
-    except Exception as error:
+        answer = question(*args, **kwargs)
+        if isinstance(answer, Verdict):
+            return answer
+        return Verdict.no(
+            f"its plugin answered with a {type(answer).__name__} in place of a Verdict",
+            "Report this to the plugin's author",
+        )
+    except (Exception, SystemExit) as error:
         return Verdict.no(
             f"its plugin could not tell, and raised {type(error).__name__}: {error}",
             "Report this to the plugin's author",

@@ -4,19 +4,25 @@ import functools
 import importlib.metadata
 import inspect
 import logging
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import pluggy
 
 from cpuaccel import hookspecs
 from cpuaccel.backend import Backend, Form, Options
+from cpuaccel.patience import told_if_long
 from cpuaccel.pipeline import Step
 from cpuaccel.report import Outcome
+from cpuaccel.wording import did_you_mean
 
 logger = logging.getLogger("cpuaccel")
 
 ENTRY_POINT_GROUP = "cpuaccel"
+
+DISABLE = "CPUACCEL_DISABLE_PLUGINS"
+"""The environment variable with names of plugins that are not to be imported, by commas."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,19 @@ class BrokenPlugin:
     reason: str
 
 
+@dataclass(frozen=True)
+class BlockedPlugin:
+    """A plugin that is not to be used.
+
+    Attributes:
+        plugin: its entry point's name, with its distribution and version.
+        by: the environment variable or the file that says so.
+    """
+
+    plugin: str
+    by: str
+
+
 class PluginHost:
     """The plugins of this environment and what they offer.
 
@@ -39,12 +58,25 @@ class PluginHost:
         backends: backend classes by name.
         origins: for each backend's name, the plugin that offers it.
         broken: the plugins that were set aside.
+        blocked: the plugins that the user has blocked by name.
     """
 
-    def __init__(self, entry_points: Iterable[importlib.metadata.EntryPoint]) -> None:
+    def __init__(
+        self,
+        entry_points: Iterable[importlib.metadata.EntryPoint],
+        disabled: Mapping[str, str] | None = None,
+    ) -> None:
+        """Load plugins.
+
+        Args:
+            entry_points: where they are.
+            disabled: names of those not to be imported, each with what says so.
+        """
         self.backends: dict[str, type[Backend[Options]]] = {}
         self.origins: dict[str, str] = {}
         self.broken: list[BrokenPlugin] = []
+        self.blocked: list[BlockedPlugin] = []
+        self._names: dict[str, str] = {}
         self._manager = pluggy.PluginManager(hookspecs.PROJECT)
         self._manager.add_hookspecs(hookspecs)
         for entry_point in sorted(entry_points, key=lambda e: e.name):
@@ -52,12 +84,46 @@ class PluginHost:
             label = entry_point.name
             if distribution is not None:
                 label += f" ({distribution.name} {distribution.version})"
+            self._names[entry_point.name] = label
+            if disabled is not None and entry_point.name in disabled:
+                self.blocked.append(BlockedPlugin(label, disabled[entry_point.name]))
+                continue
             try:
-                self.register(entry_point.load(), label)
+                with told_if_long(f"plugin {label} is being imported"):
+                    plugin = entry_point.load()
+                self.register(plugin, label)
             except KeyboardInterrupt:
                 raise
             except BaseException as error:  # a plugin may even raise SystemExit
                 self._set_aside(label, error)
+        for name, by in (disabled or {}).items():
+            self._warn_unless_known(name, by)
+
+    def block(self, name: str, by: str) -> None:
+        """Remove a plugin that is there already: its module stays imported, its backends go.
+
+        Args:
+            name: its entry point's name; a warning says so where there is none of this name.
+            by: what asks for it.
+        """
+        self._warn_unless_known(name, by)
+        label = self._names.get(name)
+        if label is None or label in {blocked.plugin for blocked in self.blocked}:
+            return
+        plugin = self._manager.get_plugin(label)
+        if plugin is not None:
+            self.unregister(plugin)
+        self.blocked.append(BlockedPlugin(label, by))
+
+    def _warn_unless_known(self, name: str, by: str) -> None:
+        if name not in self._names:
+            logger.warning(
+                "%s blocks a plugin %r, but there is none of this name%s Plugins here: %s",
+                by,
+                name,
+                did_you_mean(name, self._names),
+                ", ".join(self._names) or "none",
+            )
 
     def register(self, plugin: object, label: str) -> None:
         """Add one plugin, or nothing of it.
@@ -101,7 +167,7 @@ class PluginHost:
         for label, plugin in self._manager.list_name_plugin():
             try:
                 self._caller(hook, plugin)(**facts)
-            except Exception:
+            except (Exception, SystemExit):
                 logger.warning("plugin %s: its %s failed", label, hook, exc_info=True)
 
     def _caller(self, hook: str, plugin: object) -> pluggy.HookCaller:
@@ -145,7 +211,28 @@ def _mistake(backend: object) -> str | None:
     return None
 
 
+_disabled: dict[str, str] = {}
+
+
+def disable_plugins(names: Iterable[str], by: str) -> None:
+    """Block plugins by name in this process.
+
+    Those that are not loaded yet are never imported; of others the backends are no longer offered.
+
+    Args:
+        names: their entry points' names.
+        by: what asks for it, for messages.
+    """
+    for name in names:
+        if name not in _disabled:
+            _disabled[name] = by
+            if plugin_host.cache_info().currsize:
+                plugin_host().block(name, by)
+
+
 @functools.cache
 def plugin_host() -> PluginHost:
     """The plugins of this process, found on the first call."""
-    return PluginHost(importlib.metadata.entry_points(group=ENTRY_POINT_GROUP))
+    by_environment = [name.strip() for name in os.environ.get(DISABLE, "").split(",")]
+    disabled = {**_disabled, **dict.fromkeys(filter(None, by_environment), DISABLE)}
+    return PluginHost(importlib.metadata.entry_points(group=ENTRY_POINT_GROUP), disabled)

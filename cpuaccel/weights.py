@@ -85,6 +85,13 @@ class WatchedWeights:
             and all(map(is_, _members(self._tables), self._members))
         )
 
+    def of_copy(self, copied: torch.nn.Module) -> "WatchedWeights":
+        """Watch a copy that shares the weights, with the same exceptions."""
+        watched = WatchedWeights(copied)
+        watched._volatile = self._volatile
+        watched.note()
+        return watched
+
     def moved(self, tensors: Iterable[torch.Tensor]) -> None:
         """Take these tensors' memory for unchanged, wherever it lies now."""
         moved = {id(tensor) for tensor in tensors}

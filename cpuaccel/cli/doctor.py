@@ -58,6 +58,7 @@ def doctor(json: JsonOption = False) -> None:
                 "bfloat16": asdict(here.bf16()),
                 "backends": {name: asdict(verdict) for name, verdict in verdicts.items()},
                 "broken_plugins": [asdict(broken) for broken in plugin_host().broken],
+                "blocked_plugins": [asdict(blocked) for blocked in plugin_host().blocked],
                 "advice": [asdict(item) for item in advice],
             }
         )
@@ -66,6 +67,8 @@ def doctor(json: JsonOption = False) -> None:
     _show_backends(verdicts)
     for broken in plugin_host().broken:
         say(f"plugin {broken.plugin} is set aside: {broken.reason}")
+    for blocked in plugin_host().blocked:
+        say(f"plugin {blocked.plugin} is blocked by {blocked.by}")
     _show_advice(advice)
 
 

@@ -44,6 +44,7 @@ def plugins(json: JsonOption = False, markdown: MarkdownOption = False) -> None:
                     for plugin, backends in offers.items()
                 ],
                 "broken_plugins": [asdict(broken) for broken in found.broken],
+                "blocked_plugins": [asdict(blocked) for blocked in found.blocked],
             }
         )
         return
@@ -55,6 +56,10 @@ def plugins(json: JsonOption = False, markdown: MarkdownOption = False) -> None:
         heading("Set aside")
         for broken in found.broken:
             say(f"  {broken.plugin}: {broken.reason}")
+    if found.blocked:
+        heading("Blocked")
+        for blocked in found.blocked:
+            say(f"  {blocked.plugin}: by {blocked.by}")
 
 
 def _show(backend: "type[Backend[Options]]") -> None:

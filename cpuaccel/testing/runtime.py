@@ -57,9 +57,9 @@ class RuntimeContract(Subject):
 
     def test_built_in_inference_mode_it_works_outside(self) -> None:
         self.need_engine()
-        inputs = self.example_inputs()
+        model, inputs = self.model(), self.example_inputs()
         with torch.inference_mode():
-            fast = self.optimize(self.model())
+            fast = self.optimize(model)
             expected = fast.original(**inputs)
         for mode in ("gradients", "inference_mode"):
             with MODES[mode]():

@@ -54,6 +54,11 @@ class Jit(Backend[JitOptions]):
 
     def apply(self, model: torch.nn.Module, context: Context) -> Applied:
         """Trace, freeze and warm up."""
+        if not torch._C._get_graph_executor_optimize():
+            raise BackendError(
+                "TorchScript's optimizations are switched off in this thread",
+                "Call optimize outside of torch.jit.optimized_execution(False)",
+            )
         signature = context.signature
         flat = cpuaccel.flatten(model, signature.tensors, signature.constants)
         example = signature.tensor_inputs
@@ -72,6 +77,12 @@ class Jit(Backend[JitOptions]):
                 else:
                     script = torch.jit.trace(
                         flat, tuple(example.values()), strict=False, check_trace=False
+                    )
+                if not isinstance(script, torch.jit.ScriptModule):
+                    raise BackendError(
+                        "torch.jit.trace gave no script: TorchScript is switched off in this "
+                        "process",
+                        "Unset PYTORCH_JIT",
                     )
                 if self.options.freeze:
                     script = torch.jit.freeze(script.eval())

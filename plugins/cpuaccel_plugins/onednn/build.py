@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 
-from cpuaccel import Applied, Context
+from cpuaccel import Applied, BackendError, Context
 
 from .attention import fuse_attention
 from .attention_choice import AttentionChoice
@@ -44,8 +44,13 @@ def build(
         before_linears: a pass that comes before those over linears, and leaves them the rest.
 
     Raises:
-        BackendError: it can't be captured.
+        BackendError: oneDNN is switched off, or the model can't be captured, or there is nothing
+            in it for oneDNN.
     """
+    if not torch.backends.mkldnn.enabled:
+        raise BackendError(
+            "oneDNN is switched off in this process", "Set torch.backends.mkldnn.enabled = True"
+        )
     program = capture(model, context.signature)
     program.release = context.release
     clean(program)
@@ -66,6 +71,11 @@ def build(
     fuse_rest(program, choice)
     if prepacked:
         prepack(program)
+    if not (program.fusions or program.packed or program.left or program.operators):
+        raise BackendError(
+            f"there is nothing in {type(model).__name__} that oneDNN has fused operators for",
+            "Leave onednn out for this model",
+        )
     graph = FusedGraph(emit(program), _sizes(program))
     return Applied(graph, evidence=evidence(program, padding))
 

@@ -1,0 +1,294 @@
+"""Plugins that do wrong in every way, and what the user is told of each."""
+
+import logging
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import pytest
+import torch
+
+import cpuaccel
+from cpuaccel import Applied, Backend, Context, Host, Options, Signature, Verdict, patience
+from cpuaccel.testing.state import changed, global_state, model_state
+from tests.conftest import Offer, Python
+from tests.core.fakes import Call, Changing, Fake, Wrapped, batch, encoder
+
+Doing = Callable[[torch.nn.Module], object]
+
+
+class Zoo(Fake):
+    """Does something in ``apply``."""
+
+    name = "animal"
+    doing: ClassVar[Doing]
+
+    def apply(self, model: torch.nn.Module, context: Context) -> Any:
+        return type(self).doing(model)
+
+
+def animal(doing: Doing) -> type[Zoo]:
+    class Animal(Zoo):
+        pass
+
+    Animal.doing = staticmethod(doing)
+    return Animal
+
+
+def exits(model: torch.nn.Module) -> object:
+    raise SystemExit(3)
+
+
+def leaves_halfway(model: torch.nn.Module) -> object:
+    raise RuntimeError("out of ideas")
+
+
+AUTHOR = " Report this to the plugin's author."
+
+FAILS: dict[str, tuple[Doing, str]] = {
+    "ends the process": (
+        exits,
+        "it raised SystemExit: 3. Leave the step out, or report this.",
+    ),
+    "raises": (
+        leaves_halfway,
+        "it raised RuntimeError: out of ideas. Leave the step out, or report this.",
+    ),
+    "returns nothing": (
+        lambda model: None,
+        "its apply returned a NoneType in place of an Applied." + AUTHOR,
+    ),
+    "returns the model": (
+        lambda model: model,
+        "its apply returned a MaskedEncoder in place of an Applied." + AUTHOR,
+    ),
+    "gives a word for the model": (
+        lambda model: Applied("fast", evidence={"a": 1}),  # type: ignore[arg-type]
+        "its apply gave a str as the model, and none to call." + AUTHOR,
+    ),
+    "has a number for evidence": (
+        lambda model: Applied(model, evidence=3),  # type: ignore[arg-type]
+        "its evidence is a int in place of a mapping." + AUTHOR,
+    ),
+    "gives what takes no inputs": (
+        lambda model: Applied(lambda: None, evidence={"a": 1}),
+        "calling what it gave raised TypeError: ",
+    ),
+}
+
+
+@pytest.mark.parametrize(("doing", "told"), FAILS.values(), ids=list(FAILS))
+def test_a_step_that_fails_is_named_and_left_out(
+    offer: Offer, caplog: pytest.LogCaptureFixture, doing: Doing, told: str
+) -> None:
+    offer(animal(doing))
+    model = encoder()
+    before = model_state(model)
+    fast = cpuaccel.optimize(model, ["animal"], example_inputs=batch())
+    assert torch.equal(fast(**batch()).pooled, model(**batch()).pooled)
+    assert changed(before, model_state(model)) == []
+    (record,) = caplog.records
+    assert record.getMessage().startswith(f"animal: failed. {told}")
+    with pytest.raises(cpuaccel.StepError) as caught:
+        cpuaccel.optimize(model, ["animal"], example_inputs=batch(), strict=True)
+    assert str(caught.value).startswith(f"strict=True was asked for, but animal: failed. {told}")
+
+
+def test_a_step_that_answers_wrongly_is_named_and_left_out(
+    offer: Offer, caplog: pytest.LogCaptureFixture
+) -> None:
+    offer(Changing)
+    model = encoder()
+    fast = cpuaccel.optimize(model, ["changing"], example_inputs=batch())
+    assert torch.equal(fast(**batch()).pooled, model(**batch()).pooled)
+    (record,) = caplog.records
+    assert record.getMessage().startswith("changing: failed. it changes the answers: 1 differs by ")
+
+
+def scales_the_weights(model: torch.nn.Module) -> object:
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(2)
+    return Applied(model, evidence={"scaled": 1})
+
+
+def replaces_a_layer(model: torch.nn.Module) -> object:
+    model.feed = torch.nn.Identity()
+    return Applied(model, evidence={"replaced": 1})
+
+
+CHANGED = (
+    "animal changed the model that it was given, instead of a copy of it, and so the reference "
+    "that answers are compared with. "
+)
+LEAVE_OUT = "Leave the step out, and report this to the plugin's author"
+
+
+@pytest.mark.parametrize("strict", [False, True], ids=["lenient", "strict"])
+def test_a_step_that_changes_the_weights_is_an_error(offer: Offer, strict: bool) -> None:
+    offer(animal(scales_the_weights))
+    with pytest.raises(cpuaccel.StepError) as caught:
+        cpuaccel.optimize(encoder(), ["animal"], example_inputs=batch(), strict=strict)
+    assert str(caught.value) == (
+        CHANGED
+        + "Your model's own weights are no longer what they were: load them again. "
+        + LEAVE_OUT
+    )
+
+
+def test_a_step_that_changes_the_layers_it_was_given_leaves_the_callers(offer: Offer) -> None:
+    offer(animal(replaces_a_layer))
+    model = encoder()
+    before, expected = model_state(model), model(**batch()).pooled
+    with pytest.raises(cpuaccel.StepError) as caught:
+        cpuaccel.optimize(model, ["animal"], example_inputs=batch())
+    assert str(caught.value) == CHANGED + "Your own model is as it was. " + LEAVE_OUT
+    assert changed(before, model_state(model)) == []
+    assert torch.equal(model(**batch()).pooled, expected)
+
+
+def meddles(model: torch.nn.Module) -> object:
+    os.environ["CPUACCEL_TEST_MEDDLED"] = "1"
+    os.chdir("/")
+    torch.set_num_threads(torch.get_num_threads() + 1)
+    torch.set_default_dtype(torch.float64)
+    torch.use_deterministic_algorithms(True)
+    torch.manual_seed(1)
+    random.seed(1)
+    logging.basicConfig(force=True)
+    return Applied(model, evidence={"meddled": 1})
+
+
+def test_global_settings_are_put_back_and_told(offer: Offer) -> None:
+    offer(animal(meddles))
+    before, handlers = global_state(), logging.root.handlers[:]
+    fast = cpuaccel.optimize(encoder(), ["animal"], example_inputs=batch(), strict=True)
+    assert changed(before, global_state()) == []
+    assert logging.root.handlers == handlers
+    assert set(fast.report.outcomes[0].restored) == {
+        "environment variables",
+        "working directory",
+        "torch threads",
+        "torch default dtype",
+        "torch deterministic algorithms",
+        "logging's root handlers",
+    }
+
+
+class AnswersWithWords(Fake):
+    name = "words"
+
+    def check(self, host: Host) -> Any:
+        return "yes"
+
+
+class AnswersWithNothing(Fake):
+    name = "nothing"
+
+    def accepts(self, model: Call, signature: Signature) -> Any:
+        return None
+
+
+class ExitsWhenAsked(Fake):
+    name = "exits"
+
+    def check(self, host: Host) -> Verdict:
+        raise SystemExit(1)
+
+
+@pytest.mark.parametrize(
+    ("backend", "told"),
+    [
+        (AnswersWithWords, "its plugin answered with a str in place of a Verdict"),
+        (AnswersWithNothing, "its plugin answered with a NoneType in place of a Verdict"),
+        (ExitsWhenAsked, "its plugin could not tell, and raised SystemExit: 1"),
+    ],
+)
+def test_a_verdict_of_the_wrong_type_is_a_no(
+    offer: Offer, backend: type[Backend[Options]], told: str
+) -> None:
+    offer(backend)
+    plan = cpuaccel.explain(encoder(), [backend.name], example_inputs=batch())
+    assert str(plan.steps[0].verdict) == f"{told}. Report this to the plugin's author"
+
+
+def test_an_observer_that_ends_the_process_is_named(
+    offer: Offer, observe: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    offer(animal(lambda model: Applied(Wrapped(model, lambda m, i: m(**i)), {"wrapped": 1})))
+
+    def cpuaccel_before_step(step: cpuaccel.Step) -> None:
+        raise SystemExit(1)
+
+    observe(cpuaccel_before_step=cpuaccel_before_step)
+    fast = cpuaccel.optimize(encoder(), ["animal"], example_inputs=batch(), strict=True)
+    assert fast.report.applied == ("animal",)
+    (record,) = caplog.records
+    assert record.getMessage() == "plugin observer 1: its cpuaccel_before_step failed"
+
+
+def test_a_step_that_takes_long_is_named_while_it_does(
+    offer: Offer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patience, "SECONDS", 0.05)
+
+    def dawdles(model: torch.nn.Module) -> object:
+        while len(caplog.records) < 2:
+            time.sleep(0.01)
+        return Applied(Wrapped(model, lambda m, i: m(**i)), {"wrapped": 1})
+
+    offer(animal(dawdles))
+    cpuaccel.optimize(encoder(), ["animal"], example_inputs=batch(), strict=True)
+    assert [record.getMessage() for record in caplog.records[:2]] == [
+        f"animal is being applied, for {waited:.0f} s so far. Ctrl-C stops it, and leaves the "
+        "model as it was"
+        for waited in (0.05, 0.1)
+    ]
+
+
+BLOCKS = """
+import threading, torch, cpuaccel
+from cpuaccel.testing import MaskedEncoder
+from tests.conftest import Plugin
+from tests.core.fakes import Fake, batch
+import signal, time
+
+class Blocks(Fake):
+    name = "blocks"
+    def apply(self, model, context):
+        main = threading.main_thread().ident
+        threading.Timer(0.2, signal.pthread_kill, (main, signal.SIGINT)).start()
+        while True:
+            time.sleep(60)
+
+cpuaccel.plugin_host().register(Plugin(cpuaccel_backends=lambda: [Blocks]), "blocking")
+model = MaskedEncoder.seeded()
+expected, threads = model(**batch()).pooled, torch.get_num_threads()
+fast = cpuaccel.optimize(model, ["blocks"])
+try:
+    fast(**batch())
+except KeyboardInterrupt:
+    assert torch.equal(model(**batch()).pooled, expected)
+    assert torch.get_num_threads() == threads
+    print("interrupted", fast.variants, fast.report.calls)
+"""
+
+
+def test_ctrl_c_ends_a_step_that_blocks_and_leaves_the_model(python: Python) -> None:
+    root = __file__.rpartition("/tests/")[0]
+    done = python(BLOCKS, path=(root,))  # type: ignore[arg-type]
+    assert done.stdout == "interrupted [] Counter()\n", done.stderr
+
+
+def test_a_keyboard_interrupt_passes_through_at_import(python: Python, tmp_path: Any) -> None:
+    (tmp_path / "t_interrupts.py").write_text("raise KeyboardInterrupt")
+    info = tmp_path / "interrupts-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: interrupts\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[cpuaccel]\ninterrupts = t_interrupts\n")
+    done = python("import cpuaccel; cpuaccel.backends()", path=(tmp_path,), check=False)
+    assert done.returncode in (-signal.SIGINT, 130)
+    assert "KeyboardInterrupt" in done.stderr
