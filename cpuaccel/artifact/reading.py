@@ -69,6 +69,10 @@ def load(
             f"loading {folder} with on_change={on_change!r} was asked for. Pass 'rebuild' or "
             "'refuse'"
         )
+    if model is not None and not isinstance(model, torch.nn.Module):
+        raise ArtifactError(
+            f"loading {folder} into a {type(model).__name__} was asked for. Pass a torch.nn.Module"
+        )
     try:
         with Contents(folder) as contents:
             return _load(contents, model, on_change == "refuse", trust_engine_files)
@@ -88,7 +92,7 @@ def _load(
     if changed and refuse:
         raise ArtifactError(
             f"{contents.asked} with on_change='refuse', but it was made elsewhere: "
-            f"{'; '.join(changed)}. Pass on_change='rebuild' to apply its pipeline here"
+            f"{'; '.join(changed)[:1000]}. Pass on_change='rebuild' to apply its pipeline here"
         )
     for change in changed:
         logger.info("%s: %s", contents.folder, change)
@@ -114,25 +118,28 @@ def _load(
             tolerance=record.settings.tolerance,
             keep_original=record.settings.keep_original,
         )
-        builder = optimized._builder
-        builder.ready.update(scripts)
-        usual = default_tolerance({p.dtype for p in builder.eager.parameters()})
-        calls = [_bound(optimized, example.inputs) for example in examples]
-        for example, inputs in zip(examples, calls):
-            answer = functools.partial(builder.run_original, inputs)
-            _compare(contents, optimized, example, answer, usual, "the model")
-        for example, inputs in zip(examples, calls):
-            variant = optimized.prepare(inputs)
-            if isinstance(variant, str):
-                raise contents.fault(
-                    layout.RECORD, f"holds a call that can't be answered: {variant}"
-                )
-            accepted = variant.report.fidelity
-            if accepted is not None:
-                answer = functools.partial(variant.answer, inputs)
-                tolerance = usual + accepted.tolerance
-                _compare(contents, optimized, example, answer, tolerance, "what the pipeline gives")
+        optimized._builder.ready.update(scripts)
+        _prepare(contents, optimized, examples)
     return optimized
+
+
+def _prepare(contents: Contents, optimized: OptimizedModel, examples: list[Example]) -> None:
+    """Build for every stored call; answers of the original and of what is built are as stored."""
+    builder = optimized._builder
+    usual = default_tolerance({p.dtype for p in builder.eager.parameters()})
+    calls = [_bound(optimized, example.inputs) for example in examples]
+    for example, inputs in zip(examples, calls):
+        answer = functools.partial(builder.run_original, inputs)
+        _compare(contents, optimized, example, answer, usual, "the model")
+    for example, inputs in zip(examples, calls):
+        variant = optimized.prepare(inputs)
+        if isinstance(variant, str):
+            raise contents.fault(layout.RECORD, f"holds a call that can't be answered: {variant}")
+        accepted = variant.report.fidelity
+        if accepted is not None:
+            answer = functools.partial(variant.answer, inputs)
+            tolerance = usual + accepted.tolerance
+            _compare(contents, optimized, example, answer, tolerance, "what the pipeline gives")
 
 
 def _made(

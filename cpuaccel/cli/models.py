@@ -133,7 +133,7 @@ def _pretrained(source: str, task: str | None) -> "torch.nn.Module":
             wanted = (config.architectures or ["AutoModel"])[0]
         else:
             wanted = TASKS[task]
-        model_class = getattr(transformers, wanted, None)
+        model_class: Any = getattr(transformers, wanted, None)
         if not _is_model_class(model_class):
             raise ModelError(
                 f"{source} was asked for, whose config names the class {wanted}, but transformers "

@@ -206,6 +206,8 @@ def test_on_the_same_machine_nothing_is_refused(encoder_folder: Path) -> None:
         cpuaccel.ArtifactError, match=r"on_change='ask' .* Pass 'rebuild' or 'refuse'"
     ):
         cpuaccel.load(encoder_folder, encoder(), on_change="ask")  # type: ignore[arg-type]
+    with pytest.raises(cpuaccel.ArtifactError, match=r"into a str .*\. Pass a torch\.nn\.Module"):
+        cpuaccel.load(encoder_folder, "bert")  # type: ignore[arg-type]
 
 
 def test_a_backend_that_is_not_here(encoder_folder: Path) -> None:

@@ -147,5 +147,5 @@ def test_wherever_saving_breaks_off_what_was_there_stays(
 ) -> None:
     """At every size of file (a limit to it stands for the disk), at every file opened or moved."""
     root = Path(__file__).parents[2]
-    ran = python(SAVE + code, str(tmp_path / "a"), path=(root,))
+    ran = python(SAVE + code, str(tmp_path / "a"), path=(root, root / "plugins"))
     assert int(ran.stdout) >= 6
