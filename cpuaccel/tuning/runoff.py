@@ -27,7 +27,7 @@ def run_off(finalists: Sequence[Finalist], weights: Sequence[float], deadline: f
     Args:
         finalists: the best candidates, and their processes.
         weights: how often each batch is called.
-        deadline: when to end, on ``time.monotonic``'s clock; three turns of each are always made.
+        deadline: when to end, on ``time.monotonic``'s clock; one turn of each is always made.
 
     Returns:
         Their rows, the winner first, with how many times as fast as the winner each is.
@@ -35,11 +35,15 @@ def run_off(finalists: Sequence[Finalist], weights: Sequence[float], deadline: f
     times: list[list[float]] = [[] for _ in finalists]
     rows = [row for row, _ in finalists]
     alive = list(range(len(finalists)))
+    took = 0.0
     for turn in range(MOST_TURNS):
+        begun = time.monotonic()
+        if turn and begun + took > deadline:
+            break
         # The one that comes after a certain other should not always be the same.
         for index in alive[turn % len(alive) :] + alive[: turn % len(alive)]:
             try:
-                limit = max(30.0, deadline - time.monotonic())
+                limit = max(_patience(rows[index]), deadline - time.monotonic())
                 found = finalists[index][1].turn(TURN_SECONDS, limit)
             except Died as death:
                 rows[index] = replace(
@@ -52,11 +56,15 @@ def run_off(finalists: Sequence[Finalist], weights: Sequence[float], deadline: f
         alive = [index for index in alive if rows[index].standing is Standing.MEASURED]
         if len(alive) < 2 or _settled([times[index] for index in alive]):
             break
-        if turn + 1 >= FEWEST_PAIRS and time.monotonic() > deadline:
-            break
+        took = time.monotonic() - begun
     return _ranked([(rows[i], times[i]) for i in alive]) + [
         row for row in rows if row.standing is not Standing.MEASURED
     ]
+
+
+def _patience(row: Row) -> float:
+    """Seconds after which a turn of what was timed before is a hang."""
+    return 5.0 + 10 * max((sum(c for _, c in round_) for round_ in row.rounds), default=0.0)
 
 
 def _ranked(timed: list[tuple[Row, list[float]]]) -> list[Row]:
