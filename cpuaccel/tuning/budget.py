@@ -13,8 +13,10 @@ LONGEST_MEASURE = 10.0
 FEWEST_PASSES = 8
 """Of eager's length: what timing a candidate takes at least, warm-up and three pairs."""
 
-PATIENCE_SHARE = 1 / 8
-"""After which a candidate that is not built yet makes room for others."""
+PATIENCE_SHARE = 1 / 16
+LEAST_PATIENCE = 8.0
+"""After which a candidate that is not built yet makes room for others. Starting a process, which
+imports torch and reads the model, is a part of building."""
 
 
 @dataclass(frozen=True)
@@ -66,4 +68,4 @@ class Budget:
     @property
     def patience(self) -> float:
         """For building one candidate, while others wait."""
-        return self.seconds * PATIENCE_SHARE
+        return max(LEAST_PATIENCE, self.seconds * PATIENCE_SHARE)

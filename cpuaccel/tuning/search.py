@@ -29,7 +29,8 @@ from cpuaccel.tuning.shipping import ship
 from cpuaccel.tuning.trial import Trial
 from cpuaccel.tuning.workload import Workload
 
-MOST_PAUSED = 2
+MOST_PAUSED = 4
+"""Each holds the model, and what it has built of it so far."""
 
 
 class Search:
