@@ -1,4 +1,3 @@
-import re
 from pathlib import Path
 
 import pytest
@@ -26,8 +25,10 @@ def rows(optimized: cpuaccel.OptimizedModel) -> dict[str, Row]:
 def test_plugins_that_misbehave_are_rows_and_nothing_more(
     install: Install, encoder: torch.nn.Module
 ) -> None:
-    install("exits", "segfaults", "leaves", "wrong", "nan", "dies_later", "jit")
-    fast = cpuaccel.optimize(encoder, "auto", example_inputs=batch(), budget=500)
+    install("exits", "segfaults", "hangs", "leaks", "leaves", "wrong", "nan", "dies_later", "jit")
+    fast = cpuaccel.optimize(
+        encoder, "auto", example_inputs=batch(), budget=500, time_limit=8, memory_limit=2**30
+    )
     found = rows(fast)
     reasons = {
         name: (row.standing, row.reason) for name, row in found.items() if row.speedup is None
@@ -40,6 +41,13 @@ def test_plugins_that_misbehave_are_rows_and_nothing_more(
         "crashed",
         "its process was ended by SIGSEGV while it was built and proven",
     )
+    assert reasons["hangs"] == (
+        "timed out",
+        "it took longer than 8 s while it was built and proven",
+    )
+    assert reasons["leaks"][0] == "out of memory"
+    assert "GiB while it was built and proven, more than the 1.0 GiB allowed" in reasons["leaks"][1]
+    assert found["leaks"].peak_bytes > 2**30
     assert reasons["dies_later"] == (
         "crashed",
         "its process exited with code 9 while it was measured",
@@ -61,47 +69,18 @@ def test_plugins_that_misbehave_are_rows_and_nothing_more(
     assert torch.allclose(answer.states, encoder(**batch()).states, atol=1e-5)  # type: ignore[attr-defined]
 
 
-def test_what_hangs_or_leaks_ends_with_its_limit(
+def test_what_hangs_and_holds_the_interpreter_ends_with_its_limit(
     install: Install, encoder: torch.nn.Module
 ) -> None:
-    install("hangs", "hangs_holding_the_lock", "leaks")
-    fast = cpuaccel.optimize(
-        encoder, "auto", example_inputs=batch(), budget=500, time_limit=6, memory_limit=2**30
+    install("hangs_holding_the_lock")
+    fast = cpuaccel.optimize(encoder, "auto", example_inputs=batch(), budget=500, time_limit=6)
+    row = rows(fast)["hangs_holding_the_lock"]
+    assert (row.standing, row.reason) == (
+        "timed out",
+        "it took longer than 6 s while it was built and proven",
     )
-    found = rows(fast)
-    for name in ("hangs", "hangs_holding_the_lock"):
-        assert (found[name].standing, found[name].reason) == (
-            "timed out",
-            "it took longer than 6 s while it was built and proven",
-        )
-    assert found["leaks"].standing == "out of memory"
-    assert "GiB while it was built and proven, more than the 1.0 GiB allowed" in (
-        found["leaks"].reason
-    )
-    assert found["leaks"].peak_bytes > 2**30
     assert tuning(fast).winner.name == "eager"
     assert tuning(fast).why == "no candidate could be measured, so the original is kept"
-
-
-ZOO = ("exits", "segfaults", "hangs", "leaks", "leaves", "wrong", "nan", "dies_later")
-
-
-def test_a_zoo_of_them_ends_with_the_budget_and_each_is_named(
-    install: Install, encoder: torch.nn.Module
-) -> None:
-    install(*ZOO)
-    fast = cpuaccel.optimize(encoder, "auto", example_inputs=batch(), budget=45, memory_limit=2**30)
-    found = rows(fast)
-    named = found.keys() | {one.name.split(" ")[0] for one in tuning(fast).not_tried}
-    assert set(ZOO) <= named
-    assert tuning(fast).winner.name == "eager"
-    assert all(row.speedup is None for row in found.values())
-    if "hangs" in found:  # no limit of its own was given: a third of the budget is
-        seconds = re.search(r"longer than (\d+) s", found["hangs"].reason)
-        assert seconds is not None
-        assert int(seconds[1]) <= 15
-    answer = fast(**batch())
-    assert torch.equal(answer.states, encoder(**batch()).states)  # type: ignore[attr-defined]
 
 
 def test_the_budget_ends_the_search_and_names_what_was_left(
@@ -288,8 +267,7 @@ def test_processes_side_by_side_where_throughput_is_the_target(install: Install)
     found = tuning(fast)
     cores = cpuaccel.host().cores
     counts = [2**n for n in range(cores.bit_length()) if 2**n <= cores]
-    missed = {one.name for one in found.not_tried}
-    assert [i.count for i in found.instances if f"{i.count} processes" not in missed] == counts
+    assert [instance.count for instance in found.instances] == counts, found.not_tried
     for instance in found.instances:
         assert instance.threads == cores // instance.count
         assert instance.rows_per_second > 0
@@ -327,6 +305,10 @@ MISTAKES = {
     "example_inputs": ({"example_inputs": None}, "'auto' was asked for without example_inputs"),
     "no batch": ({"example_inputs": []}, "example_inputs is an empty list"),
     "dtype": ({"dtype": "bfloat16"}, "dtype was given with backends='auto': pass precisions="),
+    "keep_original": (
+        {"keep_original": False},
+        "keep_original was given with backends='auto': leave it out, and pass it with the pipeline",
+    ),
     "precisions": ({"precisions": ["int3"]}, "dtype='int3' was asked for"),
     "no precision": ({"precisions": []}, "precisions is empty. Name float32, bfloat16 or both"),
     "target": ({"target": "size"}, "target='size' was asked for. Pass 'latency' or 'throughput'"),
