@@ -8,10 +8,12 @@ from cpuaccel.tuning.process import Worker
 from cpuaccel.tuning.result import Row, Standing
 from cpuaccel.tuning.runoff import Finalist
 
-FINALISTS = 3
+FINALISTS = 5
 
-NEAR = 0.85
-"""Share of the best candidate's speed from which a candidate comes to the run-off."""
+NEAR = 0.75
+"""Share of the best candidate's speedup from which a candidate comes to the run-off. What slows a
+machine down for a while slows eager down more than fused code, so that speedups measured one after
+the other differ by more than their intervals tell."""
 
 
 class Board:
