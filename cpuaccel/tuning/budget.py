@@ -14,7 +14,7 @@ FEWEST_PASSES = 8
 """Of eager's length: what timing a candidate takes at least, warm-up and three pairs."""
 
 PATIENCE_SHARE = 1 / 16
-LEAST_PATIENCE = 8.0
+LEAST_PATIENCE = 12.0
 """After which a candidate that is not built yet makes room for others. Starting a process, which
 imports torch and reads the model, is a part of building."""
 
@@ -65,7 +65,10 @@ class Budget:
         """What that may come to, where a single pass takes long."""
         return max(self.measure, FEWEST_PASSES * self.eager_pass)
 
-    @property
-    def patience(self) -> float:
-        """For building one candidate, while others wait."""
-        return max(LEAST_PATIENCE, self.seconds * PATIENCE_SHARE)
+    def patience(self, pauses: int) -> float:
+        """For going on to build a candidate that was stopped so often, while others wait.
+
+        Each turn is twice as long as the one before, so that what needs little more gets it before
+        what needs much more.
+        """
+        return max(LEAST_PATIENCE, self.seconds * PATIENCE_SHARE) * 2**pauses

@@ -126,9 +126,9 @@ class Search:
             if candidate is not None:
                 self._go_on(self._trial(candidate, subject), ending)
             elif self._paused:
-                trial = max(self._paused, key=lambda one: self._space.promise(one.candidate))
+                trial = min(self._paused, key=self._turn)
                 self._paused.remove(trial)
-                trial.worker.resume()
+                trial.resume()
                 self._go_on(trial, ending)
             else:
                 return
@@ -156,23 +156,23 @@ class Search:
         own_threads = trial.candidate.threads is None
         left = self._request.candidate_seconds - trial.spent
         limit = min(left, max(self._last_build(ending) - time.monotonic(), 1.0))
+        patience = self._budget.patience(trial.pauses)
         may_wait = (
             own_threads
-            and not trial.spent
+            and patience < limit
             and len(self._paused) < MOST_PAUSED
-            and self._budget.patience < limit
-            and bool(self._space.waiting)
+            and bool(self._space.waiting or self._paused)
         )
         try:
             self._tell(f"building {trial.candidate}")
-            row = trial.build(self._budget.patience if may_wait else limit, self._judge)
+            row = trial.build(patience if may_wait else limit, self._judge)
             if row.standing is Standing.MEASURED:
                 self._tell(f"measuring {trial.candidate}")
                 limit = max(ending - time.monotonic(), 0.0) + self._budget.whole_measure
                 row = trial.measure(row, limit)
         except Died as death:
             if may_wait and death.kind == Standing.TIMED_OUT and not trial.built:
-                trial.worker.pause()
+                trial.pause()
                 self._paused.append(trial)
                 self._space.put_off(trial.candidate)
                 return
@@ -254,6 +254,10 @@ class Search:
             except LaunchFailed as error:
                 self._space.not_tried.append(NotTried(f"{count} processes", str(error)))
         return tuple(found)
+
+    def _turn(self, trial: Trial) -> tuple[int, float]:
+        """Which of the paused goes on first."""
+        return trial.pauses, -self._space.promise(trial.candidate)
 
     def _last_build(self, ending: float) -> float:
         """When a candidate has to be built, to be measured in time."""

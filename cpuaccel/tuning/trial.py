@@ -19,6 +19,7 @@ class Trial:
         candidate: what is tried.
         worker: its process.
         spent: seconds that it has had.
+        pauses: how often it has made room for others.
         built: whether it was built and proven.
     """
 
@@ -29,8 +30,18 @@ class Trial:
         self.candidate = candidate
         self.worker = Worker(job, subject, memory_limit)
         self.spent = 0.0
+        self.pauses = 0
         self.built = False
         self._job = job
+
+    def pause(self) -> None:
+        """Stop it until ``resume``."""
+        self.pauses += 1
+        self.worker.pause()
+
+    def resume(self) -> None:
+        """Let it go on building where it was."""
+        self.worker.resume()
 
     def build(self, seconds: float, judge: Judge | None) -> Row:
         """Wait until it is built, and hold its answers against the original's.
@@ -87,7 +98,7 @@ class Trial:
 
     def failed(self, death: Died) -> Row:
         """What is noted of a process that ended, or had to be ended."""
-        paused = self.worker.paused_seconds and death.kind == Standing.TIMED_OUT
+        paused = self.pauses and death.kind == Standing.TIMED_OUT
         in_all = f" ({self.spent:.0f} s in all)" if paused else ""
         return self._row(Standing(death.kind), reason=death.reason + in_all)
 

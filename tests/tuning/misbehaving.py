@@ -68,6 +68,13 @@ class Own(Backend):
         os.rename(started + ".part", started)
         time.sleep(600)
 """,
+    "builds_slowly": """
+class Own(Backend):
+    def made(self, model):
+        for _ in range(60):  # of its own seconds: stopped, it goes on where it was
+            time.sleep(0.1)
+        return Model(model)
+""",
     "leaks": """
 class Own(Backend):
     def made(self, model):

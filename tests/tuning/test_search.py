@@ -4,6 +4,8 @@ import pytest
 import torch
 
 import cpuaccel
+from cpuaccel.tuning.auto import optimize_auto
+from cpuaccel.tuning.request import Request
 from cpuaccel.tuning.result import Row, Standing, Tuning
 from tests.core.fakes import batch
 from tests.tuning.conftest import Install
@@ -94,6 +96,28 @@ def test_the_budget_ends_the_search_and_names_what_was_left(
     left = {one.name: one.reason for one in tuning(fast).not_tried}
     assert {"faithful,jit", "hangs", "jit"} - names
     assert "the budget of 4 s ended before its turn" in left.values()
+
+
+def test_what_builds_slowly_makes_room_and_is_gone_on_with(
+    install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cpuaccel.tuning.budget.LEAST_PATIENCE", 5.0)
+    monkeypatch.setattr("cpuaccel.tuning.budget.PATIENCE_SHARE", 0.0)
+    install("builds_slowly", "short")
+    model, doings = Waiting(), list[str]()
+    optimized = optimize_auto(
+        model,
+        IDS,
+        Request.of(model, {"budget": 500, "time_limit": 400}),
+        progress=lambda snapshot: doings.append(snapshot.doing),
+    )
+    slow = rows(optimized)["builds_slowly"]
+    assert slow.standing is Standing.MEASURED
+    assert doings.index("building short in float32") < doings.index(
+        "measuring builds_slowly in float32"
+    )
+    assert doings.count("building builds_slowly in float32") >= 2
+    assert slow.tried_seconds > 6
 
 
 def test_a_win_beyond_doubt_is_taken_and_a_loss_is_not(install: Install) -> None:
