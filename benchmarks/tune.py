@@ -1,24 +1,36 @@
-"""The winner of a search against every single engine, in one interleaved run of their own.
+"""The winner of a search against the fastest single engine and eager, in the search's own run.
 
     python benchmarks/tune.py config:bert-base --task question-answering --shape 8x384
-        [--padding 0.5] [--precisions float32,bfloat16] [--budget 200] [--searches 1]
+        [--padding 0.5] [--precisions float32,bfloat16] [--budget 200] [--searches 1] [--again 30]
 
-Searches without the cache, then builds the winner and each backend by itself in one process and
-times them in turn with eager. Prints a line of JSON for each search.
+Searches without the cache, and prints a line of JSON for each search. With ``--again`` the winner
+and the best single engines are then built in fresh processes and timed in turn for so many seconds:
+whether the choice holds where it was not made.
 """
 
 import argparse
 import json
 import logging
+import tempfile
 import time
+from contextlib import ExitStack
 
 import torch
 
 import cpuaccel
 from cpuaccel.cli.inputs import make_inputs, modality
 from cpuaccel.cli.models import load_model
-from cpuaccel.report import Status
-from cpuaccel.timing import Ratio, interleave
+from cpuaccel.signature import Binder
+from cpuaccel.tuning.measure import Speedup, ratios
+from cpuaccel.tuning.messages import Job, Refused
+from cpuaccel.tuning.process import Worker
+from cpuaccel.tuning.proof import references
+from cpuaccel.tuning.result import Row, Tuning
+from cpuaccel.tuning.shipping import ship
+from cpuaccel.tuning.workload import Workload
+
+COMPARED = 3
+"""Single engines that are timed again with the winner."""
 
 
 def main() -> None:
@@ -31,10 +43,7 @@ def main() -> None:
     parser.add_argument("--precisions", default="float32")
     parser.add_argument("--budget", type=float, default=200.0)
     parser.add_argument("--searches", type=int, default=1)
-    parser.add_argument(
-        "--engines", default="", help="A,B: others than the winner, to time it with"
-    )
-    parser.add_argument("--seconds", type=float, default=40.0, help="for the comparison")
+    parser.add_argument("--again", type=float, default=0.0, metavar="SECONDS")
     asked = parser.parse_args()
     logging.getLogger("cpuaccel").setLevel(logging.ERROR)
 
@@ -42,71 +51,117 @@ def main() -> None:
     rows, length = map(int, asked.shape.split("x"))
     padding = 0.0 if modality(model) == "pixel_values" else asked.padding
     batch = make_inputs(model, rows, length, padding)
-    precisions = asked.precisions.split(",")
-    for _ in range(asked.searches):
+    for left in reversed(range(asked.searches)):
         begun = time.perf_counter()
         fast = cpuaccel.optimize(
             model,
             "auto",
             example_inputs=batch,
-            precisions=precisions,
+            precisions=asked.precisions.split(","),
             budget=asked.budget,
             cache=False,
         )
         tuning = fast.report.tuning
         assert tuning is not None
-        print(
-            json.dumps(
-                {
-                    "model": asked.model,
-                    "shape": asked.shape,
-                    "padding": padding,
-                    "winner": str(tuning.winner),
-                    "why": tuning.why,
-                    "rebuilt": tuning.rebuilt,
-                    "search_seconds": round(tuning.seconds, 1),
-                    "seconds": round(time.perf_counter() - begun, 1),
-                    "rows": [
-                        f"{row.candidate}: {row.speedup or row.reason[:80]}"
-                        f"{f' (run-off {row.runoff})' if row.runoff else ''}"
-                        f", built in {row.build_seconds:.1f} s, tried in {row.tried_seconds:.1f} s"
-                        for row in tuning.rows
-                    ],
-                    "not_tried": [f"{one.name}: {one.reason[:80]}" for one in tuning.not_tried],
-                },
-                indent=1,
-            ),
-            flush=True,
-        )
-    if asked.engines:
-        _compare(model, fast, batch, asked.engines.split(","), precisions[-1], asked.seconds)
+        found = {
+            "model": asked.model,
+            "shape": asked.shape,
+            "padding": padding,
+            "winner": str(tuning.winner),
+            "why": tuning.why,
+            "single": _against_singles(tuning),
+            "rebuilt": tuning.rebuilt,
+            "search_seconds": round(tuning.seconds, 1),
+            "seconds": round(time.perf_counter() - begun, 1),
+            "rows": [_line(row, tuning) for row in tuning.rows],
+            "not_tried": [f"{one.name}: {one.reason[:80]}" for one in tuning.not_tried],
+        }
+        print(json.dumps(found, indent=1), flush=True)
+        if asked.again and not left:
+            _again(model, batch, tuning, asked.again)
 
 
-def _compare(
-    model: torch.nn.Module,
-    winner: cpuaccel.OptimizedModel,
-    batch: dict[str, object],
-    engines: list[str],
-    precision: str,
-    seconds: float,
+def _line(row: Row, tuning: Tuning) -> str:
+    if row.speedup is None:
+        return f"{row.candidate}: {row.standing}, {row.reason[:120]}"
+    median = sorted(row.seconds(tuning.weights))[len(row.rounds) // 2]
+    return (
+        f"{row.candidate}: {row.speedup} of eager, {1000 * median:.2f} ms"
+        f"{f', run-off {row.runoff}' if row.runoff else ''}, built in {row.build_seconds:.1f} s, "
+        f"tried in {row.tried_seconds:.1f} s"
+    )
+
+
+def _singles(tuning: Tuning) -> list[Row]:
+    """The measured engines by themselves, the fastest first; those of the run-off by that."""
+    singles = [row for row in tuning.rows if row.speedup and len(row.candidate.steps) <= 1]
+
+    def order(row: Row) -> tuple[bool, float]:
+        found = row.runoff or row.speedup
+        assert found is not None
+        return row.runoff is None, -found.median
+
+    return sorted(singles, key=order)
+
+
+def _against_singles(tuning: Tuning) -> str:
+    winner, singles = tuning.row(tuning.winner), _singles(tuning)
+    if winner is None or winner.speedup is None or not singles:
+        return "nothing to compare"
+    single = singles[0]
+    if single.candidate == winner.candidate:
+        return "the winner is the fastest single engine"
+    assert single.speedup is not None
+    if single.runoff is None:
+        times = winner.speedup.median / single.speedup.median
+        return f"{times:.3f} times as fast as {single.candidate}, by speedups over eager"
+    low, high = 1 / single.runoff.high, 1 / single.runoff.low
+    times = 1 / single.runoff.median
+    return (
+        f"{times:.3f} [{low:.3f}, {high:.3f}] times as fast as {single.candidate}, in the run-off"
+    )
+
+
+def _again(
+    model: torch.nn.Module, batch: dict[str, object], tuning: Tuning, seconds: float
 ) -> None:
-    """Time the winner and single engines in turn with eager."""
-    calls = {"eager": lambda: model(**batch), "winner": lambda: winner(**batch)}
-    for name in engines:
-        built = cpuaccel.optimize(model, [name], dtype=precision, example_inputs=batch)
-        failed = [str(o) for o in built.report.outcomes if o.status is not Status.APPLIED]
-        if failed:
-            print(f"{name}: {failed[0]}")
-            continue
-        calls[name] = lambda built=built: built(**batch)  # type: ignore[misc]
-    with torch.no_grad():
-        times = interleave(calls, rounds=200, seconds=seconds, warmup=2)
-    for name, measured in times.items():
-        print(
-            f"{name:<20} {1000 * sorted(measured)[len(measured) // 2]:9.2f} ms  "
-            f"{Ratio.of(times['eager'], measured)} of eager, "
-            f"{Ratio.of(times['winner'], measured)} of the winner"
-        )
+    workload = Workload.of(model, batch)
+    probes = references(lambda inputs: Binder(model).call(model.eval(), inputs), workload)
+    singles = [row.candidate for row in _singles(tuning)[:COMPARED]]
+    with ExitStack() as stack:
+        subject = stack.enter_context(tempfile.TemporaryFile())
+        ship(model, probes, subject)
+        workers = {}
+        for candidate in dict.fromkeys((tuning.winner, *singles)):
+            job = Job(
+                candidate.steps,
+                candidate.precision,
+                tuning.threads,
+                None,
+                workload.weights,
+                seconds / 4,
+                (0.0,),
+                outputs=False,
+            )
+            worker = stack.enter_context(Worker(job, subject, 2**40))
+            built = worker.built(300.0)
+            if isinstance(built, Refused):
+                print(f"again: {candidate} is refused: {built.reason}")
+                continue
+            measured = worker.measure(seconds / 4, 300.0)
+            eager = Speedup.of(ratios(measured.rounds, workload.weights))
+            print(f"again: {candidate} {eager} of eager", flush=True)
+            workers[candidate] = worker
+        times: dict[object, list[float]] = {candidate: [] for candidate in workers}
+        begun = time.perf_counter()
+        while time.perf_counter() - begun < seconds:
+            for candidate, worker in workers.items():
+                passes = sorted(t for (t,) in worker.turn(0.3, 300.0).times)
+                times[candidate].append(passes[len(passes) // 2])
+    for candidate in singles:
+        if candidate != tuning.winner and candidate in times:
+            pairs = zip(times[candidate], times[tuning.winner])
+            print(f"again: winner {Speedup.of([c / w for c, w in pairs])} of {candidate}")
 
 
 if __name__ == "__main__":

@@ -78,7 +78,8 @@ def tune(
             min=0.0,
             metavar="X",
             help="Largest accepted difference of an output, relative to its magnitude. By default "
-            "1e-4 in float32, 5e-2 in bfloat16.",
+            "1e-4 in float32, 5e-2 in bfloat16. With a wider one backends that compute coarsely, "
+            "such as int8, take part as well.",
         ),
     ] = None,
     threads: Annotated[

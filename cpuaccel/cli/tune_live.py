@@ -10,7 +10,7 @@ from rich.text import Text
 
 from cpuaccel.cli.console import stderr
 from cpuaccel.cli.tune_table import ranking
-from cpuaccel.tuning.search import Progress, Snapshot
+from cpuaccel.tuning.progress import Progress, Snapshot
 
 
 @contextmanager

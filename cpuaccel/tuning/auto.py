@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import logging
+import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -28,11 +29,13 @@ from cpuaccel.tuning.lockfile import (
     write_lock,
 )
 from cpuaccel.tuning.measure import Speedup, measure, ratios
+from cpuaccel.tuning.metric import Judge
 from cpuaccel.tuning.process import ended_by_sigterm
+from cpuaccel.tuning.progress import Progress
 from cpuaccel.tuning.proof import Disproved, prove, references
 from cpuaccel.tuning.request import Request
 from cpuaccel.tuning.result import Standing, Tuning
-from cpuaccel.tuning.search import Progress, Search, metric_fault
+from cpuaccel.tuning.search import Search
 from cpuaccel.tuning.workload import Batches, Workload
 
 logger = logging.getLogger("cpuaccel")
@@ -88,10 +91,16 @@ class _Auto:
         self._binder = Binder(model)
         self._eager = shared_copy(model)
         self._references: list[Probe] = []
+        self._reference_seconds = 0.0
+        self._judge: Judge | None = None
         self._print = take_fingerprint(model, workload, request, host(), plugin_host())
 
     def run(self) -> OptimizedModel:
+        begun = time.monotonic()
         self._references = references(self._call_eager, self._workload)
+        self._reference_seconds = time.monotonic() - begun
+        if self._request.metric is not None:
+            self._judge = Judge(self._request.metric, self._request.max_drop, self._references)
         path = self._path()
         with one_at_a_time(path) if path else nullcontext():
             if path is not None:
@@ -169,6 +178,8 @@ class _Auto:
             host=host(),
             plugins=plugin_host(),
             references=self._references,
+            reference_seconds=self._reference_seconds,
+            judge=self._judge,
             progress=self._progress,
         ).run()
 
@@ -222,7 +233,8 @@ class _Auto:
         if decision.pipelines.keys() == {ORIGINAL}:
             return optimized, ("the original as it is",)
         outputs, differences = prove(optimized, self._references)
-        self._check_metric(outputs)
+        if self._judge is not None and (fault := self._judge.judge(outputs)[1]):
+            raise Disproved(fault)
         del outputs
         speedup = self._speedup(optimized)
         if speedup.slower:
@@ -233,14 +245,6 @@ class _Auto:
             f"{speedup} as fast as eager in this process; outputs within {worst:.2g} of the "
             f"original's on {len(self._references)} example batches",
         )
-
-    def _check_metric(self, outputs: list[object]) -> None:
-        metric = self._request.metric
-        if metric is None:
-            return
-        original = float(metric([probe.output for probe in self._references]))
-        if fault := metric_fault(float(metric(outputs)), original, self._request.max_drop):
-            raise Disproved(fault)
 
     def _speedup(self, optimized: OptimizedModel) -> Speedup:
         def calling(call: Callable[[Inputs], object]) -> list[Callable[[], object]]:

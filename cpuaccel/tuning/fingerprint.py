@@ -119,7 +119,9 @@ def _config(model: torch.nn.Module) -> str:
     if not callable(to_dict):
         return "none"
     config = {k: v for k, v in to_dict().items() if k not in ("_name_or_path", "name_or_path")}
-    return _digest(config)
+    # How eager computes attention; a configuration leaves it out of what it writes.
+    attention = getattr(model.config, "_attn_implementation", None)
+    return _digest([config, attention])
 
 
 def _inputs(batch: Mapping[str, object]) -> str:

@@ -5,7 +5,6 @@ import fcntl
 import logging
 import os
 import statistics
-import tempfile
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from cpuaccel.tuning.candidates import OWN, Candidate
 from cpuaccel.tuning.decision import Decision
 from cpuaccel.tuning.fingerprint import Fingerprint
 from cpuaccel.tuning.result import Rule, Tuning
+from cpuaccel.tuning.whole import write_whole
 from cpuaccel.wording import describe_complaint
 
 logger = logging.getLogger("cpuaccel")
@@ -165,15 +165,7 @@ def write_lock(path: Path, tuning: Tuning, fingerprint: Fingerprint) -> None:
         }
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(HEADER + tomli_w.dumps(table))
-            Path(temporary).chmod(0o644)
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        write_whole(path, HEADER + tomli_w.dumps(table))
     except OSError as error:
         raise LockError(
             f"{path} was to be written, but can't be: {error.strerror}. Choose another place"

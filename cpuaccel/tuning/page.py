@@ -3,7 +3,6 @@
 import importlib.util
 import os
 import statistics
-import tempfile
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -13,6 +12,7 @@ from cpuaccel.errors import CpuaccelError
 from cpuaccel.hostinfo import Host
 from cpuaccel.tuning.instances import launch_line
 from cpuaccel.tuning.result import Row, Standing, Tuning
+from cpuaccel.tuning.whole import write_whole
 
 SHOWN_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd", "bf16", "sve")
 MOST_DOTS = 80
@@ -45,15 +45,7 @@ def write_page(path: Path, model: str, tuning: Tuning, host: Host) -> None:
         tuning: what was found.
         host: where.
     """
-    handle, temporary = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(render_page(model, tuning, host))
-        Path(temporary).chmod(0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_whole(path, render_page(model, tuning, host))
 
 
 def render_page(model: str, tuning: Tuning, host: Host) -> str:

@@ -1,7 +1,7 @@
 """What a search is asked for."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypedDict
@@ -10,11 +10,9 @@ import torch
 
 from cpuaccel.errors import CpuaccelError
 from cpuaccel.precision import TOLERANCE, dtype_name, dtype_of
+from cpuaccel.tuning.metric import Metric
 
 Target = Literal["latency", "throughput"]
-Metric = Callable[[list[object]], float]
-"""Takes the outputs for all example batches, in their order; more is better."""
-
 DEFAULT_BUDGET = 300.0
 
 SHARE = 3

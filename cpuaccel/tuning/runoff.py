@@ -12,6 +12,12 @@ from cpuaccel.tuning.result import Row, Standing
 TURN_SECONDS = 0.3
 MOST_TURNS = 15
 
+SLOWER = 0.95
+"""Who stayed below this share of the fastest's speed in each of the first few turns is out."""
+
+MANY_TURNS = 6
+"""From here on the interval itself tells who is out."""
+
 TIE = 0.99
 """Who comes this near to the fastest is as fast, and may win by being simpler."""
 
@@ -27,7 +33,7 @@ def run_off(finalists: Sequence[Finalist], weights: Sequence[float], deadline: f
     Args:
         finalists: the best candidates, and their processes.
         weights: how often each batch is called.
-        deadline: when to end, on ``time.monotonic``'s clock; three turns of each are always made.
+        deadline: when to end, on ``time.monotonic``'s clock; one turn of each is always made.
 
     Returns:
         Their rows, the winner first, with how many times as fast as the winner each is.
@@ -35,11 +41,15 @@ def run_off(finalists: Sequence[Finalist], weights: Sequence[float], deadline: f
     times: list[list[float]] = [[] for _ in finalists]
     rows = [row for row, _ in finalists]
     alive = list(range(len(finalists)))
+    took = 0.0
     for turn in range(MOST_TURNS):
+        begun = time.monotonic()
+        if turn and begun + took > deadline:
+            break
         # The one that comes after a certain other should not always be the same.
         for index in alive[turn % len(alive) :] + alive[: turn % len(alive)]:
             try:
-                limit = max(30.0, deadline - time.monotonic())
+                limit = max(_patience(rows[index]), deadline - time.monotonic())
                 found = finalists[index][1].turn(TURN_SECONDS, limit)
             except Died as death:
                 rows[index] = replace(
@@ -50,22 +60,34 @@ def run_off(finalists: Sequence[Finalist], weights: Sequence[float], deadline: f
                 statistics.median(sum(w * t for w, t in zip(weights, p)) for p in found.times)
             )
         alive = [index for index in alive if rows[index].standing is Standing.MEASURED]
-        if len(alive) < 2 or _settled([times[index] for index in alive]):
+        alive = in_reach(alive, times)
+        if len(alive) < 2 or _narrow([times[index] for index in alive]):
             break
-        if turn + 1 >= FEWEST_PAIRS and time.monotonic() > deadline:
-            break
-    return _ranked([(rows[i], times[i]) for i in alive]) + [
+        took = time.monotonic() - begun
+    timed = [index for index, row in enumerate(rows) if row.standing is Standing.MEASURED]
+    return ranked([(rows[index], times[index]) for index in timed]) + [
         row for row in rows if row.standing is not Standing.MEASURED
     ]
 
 
-def _ranked(timed: list[tuple[Row, list[float]]]) -> list[Row]:
+def _patience(row: Row) -> float:
+    """Seconds after which a turn of what was timed before is a hang."""
+    return 5.0 + 10 * max((sum(c for _, c in round_) for round_ in row.rounds), default=0.0)
+
+
+def ranked(timed: Sequence[tuple[Row, Sequence[float]]]) -> list[Row]:
+    """Order candidates by their seconds turn by turn, the winner first.
+
+    Args:
+        timed: each with its seconds, all from the first turn on; who was out early has fewer.
+    """
     if not timed:
         return []
+    turns = max(len(times) for _, times in timed)
+    last = [one for one in timed if len(one[1]) == turns]
     # By pairs with one of them: a median of times would meet each with another drift.
-    reference = timed[0][1]
-    fastest = max(timed, key=lambda one: _against(reference, one[1]).median)[1]
-    near = [one for one in timed if _against(fastest, one[1]).median >= TIE]
+    fastest = max(last, key=lambda one: _against(last[0][1], one[1]).median)[1]
+    near = [one for one in last if _against(fastest, one[1]).median >= TIE]
     winner = min(
         near,
         key=lambda one: (
@@ -81,16 +103,27 @@ def _ranked(timed: list[tuple[Row, list[float]]]) -> list[Row]:
     return [replace(row, runoff=_against(winner[1], times)) for row, times in (winner, *others)]
 
 
-def _against(baseline: list[float], times: list[float]) -> Speedup:
+def _against(baseline: Sequence[float], times: Sequence[float]) -> Speedup:
     return Speedup.of([b / t for b, t in zip(baseline, times)])
 
 
-def _settled(times: list[list[float]]) -> bool:
-    """Whether one is surely the fastest, or the figures are as narrow as they need to be."""
-    if len(times[0]) < FEWEST_PAIRS:
-        return False
+def in_reach(alive: Sequence[int], times: Sequence[Sequence[float]]) -> list[int]:
+    """Those that are not surely slower than the fastest, so that turns go to who may win.
+
+    Args:
+        alive: indices of who is still timed; all have had as many turns.
+        times: seconds of each, turn by turn.
+    """
+    turns = min((len(times[index]) for index in alive), default=0)
+    if turns < FEWEST_PAIRS:
+        return list(alive)
+    leader = max(alive, key=lambda index: _against(times[alive[0]], times[index]).median)
+    least = TIE if turns >= MANY_TURNS else SLOWER
+    return [i for i in alive if _against(times[leader], times[i]).high >= least]
+
+
+def _narrow(times: Sequence[Sequence[float]]) -> bool:
+    """Whether the figures are as narrow as they need to be."""
     leader = max(times, key=lambda t: _against(times[0], t).median)
     others = [_against(leader, t) for t in times if t is not leader]
-    if len(times[0]) >= CLEAR_PAIRS and all(s.high - s.low < NARROW for s in others):
-        return True
-    return len(times[0]) >= 6 and all(s.high < TIE for s in others)
+    return len(leader) >= CLEAR_PAIRS and all(s.high - s.low < NARROW for s in others)

@@ -68,6 +68,13 @@ class Own(Backend):
         os.rename(started + ".part", started)
         time.sleep(600)
 """,
+    "builds_slowly": """
+class Own(Backend):
+    def made(self, model):
+        for _ in range(60):  # of its own seconds: stopped, it goes on where it was
+            time.sleep(0.1)
+        return Model(model)
+""",
     "leaks": """
 class Own(Backend):
     def made(self, model):
@@ -132,6 +139,7 @@ class Quick(torch.nn.Module):
 _OWN["short"] = _QUICK.replace("WHEN", "input_ids.shape[1] <= 16")
 _OWN["long"] = _QUICK.replace("WHEN", "input_ids.shape[1] > 16")
 _OWN["wrong_by_a_little"] = _QUICK.replace("quick=WHEN)", "quick=True) * 1.00001")
+_OWN["coarse"] = _QUICK.replace("quick=WHEN)", "quick=True) * 1.1") + "Own.tolerance = 0.15\n"
 _OWN["short_elsewhere"] = _OWN["short"].replace(
     "return Quick(model)",
     """spec = sys.modules["__main__"].__spec__
