@@ -12,18 +12,20 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from cpuaccel.api import backends, explain, optimize
+    from cpuaccel.api import backends, optimize
     from cpuaccel.artifact.reading import load
     from cpuaccel.backend import Applied, Backend, Context, Evidence, Form, Options
     from cpuaccel.errors import (
         ArtifactError,
         BackendError,
         CpuaccelError,
+        ForkError,
         ModelError,
         PipelineError,
         SignatureError,
         StepError,
     )
+    from cpuaccel.explaining import explain
     from cpuaccel.flat import flatten
     from cpuaccel.hookspecs import hookimpl
     from cpuaccel.hostinfo import Host, host
@@ -40,18 +42,20 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "cpuaccel.api": ("backends", "explain", "optimize"),
+    "cpuaccel.api": ("backends", "optimize"),
     "cpuaccel.artifact.reading": ("load",),
     "cpuaccel.backend": ("Applied", "Backend", "Context", "Evidence", "Form", "Options"),
     "cpuaccel.errors": (
         "ArtifactError",
         "BackendError",
         "CpuaccelError",
+        "ForkError",
         "ModelError",
         "PipelineError",
         "SignatureError",
         "StepError",
     ),
+    "cpuaccel.explaining": ("explain",),
     "cpuaccel.flat": ("flatten",),
     "cpuaccel.hookspecs": ("hookimpl",),
     "cpuaccel.hostinfo": ("Host", "host"),
@@ -75,6 +79,7 @@ __all__ = [
     "Context",
     "CpuaccelError",
     "Evidence",
+    "ForkError",
     "Form",
     "Host",
     "ModelError",

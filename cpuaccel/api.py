@@ -1,4 +1,4 @@
-"""The front door: ``optimize`` and ``explain``."""
+"""The front door: ``optimize``."""
 
 import functools
 import logging
@@ -9,18 +9,14 @@ from typing import TYPE_CHECKING, Unpack
 import torch
 
 from cpuaccel.backend import Backend, Options
-from cpuaccel.binding import bind
-from cpuaccel.build import Builder
-from cpuaccel.config import read_pipeline
-from cpuaccel.errors import CpuaccelError, PipelineError
-from cpuaccel.hostinfo import host
+from cpuaccel.builders import builder_for
+from cpuaccel.errors import CpuaccelError
+from cpuaccel.explaining import check, explain
 from cpuaccel.optimized import OptimizedModel
 from cpuaccel.pipeline import Pipeline, Step
-from cpuaccel.plan import Plan, make_plan
-from cpuaccel.plugins import disable_plugins, plugin_host
-from cpuaccel.precision import dtype_name, dtype_of
+from cpuaccel.plugins import plugin_host
+from cpuaccel.precision import dtype_name
 from cpuaccel.report import Report
-from cpuaccel.signature import ExampleInputs, Signature
 
 if TYPE_CHECKING:
     from cpuaccel.tuning.request import TuneArguments
@@ -115,7 +111,7 @@ def optimize(
         tolerance=tolerance,
         inplace=inplace,
     )
-    builder = _builder(
+    builder = builder_for(
         plan,
         model,
         strict=strict,
@@ -148,54 +144,6 @@ def optimize(
     return optimized
 
 
-def make_builder(
-    model: torch.nn.Module,
-    pipeline: Pipeline,
-    *,
-    strict: bool,
-    tolerance: float | None,
-    inplace: bool,
-) -> Builder:
-    """What builds variants by a pipeline that is measured elsewhere. Args are ``optimize``'s.
-
-    Raises:
-        PipelineError: the pipeline can't be right; names every mistake.
-        StepError: with ``strict``, what this host can't have.
-    """
-    plan = explain(model, pipeline=pipeline, tolerance=tolerance)
-    return _builder(plan, model, strict=strict, tolerance=tolerance, inplace=inplace, look=False)
-
-
-def _builder(
-    plan: Plan,
-    model: torch.nn.Module,
-    *,
-    strict: bool,
-    tolerance: float | None,
-    inplace: bool,
-    keep_original: bool = True,
-    look: bool = True,
-) -> Builder:
-    if strict:
-        plan.require()
-    for planned in plan.steps:
-        if not planned.verdict and not planned.step.optional:
-            logger.warning("%s", planned.skipped)
-    if not plan.precision:
-        logger.warning("bfloat16 is not used: %s", plan.precision)
-    return Builder(
-        plan,
-        model,
-        host=host(),
-        plugins=plugin_host(),
-        tolerance=tolerance,
-        strict=strict,
-        inplace=inplace,
-        keep_original=keep_original,
-        look=look,
-    )
-
-
 def _optimize_auto(
     model: torch.nn.Module,
     example_inputs: "Batches | None",
@@ -217,7 +165,7 @@ def _optimize_auto(
     for name, remedy in remedies.items():
         if refused[name] is not None:
             raise CpuaccelError(f"{name} was given with backends='auto': {remedy}")
-    _check(model, tolerance)
+    check(model, tolerance)
     if example_inputs is None:
         raise CpuaccelError(
             "backends='auto' was asked for without example_inputs, on which candidates are "
@@ -227,76 +175,6 @@ def _optimize_auto(
     return optimize_auto(model, example_inputs, request, inplace=inplace)
 
 
-def explain(
-    model: torch.nn.Module,
-    backends: Iterable[str | Step] | None = None,
-    *,
-    pipeline: str | Path | Pipeline | None = None,
-    example_inputs: ExampleInputs | None = None,
-    dtype: torch.dtype | str | None = None,
-    strict: bool = False,
-    tolerance: float | None = None,
-    inplace: bool = False,
-) -> Plan:
-    """Say what ``optimize`` would do with the same arguments, without doing it.
-
-    Returns:
-        A verdict for each step, with a reason and a remedy where it is a no. Without
-        ``example_inputs`` the verdicts speak of this host only.
-
-    Raises:
-        PipelineError: the pipeline can't be right; names every mistake.
-        SignatureError: the example inputs are none that ``forward`` takes.
-    """
-    _check(model, tolerance)
-    chosen = _pipeline(backends, pipeline, dtype_of(dtype))
-    disable_plugins(chosen.disable_plugins, chosen.source)
-    bound = bind(chosen, plugin_host())
-    if isinstance(model, torch.jit.ScriptModule):
-        raise PipelineError(
-            f"pipeline {chosen} on a ScriptModule",
-            [
-                f"{step.backend.name} takes a {step.backend.takes}, but the model given is a "
-                "script already: pass the eager module that it was made of"
-                for step in bound[:1]
-            ],
-        )
-    signature = None if example_inputs is None else Signature.of(model, example_inputs)
-    return make_plan(chosen, bound, host(), model, signature)
-
-
 def backends() -> Mapping[str, type[Backend[Options]]]:
     """The backends that this environment's plugins offer, by name."""
     return dict(plugin_host().backends)
-
-
-def _check(model: object, tolerance: float | None) -> None:
-    if not isinstance(model, torch.nn.Module):
-        raise CpuaccelError(
-            f"a {type(model).__name__} was given as the model. Pass a torch.nn.Module"
-        )
-    if tolerance is not None and not tolerance >= 0:
-        raise CpuaccelError(f"tolerance={tolerance!r} was asked for. Pass a number from 0 up")
-
-
-def _pipeline(
-    backends: Iterable[str | Step] | None,
-    pipeline: str | Path | Pipeline | None,
-    dtype: torch.dtype | None,
-) -> Pipeline:
-    if (backends is None) == (pipeline is None):
-        given = "neither" if backends is None else "both"
-        offered = ", ".join(sorted(plugin_host().backends))
-        raise PipelineError(
-            "optimize()",
-            [
-                f"{given} of backends and pipeline were given: pass one, for instance "
-                f"backends=['jit']. Offered here: {offered}"
-            ],
-        )
-    if backends is not None:
-        return Pipeline.of(backends, dtype)
-    read = pipeline if isinstance(pipeline, Pipeline) else read_pipeline(pipeline or "")
-    if dtype is None:
-        return read
-    return Pipeline(read.steps, dtype, read.source, read.disable_plugins)

@@ -15,7 +15,6 @@ from cpuaccel.expectation import Expectation
 from cpuaccel.fidelity import BOTH, PADDINGS, Probe, Probes, compare, has_nonfinite, make_probes
 from cpuaccel.guard import settings_kept
 from cpuaccel.health import Health
-from cpuaccel.hostinfo import Host
 from cpuaccel.modes import outside_inference_mode
 from cpuaccel.patience import told_if_long
 from cpuaccel.plan import Plan, PlannedStep, ask
@@ -108,7 +107,6 @@ class Builder:
         plan: Plan,
         original: torch.nn.Module,
         *,
-        host: Host,
         plugins: PluginHost,
         tolerance: float | None,
         strict: bool,
@@ -121,7 +119,6 @@ class Builder:
         Args:
             plan: what to do.
             original: the caller's model.
-            host: this machine.
             plugins: are told of every step.
             tolerance: as ``optimize`` takes it.
             strict: as ``optimize`` takes it.
@@ -138,7 +135,6 @@ class Builder:
         self.keep_original = keep_original
         self.weights = WatchedWeights(original)
         self.released = ReleasedWeights(original, self.weights.moved)
-        self._host = host
         self._plugins = plugins
         self._look = look
         self._told: set[str] = set()
@@ -282,7 +278,9 @@ class Builder:
             return stage, Outcome(name, Status.SKIPPED, verdict.reason, verdict.remedy)
         assert isinstance(model, torch.nn.Module)
         release = None if self.keep_original else functools.partial(self.released.release, model)
-        context = Context(self._host, signature, self.plan.dtype_in_force, self.inplace, release)
+        context = Context(
+            self.plan.host, signature, self.plan.dtype_in_force, self.inplace, release
+        )
         given = self.weights.of_copy(model)
         memory, begun = psutil.Process().memory_info().rss, time.perf_counter()
         restored: list[str] = []

@@ -42,12 +42,14 @@ class Plan:
         steps: each step with its verdict.
         dtype: the precision asked for, None for the model's own.
         precision: the verdict on that precision.
+        host: what it was planned for.
     """
 
     pipeline: Pipeline
     steps: tuple[PlannedStep, ...]
     dtype: torch.dtype | None
     precision: Verdict
+    host: Host
 
     @property
     def dtype_in_force(self) -> torch.dtype | None:
@@ -130,7 +132,7 @@ def make_plan(
             verdict = ask(step.backend.accepts, model, signature)
         planned.append(PlannedStep(step.step, step.backend, verdict))
     precision = host.bf16() if pipeline.dtype is torch.bfloat16 else Verdict.yes()
-    return Plan(pipeline, tuple(planned), pipeline.dtype, precision)
+    return Plan(pipeline, tuple(planned), pipeline.dtype, precision, host)
 
 
 def ask(

@@ -4,13 +4,17 @@ import enum
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from cpuaccel.calls import Calls
 from cpuaccel.timing import Ratio
 
-if TYPE_CHECKING:
-    from cpuaccel.tuning.result import Tuning
+
+class Search(Protocol):
+    """How a pipeline was chosen, to be told."""
+
+    def to_dict(self) -> dict[str, object]:
+        """The same as data that JSON can hold."""
 
 
 class Status(enum.StrEnum):
@@ -158,7 +162,7 @@ class Report:
         self.dtype = dtype
         self.planned = planned
         self.variants: list[VariantReport] = []
-        self.tuning: Tuning | None = None
+        self.tuning: Search | None = None
         self._calls = Calls()
 
     @property

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
-from cpuaccel.api import make_builder
 from cpuaccel.build import Builder
+from cpuaccel.builders import make_builder
 from cpuaccel.optimized import OptimizedModel
 from cpuaccel.pipeline import Pipeline
 from cpuaccel.report import Report

@@ -1,19 +1,17 @@
 """From a module to the graph with linears in 8 bits."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
 
 from cpuaccel import Applied, BackendError, Context, Evidence, Signature
 from cpuaccel_plugins.onednn.build import build as build_fused
-from cpuaccel_plugins.onednn.capture import capture
-from cpuaccel_plugins.onednn.cleanup import clean
 from cpuaccel_plugins.onednn.evidence import share
 from cpuaccel_plugins.onednn.program import Program
 
 from .arithmetic import multiply, multiply_add, quantize, sums_are_exact
-from .options import Int8Options, Kind
+from .options import Int8Options
 from .quantize_linears import quantize_linears
 from .selection import Selection, select, told
 from .sensitivity import difference, least_in_float
@@ -67,16 +65,6 @@ def build(model: torch.nn.Module, context: Context, options: Int8Options) -> App
         model, context, measure=options.measure, prepacked=True, before_linears=to_8_bits
     )
     return replace(applied, evidence={**found, **applied.evidence})
-
-
-def linears_of(
-    model: torch.nn.Module, signature: Signature, float_kinds: Sequence[Kind]
-) -> list[str]:
-    """Names of the linears that could be brought to 8 bits, in the order of their use."""
-    program = capture(model, signature)
-    clean(program)
-    selection = select(program, model, float_names=(), float_kinds=float_kinds, speed=None)
-    return list(dict.fromkeys(names[0] for names in selection.chosen.values()))
 
 
 def _keep_sensitive(

@@ -53,7 +53,7 @@ def sensitive_linears(
     Raises:
         CpuaccelError: there is no batch, or the harm is too great with all linears in float.
     """
-    from .build import linears_of  # torch.export is imported only here
+    from .candidates import linears_of  # what imports torch.export is imported only here
 
     held = [dict(batch) for batch in batches]
     if not held:
