@@ -45,7 +45,7 @@ class OpenVinoInt8(Backend[OpenVinoInt8Options]):
         "bettertransformer": "NNCF does not follow what removes padding"
     }
     casts = True
-    tolerance = 0.15
+    tolerance = 0.3
     Options = OpenVinoInt8Options
 
     def accepts(self, model: Callable[..., object], signature: Signature) -> Verdict:
