@@ -71,6 +71,7 @@ def test_bettertransformer_where_the_model_keeps_its_own_attention(
 
 
 @needs("onednn")
+@pytest.mark.filterwarnings("ignore:TF32 acceleration:UserWarning")  # of the switch itself
 @pytest.mark.parametrize("engine", ["onednn", "int8"])
 def test_onednn_switched_off_in_torch(engine: str) -> None:
     if engine == "int8" and not cpuaccel.host().isa & {"avx512_vnni", "amx_int8"}:
@@ -124,6 +125,7 @@ def test_onnxruntime_on_another_provider(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @needs("zentorch")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's of its own
 def test_zentorch_that_hands_over_to_inductor(monkeypatch: pytest.MonkeyPatch) -> None:
     """What its compiler does with a graph that it has no operators for."""
     from torch._inductor.compile_fx import compile_fx
