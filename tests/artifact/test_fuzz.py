@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 import cpuaccel
 from cpuaccel.structure import tensors
-from tests.artifact.mutations import bytes_of, fields_of, lines_of_sums
+from tests.artifact.mutations import Mutated, bytes_of, fields_of, lines_of_sums
 from tests.artifact.parts import SavedFiles, bert, bert_batch, needs_torch_2
 from tests.core.fakes import batch, encoder
 
