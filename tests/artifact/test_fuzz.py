@@ -13,24 +13,25 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 
 import cpuaccel
 from cpuaccel.structure import tensors
-from tests.artifact.mutations import bytes_of, fields_of, lines_of_sums
+from tests.artifact.mutations import Mutated, bytes_of, fields_of, lines_of_sums
 from tests.artifact.parts import SavedFiles, bert, bert_batch, needs_torch_2
 from tests.core.fakes import batch, encoder
 
 INPUTS = os.environ.get("CPUACCEL_FUZZ_INPUTS")
 LONGEST = 60
-"""Seconds after which an input counts as one that hangs."""
+"""Seconds of computing after which an input counts as one that hangs."""
 
 tried = settings(
     max_examples=int(INPUTS or 60),
     derandomize=INPUTS is None,
     database=None,
     deadline=None,
+    phases=[Phase.generate],  # what was changed is told; making it smaller takes minutes
     suppress_health_check=list(HealthCheck),
 )
 
@@ -39,7 +40,7 @@ tried = settings(
 @given(data=st.data(), trusted=st.booleans())
 def test_broken_by_accident(data: st.DataObject, trusted: bool, saved_encoder: SavedFiles) -> None:
     """Nothing but what was saved is loaded: the hashes are the saved ones."""
-    _, files = data.draw(bytes_of(saved_encoder) | lines_of_sums(saved_encoder))
+    _, files = draw(data, bytes_of(saved_encoder) | lines_of_sums(saved_encoder))
     fast = load(files, encoder, trusted)
     if fast is not None:
         for inputs in (batch(), batch(3, 9)):
@@ -50,7 +51,7 @@ def test_broken_by_accident(data: st.DataObject, trusted: bool, saved_encoder: S
 @given(data=st.data())
 def test_broken_on_purpose(data: st.DataObject, saved_encoder: SavedFiles) -> None:
     """With hashes of what it was changed to, the stored answers are still given."""
-    name, files = data.draw(bytes_of(saved_encoder) | fields_of(saved_encoder))
+    name, files = draw(data, bytes_of(saved_encoder) | fields_of(saved_encoder))
     fast = load(files.signed(), encoder)
     if fast is not None:
         right(fast, encoder(), batch(), accepted(fast, name))
@@ -62,10 +63,16 @@ def test_broken_on_purpose(data: st.DataObject, saved_encoder: SavedFiles) -> No
 def test_a_transformers_model_broken_on_purpose(
     data: st.DataObject, saved_bert: SavedFiles
 ) -> None:
-    name, files = data.draw(fields_of(saved_bert) | bytes_of(saved_bert))
+    name, files = draw(data, fields_of(saved_bert) | bytes_of(saved_bert))
     fast = load(files.signed(), None)
     if fast is not None:
         right(fast, bert(), bert_batch(), accepted(fast, name))
+
+
+def draw(data: st.DataObject, strategy: st.SearchStrategy[Mutated]) -> Mutated:
+    name, files = data.draw(strategy)
+    note(f"{name} is {files.files[name][:5000]!r}")
+    return name, files
 
 
 def load(
@@ -110,10 +117,10 @@ def in_time() -> Iterator[None]:
     def late(*_: object) -> None:
         raise AssertionError(f"loading took more than {LONGEST} s")
 
-    before = signal.signal(signal.SIGALRM, late)
-    signal.alarm(LONGEST)
+    before = signal.signal(signal.SIGPROF, late)
+    signal.setitimer(signal.ITIMER_PROF, LONGEST)
     try:
         yield
     finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
