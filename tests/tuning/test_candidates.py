@@ -158,6 +158,18 @@ def test_what_was_refused_in_one_precision_is_tried_in_another() -> None:
     assert "pack,trace in float32" in taken
 
 
+def test_where_a_mere_cast_was_refused_only_what_casts_by_itself_is_tried() -> None:
+    casting: ClassVar = backend("casting", Form.MODULE, Form.COMPILED, casts=True)
+    found = space(PACK, casting, precisions=("float32", "bfloat16"))
+    taken = search(found, "eager in bfloat16", "it changes the answers")
+    assert "casting in bfloat16" in taken
+    assert {one.name: one.reason for one in found.not_tried} == dict.fromkeys(
+        ("pack in bfloat16", "pack,casting in bfloat16"),
+        "the cast to bfloat16 can't be had: it changes the answers",
+    )
+    assert "pack in float32" in taken
+
+
 def test_what_begins_with_a_whole_that_was_refused_is_not_tried() -> None:
     found = space(PACK, TRACE, FUSE)
     taken = search(found, "pack,trace in float32", "it is wrong")
