@@ -23,9 +23,9 @@ LONGEST = 3
 EAGER = "eager"
 OWN = "its own precision"
 
-PROMISE = {Form.COMPILED: 2.0, Form.SCRIPT: 1.3, Form.MODULE: 1.2}
+PROMISE = {Form.MODULE: 2.5, Form.COMPILED: 2.0, Form.SCRIPT: 1.3}
 """What a backend is expected to bring, by the form it gives, until it was measured. Only the order
-of trying depends on it."""
+of trying depends on it: what gives a module is built soon, and tells of all that is put upon it."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,9 @@ class Space:
             anywhere: that it can't be had in another precision either.
         """
         self._unfinished.discard(candidate)
-        precisions = self._precisions if anywhere else [candidate.precision]
+        # A cast that can't be had says nothing of another.
+        everywhere = anywhere and candidate.steps
+        precisions = self._precisions if everywhere else [candidate.precision]
         self._refused.setdefault(candidate.steps, {}).update(dict.fromkeys(precisions, reason))
 
     def promise(self, candidate: Candidate) -> float:
@@ -189,15 +191,21 @@ class Space:
     def _drop_refused(self) -> None:
         for candidate in list(self._waiting):
             for steps, reasons in self._refused.items():
-                begins = candidate.steps[: len(steps)] == steps
-                holds = len(steps) == 1 and steps[0] in candidate.steps
                 reason = reasons.get(candidate.precision)
-                if reason is not None and steps and (begins or holds):
+                if reason is not None and self._rests_on(candidate, steps):
                     self._waiting.remove(candidate)
+                    part = ",".join(steps) or f"the cast to {candidate.precision}"
                     self.not_tried.append(
-                        NotTried(str(candidate), f"{','.join(steps)} can't be had: {reason}")
+                        NotTried(str(candidate), f"{part} can't be had: {reason}")
                     )
                     break
+
+    def _rests_on(self, candidate: Candidate, steps: tuple[str, ...]) -> bool:
+        """Whether a candidate can't be had where these steps, or a mere cast, can't."""
+        if not steps:
+            return not self._backends[candidate.steps[0]].casts
+        begins = candidate.steps[: len(steps)] == steps
+        return begins or (len(steps) == 1 and steps[0] in candidate.steps)
 
     def _available(
         self, host: Host, model: torch.nn.Module, signature: Signature

@@ -101,15 +101,15 @@ def test_how_coarse_a_backend_may_be(asked: dict[str, object], coarseness: float
     assert request.coarseness == coarseness
 
 
-def test_parts_come_before_wholes_and_engines_first() -> None:
+def test_parts_come_before_wholes_and_what_others_are_put_upon_first() -> None:
     assert names(space(PACK, TRACE, ENGINE)) == [
-        *("engine", "trace", "pack", "pack,engine", "pack,trace"),
+        *("pack", "engine", "trace", "pack,engine", "pack,trace"),
     ]
 
 
 def test_what_was_measured_decides_what_comes_next() -> None:
     found = space(PACK, TRACE, ENGINE)
-    for name, speedup in {"engine": 1.1, "trace": 3.0, "pack": 2.0}.items():
+    for name, speedup in {"pack": 2.0, "engine": 1.1, "trace": 3.0}.items():
         candidate = found.take()
         assert candidate is not None
         assert candidate.name == name
@@ -156,6 +156,18 @@ def test_what_was_refused_in_one_precision_is_tried_in_another() -> None:
     taken = search(found, "pack in bfloat16", "it changes the answers")
     assert {one.name for one in found.not_tried} == {"pack,trace in bfloat16"}
     assert "pack,trace in float32" in taken
+
+
+def test_where_a_mere_cast_was_refused_only_what_casts_by_itself_is_tried() -> None:
+    casting: ClassVar = backend("casting", Form.MODULE, Form.COMPILED, casts=True)
+    found = space(PACK, casting, precisions=("float32", "bfloat16"))
+    taken = search(found, "eager in bfloat16", "it changes the answers")
+    assert "casting in bfloat16" in taken
+    assert {one.name: one.reason for one in found.not_tried} == dict.fromkeys(
+        ("pack in bfloat16", "pack,casting in bfloat16"),
+        "the cast to bfloat16 can't be had: it changes the answers",
+    )
+    assert "pack in float32" in taken
 
 
 def test_what_begins_with_a_whole_that_was_refused_is_not_tried() -> None:

@@ -29,7 +29,7 @@ def test_plugins_that_misbehave_are_rows_and_nothing_more(
 ) -> None:
     install("exits", "segfaults", "hangs", "leaks", "leaves", "wrong", "nan", "dies_later", "jit")
     fast = cpuaccel.optimize(
-        encoder, "auto", example_inputs=batch(), budget=500, time_limit=8, memory_limit=2**30
+        encoder, "auto", example_inputs=batch(), budget=500, time_limit=15, memory_limit=2**30
     )
     found = rows(fast)
     reasons = {
@@ -45,7 +45,7 @@ def test_plugins_that_misbehave_are_rows_and_nothing_more(
     )
     assert reasons["hangs"] == (
         "timed out",
-        "it took longer than 8 s while it was built and proven",
+        "it took longer than 15 s while it was built and proven",
     )
     assert reasons["leaks"][0] == "out of memory"
     assert "GiB while it was built and proven, more than the 1.0 GiB allowed" in reasons["leaks"][1]
