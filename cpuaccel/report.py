@@ -4,17 +4,13 @@ import enum
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from cpuaccel.calls import Calls
 from cpuaccel.timing import Ratio
 
-
-class Search(Protocol):
-    """How a pipeline was chosen, to be told."""
-
-    def to_dict(self) -> dict[str, object]:
-        """The same as data that JSON can hold."""
+if TYPE_CHECKING:
+    from cpuaccel.tuning.result import Tuning
 
 
 class Status(enum.StrEnum):
@@ -162,7 +158,7 @@ class Report:
         self.dtype = dtype
         self.planned = planned
         self.variants: list[VariantReport] = []
-        self.tuning: Search | None = None
+        self.tuning: Tuning | None = None
         self._calls = Calls()
 
     @property
