@@ -71,4 +71,4 @@ class Budget:
         Each turn is twice as long as the one before, so that what needs little more gets it before
         what needs much more.
         """
-        return max(LEAST_PATIENCE, self.seconds * PATIENCE_SHARE) * 2**pauses
+        return max(LEAST_PATIENCE, self.seconds * PATIENCE_SHARE) * (1 << pauses)
