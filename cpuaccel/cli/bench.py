@@ -13,7 +13,7 @@ from cpuaccel.cli.arguments import (
     read_names,
     read_numbers,
 )
-from cpuaccel.cli.console import print_json, progress_bar
+from cpuaccel.cli.console import print_json, progress_bar, rescued
 
 if TYPE_CHECKING:
     import torch
@@ -145,17 +145,14 @@ def bench(
         "results": [result.to_dict() for result in work.results],
     }
     neighbours = _neighbours(work, loaded, cases[0]) if demo and not interrupted else {}
-    if json:
-        print_json(
-            {
-                **found,
-                **({"nearest": {k: v.to_dict() for k, v in neighbours.items()}} if demo else {}),
-            }
-        )
-    else:
-        from cpuaccel.cli.bench_table import show
+    with rescued(found):
+        if json:
+            nearest = {name: neighbour.to_dict() for name, neighbour in neighbours.items()}
+            print_json({**found, **({"nearest": nearest} if demo else {})})
+        else:
+            from cpuaccel.cli.bench_table import show
 
-        show(found, work.results, neighbours)
+            show(found, work.results, neighbours)
     if interrupted:
         raise typer.Exit(INTERRUPTED)
 

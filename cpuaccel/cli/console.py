@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.table import Table
 
+from cpuaccel.errors import CpuaccelError
+
 PIPE_WIDTH = 140
 """Columns for tables where nobody says how wide the output is, as in a CI log."""
 
@@ -75,6 +77,32 @@ def progress_bar() -> Iterator[Callable[[float, str], None]]:
 def print_json(data: Mapping[str, object]) -> None:
     """Print data for machines; an infinity becomes a string, for JSON knows none."""
     sys.stdout.write(json.dumps(_finite(data), indent=2, allow_nan=False, default=str) + "\n")
+
+
+@contextmanager
+def rescued(data: Mapping[str, object]) -> Iterator[None]:
+    """Print to stderr, as JSON, what the body can't print to stdout: a full disk loses no results.
+
+    Args:
+        data: what the body prints.
+
+    Raises:
+        CpuaccelError: stdout can't be written; says where the data is.
+    """
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        with open(os.devnull, "w", encoding="utf-8") as nothing:
+            os.dup2(nothing.fileno(), sys.stdout.fileno())  # or Python fails again on leaving
+        text = json.dumps(_finite(data), indent=2, allow_nan=False, default=str)
+        sys.stderr.write(text + "\n")
+        raise CpuaccelError(
+            f"the results can't be written to standard output: {error.strerror}. They are above, "
+            "on standard error, as JSON"
+        ) from error
 
 
 def _finite(data: object) -> object:

@@ -17,7 +17,7 @@ from cpuaccel.hostinfo import Host, host
 from cpuaccel.pipeline import Pipeline
 from tests.cli.backends import Absent, Brittle
 from tests.cli.conftest import Run
-from tests.conftest import Offer
+from tests.conftest import Offer, Python
 
 TINY = (
     "bench",
@@ -237,3 +237,22 @@ def bench(
     )
     made.run()
     return made
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize("form", [[], ["--json"]], ids=["table", "json"])
+def test_a_full_disk_loses_no_results(python: Python, tmp_path: Path, form: list[str]) -> None:
+    code = """
+import os, sys
+os.dup2(os.open("/dev/full", os.O_WRONLY), 1)
+from cpuaccel.cli.main import main
+main(sys.argv[1:])
+"""
+    arguments = ["bench", "config:bert-tiny", "--backends", "jit", "--rounds", "1", *form]
+    done = python(code, *arguments, "--batch-size", "1", "--seq-len", "8", check=False)
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    assert '"median_ms"' in done.stderr
+    assert "can't be written to standard output: No space left on device. They are above" in (
+        " ".join(done.stderr.split())
+    )
