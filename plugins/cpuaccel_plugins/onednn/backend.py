@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 
 import cpuaccel
-from cpuaccel import Applied, Backend, Context, Form, Host, Signature, Verdict
+from cpuaccel import Applied, Backend, BackendError, Context, Form, Host, Signature, Verdict
 
 
 class OneDnnOptions(cpuaccel.Options):
@@ -51,4 +51,12 @@ class OneDnn(Backend[OneDnnOptions]):
         """Capture, fuse, prepack and compile."""
         from .build import build  # torch.export is imported only here
 
-        return build(model, context, measure=self.options.measure, prepacked=self.options.prepack)
+        measure, prepack = self.options.measure, self.options.prepack
+        applied = build(model, context, measure=measure, prepacked=prepack)
+        found = applied.evidence
+        if not (found["fusions"] or found["packed_weights"] or "left_alone" in found):
+            raise BackendError(
+                f"there is nothing in {type(model).__name__} that oneDNN has fused operators for",
+                "Leave onednn out for this model",
+            )
+        return applied

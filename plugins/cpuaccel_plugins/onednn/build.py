@@ -44,8 +44,7 @@ def build(
         before_linears: a pass that comes before those over linears, and leaves them the rest.
 
     Raises:
-        BackendError: oneDNN is switched off, or the model can't be captured, or there is nothing
-            in it for oneDNN.
+        BackendError: oneDNN is switched off, or the model can't be captured.
     """
     if not torch.backends.mkldnn.enabled:
         raise BackendError(
@@ -71,11 +70,6 @@ def build(
     fuse_rest(program, choice)
     if prepacked:
         prepack(program)
-    if not (program.fusions or program.packed or program.left or program.operators):
-        raise BackendError(
-            f"there is nothing in {type(model).__name__} that oneDNN has fused operators for",
-            "Leave onednn out for this model",
-        )
     graph = FusedGraph(emit(program), _sizes(program))
     return Applied(graph, evidence=evidence(program, padding))
 
