@@ -109,13 +109,13 @@ def test_parts_come_before_wholes_and_what_others_are_put_upon_first() -> None:
 
 def test_what_was_measured_decides_what_comes_next() -> None:
     found = space(PACK, TRACE, ENGINE)
-    for name, speedup in {"pack": 2.0, "engine": 1.1, "trace": 3.0}.items():
+    for name, speedup in {"pack": 1.1, "engine": 1.1, "trace": 3.0}.items():
         candidate = found.take()
         assert candidate is not None
         assert candidate.name == name
         found.learn(candidate, speedup)
     assert names(found) == ["pack,trace", "pack,engine"]
-    assert found.promise(Candidate(("pack", "trace"), "float32")) == pytest.approx(6.0)
+    assert found.promise(Candidate(("pack", "trace"), "float32")) == pytest.approx(3.3)
 
 
 def test_a_cast_alone_is_tried_first_and_tells_of_its_precision() -> None:
