@@ -17,7 +17,7 @@ from cpuaccel.optimized import OptimizedModel
 from cpuaccel.plugins import plugin_host
 from cpuaccel.sharing import shared_copy
 from cpuaccel.signature import Binder, Inputs
-from cpuaccel.tuning.candidates import ORIGINAL
+from cpuaccel.tuning.candidate import ORIGINAL
 from cpuaccel.tuning.decision import Decision, assemble
 from cpuaccel.tuning.fingerprint import changes, key_of, take_fingerprint
 from cpuaccel.tuning.lockfile import (

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from cpuaccel.tuning.candidates import Candidate
+from cpuaccel.tuning.candidate import Candidate
 from cpuaccel.tuning.measure import by_batch
 from cpuaccel.tuning.process import Worker
 from cpuaccel.tuning.result import Row, Standing

@@ -1,7 +1,6 @@
 """What could be tried: every backend on offer, composed by forms, in order of promise."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 from pydantic import ValidationError
@@ -15,64 +14,15 @@ from cpuaccel.plan import ask
 from cpuaccel.plugins import PluginHost
 from cpuaccel.precision import dtype_of
 from cpuaccel.signature import Signature
+from cpuaccel.tuning.candidate import EAGER, Candidate, NotTried
 from cpuaccel.verdict import Verdict
 
 LONGEST = 3
 """Steps of a pipeline; what more of them have brought so far is nothing."""
 
-EAGER = "eager"
-OWN = "its own precision"
-
 PROMISE = {Form.MODULE: 2.5, Form.COMPILED: 2.0, Form.SCRIPT: 1.3}
 """What a backend is expected to bring, by the form it gives, until it was measured. Only the order
 of trying depends on it: what gives a module is built soon, and tells of all that is put upon it."""
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One pipeline in one precision.
-
-    Attributes:
-        steps: names of the backends, in order; none for eager.
-        precision: ``float32``, ``bfloat16``, or ``OWN`` for the original as it is.
-        threads: torch's threads, None for the search's own.
-    """
-
-    steps: tuple[str, ...]
-    precision: str
-    threads: int | None = None
-
-    @property
-    def pipeline(self) -> Pipeline:
-        """What ``optimize`` takes."""
-        dtype = None if self.precision == OWN else dtype_of(self.precision)
-        return Pipeline(tuple(map(Step, self.steps)), dtype, "auto")
-
-    @property
-    def name(self) -> str:
-        """The steps, or ``eager``."""
-        return ",".join(self.steps) or EAGER
-
-    def __str__(self) -> str:
-        threads = f", {self.threads} threads" if self.threads else ""
-        return f"{self.name} in {self.precision}{threads}"
-
-
-ORIGINAL = Candidate((), OWN)
-"""Leaving the model as it is."""
-
-
-@dataclass(frozen=True)
-class NotTried:
-    """What was left out of a search.
-
-    Attributes:
-        name: a backend or a candidate.
-        reason: why, and what to do about it where something can be done.
-    """
-
-    name: str
-    reason: str
 
 
 class Space:

@@ -12,7 +12,7 @@ from cpuaccel.optimized import OptimizedModel
 from cpuaccel.pipeline import Pipeline
 from cpuaccel.report import Report
 from cpuaccel.signature import Inputs
-from cpuaccel.tuning.candidates import Candidate
+from cpuaccel.tuning.candidate import Candidate
 from cpuaccel.tuning.result import Rule, Tuning
 from cpuaccel.tuning.workload import Shape
 

@@ -3,7 +3,7 @@
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 
-from cpuaccel.tuning.candidates import Candidate
+from cpuaccel.tuning.candidate import Candidate
 from cpuaccel.tuning.measure import FEWEST_PAIRS, by_batch
 from cpuaccel.tuning.result import Row, Rule
 from cpuaccel.tuning.workload import Shape

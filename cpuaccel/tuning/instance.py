@@ -21,7 +21,7 @@ def main(folder: Path) -> None:
     import torch
 
     from cpuaccel.api import optimize
-    from cpuaccel.tuning.candidates import Candidate
+    from cpuaccel.tuning.candidate import Candidate
     from cpuaccel.tuning.instances import GO, READY, RESULT, InstanceJob
     from cpuaccel.tuning.shipping import receive
     from cpuaccel.tuning.workload import Workload

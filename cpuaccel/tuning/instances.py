@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from cpuaccel.fidelity import Probe
-from cpuaccel.tuning.candidates import Candidate
+from cpuaccel.tuning.candidate import Candidate
 from cpuaccel.tuning.result import Instances
 from cpuaccel.tuning.shipping import ship
 

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from cpuaccel.errors import CpuaccelError
 from cpuaccel.pipeline import Pipeline, Step
 from cpuaccel.precision import dtype_of
-from cpuaccel.tuning.candidates import OWN, Candidate
+from cpuaccel.tuning.candidate import OWN, Candidate
 from cpuaccel.tuning.decision import Decision
 from cpuaccel.tuning.fingerprint import Fingerprint
 from cpuaccel.tuning.result import Rule, Tuning

@@ -15,7 +15,8 @@ from cpuaccel.plugins import PluginHost
 from cpuaccel.signature import Binder, Signature
 from cpuaccel.tuning.board import Board
 from cpuaccel.tuning.budget import Budget
-from cpuaccel.tuning.candidates import ORIGINAL, Candidate, NotTried, Space
+from cpuaccel.tuning.candidate import ORIGINAL, Candidate, NotTried
+from cpuaccel.tuning.candidates import Space
 from cpuaccel.tuning.dispatch import find_rule
 from cpuaccel.tuning.instances import LaunchFailed, measure_instances, splits
 from cpuaccel.tuning.messages import Job

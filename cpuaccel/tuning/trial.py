@@ -4,7 +4,7 @@ import time
 from dataclasses import replace
 from typing import IO
 
-from cpuaccel.tuning.candidates import Candidate
+from cpuaccel.tuning.candidate import Candidate
 from cpuaccel.tuning.measure import Speedup, ratios
 from cpuaccel.tuning.messages import Job, Refused
 from cpuaccel.tuning.metric import Judge

@@ -42,7 +42,7 @@ def _work(commands: IO[str], answers: IO[str], subject: IO[bytes], outputs: IO[b
     from cpuaccel.errors import CpuaccelError
     from cpuaccel.report import Outcome
     from cpuaccel.structure import tensors
-    from cpuaccel.tuning.candidates import Candidate
+    from cpuaccel.tuning.candidate import Candidate
     from cpuaccel.tuning.decision import Decision, assemble
     from cpuaccel.tuning.measure import measure, passes
     from cpuaccel.tuning.messages import Built, Measured, Refused, Turn, job_of, tell

@@ -10,7 +10,8 @@ from cpuaccel import Applied, Backend, Context, Form, Options
 from cpuaccel.plugins import PluginHost
 from cpuaccel.signature import Signature
 from cpuaccel.testing import fake_host
-from cpuaccel.tuning.candidates import Candidate, Space
+from cpuaccel.tuning.candidate import Candidate
+from cpuaccel.tuning.candidates import Space
 from cpuaccel.tuning.request import Request
 from tests.conftest import Plugin
 from tests.core.fakes import Refusing, Unavailable, batch, encoder

@@ -1,4 +1,4 @@
-from cpuaccel.tuning.candidates import Candidate
+from cpuaccel.tuning.candidate import Candidate
 from cpuaccel.tuning.dispatch import find_rule
 from cpuaccel.tuning.measure import Speedup, ratios
 from cpuaccel.tuning.result import Row, Rule, Standing

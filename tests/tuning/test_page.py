@@ -6,7 +6,7 @@ import pytest
 import cpuaccel
 from cpuaccel.report import Difference
 from cpuaccel.testing import fake_host
-from cpuaccel.tuning.candidates import Candidate, NotTried
+from cpuaccel.tuning.candidate import Candidate, NotTried
 from cpuaccel.tuning.measure import Speedup, ratios
 from cpuaccel.tuning.page import check_page, render_page, write_page
 from cpuaccel.tuning.result import Instances, Row, Rule, Standing, Tuning

@@ -1,6 +1,6 @@
 import pytest
 
-from cpuaccel.tuning.candidates import Candidate
+from cpuaccel.tuning.candidate import Candidate
 from cpuaccel.tuning.result import Row, Standing
 from cpuaccel.tuning.runoff import in_reach, ranked
 
