@@ -3,30 +3,30 @@
 import functools
 import logging
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import replace
 
 import psutil
 import torch
 
-from cpuaccel.backend import Applied, Backend, Context, Form, Options
+from cpuaccel.application import ask_to_apply
+from cpuaccel.backend import Applied, Context, Form
 from cpuaccel.errors import BackendError, StepError
 from cpuaccel.expectation import Expectation
-from cpuaccel.fidelity import BOTH, PADDINGS, Probe, Probes, compare, has_nonfinite, make_probes
-from cpuaccel.guard import settings_kept
-from cpuaccel.health import Health
+from cpuaccel.fidelity import Probe, Probes, has_nonfinite, make_probes
 from cpuaccel.modes import outside_inference_mode
-from cpuaccel.patience import told_if_long
 from cpuaccel.plan import Plan, PlannedStep, ask
 from cpuaccel.plugins import PluginHost
 from cpuaccel.precision import default_tolerance, dtype_name
 from cpuaccel.released import ReleasedWeights
-from cpuaccel.report import Difference, Fidelity, Outcome, Status, VariantReport
+from cpuaccel.report import Fidelity, Outcome, Status, VariantReport
 from cpuaccel.sharing import shared_copy
 from cpuaccel.signature import Binder, Inputs, Signature
 from cpuaccel.stage import Answer, Stage, calling
 from cpuaccel.structure import Structure, tensors
 from cpuaccel.timing import Ratio, interleave
+from cpuaccel.variant import Ready, Variant
+from cpuaccel.verification import verify
 from cpuaccel.weights import WatchedWeights
 
 logger = logging.getLogger("cpuaccel")
@@ -36,56 +36,6 @@ CAST_STEP = "dtype"
 
 FIRST_LOOK_SECONDS = 1.0
 FIRST_LOOK_PAIRS = 7
-
-
-@dataclass(eq=False)
-class Variant:
-    """A model built for one way of calling it.
-
-    Attributes:
-        answer: calls it.
-        model: the last step's result, the original where no step was applied.
-        form: the form that ``model`` has.
-        report: what was done.
-        watched: whether NaN and infinity in its answers are a fault (the original's had none).
-        expected: what its answers have to look like; None if nothing is known.
-        health: its faults.
-        signature: the call that it was built for.
-        stage: ``model`` with the precision that it has to be called in.
-    """
-
-    answer: Answer
-    model: Callable[..., object]
-    form: Form
-    report: VariantReport
-    watched: bool
-    expected: Expectation | None
-    signature: Signature
-    stage: Stage
-    health: Health = field(default_factory=Health)
-
-    @property
-    def applied(self) -> bool:
-        """Whether it is anything but the original."""
-        return any(o.status is Status.APPLIED for o in self.report.outcomes)
-
-    @property
-    def frozen(self) -> bool:
-        """Whether it answers only calls of exactly the example's shapes."""
-        return self.report.fidelity is not None and bool(self.report.fidelity.frozen)
-
-
-@dataclass(frozen=True)
-class Ready:
-    """What an earlier build came to. It is held against the original like what a step gives.
-
-    Attributes:
-        stage: its last.
-        outcomes: one for each step.
-    """
-
-    stage: Stage
-    outcomes: tuple[Outcome, ...]
 
 
 class Builder:
@@ -284,7 +234,7 @@ class Builder:
         given = self.weights.of_copy(model)
         memory, begun = psutil.Process().memory_info().rss, time.perf_counter()
         restored: list[str] = []
-        applied = self._ask_to_apply(backend, model, context, stage.autocast, restored)
+        applied = ask_to_apply(backend, model, context, stage.autocast, restored)
         if not self.inplace and release is None and given.changed():
             self._refuse_changed(name)
         if isinstance(applied, Outcome):
@@ -300,34 +250,6 @@ class Builder:
         if backend.gives is Form.MODULE:
             self._shared[index] = (stage, applied, outcome)
         return stage.after(backend, applied, self._casting(planned)), outcome
-
-    def _ask_to_apply(
-        self,
-        backend: Backend[Options],
-        model: torch.nn.Module,
-        context: Context,
-        autocast: torch.dtype | None,
-        restored: list[str],
-    ) -> Applied | Outcome:
-        """What ``apply`` returns, or the outcome of a step that failed."""
-        name = backend.name
-        try:
-            with (
-                told_if_long(f"{name} is being applied"),
-                settings_kept() as changed,
-                calling(autocast),
-            ):
-                applied = backend.apply(model, context)
-        except BackendError as error:
-            return Outcome(name, Status.FAILED, error.reason, error.remedy)
-        except (Exception, SystemExit) as error:  # some engines exit when imported
-            logger.debug("%s failed", name, exc_info=True)
-            reason = f"it raised {type(error).__name__}: {error}"
-            return Outcome(name, Status.FAILED, reason, "Leave the step out, or report this")
-        restored += changed
-        if mistake := _mistake(applied):
-            return Outcome(name, Status.FAILED, mistake, "Report this to the plugin's author")
-        return applied
 
     def _refuse_changed(self, name: str) -> None:
         """Stop where a step has changed what it was given: nothing that was built is right.
@@ -353,47 +275,12 @@ class Builder:
 
     def _verify(self, stage: Stage, signature: Signature, probes: Probes) -> Fidelity | str:
         """Compare the answers on all probes. A sentence, where they are not the original's."""
-        answer = stage.answering(self.binder, signature, probes.example.output)
         tolerance = self.tolerance
         if tolerance is None:
             dtypes = {stage.dtype} if stage.dtype is not None else self._own_dtypes
             tolerance = max(default_tolerance(dtypes), stage.tolerance)
-
-        def differences(probe: Probe) -> list[Difference] | None:
-            try:
-                return compare(probe, answer(probe.inputs), self.eager)
-            except Exception:  # engines raise what they like on inputs that they don't take
-                logger.debug("raised on %s", probe.name, exc_info=True)
-                return None
-
-        def agrees(found: list[Difference] | None) -> bool:
-            return found is not None and all(d.relative <= tolerance for d in found)
-
-        try:
-            found = compare(probes.example, answer(probes.example.inputs), self.eager)
-        except Exception as error:
-            return f"calling what it gave raised {type(error).__name__}: {error}"
-        worst = max(found, key=lambda d: d.relative, default=None)
-        if worst is not None and worst.relative > tolerance:
-            return (
-                f"it changes the answers: {worst.output} differs by {worst.absolute:.3g}, "
-                f"{worst.relative:.3g} of its magnitude (tolerance {tolerance:g})"
-            )
-        varied = {probe.name: differences(probe) for probe in probes.varied}
-        frozen: tuple[str, ...] = ()
-        refused: tuple[str, ...] = ()
-        if not all(map(agrees, varied.values())):
-            varied = {probe.name: differences(probe) for probe in probes.single()}
-            broken = {name: found for name, found in varied.items() if not agrees(found)}
-            refused = tuple(n for n, differing in broken.items() if n in PADDINGS and not differing)
-            if wrong := broken.keys() & PADDINGS - {*refused}:
-                named = sorted(wrong - {BOTH} or wrong)  # both follows from either
-                return f"it changes the answers where there is {' and '.join(named)}"
-            frozen = tuple(n for n in broken if n not in PADDINGS)
-            if not broken:  # each alone is right, only all at once is not
-                frozen = ("batch", "length")
-        found += [d for ds in varied.values() if ds is not None and agrees(ds) for d in ds]
-        return Fidelity(tolerance, tuple(found), frozen, probes.unprobed, refused)
+        answer = stage.answering(self.binder, signature, probes.example.output)
+        return verify(answer, probes, tolerance, self.eager)
 
     def _first_look(self, answer: Answer, inputs: Inputs) -> Ratio:
         times = interleave(
@@ -420,14 +307,3 @@ def _ordinary(inputs: Inputs) -> Inputs:
         name: value.clone() if isinstance(value, torch.Tensor) and value.is_inference() else value
         for name, value in inputs.items()
     }
-
-
-def _mistake(applied: object) -> str:
-    """What is wrong with what a backend's ``apply`` returned, if anything is."""
-    if not isinstance(applied, Applied):
-        return f"its apply returned a {type(applied).__name__} in place of an Applied"
-    if not callable(applied.model):
-        return f"its apply gave a {type(applied.model).__name__} as the model, and none to call"
-    if not isinstance(applied.evidence, Mapping):
-        return f"its evidence is a {type(applied.evidence).__name__} in place of a mapping"
-    return ""

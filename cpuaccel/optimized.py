@@ -11,7 +11,7 @@ from typing import Self
 
 import torch
 
-from cpuaccel.build import Builder, Variant
+from cpuaccel.build import Builder
 from cpuaccel.errors import ArtifactError, ForkError, SignatureError, StepError
 from cpuaccel.expectation import same_form
 from cpuaccel.fidelity import has_nonfinite
@@ -19,6 +19,7 @@ from cpuaccel.modes import followed, inference, outside_inference_mode
 from cpuaccel.report import Report
 from cpuaccel.signature import Inputs
 from cpuaccel.structure import tensors
+from cpuaccel.variant import Variant
 from cpuaccel.weights import weights_state
 
 logger = logging.getLogger("cpuaccel")

@@ -11,10 +11,10 @@ from cpuaccel.artifact import layout
 from cpuaccel.artifact.contents import Contents
 from cpuaccel.artifact.record import Record, Script
 from cpuaccel.backend import Form
-from cpuaccel.build import Ready
 from cpuaccel.precision import dtype_of
 from cpuaccel.report import Outcome, Status
 from cpuaccel.stage import Stage
+from cpuaccel.variant import Ready
 
 logger = logging.getLogger("cpuaccel")
 

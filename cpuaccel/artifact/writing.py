@@ -16,11 +16,12 @@ from cpuaccel.artifact.replacing import replacing
 from cpuaccel.artifact.sums import write_sums
 from cpuaccel.artifact.tensors import take, write_tensors
 from cpuaccel.backend import Form
-from cpuaccel.build import Builder, Variant
+from cpuaccel.build import Builder
 from cpuaccel.config import write_pipeline
 from cpuaccel.errors import ArtifactError
 from cpuaccel.precision import dtype_name
 from cpuaccel.report import Report
+from cpuaccel.variant import Variant
 
 
 def save(builder: Builder, report: Report, variants: Sequence[Variant], folder: Path) -> list[Path]:
