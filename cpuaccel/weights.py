@@ -68,11 +68,12 @@ class WatchedWeights:
         ]
         self._members = list(_members(self._tables))
         tensors = {id(m): m for m in self._members if isinstance(m, torch.Tensor)}
-        self._tensors = list(tensors.values())
+        # Others, such as sparse ones, have no storage of their own to point to.
+        self._tensors = [t for t in tensors.values() if t.layout is torch.strided]
         self._pointers = list(map(_pointer, self._tensors))
         self._counted = [
             tensor
-            for tensor in self._tensors
+            for tensor in tensors.values()
             if not tensor.is_inference() and id(tensor) not in self._volatile
         ]
         self._versions = list(map(_version, self._counted))

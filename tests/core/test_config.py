@@ -89,7 +89,7 @@ def test_all_mistakes_at_once(tmp_path: Path) -> None:
     )
     assert set(problems(path)) == {
         "version: input should be 1, but got 2",
-        "there is no 'dtypo'. Did you mean 'dtype'? Known: version, dtype, steps",
+        "there is no 'dtypo'. Did you mean 'dtype'? Known: version, dtype, disable_plugins, steps",
         "dtype: input should be 'float32' or 'bfloat16', but got 'float16'",
         "step 1: 'backend' is missing: add it",
         "step 1: there is no 'backent'. Did you mean 'backend'? Known: backend, optional, options",

@@ -14,7 +14,16 @@ import cpuaccel
 from cpuaccel import Applied, Context, Host, Options, Signature, Verdict
 from cpuaccel.testing import BackendContract
 from tests.conftest import Offer
-from tests.core.fakes import Changing, Faithful, Fake, FrozenLength, MaskBlind, RaisingLater, batch
+from tests.core.fakes import (
+    Call,
+    Changing,
+    Faithful,
+    Fake,
+    FrozenLength,
+    MaskBlind,
+    RaisingLater,
+    batch,
+)
 
 Check = Callable[[BackendContract], None]
 
@@ -80,9 +89,9 @@ class Hooking(Fake):
 class Wandering(Fake):
     name = "wandering"
 
-    def apply(self, model: torch.nn.Module, context: Context) -> Applied:
+    def change(self, model: Call, inputs: dict[str, object]) -> object:
         os.chdir("/")
-        return super().apply(model, context)
+        return model(**inputs)
 
 
 class Remembering(Fake):
