@@ -1,12 +1,14 @@
 """What the tests of all engines have in common."""
 
+import gc
+
 import pytest
 import torch
 
 import cpuaccel
 from cpuaccel.testing.answers import assert_same_answer
 from cpuaccel.testing.subject import TOLERANCE
-from tests.plugins.encoders import batch, both, left, right, unpadded
+from tests.plugins.encoders import batch, both, encoder, left, right, unpadded
 
 ARCHITECTURES = ["bert-qa", "roberta-text", "distilbert-token", "vit", "wav2vec2"]
 
@@ -46,3 +48,17 @@ def assert_originals_answers_at_unseen_shapes(
         assert_same_answer(fast(**inputs), expected, inputs, tolerance)
     assert len(fast.report.variants) == 1
     assert set(fast.report.calls) == {"optimized"}, fast.report
+
+
+def assert_earlier_answers_are_left_alone(engine: str) -> None:
+    """What an engine answered stays as it is when it is called again, and when it is gone."""
+    model = encoder("bert-token")
+    example = batch("bert-token", 2, 12, right)
+    fast = cpuaccel.optimize(model, [engine], example_inputs=example, strict=True)
+    calls = [batch("bert-token", size, 12, unpadded) for size in (1, 2, 3, 2, 1)]
+    answers = [fast(**inputs).logits for inputs in calls]
+    del fast
+    gc.collect()
+    for inputs, answer in zip(calls, answers):
+        with torch.no_grad():
+            torch.testing.assert_close(answer, model(**inputs).logits)

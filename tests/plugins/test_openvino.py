@@ -1,10 +1,8 @@
 """OpenVINO for real, where it is installed, and its verdicts everywhere."""
 
-import gc
 import logging
 import os
 import sys
-import threading
 from pathlib import Path
 
 import pytest
@@ -17,6 +15,7 @@ from tests.conftest import Python
 from tests.plugins.encoders import batch, encoder, left, right, unpadded
 from tests.plugins.engines import (
     ARCHITECTURES,
+    assert_earlier_answers_are_left_alone,
     assert_originals_answers_at_unseen_shapes,
     needs,
     verdict_on,
@@ -105,38 +104,7 @@ def test_padding_is_removed_before_it() -> None:
 
 @real
 def test_later_calls_leave_earlier_answers_alone() -> None:
-    model = encoder("bert-token")
-    fast = optimized(model, batch("bert-token", 2, 12, right))
-    calls = [batch("bert-token", size, 12, unpadded) for size in (1, 2, 3, 2, 1)]
-    answers = [fast(**inputs).logits for inputs in calls]
-    del fast
-    gc.collect()
-    for inputs, answer in zip(calls, answers):
-        with torch.no_grad():
-            torch.testing.assert_close(answer, model(**inputs).logits)
-
-
-@real
-def test_threads_do_not_disturb_each_other() -> None:
-    model = encoder("bert-token")
-    fast = optimized(model, batch("bert-token", 2, 12, right))
-    calls = [batch("bert-token", size, 8 + size, unpadded) for size in (1, 2, 3, 4)]
-    wrong: list[str] = []
-
-    def work(inputs: dict[str, torch.Tensor]) -> None:
-        with torch.no_grad():
-            expected = model(**inputs).logits
-        for _ in range(20):
-            if not torch.allclose(fast(**inputs).logits, expected, atol=1e-5):
-                wrong.append(str(inputs["input_ids"].shape))
-
-    workers = [threading.Thread(target=work, args=(inputs,)) for inputs in calls]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    assert not wrong
-    assert set(fast.report.calls) == {"optimized"}, fast.report
+    assert_earlier_answers_are_left_alone("openvino")
 
 
 @real
