@@ -64,9 +64,12 @@ if [ "$(cat "$venv/.stamp" 2>/dev/null)" != "$stamp" ]; then
   echo "$stamp" > "$venv/.stamp"
 fi
 
-# The environment is shared between clones: let it import this one.
+# The environment is shared between clones: let it import this one. Stacks that are tested side by
+# side would write the same files in it.
 say "installing cpuaccel from $root"
-"$venv/bin/python" -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation \
+in_turn=()
+if command -v flock > /dev/null; then in_turn=(flock "$(dirname "$venv")/.installing"); fi
+"${in_turn[@]}" "$venv/bin/python" -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation \
   -e "$root" 2>&1 | grep -v -i warning >&2 || true
 "$venv/bin/python" -c "import cpuaccel, os; assert os.path.samefile('$root/cpuaccel', cpuaccel.__path__[0])"
 echo "$venv"
