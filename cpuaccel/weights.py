@@ -64,7 +64,7 @@ class WatchedWeights:
             cast(dict[str, object], table)
             for module in self._model.modules()
             for table in (module._parameters, module._buffers, module._modules)
-            if table
+            if table and isinstance(table, dict)  # a script's are none
         ]
         self._members = list(_members(self._tables))
         tensors = {id(m): m for m in self._members if isinstance(m, torch.Tensor)}

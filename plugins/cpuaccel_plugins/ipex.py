@@ -1,5 +1,6 @@
 """Backend ``ipex``: Intel Extension for PyTorch's operator fusion and weight prepacking."""
 
+import copy
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -116,10 +117,12 @@ class Ipex(Backend[IpexOptions]):
                 if self.options.dtype is not None
                 else context.dtype or torch.float32
             )
+            given = with_eager_attention(model) if self.options.eager_attention else model
+            # Asked for a copy, it brings the convolutions of the original to another layout, too.
             optimized = ipex.optimize(
-                with_eager_attention(model) if self.options.eager_attention else model,
+                given if context.inplace else copy.deepcopy(given),
                 dtype=dtype,
-                inplace=context.inplace,
+                inplace=True,
                 level=self.options.level,
                 auto_kernel_selection=self.options.auto_kernel_selection,
                 weights_prepack=self.options.weights_prepack,
