@@ -4,8 +4,12 @@ from pathlib import Path
 
 import pytest
 
+import cpuaccel
 from cpuaccel.plugins import PluginHost
 from tests.cli.conftest import Run
+
+HERE = cpuaccel.host().meets(("torch>=2.8",))
+pytestmark = pytest.mark.skipif(not HERE, reason=f"searches are tested from torch 2.8 on: {HERE}")
 
 TINY = ("tune", "config:bert-tiny", "--seq-len", "16", "--budget", "500")
 

@@ -7,11 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 
+import cpuaccel
 from cpuaccel.plugins import ENTRY_POINT_GROUP, PluginHost, plugin_host
 from cpuaccel.testing import MaskedEncoder
 from tests.tuning.misbehaving import SOURCES
 
 Install = Callable[..., None]
+
+collect_ignore_glob = [] if cpuaccel.host().meets(("torch>=2.8",)) else ["test_*.py"]
+"""Searches are tested from torch 2.8 on."""
 
 
 @pytest.fixture(autouse=True)
