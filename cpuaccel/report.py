@@ -173,6 +173,10 @@ class Report:
         """Count a call."""
         self._calls.add(what)
 
+    def forget_calls(self) -> None:
+        """Begin to count anew: those so far were none of the user's."""
+        self._calls = Calls()
+
     @property
     def outcomes(self) -> tuple[Outcome, ...]:
         """The steps' outcomes for the first variant; before it, those known beforehand."""

@@ -239,7 +239,7 @@ class _Auto:
         speedup = self._speedup(optimized)
         if speedup.slower:
             raise Disproved(f"it is {speedup} as fast as eager")
-        optimized.report.calls.clear()
+        optimized.report.forget_calls()
         worst = max((d.relative for d in differences), default=0.0)
         return optimized, (
             f"{speedup} as fast as eager in this process; outputs within {worst:.2g} of the "

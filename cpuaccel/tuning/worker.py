@@ -86,6 +86,9 @@ def _work(commands: IO[str], answers: IO[str], subject: IO[bytes], outputs: IO[b
     def told(outcome: Outcome) -> bool:
         return outcome.step != CAST_STEP or not job.steps
 
+    if job.outputs:  # before it is told: the search reads them when it hears of it
+        torch.save([tensors(output) for output in found], outputs)
+        outputs.flush()
     tell(
         Built(
             sum(variant.seconds for variant in variants),
@@ -94,9 +97,6 @@ def _work(commands: IO[str], answers: IO[str], subject: IO[bytes], outputs: IO[b
         ),
         answers,
     )
-    if job.outputs:
-        torch.save([tensors(output) for output in found], outputs)
-        outputs.flush()
     del found, probes
 
     def calling(call: Callable[..., object]) -> list[Callable[[], object]]:
