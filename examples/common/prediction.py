@@ -161,8 +161,9 @@ def _trainers(
         return {EAGER: make(model, plain)}
     trainers = {}
     if run.compare_with_eager:
-        # A copy, for with bf16_full_eval Trainer casts the model that it is given.
-        trainers[EAGER] = make(copy.deepcopy(model), plain)
+        trainers[EAGER] = make(model, plain)
+        # With bf16_full_eval Trainer casts the model that it is given, for good.
+        model = copy.deepcopy(model)
     trainers[OPTIMIZED] = make(model, quiet)
     if run.bf16_full_eval:
         # Trainer casts the model, but not the sound or the images that it is called with.
