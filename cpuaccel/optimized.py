@@ -2,9 +2,7 @@
 
 import functools
 import logging
-import os
 import re
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Self
@@ -12,7 +10,7 @@ from typing import Self
 import torch
 
 from cpuaccel.build import Builder
-from cpuaccel.errors import ArtifactError, ForkError, SignatureError, StepError
+from cpuaccel.errors import ArtifactError, SignatureError, StepError
 from cpuaccel.expectation import same_form
 from cpuaccel.fidelity import has_nonfinite
 from cpuaccel.modes import followed, inference, outside_inference_mode
@@ -20,12 +18,10 @@ from cpuaccel.report import Report
 from cpuaccel.signature import Inputs
 from cpuaccel.structure import tensors
 from cpuaccel.variant import Variant
+from cpuaccel.variants import Variants
 from cpuaccel.weights import weights_state
 
 logger = logging.getLogger("cpuaccel")
-
-MAX_VARIANTS = 8
-"""Ways of calling that get a variant of their own; the original answers any others."""
 
 OPTIMIZED = "optimized"
 """The counter of calls that the optimized model answered."""
@@ -35,8 +31,6 @@ TRAINING = "original (training mode)"
 
 _PAST_FORWARD = re.compile(r"generate|generate_batch|generate_speech|get_\w+_features")
 """Methods by which Transformers models run otherwise than by being called."""
-
-_CONSTANTS = (bool, int, float, str, type(None), torch.dtype)
 
 
 class OptimizedModel(torch.nn.Module):
@@ -77,14 +71,8 @@ class OptimizedModel(torch.nn.Module):
         self.training = False
         self._builder = builder
         self._builders = (builder, *others)
-        self._choose = choose
+        self._variants = Variants(self._builders, report, choose)
         self._recreate = recreate
-        self._lock = threading.RLock()
-        self._building = False
-        self._process = os.getpid()
-        self._forked = False
-        self._variants: dict[object, Variant] = {}
-        self._left_behind: dict[object, Variant] = {}
         self._warned: set[str] = set()
 
         # Trainer and others read from forward's signature which inputs a model takes.
@@ -98,13 +86,13 @@ class OptimizedModel(torch.nn.Module):
         if followed():
             self._builder.released.restore_original()
             return self._builder.eager(*args, **kwargs)
-        self._refresh()
+        self._variants.refresh()
         try:
             inputs = self._builder.binder.bind(args, kwargs)
         except SignatureError:
             return self._builder.eager(*args, **kwargs)  # raises what the original raises
         with inference():
-            variant = self._variant(inputs)
+            variant = self._variants.for_call(inputs)
             if isinstance(variant, str):
                 return self._fall_back(inputs, variant)
             if not variant.applied:
@@ -162,37 +150,6 @@ class OptimizedModel(torch.nn.Module):
             )
         return original
 
-    def _refresh(self) -> None:
-        """Make sure that what was built is this process's, and for the weights as they are."""
-        if os.getpid() != self._process:
-            self._move_in()
-        if self._forked and torch.get_num_threads() > 1:
-            raise ForkError(
-                f"the optimized model was called in a fork of the process that built it, which "
-                f"has none of the {torch.get_num_threads()} threads that torch would wait for, "
-                "forever. Call torch.set_num_threads(1) there, and the original answers; to have "
-                "an optimized one, start processes with the method 'spawn', or fork before "
-                "optimizing"
-            )
-        if self._builder.weights.changed():
-            with self._lock:
-                if not self._building and self._builder.weights.changed():
-                    logger.info("the original's weights were changed: building anew")
-                    self._rebuild()
-
-    def _move_in(self) -> None:
-        """Leave behind what was built before this process was forked.
-
-        Its engines' threads have not come along, and building anew may wait for them, too.
-        """
-        self._lock = threading.RLock()  # another thread may have held it
-        self._building = False
-        self._forked = self._forked or bool(self._variants)
-        self._process = os.getpid()
-        # Kept, for letting go of them may wait for their threads; OpenVINO does.
-        self._left_behind, self._variants = self._variants, {}
-        self._builder.reset()
-
     @property
     def original(self) -> torch.nn.Module:
         """The caller's model; weights that it gave up (``keep_original=False``) come back."""
@@ -209,7 +166,7 @@ class OptimizedModel(torch.nn.Module):
     @property
     def variants(self) -> list[Variant]:
         """What was built so far, one for each way of calling."""
-        return list(dict.fromkeys(self._variants.values()))
+        return self._variants.built
 
     def prepare(self, example_inputs: Inputs) -> Variant | str:
         """Build the variant for calls like this one, if there is none yet.
@@ -224,7 +181,7 @@ class OptimizedModel(torch.nn.Module):
             StepError: with ``strict=True``, a step that was not applied, and why.
         """
         with torch.no_grad():
-            return self._variant(example_inputs)
+            return self._variants.for_call(example_inputs)
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write a folder that ``cpuaccel.load`` reads: recipe, weights, examples, hashes of all.
@@ -260,7 +217,7 @@ class OptimizedModel(torch.nn.Module):
         """Switch between training, where the original runs, and evaluation."""
         super().train(mode)
         if mode:
-            self._rebuild()  # the weights are about to change
+            self._variants.forget()  # the weights are about to change
         return self
 
     def state_dict(self, *args: object, **kwargs: object) -> dict[str, object]:  # type: ignore[override]
@@ -276,7 +233,7 @@ class OptimizedModel(torch.nn.Module):
             strict,
             **({"assign": True} if assign else {}),  # from torch 2.1 on
         )
-        self._rebuild()
+        self._variants.forget()
         return loaded
 
     def _apply(self, *args: object, **kwargs: object) -> Self:
@@ -285,7 +242,7 @@ class OptimizedModel(torch.nn.Module):
         before = weights_state(original)
         super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
         if weights_state(original) != before:
-            self._rebuild()
+            self._variants.forget()
         return self
 
     @property  # type: ignore[misc]
@@ -310,62 +267,6 @@ class OptimizedModel(torch.nn.Module):
     def __reduce__(self) -> tuple[object, ...]:
         return self._recreate, (self.original,)
 
-    def _rebuild(self) -> None:
-        with self._lock:
-            self._variants.clear()
-            for builder in self._builders:
-                builder.reset()
-
-    def _variant(self, inputs: Inputs) -> Variant | str:
-        """The variant for a call, built if need be; a reason where it can't have one."""
-        builder = self._builder if self._choose is None else self._choose(inputs)
-        key: list[tuple[object, ...]] = [(builder,)]
-        for name, value in inputs.items():
-            if isinstance(value, torch.Tensor):
-                key.append((name, value.dtype, value.dim()))
-            elif isinstance(value, _CONSTANTS):
-                key.append((name, type(value), value))
-            else:
-                return f"input {name!r} is a {type(value).__name__}"
-        found = self._variants.get(tuple(key))
-        if found is not None and not found.frozen:
-            return found
-        shapes = tuple(v.shape for v in inputs.values() if isinstance(v, torch.Tensor))
-        if found is not None:
-            found = self._variants.get((tuple(key), shapes))
-            if found is not None:
-                return found
-        return self._build(builder, tuple(key), shapes, inputs)
-
-    def _build(
-        self, builder: Builder, key: object, shapes: object, inputs: Inputs
-    ) -> Variant | str:
-        if self._forked:
-            return "built before this process was forked"
-        with self._lock:
-            if self._building:  # by this thread: the model was called by a hook of its own
-                return "called while it is being built"
-            known = self._variants.get(key)
-            if known is not None:  # another thread was quicker, or the shapes are frozen
-                known = known if not known.frozen else self._variants.get((key, shapes))
-            if known is not None:
-                return known
-            if len(self.variants) >= MAX_VARIANTS:
-                return f"more than {MAX_VARIANTS} ways of calling"
-            elsewhere = {t.device.type for t in self._held.parameters()} - {"cpu"}
-            if elsewhere:
-                return f"its weights are on {' and '.join(sorted(elsewhere))}"
-            self._building = True
-            try:
-                variant = builder.build(inputs)
-            finally:
-                self._building = False
-            # Where one variant has frozen its shapes, none is trusted with other shapes.
-            if self._variants.setdefault(key, variant).frozen:
-                self._variants[(key, shapes)] = variant
-            self.report.variants.append(variant.report)
-            return variant
-
     def _past_forward(self, name: str, method: Callable[..., object]) -> Callable[..., object]:
         """A method that runs the original, telling so when it is called."""
 
@@ -374,7 +275,7 @@ class OptimizedModel(torch.nn.Module):
             if self.training:
                 self.report.count(TRAINING)
                 return method(*args, **kwargs)
-            self._refresh()
+            self._variants.refresh()
             self._tell(f"{name} is not accelerated")
             eager = self._builder.eager
             if hasattr(self, "generation_config"):  # changed at any time, unlike the weights

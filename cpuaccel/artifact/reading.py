@@ -88,7 +88,7 @@ def _load(
 ) -> OptimizedModel:
     record = read_record(contents)
     pipeline = parse_pipeline(contents.text(layout.PIPELINE), contents.folder / layout.PIPELINE)
-    changed = record.made.differences(fingerprint(pipeline, record.model.packages))
+    changed = record.made.changes(fingerprint(pipeline, record.model.packages))
     if changed and refuse:
         raise ArtifactError(
             f"{contents.asked} with on_change='refuse', but it was made elsewhere: "

@@ -17,9 +17,9 @@ from pydantic import (
 
 import cpuaccel
 from cpuaccel.artifact.contents import Contents
-from cpuaccel.artifact.fingerprint import Fingerprint
 from cpuaccel.artifact.layout import FORMAT, RECORD, VERSION
 from cpuaccel.errors import ArtifactError
+from cpuaccel.fingerprint import Fingerprint
 from cpuaccel.report import Outcome
 
 MAX_CALLS = 64

@@ -60,7 +60,7 @@ def summarize(folder: Path) -> Summary:
             contents.check(name)
         files = tuple(contents.sums)
     try:
-        changed = record.made.differences(fingerprint(pipeline, record.model.packages))
+        changed = record.made.changes(fingerprint(pipeline, record.model.packages))
     except PipelineError as error:
         changed = list(error.problems)
     makes = record.model.model_type is not None and layout.CONFIG in files

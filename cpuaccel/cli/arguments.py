@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from cpuaccel.pipeline import Pipeline
 
 DTYPES = ("float32", "bfloat16")
+DEFAULT_LENGTH = 128
 
 ModelArgument = Annotated[
     str,
@@ -78,6 +79,23 @@ def read_numbers(text: str, option: str) -> list[int]:
             f"{text!r} was given. Pass whole numbers from 1 up, as in 1,8", param_hint=option
         )
     return [int(name) for name in names]
+
+
+def read_lengths(command: str, model: str, seq_len: str | None, padding: float | None) -> list[int]:
+    """The lengths that the longest row of a batch is to have.
+
+    Raises:
+        typer.BadParameter: one is no length; or one or a padding is chosen for the demo.
+    """
+    from cpuaccel.cli.models import DEMO
+
+    if model == DEMO and (seq_len is not None or padding is not None):
+        raise typer.BadParameter(
+            "the demo's inputs are real text, with its own lengths and padding. Leave both out, "
+            f"or {command} config:minilm-l6",
+            param_hint="--seq-len / --padding",
+        )
+    return read_numbers(seq_len or str(DEFAULT_LENGTH), "--seq-len")
 
 
 def read_dtype(dtype: str | None) -> str | None:

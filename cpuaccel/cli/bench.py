@@ -10,10 +10,12 @@ from cpuaccel.cli.arguments import (
     JsonOption,
     ModelArgument,
     TaskOption,
+    read_lengths,
     read_names,
     read_numbers,
 )
 from cpuaccel.cli.console import print_json, progress_bar, rescued
+from cpuaccel.cli.exits import INTERRUPTED
 
 if TYPE_CHECKING:
     import torch
@@ -22,9 +24,6 @@ if TYPE_CHECKING:
     from cpuaccel.cli.demo import Neighbour
     from cpuaccel.cli.measure import Bench
     from cpuaccel.pipeline import Pipeline
-
-INTERRUPTED = 130
-DEFAULT_LENGTH = 128
 
 
 def bench(
@@ -101,23 +100,19 @@ def bench(
     from cpuaccel.cli.models import DEMO, load_model
 
     demo = model == DEMO
-    shaped = seq_len is not None or padding is not None
-    if demo and shaped:
-        raise typer.BadParameter(
-            "the demo's inputs are real text, with its own lengths and padding. Leave both out, "
-            "or bench config:minilm-l6",
-            param_hint="--seq-len / --padding",
-        )
+    lengths = read_lengths("bench", model, seq_len, padding)
     sizes = read_numbers(batch_size, "--batch-size")
-    lengths = read_numbers(seq_len or str(DEFAULT_LENGTH), "--seq-len")
     dtypes = _dtypes(dtype, demo=demo)
     pipelines = _pipelines(backends or [], pipeline or [], demo=demo)
 
+    from cpuaccel.cli.cases import make_cases
     from cpuaccel.cli.measure import Bench, Pace
     from cpuaccel.hostinfo import host
 
     loaded = load_model(model, task).float()
-    cases = _cases(loaded, sizes, lengths, padding, demo=demo, shaped=shaped)
+    if seq_len is not None or padding is not None:
+        _check_is_no_image(loaded)
+    cases = make_cases(model, loaded, sizes, lengths, padding or 0.0)
     here = host()
     interrupted = False
     with progress_bar() as progress:
@@ -192,26 +187,14 @@ def _pipelines(backends: list[str], files: list[Path], *, demo: bool) -> "dict[s
     return pipelines
 
 
-def _cases(
-    model: "torch.nn.Module",
-    sizes: list[int],
-    lengths: list[int],
-    padding: float | None,
-    *,
-    demo: bool,
-    shaped: bool,
-) -> "list[Case]":
-    from cpuaccel.cli.cases import demo_cases, synthetic_cases
+def _check_is_no_image(model: "torch.nn.Module") -> None:
     from cpuaccel.cli.inputs import modality
 
-    if demo:
-        return demo_cases(sizes)
-    if shaped and modality(model) == "pixel_values":
+    if modality(model) == "pixel_values":
         raise typer.BadParameter(
             f"{type(model).__name__} takes images, whose size its config gives. Leave both out",
             param_hint="--seq-len / --padding",
         )
-    return synthetic_cases(model, sizes, lengths, padding or 0.0)
 
 
 def _neighbours(work: "Bench", model: "torch.nn.Module", case: "Case") -> "dict[str, Neighbour]":

@@ -37,19 +37,27 @@ class Case:
         return str(self.batch_size)
 
 
-def demo_cases(batch_sizes: Sequence[int]) -> list[Case]:
-    """The demo's text, once for each batch size."""
-    return [Case(size, None, text_batches(size)) for size in batch_sizes]
-
-
-def synthetic_cases(
-    model: torch.nn.Module, batch_sizes: Sequence[int], seq_lens: Sequence[int], padding: float
+def make_cases(
+    name: str,
+    model: torch.nn.Module,
+    batch_sizes: Sequence[int],
+    seq_lens: Sequence[int],
+    padding: float,
 ) -> list[Case]:
-    """One case for each batch size and length; images have no length.
+    """One case for each batch size and length; images and the demo's text have their own.
+
+    Args:
+        name: what the user wrote for MODEL.
+        model: what it stands for.
+        batch_sizes: rows.
+        seq_lens: tokens in the longest row.
+        padding: fraction of a batch that is padding.
 
     Raises:
         ModelError: inputs can't be made for this model.
     """
+    if name == DEMO:
+        return [Case(size, None, text_batches(size)) for size in batch_sizes]
     if modality(model) == "pixel_values":
         return [Case(size, None, [make_inputs(model, size, 1)]) for size in batch_sizes]
     return [

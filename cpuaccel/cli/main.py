@@ -11,14 +11,13 @@ import cpuaccel
 from cpuaccel.cli.bench import bench
 from cpuaccel.cli.console import stderr
 from cpuaccel.cli.doctor import doctor
+from cpuaccel.cli.exits import FAILURE, USAGE
 from cpuaccel.cli.explain import explain
 from cpuaccel.cli.inspect import inspect
 from cpuaccel.cli.optimize import optimize
 from cpuaccel.cli.plugins import plugins
 from cpuaccel.cli.tune import tune
 from cpuaccel.errors import CpuaccelError, PipelineError
-
-FAILURE, USAGE = 1, 2
 
 app = typer.Typer(
     name="cpuaccel",

@@ -1,7 +1,7 @@
 """``cpuaccel tune``."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, cast
+from typing import Annotated, Literal, cast
 
 import typer
 
@@ -10,18 +10,12 @@ from cpuaccel.cli.arguments import (
     JsonOption,
     ModelArgument,
     TaskOption,
+    read_lengths,
     read_names,
     read_numbers,
 )
 from cpuaccel.cli.console import print_json, say
-
-if TYPE_CHECKING:
-    import torch
-
-    from cpuaccel.signature import Inputs
-
-INTERRUPTED = 130
-DEFAULT_LENGTH = 128
+from cpuaccel.cli.exits import INTERRUPTED
 
 
 def tune(
@@ -148,24 +142,16 @@ def tune(
 
     - `cpuaccel tune ./my-model --batch-size 8 --seq-len 64,384 --padding 0.5 --lock cpuaccel.lock`
     """
-    from cpuaccel.cli.models import DEMO
-
-    demo = model == DEMO
-    if demo and (seq_len is not None or padding is not None):
-        raise typer.BadParameter(
-            "the demo's inputs are real text, with its own lengths and padding. Leave both out, "
-            "or tune config:minilm-l6",
-            param_hint="--seq-len / --padding",
-        )
+    lengths = read_lengths("tune", model, seq_len, padding)
     wanted = read_names(precisions, "--precisions", DTYPES)
     aimed = read_names(target, "--target", ("latency", "throughput"))[0]
     counted = _threads(threads)
-    lengths = read_numbers(seq_len or str(DEFAULT_LENGTH), "--seq-len")
     if html is not None:
         from cpuaccel.tuning.page import check_page
 
         check_page(html)
 
+    from cpuaccel.cli.cases import make_cases
     from cpuaccel.cli.models import load_model
     from cpuaccel.cli.tune_live import live_table
     from cpuaccel.hostinfo import host
@@ -173,7 +159,8 @@ def tune(
     from cpuaccel.tuning.request import Request
 
     loaded = load_model(model, task).float()
-    batches = _batches(model, loaded, batch_size, lengths, padding or 0.0)
+    cases = make_cases(model, loaded, [batch_size], lengths, padding or 0.0)
+    batches = [batch for case in cases for batch in case.batches]
     request = Request.of(
         loaded,
         {
@@ -221,15 +208,3 @@ def _threads(threads: str | None) -> "int | Literal['auto'] | None":
     if threads is None or threads == "auto":
         return "auto" if threads else None
     return read_numbers(threads, "--threads")[0]
-
-
-def _batches(
-    name: str, model: "torch.nn.Module", batch_size: int, lengths: list[int], padding: float
-) -> "list[Inputs]":
-    from cpuaccel.cli.cases import demo_cases, synthetic_cases
-    from cpuaccel.cli.models import DEMO
-
-    if name == DEMO:
-        return demo_cases([batch_size])[0].batches
-    cases = synthetic_cases(model, [batch_size], lengths, padding)
-    return [batch for case in cases for batch in case.batches]

@@ -19,7 +19,7 @@ from cpuaccel.sharing import shared_copy
 from cpuaccel.signature import Binder, Inputs
 from cpuaccel.tuning.candidate import ORIGINAL
 from cpuaccel.tuning.decision import Decision, assemble
-from cpuaccel.tuning.fingerprint import changes, key_of, take_fingerprint
+from cpuaccel.tuning.fingerprint import key_of, take_fingerprint
 from cpuaccel.tuning.lockfile import (
     Lock,
     LockError,
@@ -135,7 +135,7 @@ class _Auto:
                     "file. Make it by tuning once without strict"
                 )
             return None
-        changed = changes(lock.fingerprint, self._print)
+        changed = lock.fingerprint.changes(self._print)
         if not changed:
             return self._rebuilt(path, lock)
         self._refuse(path, "was made for something else", changed)

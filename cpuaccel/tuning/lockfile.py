@@ -19,7 +19,7 @@ from cpuaccel.pipeline import Pipeline, Step
 from cpuaccel.precision import dtype_of
 from cpuaccel.tuning.candidate import OWN, Candidate
 from cpuaccel.tuning.decision import Decision
-from cpuaccel.tuning.fingerprint import Fingerprint
+from cpuaccel.tuning.fingerprint import TuningFingerprint
 from cpuaccel.tuning.result import Rule, Tuning
 from cpuaccel.tuning.whole import write_whole
 from cpuaccel.wording import describe_complaint
@@ -83,7 +83,7 @@ class _LockTable(_Table):
     threads: int
     rule: _RuleTable | None = None
     pipelines: list[_PipelineTable]
-    fingerprint: dict[str, dict[str, str]]
+    fingerprint: TuningFingerprint
 
 
 class Lock:
@@ -95,7 +95,7 @@ class Lock:
         fingerprint: of when it was made.
     """
 
-    def __init__(self, decision: Decision, tuning: Tuning, fingerprint: Fingerprint) -> None:
+    def __init__(self, decision: Decision, tuning: Tuning, fingerprint: TuningFingerprint) -> None:
         self.decision = decision
         self.tuning = tuning
         self.fingerprint = fingerprint
@@ -142,7 +142,7 @@ def read_lock(path: Path) -> Lock | None:
     return Lock(Decision(pipelines, rule, table.threads), tuning, table.fingerprint)
 
 
-def write_lock(path: Path, tuning: Tuning, fingerprint: Fingerprint) -> None:
+def write_lock(path: Path, tuning: Tuning, fingerprint: TuningFingerprint) -> None:
     """Write a decision, so that no other process ever sees a part of it.
 
     Raises:
@@ -155,7 +155,7 @@ def write_lock(path: Path, tuning: Tuning, fingerprint: Fingerprint) -> None:
         "target": tuning.target,
         "threads": decision.threads,
         "pipelines": [_pipeline_table(tuning, c, p) for c, p in decision.pipelines.items()],
-        "fingerprint": fingerprint,
+        "fingerprint": fingerprint.model_dump(),
     }
     if tuning.rule is not None:
         table["rule"] = {

@@ -10,6 +10,7 @@ import cpuaccel
 from cpuaccel import Applied, Backend, BackendError, Context, Form, Host, Signature, Verdict
 
 from .fusions import count_fusions
+from .needs_tensors import needs_tensors
 
 WARM_UP_CALLS = 2
 """The profiling executor profiles on the first call and compiles on the second."""
@@ -45,12 +46,7 @@ class Jit(Backend[JitOptions]):
 
     def accepts(self, model: Callable[..., object], signature: Signature) -> Verdict:
         """Tracing needs a tensor to follow."""
-        if not signature.tensors:
-            return Verdict.no(
-                "none of the inputs is a tensor, so there is nothing to trace",
-                "Pass the inputs as tensors, or leave jit out",
-            )
-        return Verdict.yes()
+        return needs_tensors(signature, self.name, "nothing to trace")
 
     def apply(self, model: torch.nn.Module, context: Context) -> Applied:
         """Trace, freeze and warm up."""

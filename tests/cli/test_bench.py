@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from cpuaccel.cli import bench_table
-from cpuaccel.cli.cases import synthetic_cases
+from cpuaccel.cli.cases import make_cases
 from cpuaccel.cli.measure import Bench, Pace
 from cpuaccel.cli.models import load_model
 from cpuaccel.hostinfo import Host, host
@@ -228,7 +228,7 @@ def bench(
     made = Bench(
         model,
         {name: Pipeline.of([name]) for name in backends},
-        synthetic_cases(model, [2], [16], 0.5),
+        make_cases("trained", model, [2], [16], 0.5),
         dtypes,
         host=on,
         pace=pace,

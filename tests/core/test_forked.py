@@ -66,7 +66,7 @@ def test_a_fork_while_another_thread_builds_does_not_hang() -> None:
         fast(**batch())
         return str(dict(fast.report.calls))
 
-    with fast._lock:  # as a thread would hold it that builds
+    with fast._variants._lock:  # as a thread would hold it that builds
         told = told_by_fork(child)
     assert told == "{'original (built before this process was forked)': 1}"
 

@@ -38,10 +38,10 @@ def test_it_holds_pipeline_options_figures_and_fingerprint(locked: Path) -> None
     median, low, high = table["pipelines"][0]["speedup"]
     assert 1 < low <= median <= high
     assert table["pipelines"][0]["median_ms"] > 0
-    assert table["fingerprint"]["versions"]["torch"] == cpuaccel.host().packages["torch"]
+    assert table["fingerprint"]["packages"]["torch"] == cpuaccel.host().packages["torch"]
     assert table["fingerprint"]["model"]["class"] == "tests.tuning.models.Waiting"
-    assert table["fingerprint"]["backends"] == {"short": "short (dist-of-short 1.0)"}
-    assert table["fingerprint"]["host"]["cores"] == str(cpuaccel.host().cores)
+    assert table["fingerprint"]["plugins"] == {"short": "short (dist-of-short 1.0)"}
+    assert table["fingerprint"]["cores"] == cpuaccel.host().cores
     assert [path.name for path in locked.parent.iterdir() if path.suffix == ".lock"] == [
         "cpuaccel.lock"
     ]
@@ -80,10 +80,10 @@ def test_what_it_does_not_hold_for_is_tuned_again(
         )
     assert tuning(fast).source == "search"
     (warning,) = [r.getMessage() for r in caplog.records if "search is made again" in r.message]
-    assert warning.endswith("backends.slow was absent, is slow (dist-of-slow 1.0)")
+    assert warning.endswith("plugins.slow was absent, is slow (dist-of-slow 1.0)")
     lock = read_lock(locked)
     assert lock is not None
-    assert lock.fingerprint["backends"].keys() == {"short", "slow"}
+    assert lock.fingerprint.plugins.keys() == {"short", "slow"}
 
 
 def test_a_decision_that_no_longer_holds(locked: Path, install: Install) -> None:

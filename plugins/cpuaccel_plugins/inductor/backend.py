@@ -1,14 +1,14 @@
 """What ``inductor`` asks for, and applying it."""
 
 import warnings
-from collections.abc import Callable, Mapping
-from typing import ClassVar
+from collections.abc import Callable
 
 import torch
 
 from cpuaccel import Applied, Backend, Context, Form, Host, Options, Signature, Verdict
 
-from .build import build
+from ..needs_tensors import needs_tensors
+from .build import EXCLUDES, build
 from .toolchain import toolchain
 
 COUNTERS = {
@@ -31,10 +31,7 @@ class Inductor(Backend[Options]):
     summary = "torch.compile: C++ kernels made for this model, with oneDNN's packed linears"
     takes = Form.MODULE
     gives = Form.COMPILED
-    excludes: ClassVar[Mapping[str, str]] = {
-        "bettertransformer": "how many tokens are left without padding depends on the mask's "
-        "values, which torch.compile can't put into one graph"
-    }
+    excludes = EXCLUDES
     requires = (("torch>=2.13",),)  # the first whose compiled entries are this call's own
 
     def check(self, host: Host) -> Verdict:
@@ -43,12 +40,7 @@ class Inductor(Backend[Options]):
 
     def accepts(self, model: Callable[..., object], signature: Signature) -> Verdict:
         """There has to be a tensor to compute on."""
-        if not signature.tensors:
-            return Verdict.no(
-                "none of the inputs is a tensor, so there is nothing to compile",
-                "Pass the inputs as tensors, or leave inductor out",
-            )
-        return Verdict.yes()
+        return needs_tensors(signature, self.name, "nothing to compile")
 
     def apply(self, model: torch.nn.Module, context: Context) -> Applied:
         """Compile, and see that it was compiled and its weights frozen."""

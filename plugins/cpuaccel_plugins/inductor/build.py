@@ -9,6 +9,12 @@ from cpuaccel import BackendError, Signature
 
 from .compilation import CompiledCall, Compiler
 
+EXCLUDES = {
+    "bettertransformer": "how many tokens are left without padding depends on the mask's "
+    "values, which torch.compile can't put into one graph"
+}
+"""Backends whose work can't be compiled, and why."""
+
 
 def build(
     model: torch.nn.Module,

@@ -7,6 +7,7 @@ import torch
 
 from cpuaccel import Applied, Backend, Context, Form, Host, Signature, Verdict
 
+from ..needs_tensors import needs_tensors
 from .options import Int8Options
 
 INT8_PRODUCTS = frozenset({"avx512_vnni", "amx_int8"})
@@ -40,12 +41,7 @@ class Int8(Backend[Int8Options]):
 
     def accepts(self, model: Callable[..., object], signature: Signature) -> Verdict:
         """An exporter needs a tensor to follow."""
-        if not signature.tensors:
-            return Verdict.no(
-                "none of the inputs is a tensor, so there is no graph to rewrite",
-                "Pass the inputs as tensors, or leave int8 out",
-            )
-        return Verdict.yes()
+        return needs_tensors(signature, self.name, "no graph to rewrite")
 
     def apply(self, model: torch.nn.Module, context: Context) -> Applied:
         """Capture, bring to 8 bits, fuse, pack and compile."""

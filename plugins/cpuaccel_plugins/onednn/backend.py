@@ -6,7 +6,9 @@ from typing import ClassVar
 import torch
 
 import cpuaccel
-from cpuaccel import Applied, Backend, BackendError, Context, Form, Host, Signature, Verdict
+from cpuaccel import Applied, Backend, BackendError, Context, Form, Signature, Verdict
+
+from ..needs_tensors import needs_tensors
 
 
 class OneDnnOptions(cpuaccel.Options):
@@ -31,21 +33,12 @@ class OneDnn(Backend[OneDnnOptions]):
     summary = "graph fusions and prepacked weights on stock PyTorch's own oneDNN operators"
     takes = Form.MODULE
     gives = Form.COMPILED
-    requires = (("torch>=2.6",),)
+    requires = (("torch>=2.6",),)  # the first whose export leaves sizes open by itself
     Options: ClassVar[type[OneDnnOptions]] = OneDnnOptions
-
-    def check(self, host: Host) -> Verdict:
-        """Ask for a torch whose export leaves sizes open by itself."""
-        return super().check(host)
 
     def accepts(self, model: Callable[..., object], signature: Signature) -> Verdict:
         """An exporter needs a tensor to follow."""
-        if not signature.tensors:
-            return Verdict.no(
-                "none of the inputs is a tensor, so there is no graph to fuse",
-                "Pass the inputs as tensors, or leave onednn out",
-            )
-        return Verdict.yes()
+        return needs_tensors(signature, self.name, "no graph to fuse")
 
     def apply(self, model: torch.nn.Module, context: Context) -> Applied:
         """Capture, fuse, prepack and compile."""

@@ -10,6 +10,7 @@ import torch
 import cpuaccel
 from cpuaccel import Applied, Backend, BackendError, Context, Form, Signature, Verdict
 
+from ..needs_tensors import needs_tensors
 from .export import export
 from .profile import execution_evidence
 from .session import SessionCall, open_session
@@ -42,11 +43,8 @@ class OnnxRuntime(Backend[OnnxRuntimeOptions]):
 
     def accepts(self, model: Callable[..., object], signature: Signature) -> Verdict:
         """Export follows tensors, and ONNX Runtime's CPU kernels are for float32."""
-        if not signature.tensors:
-            return Verdict.no(
-                "none of the inputs is a tensor, so there is nothing to export",
-                "Pass the inputs as tensors, or leave onnxruntime out",
-            )
+        if not (verdict := needs_tensors(signature, self.name, "nothing to export")):
+            return verdict
         parameters = model.parameters() if isinstance(model, torch.nn.Module) else ()
         others = {p.dtype for p in parameters if p.is_floating_point()} - {torch.float32}
         if others:

@@ -6,16 +6,14 @@ import torch
 
 from cpuaccel import Signature, Verdict
 
+from ..needs_tensors import needs_tensors
 from .compilation import PRECISIONS
 
 
 def convertible(model: Callable[..., object], signature: Signature) -> Verdict:
     """Conversion follows tensors, and a precision that OpenVINO was not asked for is none."""
-    if not signature.tensors:
-        return Verdict.no(
-            "none of the inputs is a tensor, so there is nothing to convert",
-            "Pass the inputs as tensors, or leave openvino out",
-        )
+    if not (verdict := needs_tensors(signature, "openvino", "nothing to convert")):
+        return verdict
     if others := _floating_dtypes(model) - PRECISIONS.keys():
         return Verdict.no(
             f"the model has weights in {_names(others)}, and openvino is used in "

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import ClassVar
 
 import torch
 
@@ -18,8 +17,9 @@ from cpuaccel import (
     Verdict,
 )
 
-from ..inductor.build import build
+from ..inductor.build import EXCLUDES, build
 from ..inductor.toolchain import toolchain
+from ..needs_tensors import needs_tensors
 from .loading import compiler
 
 WITHOUT = "Leave zentorch out, and try inductor, onednn or openvino"
@@ -36,10 +36,7 @@ class ZenTorch(Backend[Options]):
     summary = "AMD's zentorch: torch.compile with ZenDNN's linears and attention, on AMD processors"
     takes = Form.MODULE
     gives = Form.COMPILED
-    excludes: ClassVar[Mapping[str, str]] = {
-        "bettertransformer": "how many tokens are left without padding depends on the mask's "
-        "values, which torch.compile can't put into one graph"
-    }
+    excludes = EXCLUDES
     requires = (("torch>=2.13", "zentorch>=2.13"),)
 
     def check(self, host: Host) -> Verdict:
@@ -69,12 +66,7 @@ class ZenTorch(Backend[Options]):
 
     def accepts(self, model: Callable[..., object], signature: Signature) -> Verdict:
         """There has to be a tensor to compute on."""
-        if not signature.tensors:
-            return Verdict.no(
-                "none of the inputs is a tensor, so there is nothing to compile",
-                "Pass the inputs as tensors, or leave zentorch out",
-            )
-        return Verdict.yes()
+        return needs_tensors(signature, self.name, "nothing to compile")
 
     def apply(self, model: torch.nn.Module, context: Context) -> Applied:
         """Compile, run once, and see that ZenDNN's operators are what was executed."""

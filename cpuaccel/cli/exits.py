@@ -1,0 +1,3 @@
+"""What the commands exit with."""
+
+FAILURE, USAGE, INTERRUPTED = 1, 2, 130
