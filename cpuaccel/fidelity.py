@@ -122,7 +122,7 @@ def has_nonfinite(tensors: Iterable[torch.Tensor]) -> bool:
         tensor.is_floating_point()
         and not all(
             math.isfinite(part.sum().item()) or bool(part.isfinite().all())
-            for part in tensor.reshape(-1).split(SERIAL)
+            for part in tensor.reshape(-1).split(SERIAL)  # type: ignore[no-untyped-call]
         )
         for tensor in tensors
     )

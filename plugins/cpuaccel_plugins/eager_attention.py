@@ -6,6 +6,8 @@ import torch
 
 from cpuaccel import BackendError
 
+from .cause import cause
+
 
 def with_eager_attention(model: torch.nn.Module) -> torch.nn.Module:
     """Rebuild a model with eager attention, on the same weights.
@@ -33,7 +35,7 @@ def with_eager_attention(model: torch.nn.Module) -> torch.nn.Module:
     except RuntimeError as error:
         raise BackendError(
             f"{type(model).__name__} was changed after it was made, so it can't be rebuilt with "
-            f"eager attention: {str(error).splitlines()[0]}",
+            f"eager attention: {cause(error)}",
             "Load the model with attn_implementation='eager'",
         ) from error
     rebuilt.tie_weights()  # type: ignore[operator]

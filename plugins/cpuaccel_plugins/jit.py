@@ -9,6 +9,7 @@ import torch
 import cpuaccel
 from cpuaccel import Applied, Backend, BackendError, Context, Form, Host, Signature, Verdict
 
+from .cause import cause
 from .fusions import count_fusions
 from .needs_tensors import needs_tensors
 
@@ -86,8 +87,7 @@ class Jit(Backend[JitOptions]):
                 raise
             except Exception as error:  # tracers raise whatever the model's code makes them raise
                 raise BackendError(
-                    f"torch.jit.trace can't take {type(model).__name__}: "
-                    f"{type(error).__name__}: {str(error).strip().splitlines()[0]}",
+                    f"torch.jit.trace can't take {type(model).__name__}: {cause(error)}",
                     "Leave jit out for this model",
                 ) from error
             for _ in range(WARM_UP_CALLS):

@@ -12,6 +12,7 @@ from optimum.bettertransformer import BetterTransformer, transformation
 import cpuaccel
 from cpuaccel import Applied, BackendError, Context
 
+from ..cause import cause
 from ..eager_attention import with_eager_attention
 
 
@@ -27,8 +28,7 @@ def apply(model: torch.nn.Module, context: Context) -> Applied:
             transformed = BetterTransformer.transform(with_eager_attention(copied))
     except (NotImplementedError, ValueError) as error:
         raise BackendError(
-            f"optimum's BetterTransformer refuses {type(model).__name__}: "
-            f"{str(error).strip().splitlines()[0]}",
+            f"optimum's BetterTransformer refuses {type(model).__name__}: {cause(error)}",
             "Leave bettertransformer out for this model",
         ) from error
     layers = [

@@ -7,6 +7,7 @@ import torch
 import cpuaccel
 from cpuaccel import BackendError, Signature
 
+from ..cause import cause
 from .compilation import CompiledCall, Compiler
 
 EXCLUDES = {
@@ -46,8 +47,7 @@ def build(
         raise
     except Exception as error:  # Dynamo and Inductor raise much, and a model's code the rest
         raise BackendError(
-            f"torch.compile can't take {type(model).__name__} as one graph: "
-            f"{type(error).__name__}: {_first_line(error)}",
+            f"torch.compile can't take {type(model).__name__} as one graph: {cause(error)}",
             without,
         ) from error
     evidence = call.evidence
@@ -84,7 +84,3 @@ def _examples(flat: torch.nn.Module, signature: Signature) -> list[dict[str, tor
     except Exception:  # the original is the judge of what may vary
         return [example]
     return [several, one]
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), "no message")

@@ -8,6 +8,7 @@ from torch.fx import Graph, Node
 import cpuaccel
 from cpuaccel import BackendError, Signature
 
+from ..cause import cause
 from ..open_sizes import at_least_two, open_axes
 from .program import Program
 
@@ -45,9 +46,8 @@ def capture(model: torch.nn.Module, signature: Signature) -> Program:
     except BackendError:
         raise
     except Exception as error:  # exporters raise whatever the model's code makes them raise
-        first = (str(error).strip().splitlines() or [""])[0]
         raise BackendError(
-            f"torch.export can't take {type(model).__name__}: {type(error).__name__}: {first}",
+            f"torch.export can't take {type(model).__name__}: {cause(error)}",
             LEAVE_OUT,
         ) from error
     signature_of_graph = exported.graph_signature

@@ -10,6 +10,7 @@ import torch
 import cpuaccel
 from cpuaccel import Applied, Backend, BackendError, Context, Form, Signature, Verdict
 
+from ..cause import cause
 from ..needs_tensors import needs_tensors
 from .export import export
 from .profile import execution_evidence
@@ -67,8 +68,7 @@ class OnnxRuntime(Backend[OnnxRuntimeOptions]):
                 call(**example)
             except Exception as error:  # its exceptions have no base of their own
                 raise BackendError(
-                    f"ONNX Runtime can't run {type(model).__name__}: {type(error).__name__}: "
-                    f"{str(error).strip().splitlines()[0]}",
+                    f"ONNX Runtime can't run {type(model).__name__}: {cause(error)}",
                     "Leave onnxruntime out for this model",
                 ) from error
             executed = execution_evidence(Path(session.end_profiling()), exported.operators)

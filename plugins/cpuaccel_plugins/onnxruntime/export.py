@@ -12,6 +12,7 @@ import torch
 import cpuaccel
 from cpuaccel import BackendError, Signature
 
+from ..cause import cause
 from ..open_sizes import at_least_two, open_axes
 
 if TYPE_CHECKING:
@@ -65,11 +66,8 @@ def export(model: torch.nn.Module, signature: Signature) -> Exported:
         except BackendError:
             raise
         except Exception as error:  # exporters raise whatever the model's code makes them raise
-            cause = _cause(error)
-            lines = [line for line in str(cause).splitlines() if line.strip()] or [""]
             raise BackendError(
-                f"torch.onnx.export can't take {type(model).__name__}: "
-                f"{type(cause).__name__}: {lines[0].strip()}",
+                f"torch.onnx.export can't take {type(model).__name__}: {cause(_innermost(error))}",
                 "Leave onnxruntime out for this model",
             ) from error
 
@@ -121,7 +119,7 @@ def _name_apart(graph: "onnx_ir.Graph") -> None:
             output.name = f"{output.name}_returned"
 
 
-def _cause(error: BaseException) -> BaseException:
+def _innermost(error: BaseException) -> BaseException:
     """What the model's code raised: the exporter wraps it in a page of advice."""
     while error.__cause__ is not None:
         error = error.__cause__

@@ -8,6 +8,7 @@ import torch
 import cpuaccel
 from cpuaccel import BackendError, Signature
 
+from ..cause import cause
 from .telemetry import telemetry_off
 
 if TYPE_CHECKING:
@@ -43,9 +44,7 @@ def convert(model: torch.nn.Module, signature: Signature) -> "openvino.Model":
         except BackendError:
             raise
         except Exception as error:  # tracers raise whatever the model's code makes them raise
-            lines = [line for line in str(error).splitlines() if line.strip()] or [""]
             raise BackendError(
-                f"openvino.convert_model can't take {type(model).__name__}: "
-                f"{type(error).__name__}: {lines[0].strip()}",
+                f"openvino.convert_model can't take {type(model).__name__}: {cause(error)}",
                 "Leave openvino out for this model",
             ) from error
