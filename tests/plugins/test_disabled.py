@@ -2,7 +2,7 @@
 
 More of this, beside what each engine needs: Inductor without a compiler and with torch.compile
 switched off in test_inductor.py, 8 bit products without VNNI in int8/test_backend.py, ZenDNN on a
-model without anything for it in test_zentorch.py.
+model without anything for it in test_zentorch.py, IPEX in tests/stacks/classic/test_disabled.py.
 """
 
 from typing import Any
