@@ -7,7 +7,7 @@ from packaging.utils import canonicalize_name
 from pydantic import BaseModel, ConfigDict
 
 import cpuaccel
-from cpuaccel.binding import bind
+from cpuaccel.binding import bind_here
 from cpuaccel.hostinfo import host
 from cpuaccel.pipeline import Pipeline
 from cpuaccel.plugins import plugin_host
@@ -65,8 +65,9 @@ def fingerprint(pipeline: Pipeline, packages: Iterable[str]) -> Fingerprint:
     Raises:
         PipelineError: a backend is not offered here, or an option is none of its.
     """
-    here, plugins = host(), plugin_host()
-    backends = [bound.backend for bound in bind(pipeline, plugins)]
+    (bound,) = bind_here(pipeline)
+    here, origins = host(), plugin_host().origins
+    backends = [step.backend for step in bound]
     names = {"torch", *packages} | {
         canonicalize_name(Requirement(text).name)
         for backend in backends
@@ -83,5 +84,5 @@ def fingerprint(pipeline: Pipeline, packages: Iterable[str]) -> Fingerprint:
             "cpuaccel": cpuaccel.__version__,
             **{name: here.packages.get(name, _ABSENT) for name in sorted(names)},
         },
-        plugins={backend.name: plugins.origins[backend.name] for backend in backends},
+        plugins={backend.name: origins[backend.name] for backend in backends},
     )

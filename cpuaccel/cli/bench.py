@@ -169,10 +169,9 @@ def _dtypes(dtype: str | None, *, demo: bool) -> list[str]:
 
 def _pipelines(backends: list[str], files: list[Path], *, demo: bool) -> "dict[str, Pipeline]":
     """The pipelines by name, their mistakes told before any work."""
-    from cpuaccel.binding import bind
+    from cpuaccel.binding import bind_here
     from cpuaccel.config import read_pipeline
     from cpuaccel.pipeline import Pipeline
-    from cpuaccel.plugins import plugin_host
 
     if not backends and not files:
         if not demo:
@@ -187,8 +186,7 @@ def _pipelines(backends: list[str], files: list[Path], *, demo: bool) -> "dict[s
     pipelines = {str(pipeline): pipeline for pipeline in chosen}
     for file in files:
         pipelines[str(file)] = read_pipeline(file)
-    for pipeline in pipelines.values():
-        bind(pipeline, plugin_host())
+    bind_here(*pipelines.values())
     return pipelines
 
 
