@@ -120,6 +120,7 @@ def bench(
     cases = _cases(loaded, sizes, lengths, padding, demo=demo, shaped=shaped)
     here = host()
     interrupted = False
+    neighbours: dict[str, Neighbour] = {}
     with progress_bar() as progress:
         work = Bench(
             loaded,
@@ -133,6 +134,8 @@ def bench(
         )
         try:
             work.run()
+            if demo:
+                neighbours = _neighbours(work, loaded, cases[0])
         except KeyboardInterrupt:
             interrupted = True
     found: dict[str, object] = {
@@ -144,7 +147,6 @@ def bench(
         "interrupted": interrupted,
         "results": [result.to_dict() for result in work.results],
     }
-    neighbours = _neighbours(work, loaded, cases[0]) if demo and not interrupted else {}
     with rescued(found):
         if json:
             nearest = {name: neighbour.to_dict() for name, neighbour in neighbours.items()}
