@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from cpuaccel.backend import Backend, Form, Options
 from cpuaccel.errors import PipelineError
 from cpuaccel.pipeline import Pipeline, Step
-from cpuaccel.plugins import PluginHost
+from cpuaccel.plugins import PluginHost, disable_plugins, plugin_host
 from cpuaccel.wording import describe_complaint, did_you_mean
 
 
@@ -18,6 +18,17 @@ class BoundStep:
 
     step: Step
     backend: Backend[Options] = field(repr=False)
+
+
+def bind_here(*pipelines: Pipeline) -> list[list[BoundStep]]:
+    """Bind pipelines to this process' plugins, without those that any of them blocks.
+
+    Raises:
+        PipelineError: with every mistake in the first that has some.
+    """
+    for pipeline in pipelines:  # all of them before plugins are looked for, which imports them
+        disable_plugins(pipeline.disable_plugins, pipeline.source)
+    return [bind(pipeline, plugin_host()) for pipeline in pipelines]
 
 
 def bind(pipeline: Pipeline, plugins: PluginHost) -> list[BoundStep]:

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import torch
 
-from cpuaccel.binding import bind
+from cpuaccel.binding import bind_here
 from cpuaccel.config import read_pipeline
 from cpuaccel.errors import CpuaccelError, PipelineError
 from cpuaccel.hostinfo import host
 from cpuaccel.pipeline import Pipeline, Step
 from cpuaccel.plan import Plan, make_plan
-from cpuaccel.plugins import disable_plugins, plugin_host
+from cpuaccel.plugins import plugin_host
 from cpuaccel.precision import dtype_of
 from cpuaccel.signature import ExampleInputs, Signature
 
@@ -39,8 +39,7 @@ def explain(
     """
     check(model, tolerance)
     chosen = _pipeline(backends, pipeline, dtype_of(dtype))
-    disable_plugins(chosen.disable_plugins, chosen.source)
-    bound = bind(chosen, plugin_host())
+    (bound,) = bind_here(chosen)
     if isinstance(model, torch.jit.ScriptModule):
         raise PipelineError(
             f"pipeline {chosen} on a ScriptModule",

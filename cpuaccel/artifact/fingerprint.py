@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from cpuaccel.binding import bind
+from cpuaccel.binding import bind_here
 from cpuaccel.fingerprint import Fingerprint
 from cpuaccel.hostinfo import host
 from cpuaccel.pipeline import Pipeline
@@ -19,6 +19,6 @@ def fingerprint(pipeline: Pipeline, packages: Iterable[str]) -> Fingerprint:
     Raises:
         PipelineError: a backend is not offered here, or an option is none of its.
     """
-    plugins = plugin_host()
-    backends = [bound.backend.name for bound in bind(pipeline, plugins)]
-    return Fingerprint.here(host(), plugins, backends, packages)
+    (bound,) = bind_here(pipeline)
+    backends = [step.backend.name for step in bound]
+    return Fingerprint.here(host(), plugin_host(), backends, packages)

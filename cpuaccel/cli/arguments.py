@@ -41,6 +41,12 @@ PipelineOption = Annotated[
     Path | None,
     typer.Option("--pipeline", metavar="FILE", help="A pipeline from a TOML file instead."),
 ]
+BlockingOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--pipeline", metavar="FILE", help="Without the plugins that this TOML file blocks."
+    ),
+]
 DtypeOption = Annotated[
     str | None,
     typer.Option(
@@ -118,10 +124,9 @@ def one_pipeline(backends: str | None, file: Path | None) -> "Pipeline":
         typer.BadParameter: neither or both of the options were given.
         PipelineError: the pipeline can't be right.
     """
-    from cpuaccel.binding import bind
+    from cpuaccel.binding import bind_here
     from cpuaccel.config import read_pipeline
     from cpuaccel.pipeline import Pipeline
-    from cpuaccel.plugins import plugin_host
 
     if (backends is None) == (file is None):
         raise typer.BadParameter(
@@ -132,5 +137,19 @@ def one_pipeline(backends: str | None, file: Path | None) -> "Pipeline":
         pipeline = read_pipeline(file)
     else:
         pipeline = Pipeline.of(read_names(backends or "", "--backends"))
-    bind(pipeline, plugin_host())
+    bind_here(pipeline)
     return pipeline
+
+
+def block_by(file: Path | None) -> None:
+    """Block the plugins that a pipeline's file blocks.
+
+    Raises:
+        PipelineError: the file can't be right.
+    """
+    from cpuaccel.config import read_pipeline
+    from cpuaccel.plugins import disable_plugins
+
+    if file is not None:
+        pipeline = read_pipeline(file)
+        disable_plugins(pipeline.disable_plugins, pipeline.source)

@@ -115,6 +115,7 @@ def bench(
     cases = make_cases(model, loaded, sizes, lengths, padding or 0.0)
     here = host()
     interrupted = False
+    neighbours: dict[str, Neighbour] = {}
     with progress_bar() as progress:
         work = Bench(
             loaded,
@@ -128,6 +129,8 @@ def bench(
         )
         try:
             work.run()
+            if demo:
+                neighbours = _neighbours(work, loaded, cases[0])
         except KeyboardInterrupt:
             interrupted = True
     found: dict[str, object] = {
@@ -139,7 +142,6 @@ def bench(
         "interrupted": interrupted,
         "results": [result.to_dict() for result in work.results],
     }
-    neighbours = _neighbours(work, loaded, cases[0]) if demo and not interrupted else {}
     with rescued(found):
         if json:
             nearest = {name: neighbour.to_dict() for name, neighbour in neighbours.items()}
@@ -164,10 +166,9 @@ def _dtypes(dtype: str | None, *, demo: bool) -> list[str]:
 
 def _pipelines(backends: list[str], files: list[Path], *, demo: bool) -> "dict[str, Pipeline]":
     """The pipelines by name, their mistakes told before any work."""
-    from cpuaccel.binding import bind
+    from cpuaccel.binding import bind_here
     from cpuaccel.config import read_pipeline
     from cpuaccel.pipeline import Pipeline
-    from cpuaccel.plugins import plugin_host
 
     if not backends and not files:
         if not demo:
@@ -182,8 +183,7 @@ def _pipelines(backends: list[str], files: list[Path], *, demo: bool) -> "dict[s
     pipelines = {str(pipeline): pipeline for pipeline in chosen}
     for file in files:
         pipelines[str(file)] = read_pipeline(file)
-    for pipeline in pipelines.values():
-        bind(pipeline, plugin_host())
+    bind_here(*pipelines.values())
     return pipelines
 
 

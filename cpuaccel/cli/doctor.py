@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from cpuaccel.cli.arguments import JsonOption
+from cpuaccel.cli.arguments import BlockingOption, JsonOption, block_by
 from cpuaccel.cli.console import heading, new_table, print_json, say, stdout
 
 if TYPE_CHECKING:
@@ -39,7 +39,10 @@ PACKAGES = (
 """What backends build on; those that are not installed are passed over."""
 
 
-def doctor(json: JsonOption = False) -> None:
+def doctor(
+    pipeline: BlockingOption = None,
+    json: JsonOption = False,
+) -> None:
     """Look at this machine: what it offers, what each backend can do here and why not.
 
     Ends with advice on threads, vector instructions and memory.
@@ -48,6 +51,7 @@ def doctor(json: JsonOption = False) -> None:
     from cpuaccel.hostinfo import host
     from cpuaccel.plugins import plugin_host
 
+    block_by(pipeline)
     here = host()
     verdicts = _verdicts(here)
     advice = advise(here, Memory.detect())

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cpuaccel.cli.arguments import JsonOption
+from cpuaccel.cli.arguments import BlockingOption, JsonOption, block_by
 from cpuaccel.cli.console import heading, print_json, say
 from cpuaccel.cli.requirements import requirements_table
 
@@ -19,7 +19,11 @@ MarkdownOption = Annotated[
 ]
 
 
-def plugins(json: JsonOption = False, markdown: MarkdownOption = False) -> None:
+def plugins(
+    pipeline: BlockingOption = None,
+    json: JsonOption = False,
+    markdown: MarkdownOption = False,
+) -> None:
     """List the plugins: the backends they offer, with their options, and plugins set aside.
 
     A backend takes a model in one form and gives it in another; in a pipeline each must take what
@@ -29,6 +33,7 @@ def plugins(json: JsonOption = False, markdown: MarkdownOption = False) -> None:
 
     if json and markdown:
         raise typer.BadParameter("--json and --markdown exclude each other. Pass one of the two")
+    block_by(pipeline)
     found = plugin_host()
     if markdown:
         say(requirements_table(found.backends))

@@ -14,8 +14,7 @@ from cpuaccel.cli.arguments import (
     read_names,
     read_numbers,
 )
-from cpuaccel.cli.console import print_json, say
-from cpuaccel.cli.exits import INTERRUPTED
+from cpuaccel.cli.console import print_json, rescued, say
 
 
 def tune(
@@ -132,7 +131,7 @@ def tune(
     are compared with the original's, and it is timed in turn with eager, with the same threads.
     What crashes, hangs, takes too much memory or answers otherwise is a row in the table. Eager is
     kept unless the win is beyond the noise. The winner is built once more in this process, and
-    checked again. Ctrl-C ends it, and leaves nothing behind.
+    checked again. Ctrl-C ends it, writes nothing, and prints what was found so far.
 
     For example:
 
@@ -153,7 +152,7 @@ def tune(
 
     from cpuaccel.cli.cases import make_cases
     from cpuaccel.cli.models import load_model
-    from cpuaccel.cli.tune_live import live_table
+    from cpuaccel.cli.tune_unfinished import nothing_lost
     from cpuaccel.hostinfo import host
     from cpuaccel.tuning.auto import optimize_auto
     from cpuaccel.tuning.request import Request
@@ -176,32 +175,32 @@ def tune(
         tolerance=tolerance,
         strict=strict,
     )
-    try:
-        with live_table() as progress:
-            optimized = optimize_auto(loaded, batches, request, progress=progress)
-    except KeyboardInterrupt:
-        say("Interrupted: nothing was written.")
-        raise typer.Exit(INTERRUPTED) from None
+    here = host()
+    with nothing_lost(model, here, json=json) as progress:
+        optimized = optimize_auto(loaded, batches, request, progress=progress)
     tuning = optimized.report.tuning
     assert tuning is not None
+    found: dict[str, object] = {
+        "model": model,
+        "host": here.to_dict(),
+        "interrupted": False,
+        **tuning.to_dict(),
+        "lock": lock and str(lock),
+        "html": html and str(html),
+    }
+    with rescued(found):
+        if json:
+            print_json(found)
+        else:
+            from cpuaccel.cli.tune_table import show
+
+            show(model, tuning, here, written=[] if lock is None else [lock])
     if html is not None:
         from cpuaccel.tuning.page import write_page
 
-        write_page(html, model, tuning, host())
-    if json:
-        print_json(
-            {
-                "model": model,
-                "host": host().to_dict(),
-                **tuning.to_dict(),
-                "lock": lock and str(lock),
-                "html": html and str(html),
-            }
-        )
-        return
-    from cpuaccel.cli.tune_table import show
-
-    show(model, tuning, host(), written=[path for path in (lock, html) if path is not None])
+        write_page(html, model, tuning, here)  # after the results: it may find no room
+        if not json:
+            say(f"  written: {html}")
 
 
 def _threads(threads: str | None) -> "int | Literal['auto'] | None":

@@ -45,7 +45,7 @@ def _rendered(snapshot: Snapshot) -> RenderableType:
         f"{elapsed:.0f} of {snapshot.budget:.0f} s, {snapshot.waiting} more to try: "
         f"{snapshot.doing}"
     )
-    return Group(ranking(snapshot.rows, ()), state)
+    return Group(ranking(snapshot.rows, snapshot.weights), state)
 
 
 def _line(snapshot: Snapshot) -> None:

@@ -35,7 +35,7 @@ def show(model: str, tuning: Tuning, host: Host, written: Sequence[Path]) -> Non
         stdout().print(
             ranking(sorted(tuning.rows, key=_chosen_first), tuning.weights), highlight=False
         )
-    _show_failed(tuning)
+    _show_failed(tuning.rows)
     if tuning.not_tried:
         heading("Not tried")
         for one in tuning.not_tried:
@@ -58,12 +58,24 @@ def show(model: str, tuning: Tuning, host: Host, written: Sequence[Path]) -> Non
         say(f"  written: {path}")
 
 
+def show_unfinished(rows: Sequence[Row], weights: Sequence[float]) -> None:
+    """Print what a search had found that did not come to its end.
+
+    Args:
+        rows: what was tried.
+        weights: how often each batch is called.
+    """
+    say("The search did not end. Nothing was written; this was found:")
+    stdout().print(ranking(rows, weights), highlight=False)
+    _show_failed(rows)
+
+
 def ranking(rows: Sequence[Row], weights: Sequence[float]) -> Table:
     """A row for each candidate, in the order given.
 
     Args:
         rows: what was tried.
-        weights: how often each batch is called; empty for equally often.
+        weights: how often each batch is called.
     """
     table = new_table(
         "pipeline",
@@ -79,8 +91,7 @@ def ranking(rows: Sequence[Row], weights: Sequence[float]) -> Table:
         numbers=_FIGURES,
     )
     for row in rows:
-        equal = [1 / len(row.rounds[0])] * len(row.rounds[0]) if row.rounds else []
-        table.add_row(*_cells(row, weights or equal))
+        table.add_row(*_cells(row, weights))
     return table
 
 
@@ -106,8 +117,8 @@ def _chosen_first(row: Row) -> bool:
     return row.standing is not Standing.CHOSEN
 
 
-def _show_failed(tuning: Tuning) -> None:
-    failed = [row for row in tuning.rows if row.reason]
+def _show_failed(rows: Sequence[Row]) -> None:
+    failed = [row for row in rows if row.reason]
     if failed:
         heading("Refused or failed")
     for row in failed:

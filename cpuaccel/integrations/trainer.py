@@ -9,7 +9,7 @@ them on both, and any other pipeline. Use them as they are, or before another Tr
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 import transformers
@@ -17,12 +17,11 @@ from torch.utils.data import DataLoader
 from transformers.trainer_utils import EvalLoopOutput
 
 import cpuaccel
-from cpuaccel.binding import bind
+from cpuaccel.binding import bind_here
 from cpuaccel.config import read_pipeline
 from cpuaccel.errors import CpuaccelError, PipelineError
 from cpuaccel.optimized import OPTIMIZED, OptimizedModel
 from cpuaccel.pipeline import Pipeline
-from cpuaccel.plugins import plugin_host
 from cpuaccel.report import Outcome, Status
 from cpuaccel.weights import weights_state
 
@@ -68,7 +67,7 @@ class CpuaccelArguments(transformers.TrainingArguments):
         self.no_cuda = no_cuda
         pipeline = self.inference_pipeline
         if pipeline is not None:
-            bind(pipeline, plugin_host())
+            bind_here(pipeline)
 
     @property
     def inference_pipeline(self) -> Pipeline | None:
@@ -92,7 +91,7 @@ class CpuaccelArguments(transformers.TrainingArguments):
         dtype = torch.bfloat16 if self.bf16 or self.bf16_full_eval else None
         if self.cpuaccel_pipeline is not None:
             read = read_pipeline(self.cpuaccel_pipeline)
-            return Pipeline(read.steps, dtype or read.dtype, read.source)
+            return replace(read, dtype=dtype or read.dtype)
         if self.cpuaccel_backends is not None:
             named = [name.strip() for name in self.cpuaccel_backends.split(",") if name.strip()]
             return Pipeline.of(named, dtype)

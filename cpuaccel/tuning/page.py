@@ -44,8 +44,16 @@ def write_page(path: Path, model: str, tuning: Tuning, host: Host) -> None:
         model: what the user calls the model.
         tuning: what was found.
         host: where.
+
+    Raises:
+        CpuaccelError: it can't be written.
     """
-    write_whole(path, render_page(model, tuning, host))
+    try:
+        write_whole(path, render_page(model, tuning, host))
+    except OSError as error:
+        raise CpuaccelError(
+            f"{path} was to be written, but can't be: {error.strerror}. Make room there"
+        ) from error
 
 
 def render_page(model: str, tuning: Tuning, host: Host) -> str:

@@ -13,6 +13,7 @@ class Snapshot:
     Attributes:
         doing: what is being done.
         rows: the candidates tried so far.
+        weights: how often each batch is called.
         waiting: how many are left.
         begun: when it began, on ``time.monotonic``'s clock.
         budget: seconds that it may take.
@@ -20,6 +21,7 @@ class Snapshot:
 
     doing: str
     rows: tuple[Row, ...]
+    weights: tuple[float, ...]
     waiting: int
     begun: float
     budget: float

@@ -105,7 +105,7 @@ class Search:
                 trial.worker.close()
         winner, why, rule = self._chosen()
         instances = self._side_by_side(winner) if self._request.target == "throughput" else ()
-        return Tuning(
+        tuning = Tuning(
             target=self._request.target,
             winner=winner,
             why=why,
@@ -119,6 +119,8 @@ class Search:
             metric=None if self._judge is None else self._judge.original,
             seconds=time.monotonic() - self._budget.begun,
         ).choosing(winner)
+        self._tell(f"building {winner} in this process", tuning.rows)
+        return tuning
 
     def _try_all(self, subject: IO[bytes]) -> None:
         ending = self._budget.trials_end
@@ -274,11 +276,12 @@ class Search:
             return self._request.memory_limit
         return int(psutil.virtual_memory().available * 0.8)
 
-    def _tell(self, doing: str) -> None:
+    def _tell(self, doing: str, rows: tuple[Row, ...] = ()) -> None:
         self._progress(
             Snapshot(
                 doing,
-                tuple(self._board.rows),
+                rows or tuple(self._board.rows),
+                self._workload.weights,
                 len(self._space.waiting),
                 self._budget.begun,
                 self._budget.seconds,

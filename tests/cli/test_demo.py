@@ -55,3 +55,16 @@ def test_as_json_with_its_own_pipelines(run: Run) -> None:
     assert all(row["error"] <= 1e-4 and row["batches"] == 10 for row in rows.values())
     assert len({neighbour["sentence"] for neighbour in data["nearest"].values()}) == 1
     assert len(data["nearest"]) == 2
+
+
+def test_interrupted_at_the_proof_it_prints_the_table(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cpuaccel.cli.demo.nearest", interrupted)
+    ran = run("bench", "demo", *ONCE, "--backends", "jit", "--json")
+    assert ran.code == 130
+    assert ran.data["interrupted"]
+    assert [row["pipeline"] for row in ran.data["results"]] == ["eager", "jit"]

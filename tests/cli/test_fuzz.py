@@ -14,11 +14,14 @@ OPTIONS = st.sampled_from(
         *("--backends", "--pipeline", "--dtype", "--json", "--batch-size", "--seq-len", "--task"),
         *("--padding", "--rounds", "--threads", "--output", "--strict", "--markdown", "--", "-x"),
         *("jit", "jit,jit", "jitt", ",", "ipex,jit", "float32", "1,2", "-1", "0", "nan", "1e9"),
+        *("--budget", "--target", "--precisions", "--lock", "--html", "--memory-limit"),
         *("/nonexistent", "/dev/null", "/", "config:nothing", "text-classification"),
     ]
 ) | st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), max_size=8)
 
-COMMANDS = st.sampled_from(["explain", "bench", "optimize", "plugins", "doctor", "", "none"])
+COMMANDS = st.sampled_from(
+    ["explain", "bench", "tune", "optimize", "inspect", "plugins", "doctor", "", "none"]
+)
 
 
 @settings(

@@ -84,6 +84,20 @@ def test_the_file_keeps_it_when_it_is_written(tmp_path: Path) -> None:
     assert read_pipeline(tmp_path / "again.toml").disable_plugins == ("ipex",)
 
 
+def test_by_a_saved_folder_before_anything_is_imported(python: Python, tmp_path: Path) -> None:
+    path, folder = tmp_path / "pipeline.toml", tmp_path / "saved"
+    path.write_text(FILE.format(backend="jit"))
+    saving = """
+cpuaccel.optimize(
+    torch.nn.Linear(2, 2).eval(), pipeline=sys.argv[1], example_inputs=torch.ones(1, 2)
+).save(sys.argv[2])
+"""
+    loading = "cpuaccel.load(sys.argv[2], torch.nn.Linear(2, 2).eval())"
+    for before in (saving, loading):
+        found = json.loads(python(REPORT.format(before=before), str(path), str(folder)).stdout)
+        assert found["imported"] == ["cpuaccel_plugins.jit"]
+
+
 MODULE = "t_surely_never_imported"
 
 IMPORTING = [

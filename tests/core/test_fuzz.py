@@ -1,7 +1,7 @@
 """Whatever a user writes or passes: a clear error or the original's answer, never anything else.
 
-CPUACCEL_FUZZ_EXAMPLES sets how many inputs each test tries; figures of long runs are in
-docs/faults.md.
+CPUACCEL_FUZZ_EXAMPLES sets how many inputs each test tries; what was tried is told in
+docs/guarantees.md.
 """
 
 import contextlib

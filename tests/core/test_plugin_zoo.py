@@ -6,6 +6,7 @@ import random
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -283,12 +284,37 @@ def test_ctrl_c_ends_a_step_that_blocks_and_leaves_the_model(python: Python) -> 
     assert done.stdout == "interrupted [] Counter()\n", done.stderr
 
 
-def test_a_keyboard_interrupt_passes_through_at_import(python: Python, tmp_path: Any) -> None:
-    (tmp_path / "t_interrupts.py").write_text("raise KeyboardInterrupt")
-    info = tmp_path / "interrupts-1.0.dist-info"
+def install(folder: Path, name: str, source: str) -> None:
+    """A plugin as an installer leaves it."""
+    (folder / f"t_{name}.py").write_text(source)
+    info = folder / f"{name}-1.0.dist-info"
     info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: interrupts\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[cpuaccel]\ninterrupts = t_interrupts\n")
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[cpuaccel]\n{name} = t_{name}\n")
+
+
+def test_an_import_that_blocks_is_named_while_it_does(python: Python, tmp_path: Path) -> None:
+    install(tmp_path, "blocks", "import time\nwhile True:\n    time.sleep(60)\n")
+    code = """
+import _thread, logging, cpuaccel
+from cpuaccel import patience
+
+class Impatient(logging.Handler):
+    def emit(self, record):
+        print(record.getMessage(), flush=True)
+        _thread.interrupt_main()
+
+patience.SECONDS = 0.05
+logging.getLogger("cpuaccel").handlers = [Impatient()]
+cpuaccel.backends()
+"""
+    done = python(code, path=(tmp_path,), check=False)
+    assert done.returncode in (-signal.SIGINT, 130), done.stderr
+    assert "plugin blocks (blocks 1.0) is being imported, for " in done.stdout
+
+
+def test_a_keyboard_interrupt_passes_through_at_import(python: Python, tmp_path: Path) -> None:
+    install(tmp_path, "interrupts", "raise KeyboardInterrupt")
     done = python("import cpuaccel; cpuaccel.backends()", path=(tmp_path,), check=False)
     assert done.returncode in (-signal.SIGINT, 130)
     assert "KeyboardInterrupt" in done.stderr

@@ -3,6 +3,7 @@
 import importlib
 import os
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import ClassVar
@@ -105,6 +106,17 @@ class Remembering(Fake):
         return Applied(super().apply(self.kept[0], context).model, evidence={"kept": 1})
 
 
+class Crossing(Fake):
+    """Keeps the inputs of a call where those of another may take their place."""
+
+    name = "crossing"
+
+    def change(self, model: Call, inputs: dict[str, object]) -> object:
+        self.inputs = inputs
+        time.sleep(0.01)
+        return model(**self.inputs)
+
+
 DESERVED = [
     (Lax, BackendContract.test_options_are_frozen),
     (Lax, BackendContract.test_unknown_options_are_errors),
@@ -147,6 +159,22 @@ def test_it_fails_where_it_should(offer: Offer, backend: type[Fake], check: Chec
     with pytest.raises((AssertionError, pytest.fail.Exception, cpuaccel.StepError)):
         check(contract(backend, offer))
     check(contract(Faithful, offer))
+
+
+@pytest.mark.parametrize(
+    ("backend", "check"),
+    [
+        (Crossing, BackendContract.test_threads_do_not_disturb_each_other),
+        (Remembering, BackendContract.test_copies_have_weights_of_their_own_and_notice_other_ones),
+    ],
+)
+def test_it_fails_at_run_time_where_it_should(
+    offer: Offer, backend: type[Fake], check: Callable[..., None]
+) -> None:
+    wrong, right = contract(backend, offer), contract(Faithful, offer)
+    with pytest.raises((AssertionError, cpuaccel.StepError)):
+        check(wrong, wrong.optimize(wrong.model()))
+    check(right, right.optimize(right.model()))
 
 
 def test_hosts_that_nobody_thought_of(offer: Offer) -> None:

@@ -16,6 +16,7 @@ from accelerate.state import AcceleratorState  # noqa: E402
 import cpuaccel  # noqa: E402
 from cpuaccel import CpuaccelError, PipelineError  # noqa: E402
 from cpuaccel.integrations.trainer import CpuaccelArguments, CpuaccelTrainer  # noqa: E402
+from tests.conftest import Python  # noqa: E402
 
 Row = dict[str, torch.Tensor]
 
@@ -329,3 +330,20 @@ def test_it_goes_before_another_trainers(tmp_path: Path) -> None:
     eager = MyTrainer(model=model, args=arguments, eval_dataset=rows).evaluate()
     assert found["eval_loss"] == pytest.approx(eager["eval_loss"], abs=1e-5)
     assert found["eval_cpuaccel_calls_optimized"] + found["eval_cpuaccel_calls_original"] == 2
+
+
+def test_what_a_file_blocks_is_never_imported(python: Python, tmp_path: Path) -> None:
+    path = tmp_path / "pipeline.toml"
+    path.write_text('version = 1\ndisable_plugins = ["ipex"]\n[[steps]]\nbackend = "jit"\n')
+    done = python(
+        """
+import sys, cpuaccel
+from cpuaccel.integrations.trainer import CpuaccelArguments
+made = CpuaccelArguments(output_dir=sys.argv[1], cpuaccel_pipeline=sys.argv[2], no_cuda=True)
+print(made.inference_pipeline.disable_plugins, [b.by for b in cpuaccel.plugin_host().blocked])
+print("cpuaccel_plugins.ipex" in sys.modules)
+""",
+        str(tmp_path),
+        str(path),
+    )
+    assert done.stdout.splitlines()[-2:] == [f"('ipex',) {[str(path)]}", "False"]

@@ -2,7 +2,8 @@
 
 More of this, beside what each engine needs: Inductor without a compiler and with torch.compile
 switched off in test_inductor.py, 8 bit products without VNNI in int8/test_backend.py, ZenDNN on a
-model without anything for it in test_zentorch.py.
+model without anything for it in test_zentorch.py, OpenVINO in 8 bits likewise in
+test_openvino_int8.py, IPEX and optimum in tests/stacks/classic/test_disabled.py.
 """
 
 from typing import Any

@@ -1,0 +1,86 @@
+"""Plugins that the user blocks: shown by the commands, and imported by none of them."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import cpuaccel
+from tests.conftest import Python
+
+COMMAND = """
+import sys
+from cpuaccel.cli.main import main
+try:
+    main(sys.argv[1:])
+finally:
+    print("imported" if "cpuaccel_plugins.ipex" in sys.modules else "not imported", file=sys.stderr)
+"""
+IPEX = f"ipex (cpuaccel {cpuaccel.__version__})"
+SHOWN = {
+    "doctor": f"plugin {IPEX} is blocked by ",
+    "plugins": f"Blocked\n  {IPEX}: by ",
+}
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> str:
+    path = tmp_path / "pipeline.toml"
+    path.write_text('version = 1\ndisable_plugins = ["ipex"]\n[[steps]]\nbackend = "jit"\n')
+    return str(path)
+
+
+@pytest.mark.parametrize("command", SHOWN)
+@pytest.mark.parametrize("by", ["environment", "file"])
+def test_they_are_shown_with_what_blocks_them(
+    python: Python, monkeypatch: pytest.MonkeyPatch, file: str, command: str, by: str
+) -> None:
+    asked = [command]
+    said_by = "CPUACCEL_DISABLE_PLUGINS"
+    if by == "environment":
+        monkeypatch.setenv(said_by, "ipex")
+    else:
+        asked, said_by = [command, "--pipeline", file], file
+    done = python(COMMAND, *asked)
+    assert done.stderr == "not imported\n"
+    assert f"{SHOWN[command]}{said_by}\n" in done.stdout
+    done = python(COMMAND, *asked, "--json")
+    assert done.stderr == "not imported\n"
+    data = json.loads(done.stdout)
+    assert data["blocked_plugins"] == [{"plugin": IPEX, "by": said_by}]
+    offered = data.get("backends") or [b["name"] for p in data["plugins"] for b in p["backends"]]
+    assert "jit" in offered
+    assert "ipex" not in offered
+
+
+@pytest.mark.parametrize("command", SHOWN)
+def test_without_any_none_is_shown(
+    python: Python, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.delenv("CPUACCEL_DISABLE_PLUGINS", raising=False)
+    done = python(COMMAND, command)
+    assert done.stderr == "imported\n"
+    assert "blocked" not in done.stdout.lower()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("explain",),
+        ("bench", "--backends", "jit", "--rounds", "1", "--batch-size", "1", "--seq-len", "8"),
+    ],
+    ids=lambda command: command[0],
+)
+def test_a_pipelines_file_keeps_them_from_being_imported(
+    python: Python, file: str, command: tuple[str, ...]
+) -> None:
+    name, *options = command
+    done = python(COMMAND, name, "config:bert-tiny", "--pipeline", file, *options)
+    assert done.stderr.endswith("not imported\n")
+
+
+def test_a_file_that_is_none_is_told(python: Python, tmp_path: Path) -> None:
+    done = python(COMMAND, "doctor", "--pipeline", str(tmp_path / "absent.toml"), check=False)
+    assert done.returncode == 2
+    assert "it can't be read: No such file or directory" in done.stderr
+    assert "Traceback" not in done.stderr
