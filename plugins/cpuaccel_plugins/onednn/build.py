@@ -20,6 +20,8 @@ from .emit import emit
 from .evidence import evidence
 from .linear_binary import fuse_linear_add
 from .linear_unary import fuse_linear_unary
+from .mkl_choice import MklChoice
+from .mkl_linear import use_mkl
 from .prepack import fuse_rest, prepack
 from .program import Program, value
 from .remove_padding import remove_padding
@@ -54,6 +56,12 @@ def build(
     program.release = context.release
     clean(program)
     choice, attention = Choice(measure, prepacked), AttentionChoice(measure)
+    by_mkl = MklChoice(measure)
+
+    def pack(program: Program) -> None:
+        use_mkl(program, by_mkl)
+        prepack(program)
+
     padding = remove_padding(program, attention)
     fuse_attention(program, attention)
     if prepacked:
@@ -66,10 +74,10 @@ def build(
     fuse_linear_unary(program, choice)
     fuse_linear_add(program, choice)
     if prepacked:
-        concat_linears(program, choice)
+        concat_linears(program, choice, pack)
     fuse_rest(program, choice)
     if prepacked:
-        prepack(program)
+        pack(program)
     graph = FusedGraph(emit(program), _sizes(program))
     return Applied(graph, evidence=evidence(program, padding))
 

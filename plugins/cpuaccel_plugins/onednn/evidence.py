@@ -37,16 +37,17 @@ def evidence(program: Program, padding: str) -> Evidence:
 
     Returns:
         How many fusions there are in all and of each kind, in the names that ``jit`` uses for
-        IPEX's; weights packed; what was left; and which share of the floating-point operations
-        of matrix products, convolutions and attention, at the example's size, runs fused or
-        packed.
+        IPEX's; weights packed; linears that MKL computes; what was left; and which share of the
+        floating-point operations of matrix products, convolutions and attention, at the example's
+        size, runs fused or packed.
     """
     fused = share(program, {*_FUSED, *_ATTENTION, *program.operators})
     left = "; ".join(f"{count} {reason}" for reason, count in sorted(program.left.items()))
     return {
         "fusions": program.fusions.total(),
-        **dict(sorted(program.fusions.items())),
+        **{kind: count for kind, count in sorted(program.fusions.items()) if count},
         "packed_weights": program.packed,
+        **({"linears_by_mkl": program.by_mkl} if program.by_mkl else {}),
         **({"released_weights": program.released} if program.released else {}),
         "share_of_flops_fused": f"{fused:.1%}",
         **({"left_alone": left} if left else {}),

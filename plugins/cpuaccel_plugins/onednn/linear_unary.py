@@ -15,6 +15,9 @@ ACTIVATIONS = {
 }
 """Of an activation, its name in oneDNN's operator and in the evidence."""
 
+STOCK = {name: (activation, known_as) for activation, (name, known_as) in ACTIVATIONS.items()}
+"""Of a name in oneDNN's operator, the activation, and its name in the evidence."""
+
 
 def fuse_linear_unary(program: Program, choice: Takes) -> None:
     """Fuse ``activation(linear(x))``.

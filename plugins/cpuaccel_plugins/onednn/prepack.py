@@ -1,22 +1,17 @@
 """Pass: weights of linears into oneDNN's blocked layout."""
 
 import functools
-from collections import defaultdict
+from collections.abc import Callable
 
 import torch
 from torch.fx import Node
 
-from .choice import Choice
-from .linears import Linear, fused_unary, mkldnn
+from .choice import Takes
+from .linears import Linear, fused_linears, fused_unary, mkldnn
 from .program import Program, aten
 
-_WEIGHT_ARGUMENT = {
-    mkldnn._linear_pointwise.default: 1,
-    mkldnn._linear_pointwise.binary: 2,
-}
 
-
-def fuse_rest(program: Program, choice: Choice) -> None:
+def fuse_rest(program: Program, choice: Takes) -> None:
     """Put the linears on oneDNN that nothing was fused with, where it is faster."""
     for node in program.calls(aten.linear.default):
         linear = Linear.of(program, node)
@@ -34,27 +29,28 @@ def prepack(program: Program) -> None:
     A weight is packed once, however many linears share it. Its dense form is let go at once, and
     so is the model's own where that was given up. Those packed already stay as they are.
     """
-    users: dict[Node, list[Node]] = defaultdict(list)
-    for node in program.calls(*_WEIGHT_ARGUMENT):
-        dense = node.args[_weight_at(node)]
-        assert isinstance(dense, Node)
-        users[dense].append(node)
-    for dense, linears in users.items():
+    for dense, linears in fused_linears(program).items():
         weight = program.held(dense)
         if weight.is_mkldnn:
             continue
         packed: torch.Tensor = mkldnn._reorder_linear_weight(weight.contiguous())
         with program.graph.inserting_before(dense):
             held = program.hold(packed, f"{dense.target}_packed", like=weight)
-        for node in linears:
-            node.update_arg(_weight_at(node), held)
-        _let_go(program, dense, packed)
+        for linear in linears:
+            linear.node.replace_input_with(dense, held)
+        let_go(program, dense, packed.to_dense)
         program.packed += 1
     program.sweep()
 
 
-def _let_go(program: Program, dense: Node, packed: torch.Tensor) -> None:
-    """Forget a dense weight and what it was joined of, if nothing else uses them."""
+def let_go(program: Program, dense: Node, unpack: Callable[[], torch.Tensor]) -> None:
+    """Forget a dense weight and what it was joined of, if nothing else uses them.
+
+    Args:
+        program: the graph.
+        dense: the weight.
+        unpack: makes it anew of its packed form.
+    """
     parts = program.joined.pop(dense, [dense])
     weights = [program.held(part) for part in parts]
     program.drop(dense)
@@ -63,15 +59,11 @@ def _let_go(program: Program, dense: Node, packed: torch.Tensor) -> None:
         rows = slice(start, start + len(weight))
         start = rows.stop
         if program.drop(part) and program.release is not None:
-            restore = functools.partial(_unpacked, packed, rows)
+            restore = functools.partial(_part, unpack, rows)
             program.released += program.release(weight, restore)
 
 
-def _unpacked(packed: torch.Tensor, rows: slice) -> torch.Tensor:
-    whole = packed.to_dense()
+def _part(unpack: Callable[[], torch.Tensor], rows: slice) -> torch.Tensor:
+    whole = unpack()
     part = whole[rows]
     return part if len(part) == len(whole) else part.clone()
-
-
-def _weight_at(node: Node) -> int:
-    return _WEIGHT_ARGUMENT[node.target]  # type: ignore[index]

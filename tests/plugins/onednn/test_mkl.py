@@ -1,0 +1,209 @@
+"""Linears that MKL computes: right for any rows, and whose weights come back."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional
+
+import cpuaccel
+from cpuaccel_plugins.onednn import mkl
+from cpuaccel_plugins.onednn.capture import capture
+from cpuaccel_plugins.onednn.choice import Choice
+from cpuaccel_plugins.onednn.concat_linear import concat_linears
+from cpuaccel_plugins.onednn.emit import emit
+from cpuaccel_plugins.onednn.evidence import evidence
+from cpuaccel_plugins.onednn.linear_binary import fuse_linear_add
+from cpuaccel_plugins.onednn.linear_unary import fuse_linear_unary
+from cpuaccel_plugins.onednn.linears import Fused
+from cpuaccel_plugins.onednn.mkl_choice import MklChoice
+from cpuaccel_plugins.onednn.mkl_linear import use_mkl
+from cpuaccel_plugins.onednn.prepack import fuse_rest, prepack
+from cpuaccel_plugins.onednn.program import Program
+
+pytestmark = pytest.mark.skipif(not mkl.available(), reason="this torch has no MKL")
+
+Function = Callable[..., torch.Tensor]
+
+
+@pytest.fixture(autouse=True)
+def _without_gradients() -> Iterator[None]:
+    with torch.no_grad():
+        yield
+
+
+@pytest.fixture(params=[1, 2], ids=["one thread", "two threads"])
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+@given(
+    packed_for=st.sampled_from([1, 2, 16, 128, 700]),
+    rows=st.integers(1, 700),
+    inputs=st.integers(1, 200),
+    outputs=st.integers(1, 200),
+    bias=st.booleans(),
+    seed=st.integers(0, 2**16),
+)
+@settings(max_examples=200)
+def test_a_packed_weight_serves_any_rows(
+    packed_for: int, rows: int, inputs: int, outputs: int, bias: bool, seed: int
+) -> None:
+    random = torch.Generator().manual_seed(seed)
+    weight = torch.randn(outputs, inputs, generator=random)
+    x = torch.randn(rows, inputs, generator=random)
+    added = torch.randn(outputs, generator=random) if bias else None
+    packed, shaped = mkl.pack(weight, packed_for), mkl.outline(weight)
+    found = mkl.multiply(x, packed, shaped, added)
+    torch.testing.assert_close(found, functional.linear(x, weight, added), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [(768, 768), (768, 3072), (3072, 768)])
+def test_packed_with_some_threads_it_serves_others(threads: int, size: tuple[int, int]) -> None:
+    weight, bias = torch.randn(size), torch.randn(size[0])
+    packed, shaped = mkl.pack(weight, 128), mkl.outline(weight)
+    torch.set_num_threads(3 - threads)
+    for rows in (1, 5, 128, 129, 1000):
+        x = torch.randn(rows, size[1])
+        expected = functional.linear(x, weight, bias)
+        found = mkl.multiply(x, packed, shaped, bias)
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_inputs_of_any_dimensions_strides_and_none_at_all() -> None:
+    weight = torch.randn(6, 8)
+    packed, shaped = mkl.pack(weight, 4), mkl.outline(weight)
+    for x in (
+        torch.randn(8),
+        torch.randn(2, 3, 4, 8),
+        torch.randn(4, 8, 3).transpose(1, 2),
+        torch.randn(1, 8).expand(5, 8),
+        torch.randn(0, 8),
+        torch.randn(2, 0, 8),
+    ):
+        found = mkl.multiply(x, packed, shaped, None)
+        torch.testing.assert_close(found, functional.linear(x, weight), rtol=1e-5, atol=1e-5)
+
+
+def test_a_weight_comes_back_exactly() -> None:
+    weight = torch.randn(33, 70) * torch.logspace(-30, 30, 70)
+    assert torch.equal(mkl.unpack(mkl.pack(weight, 16), mkl.outline(weight)), weight)
+
+
+class Net(torch.nn.Module):
+    """Three linears, and a function of them."""
+
+    def __init__(self, function: Function, bias: bool = True) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.linears = torch.nn.ModuleList(torch.nn.Linear(8, 8, bias=bias) for _ in range(3))
+        self.function = function
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.function(x, *self.linears)
+
+
+def joined(x: torch.Tensor, *linears: torch.nn.Module) -> torch.Tensor:
+    first, second, _ = (linear(x).transpose(1, 2) for linear in linears)
+    product: torch.Tensor = first @ second.transpose(1, 2)
+    return product
+
+
+class Everything:
+    def prefers(self, program: Program, linear: Fused) -> bool:
+        return True
+
+
+class WithoutActivation:
+    def prefers(self, program: Program, linear: Fused) -> bool:
+        return linear.activation == "none"
+
+
+X = torch.randn(3, 5, 8, generator=torch.Generator().manual_seed(1))
+
+
+def built(
+    model: torch.nn.Module, choice: Everything | WithoutActivation | MklChoice, x: torch.Tensor = X
+) -> tuple[Program, cpuaccel.Evidence]:
+    """A program with all passes over linears; its answers are held against the module's."""
+    program = capture(model.eval(), cpuaccel.Signature.of(model, (x,)))
+    fuse_linear_unary(program, all_fused := Choice(measure=False))
+    fuse_linear_add(program, all_fused)
+
+    def pack(program: Program) -> None:
+        use_mkl(program, choice)
+        prepack(program)
+
+    concat_linears(program, all_fused, pack)
+    fuse_rest(program, all_fused)
+    pack(program)
+    run = emit(program)
+    for given_ in (x, x[:1], x.repeat(2, 3, 1)):
+        (found,) = run(x=given_)
+        torch.testing.assert_close(found, model(given_), rtol=1e-4, atol=1e-5)
+    return program, evidence(program, "")
+
+
+@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x, a, b, c: a(x),
+        lambda x, a, b, c: functional.gelu(a(x)),
+        lambda x, a, b, c: functional.gelu(a(x), approximate="tanh"),
+        lambda x, a, b, c: a(x).relu(),
+        lambda x, a, b, c: functional.silu(a(x)),
+        lambda x, a, b, c: a(x).tanh(),
+        lambda x, a, b, c: a(x).sigmoid(),
+        lambda x, a, b, c: x + a(x),
+        joined,
+    ],
+    ids=["alone", "gelu", "gelu tanh", "relu", "silu", "tanh", "sigmoid", "add", "joined"],
+)
+def test_what_was_fused_comes_after_it(function: Function, bias: bool) -> None:
+    program, told = built(Net(function, bias), Everything())
+    assert told["linears_by_mkl"] == told["packed_weights"] == 1
+    assert told["share_of_flops_fused"] == "100.0%" or "matmul" in str(program.graph)
+    assert not {name for name in told if name.startswith("linear+")}
+
+
+def test_a_weight_that_two_linears_share_goes_to_one_of_the_two() -> None:
+    def shared(x: torch.Tensor, a: torch.nn.Module, b: torch.nn.Module, _: object) -> torch.Tensor:
+        twice: torch.Tensor = a(functional.gelu(a(x)))
+        return twice
+
+    _, told = built(Net(shared), WithoutActivation())
+    assert "linears_by_mkl" not in told
+    _, told = built(Net(shared), Everything())
+    assert (told["linears_by_mkl"], told["packed_weights"]) == (2, 1)
+
+
+def test_other_precisions_stay_on_onednn() -> None:
+    model = Net(lambda x, a, b, c: a(x)).bfloat16()
+    program = capture(model.eval(), cpuaccel.Signature.of(model, (X.bfloat16(),)))
+    fuse_rest(program, Choice(measure=False))
+    use_mkl(program, Everything())
+    assert program.by_mkl == 0
+
+
+@pytest.mark.parametrize("function", [lambda x, a, b, c: a(x), joined], ids=["alone", "joined"])
+def test_without_measuring_all_stay_on_onednn(function: Function) -> None:
+    _, told = built(Net(function), MklChoice(measure=False))
+    assert "linears_by_mkl" not in told
+
+
+def test_a_probe_decides_once_for_each_class() -> None:
+    choice = MklChoice()
+    model = Net(lambda x, a, b, c: functional.gelu(c(b(a(x)))) + x)
+    _, told = built(model, choice)
+    assert len(choice.ratios) == 2
+    assert all(ratio > 0 for ratio in choice.ratios.values())
+    faster = {fused for (_, _, fused, _), ratio in choice.ratios.items() if ratio > 1.03}
+    counts = {"none": 2, "gelu": 1}
+    assert told.get("linears_by_mkl", 0) == sum(counts[fused] for fused in faster)
