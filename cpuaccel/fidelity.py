@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from cpuaccel.report import Difference
+from cpuaccel.difference import Difference
 from cpuaccel.signature import MASK, Inputs, Signature, tensors_of
 from cpuaccel.structure import Leaf, leaves
 

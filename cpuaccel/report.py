@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 from cpuaccel.calls import Calls
+from cpuaccel.difference import Difference
 from cpuaccel.timing import Ratio
 
 if TYPE_CHECKING:
@@ -53,23 +54,6 @@ class Outcome:
             f"{name.replace('_', ' ')} {value}" for name, value in self.evidence.items()
         )
         return f"{self.step}: applied in {self.seconds:.2f} s{f' ({evidence})' if evidence else ''}"
-
-
-@dataclass(frozen=True)
-class Difference:
-    """How far one output tensor is from the original's.
-
-    Attributes:
-        probe: which inputs gave it: the example, or how they were varied.
-        output: the tensor's place in the output, such as ``logits``.
-        absolute: largest absolute difference, over real tokens.
-        relative: the same, divided by the largest magnitude in the original's tensor.
-    """
-
-    probe: str
-    output: str
-    absolute: float
-    relative: float
 
 
 @dataclass(frozen=True)

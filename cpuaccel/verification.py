@@ -3,8 +3,9 @@
 import logging
 from collections.abc import Callable
 
+from cpuaccel.difference import Difference
 from cpuaccel.fidelity import BOTH, PADDINGS, Probe, Probes, compare
-from cpuaccel.report import Difference, Fidelity
+from cpuaccel.report import Fidelity
 from cpuaccel.stage import Answer
 
 logger = logging.getLogger("cpuaccel")

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 
 from cpuaccel.artifact.record import Call, Constant, Dtype, Script
+from cpuaccel.difference import Difference
 from cpuaccel.fidelity import Probe, compare
 from cpuaccel.precision import dtype_name
-from cpuaccel.report import Difference
 from cpuaccel.signature import Inputs, Signature, tensors_of
 from cpuaccel.structure import Leaf, leaves
 

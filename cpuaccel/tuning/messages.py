@@ -6,7 +6,7 @@ from typing import IO
 
 from pydantic import TypeAdapter
 
-from cpuaccel.report import Difference
+from cpuaccel.difference import Difference
 from cpuaccel.tuning.measure import Round
 
 

@@ -5,9 +5,10 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from cpuaccel.difference import Difference
 from cpuaccel.fidelity import Probe, compare, has_nonfinite
 from cpuaccel.optimized import OPTIMIZED, OptimizedModel
-from cpuaccel.report import Difference, Outcome, Status
+from cpuaccel.report import Outcome, Status
 from cpuaccel.signature import Inputs
 from cpuaccel.structure import leaves, tensors
 from cpuaccel.tuning.workload import Workload

@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 
-from cpuaccel.report import Difference
+from cpuaccel.difference import Difference
 from cpuaccel.tuning.candidate import Candidate, NotTried
 from cpuaccel.tuning.measure import Round, Speedup
 from cpuaccel.tuning.workload import Shape

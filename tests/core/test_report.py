@@ -1,6 +1,7 @@
 import json
 
-from cpuaccel.report import Difference, Fidelity, Outcome, Report, Status, VariantReport
+from cpuaccel.difference import Difference
+from cpuaccel.report import Fidelity, Outcome, Report, Status, VariantReport
 from cpuaccel.timing import Ratio
 
 APPLIED = Outcome("jit", Status.APPLIED, evidence={"graph_nodes": 12}, seconds=1.5, bytes=10)

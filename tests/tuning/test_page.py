@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 import cpuaccel
-from cpuaccel.report import Difference
+from cpuaccel.difference import Difference
 from cpuaccel.testing import fake_host
 from cpuaccel.tuning.candidate import Candidate, NotTried
 from cpuaccel.tuning.measure import Speedup, ratios

@@ -1,6 +1,6 @@
 """Building a small module with the backend, and holding it against itself."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
@@ -8,6 +8,27 @@ import cpuaccel
 from cpuaccel_plugins.onednn.build import build
 
 FACTS = {"fusions", "packed_weights", "share_of_flops_fused", "left_alone", "padding_computed"}
+
+
+Function = Callable[..., torch.Tensor]
+
+
+class Linears(torch.nn.Module):
+    """Three linears of one size, and a function of an input and them."""
+
+    def __init__(self, function: Function, bias: bool = True) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.linears = torch.nn.ModuleList(torch.nn.Linear(8, 8, bias=bias) for _ in range(3))
+        self.function = function
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.function(x, *self.linears)
+
+
+X = torch.randn(3, 5, 8, generator=torch.Generator().manual_seed(1))
+"""What ``Linears`` are called with."""
 
 
 def fuse(

@@ -1,36 +1,15 @@
 """Linears with activations, with additions, and joined; and where they must not be."""
 
-from collections.abc import Callable
-
 import pytest
 import torch
 from torch.nn.functional import gelu, relu, sigmoid, silu, tanh
 
 import cpuaccel
-from tests.plugins.onednn.graphs import assert_same, fuse, kinds
-
-Function = Callable[..., torch.Tensor]
-
-
-class Net(torch.nn.Module):
-    """Linears of one size, and a function of them."""
-
-    def __init__(self, function: Function, bias: bool = True) -> None:
-        super().__init__()
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            self.linears = torch.nn.ModuleList(torch.nn.Linear(8, 8, bias=bias) for _ in range(3))
-        self.function = function
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.function(x, *self.linears)
-
-
-X = torch.randn(3, 5, 8, generator=torch.Generator().manual_seed(1))
+from tests.plugins.onednn.graphs import Function, Linears, X, assert_same, fuse, kinds
 
 
 def built(function: Function, bias: bool = True) -> dict[str, int]:
-    model = Net(function, bias).eval()
+    model = Linears(function, bias).eval()
     applied = fuse(model, X)
     for inputs in (X, X[:1], X[:, :1], X.repeat(2, 3, 1)):
         assert_same(applied, model, inputs)
@@ -144,7 +123,7 @@ def test_other_linears_are_not_joined(function: Function) -> None:
 
 
 def test_a_weight_that_is_shared_is_packed_once() -> None:
-    model = Net(lambda x, a, b, c: a(a(x))).eval()
+    model = Linears(lambda x, a, b, c: a(a(x))).eval()
     applied = fuse(model, X)
     assert applied.evidence["packed_weights"] == 1
     assert_same(applied, model, X)
@@ -163,7 +142,7 @@ def test_a_weight_that_is_computed_with_stays_as_it_is() -> None:
     def tied(x: torch.Tensor, a: torch.nn.Linear, *rest: torch.nn.Linear) -> torch.Tensor:
         return a(x) @ a.weight
 
-    model = Net(tied).eval()
+    model = Linears(tied).eval()
     assert_same(fuse(model, X), model, X)
 
 
@@ -184,7 +163,7 @@ def test_a_weight_that_is_an_input_is_left_alone() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
 def test_other_dtypes_are_left_alone(dtype: torch.dtype) -> None:
-    model = Net(lambda x, a, b, c: x + a(x).relu()).eval()
+    model = Linears(lambda x, a, b, c: x + a(x).relu()).eval()
     applied = fuse(model, X, dtype=dtype)
     assert kinds(applied) == {}
     assert_same(applied, model, X.to(dtype), tolerance=1e-2)
@@ -193,7 +172,7 @@ def test_other_dtypes_are_left_alone(dtype: torch.dtype) -> None:
 def test_bfloat16() -> None:
     if not (verdict := cpuaccel.host().bf16()):
         pytest.skip(str(verdict))
-    model = Net(lambda x, a, b, c: x + b(gelu(a(x)))).eval()
+    model = Linears(lambda x, a, b, c: x + b(gelu(a(x)))).eval()
     applied = fuse(model, X, dtype=torch.bfloat16)
     assert kinds(applied) == {"linear+gelu": 1, "linear+add": 1}
     assert_same(applied, model, X.bfloat16(), tolerance=2e-2)
@@ -201,7 +180,7 @@ def test_bfloat16() -> None:
 
 def test_measuring_leaves_alone_what_is_slower_and_says_so() -> None:
     """Whichever way it is measured, all linears are accounted for."""
-    model = Net(lambda x, a, b, c: c(b(a(x)))).eval()
+    model = Linears(lambda x, a, b, c: c(b(a(x)))).eval()
     fast = cpuaccel.optimize(model, ["onednn"], example_inputs=X, strict=True)
     evidence = fast.report.outcomes[0].evidence
     left = str(evidence.get("left_alone", "0")).partition(" ")[0]
@@ -210,7 +189,7 @@ def test_measuring_leaves_alone_what_is_slower_and_says_so() -> None:
 
 
 def test_without_prepacking_the_models_own_weights_are_used() -> None:
-    model = Net(lambda x, a, b, c: c(x + b(gelu(a(x))))).eval()
+    model = Linears(lambda x, a, b, c: c(x + b(gelu(a(x))))).eval()
     applied = fuse(model, X, prepacked=False)
     assert kinds(applied) == {"linear+add": 1, "linear+gelu": 1}
     assert applied.evidence["packed_weights"] == 0

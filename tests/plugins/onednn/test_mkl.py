@@ -1,6 +1,6 @@
 """Linears that MKL computes: right for any rows, and whose weights come back."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -22,10 +22,9 @@ from cpuaccel_plugins.onednn.mkl_choice import MklChoice
 from cpuaccel_plugins.onednn.mkl_linear import use_mkl
 from cpuaccel_plugins.onednn.prepack import fuse_rest, prepack
 from cpuaccel_plugins.onednn.program import Program
+from tests.plugins.onednn.graphs import Function, Linears, X
 
 pytestmark = pytest.mark.skipif(not mkl.available(), reason="this torch has no MKL")
-
-Function = Callable[..., torch.Tensor]
 
 
 @pytest.fixture(autouse=True)
@@ -95,20 +94,6 @@ def test_a_weight_comes_back_exactly() -> None:
     assert torch.equal(mkl.unpack(mkl.pack(weight, 16), mkl.outline(weight)), weight)
 
 
-class Net(torch.nn.Module):
-    """Three linears, and a function of them."""
-
-    def __init__(self, function: Function, bias: bool = True) -> None:
-        super().__init__()
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            self.linears = torch.nn.ModuleList(torch.nn.Linear(8, 8, bias=bias) for _ in range(3))
-        self.function = function
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.function(x, *self.linears)
-
-
 def joined(x: torch.Tensor, *linears: torch.nn.Module) -> torch.Tensor:
     first, second, _ = (linear(x).transpose(1, 2) for linear in linears)
     product: torch.Tensor = first @ second.transpose(1, 2)
@@ -123,9 +108,6 @@ class Everything:
 class WithoutActivation:
     def prefers(self, program: Program, linear: Fused) -> bool:
         return linear.activation == "none"
-
-
-X = torch.randn(3, 5, 8, generator=torch.Generator().manual_seed(1))
 
 
 def built(
@@ -167,7 +149,7 @@ def built(
     ids=["alone", "gelu", "gelu tanh", "relu", "silu", "tanh", "sigmoid", "add", "joined"],
 )
 def test_what_was_fused_comes_after_it(function: Function, bias: bool) -> None:
-    program, told = built(Net(function, bias), Everything())
+    program, told = built(Linears(function, bias), Everything())
     assert told["linears_by_mkl"] == told["packed_weights"] == 1
     assert told["share_of_flops_fused"] == "100.0%" or "matmul" in str(program.graph)
     assert not {name for name in told if name.startswith("linear+")}
@@ -178,14 +160,14 @@ def test_a_weight_that_two_linears_share_goes_to_one_of_the_two() -> None:
         twice: torch.Tensor = a(functional.gelu(a(x)))
         return twice
 
-    _, told = built(Net(shared), WithoutActivation())
+    _, told = built(Linears(shared), WithoutActivation())
     assert "linears_by_mkl" not in told
-    _, told = built(Net(shared), Everything())
+    _, told = built(Linears(shared), Everything())
     assert (told["linears_by_mkl"], told["packed_weights"]) == (2, 1)
 
 
 def test_other_precisions_stay_on_onednn() -> None:
-    model = Net(lambda x, a, b, c: a(x)).bfloat16()
+    model = Linears(lambda x, a, b, c: a(x)).bfloat16()
     program = capture(model.eval(), cpuaccel.Signature.of(model, (X.bfloat16(),)))
     fuse_rest(program, Choice(measure=False))
     use_mkl(program, Everything())
@@ -194,13 +176,13 @@ def test_other_precisions_stay_on_onednn() -> None:
 
 @pytest.mark.parametrize("function", [lambda x, a, b, c: a(x), joined], ids=["alone", "joined"])
 def test_without_measuring_all_stay_on_onednn(function: Function) -> None:
-    _, told = built(Net(function), MklChoice(measure=False))
+    _, told = built(Linears(function), MklChoice(measure=False))
     assert "linears_by_mkl" not in told
 
 
 def test_a_probe_decides_once_for_each_class() -> None:
     choice = MklChoice()
-    model = Net(lambda x, a, b, c: functional.gelu(c(b(a(x)))) + x)
+    model = Linears(lambda x, a, b, c: functional.gelu(c(b(a(x)))) + x)
     _, told = built(model, choice)
     assert len(choice.ratios) == 2
     assert all(ratio > 0 for ratio in choice.ratios.values())
