@@ -56,7 +56,7 @@ class OpenVinoInt8(Backend[OpenVinoInt8Options]):
         """Convert, quantize, compile, run once, and see what was executed in 8 bits."""
         asked, name = precision(model, context.dtype), type(model).__name__
         samples = examples(context.signature, self.options.calibration)
-        quantized = quantize(convert(model, context.signature), samples, name=name)
+        quantized = quantize(convert(model, context.signature), samples, context.host, name=name)
         compiled = compile_for_cpu(quantized, asked, name=name)
         call = CompiledCall(
             compiled,
