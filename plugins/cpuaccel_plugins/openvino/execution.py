@@ -67,8 +67,9 @@ class CompiledCall:
             view = self._tensor(tensor.contiguous().numpy(), shared_memory=True)
             request.set_input_tensor(index, view)
         request.infer()
+        # Copied by numpy, in this thread: torch would wake threads of its own for it.
         answers = tuple(
-            torch.from_numpy(request.get_output_tensor(index).data).clone()
+            torch.from_numpy(request.get_output_tensor(index).data.copy())
             for index in self._outputs
         )
         if self._returns is None:
