@@ -73,7 +73,7 @@ def _measure(outputs: int, inputs: int, dtype: torch.dtype, rows: int, *, prepac
     }
     if prepack and dtype is torch.float32 and mkl.available():
         shaped = mkl.outline(dense[0])
-        packed = itertools.cycle([mkl.pack(weight, rows) for weight in dense])
+        packed = itertools.cycle([mkl.pack(weight) for weight in dense])
         candidates["mkl"] = lambda: mkl.multiply(given, next(packed), shaped, None)
     times = fastest(candidates, max(ROUNDS, len(dense)))
     return times.pop("stock") / min(times.values())

@@ -55,7 +55,7 @@ def _measure(shape: torch.Size, rows: int, fused: str, algorithm: str) -> float:
     )
     dense = weights((shape[0], shape[1]), torch.float32)
     shaped = mkl.outline(dense[0])
-    packed = itertools.cycle([mkl.pack(weight, rows) for weight in dense])
+    packed = itertools.cycle([mkl.pack(weight) for weight in dense])
     blocked = itertools.cycle([mkldnn._reorder_linear_weight(weight) for weight in dense])
     single, adding = mkldnn._linear_pointwise.default, mkldnn._linear_pointwise.binary
     options = {"approximate": algorithm} if algorithm else {}

@@ -26,7 +26,7 @@ def use_mkl(program: Program, choice: Prefers) -> None:
         if program.release is not None and not bool(weight.isfinite().all()):
             continue  # it could not be unpacked
         program.operators[mkl.multiply] = 1
-        packed, shaped = mkl.pack(weight.contiguous(), linears[0].rows), mkl.outline(weight)
+        packed, shaped = mkl.pack(weight.contiguous()), mkl.outline(weight)
         with program.graph.inserting_before(dense):
             held = program.hold(packed, f"{dense.target}_mkl", like=weight)
             sizes = program.hold(shaped, f"{dense.target}_sizes")

@@ -42,7 +42,6 @@ def threads(request: pytest.FixtureRequest) -> Iterator[int]:
 
 
 @given(
-    packed_for=st.sampled_from([1, 2, 16, 128, 700]),
     rows=st.integers(1, 700),
     inputs=st.integers(1, 200),
     outputs=st.integers(1, 200),
@@ -51,13 +50,13 @@ def threads(request: pytest.FixtureRequest) -> Iterator[int]:
 )
 @settings(max_examples=200)
 def test_a_packed_weight_serves_any_rows(
-    packed_for: int, rows: int, inputs: int, outputs: int, bias: bool, seed: int
+    rows: int, inputs: int, outputs: int, bias: bool, seed: int
 ) -> None:
     random = torch.Generator().manual_seed(seed)
     weight = torch.randn(outputs, inputs, generator=random)
     x = torch.randn(rows, inputs, generator=random)
     added = torch.randn(outputs, generator=random) if bias else None
-    packed, shaped = mkl.pack(weight, packed_for), mkl.outline(weight)
+    packed, shaped = mkl.pack(weight), mkl.outline(weight)
     found = mkl.multiply(x, packed, shaped, added)
     torch.testing.assert_close(found, functional.linear(x, weight, added), rtol=1e-4, atol=1e-4)
 
@@ -65,7 +64,7 @@ def test_a_packed_weight_serves_any_rows(
 @pytest.mark.parametrize("size", [(768, 768), (768, 3072), (3072, 768)])
 def test_packed_with_some_threads_it_serves_others(threads: int, size: tuple[int, int]) -> None:
     weight, bias = torch.randn(size), torch.randn(size[0])
-    packed, shaped = mkl.pack(weight, 128), mkl.outline(weight)
+    packed, shaped = mkl.pack(weight), mkl.outline(weight)
     torch.set_num_threads(3 - threads)
     for rows in (1, 5, 128, 129, 1000):
         x = torch.randn(rows, size[1])
@@ -76,7 +75,7 @@ def test_packed_with_some_threads_it_serves_others(threads: int, size: tuple[int
 
 def test_inputs_of_any_dimensions_strides_and_none_at_all() -> None:
     weight = torch.randn(6, 8)
-    packed, shaped = mkl.pack(weight, 4), mkl.outline(weight)
+    packed, shaped = mkl.pack(weight), mkl.outline(weight)
     for x in (
         torch.randn(8),
         torch.randn(2, 3, 4, 8),
@@ -91,7 +90,7 @@ def test_inputs_of_any_dimensions_strides_and_none_at_all() -> None:
 
 def test_a_weight_comes_back_exactly() -> None:
     weight = torch.randn(33, 70) * torch.logspace(-30, 30, 70)
-    assert torch.equal(mkl.unpack(mkl.pack(weight, 16), mkl.outline(weight)), weight)
+    assert torch.equal(mkl.unpack(mkl.pack(weight), mkl.outline(weight)), weight)
 
 
 def joined(x: torch.Tensor, *linears: torch.nn.Module) -> torch.Tensor:
