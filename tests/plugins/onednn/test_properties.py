@@ -2,10 +2,13 @@
 
 from dataclasses import dataclass
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cpuaccel_plugins.onednn import mkl
+from cpuaccel_plugins.onednn.mkl_choice import MklChoice
 from tests.plugins.onednn.graphs import assert_same, fuse
 
 WIDTH = 8
@@ -97,14 +100,28 @@ INSTRUCTIONS = st.builds(
 )
 
 
-@settings(max_examples=60)
-@given(
-    instructions=st.lists(INSTRUCTIONS, min_size=2, max_size=9),
-    results=st.integers(1, 2),
+GRAPHS = st.builds(
+    Machine, st.lists(INSTRUCTIONS, min_size=2, max_size=9), results=st.integers(1, 2)
 )
-def test_any_graph_answers_as_eager_does(instructions: list[Instruction], results: int) -> None:
-    model = Machine(instructions, results).eval()
+
+
+@settings(max_examples=60)
+@given(model=GRAPHS)
+def test_any_graph_answers_as_eager_does(model: Machine) -> None:
+    assert_answers_as_eager_does(model)
+
+
+@pytest.mark.skipif(not mkl.available(), reason="this torch has no MKL")
+@settings(max_examples=60)
+@given(model=GRAPHS)
+def test_any_graph_does_whose_linears_go_to_mkl(model: Machine) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MklChoice, "prefers", lambda *_: True)
+        assert_answers_as_eager_does(model)
+
+
+def assert_answers_as_eager_does(model: Machine) -> None:
     generator = torch.Generator().manual_seed(0)
-    applied = fuse(model, torch.randn(2, 6, WIDTH, generator=generator))
+    applied = fuse(model.eval(), torch.randn(2, 6, WIDTH, generator=generator))
     for shape in ((2, 6), (1, 6), (5, 1), (3, 9)):
         assert_same(applied, model, torch.randn(*shape, WIDTH, generator=generator), tolerance=1e-4)
