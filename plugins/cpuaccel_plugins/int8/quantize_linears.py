@@ -35,7 +35,7 @@ def quantize_linears(
     weights = _Weights(program)
     fuse_linear_unary(program, selection)
     fuse_linear_add(program, selection)
-    concat_linears(program, selection, pack=lambda _: _to_8_bits(program, weights))
+    concat_linears(program, selection, lambda _: _to_8_bits(program, weights))
     for node in program.calls(aten.linear.default):
         linear = Linear.of(program, node)
         if linear is not None and selection.takes(program, linear):

@@ -1,4 +1,4 @@
-"""Whether oneDNN's linear is really faster here, for each shape that a model has."""
+"""Whether a linear on a packed weight is really faster here, for each shape that a model has."""
 
 import itertools
 from dataclasses import dataclass, field
@@ -15,8 +15,10 @@ PROBED_ROWS = 256
 """Rows at most in a probe: more take longer and tell no more."""
 
 ROUNDS = 5
+
 CACHED = 16 * 2**20
 """Bytes of weights of which, in turn, each has left a core's cache before it comes again."""
+
 MOST = 32
 """Weights at most in a probe: more would take longer, and such small ones stay cached in models."""
 
@@ -53,7 +55,7 @@ class Choice:
         return not self.measure or self.ratio(program, linear) * MARGIN >= 1
 
     def ratio(self, program: Program, linear: Linear) -> float:
-        """How many times as fast as the stock operator oneDNN's is, measured once a class."""
+        """The stock operator's time over that with a packed weight, measured once a class."""
         weight = program.held(linear.weight)
         rows = min(linear.rows, PROBED_ROWS)
         key = (*weight.shape, weight.dtype, rows)

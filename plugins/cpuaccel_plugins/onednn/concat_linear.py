@@ -11,7 +11,6 @@ from cpuaccel_plugins.fusions import CONCAT_LINEAR
 
 from .choice import Takes
 from .linears import Linear, fused_unary
-from .prepack import prepack
 from .program import Program, aten, call, is_call, value
 
 _READS_STRIDED = (
@@ -25,9 +24,7 @@ _READS_STRIDED = (
 """Users that take a part of the joint result for what it is: a view, not a contiguous tensor."""
 
 
-def concat_linears(
-    program: Program, choice: Takes, pack: Callable[[Program], None] = prepack
-) -> None:
+def concat_linears(program: Program, choice: Takes, pack: Callable[[Program], None]) -> None:
     """Join linears of one input, whose weights are then held once, joint, and packed at once.
 
     Not linears whose results are computed with directly: an operator over a part of a wider

@@ -7,6 +7,7 @@ from torch.fx import Node
 
 from cpuaccel import Evidence
 
+from . import mkl
 from .attend import attend
 from .linears import mkldnn
 from .packed import attend_packed
@@ -17,6 +18,7 @@ _FUSED: dict[object, int] = {
     mkldnn._linear_pointwise.binary: 2,
     mkldnn._convolution_pointwise.default: 1,
     mkldnn._convolution_pointwise.binary: 2,
+    mkl.multiply: 1,
 }
 _STOCK: dict[object, int] = {
     aten.linear.default: 1,
@@ -41,13 +43,14 @@ def evidence(program: Program, padding: str) -> Evidence:
         floating-point operations of matrix products, convolutions and attention, at the example's
         size, runs fused or packed.
     """
+    by_mkl = len(list(program.calls(mkl.multiply)))
     fused = share(program, {*_FUSED, *_ATTENTION, *program.operators})
     left = "; ".join(f"{count} {reason}" for reason, count in sorted(program.left.items()))
     return {
         "fusions": program.fusions.total(),
         **{kind: count for kind, count in sorted(program.fusions.items()) if count},
         "packed_weights": program.packed,
-        **({"linears_by_mkl": program.by_mkl} if program.by_mkl else {}),
+        **({"linears_by_mkl": by_mkl} if by_mkl else {}),
         **({"released_weights": program.released} if program.released else {}),
         "share_of_flops_fused": f"{fused:.1%}",
         **({"left_alone": left} if left else {}),

@@ -48,11 +48,8 @@ class MklChoice:
 
 
 def _measure(shape: torch.Size, rows: int, fused: str, algorithm: str) -> float:
-    given, other, bias = (
-        torch.ones(rows, shape[1]),
-        torch.ones(rows, shape[0]),
-        torch.ones(shape[0]),
-    )
+    given, other = torch.ones(rows, shape[1]), torch.ones(rows, shape[0])
+    bias = torch.ones(shape[0])
     dense = weights((shape[0], shape[1]), torch.float32)
     shaped = mkl.outline(dense[0])
     packed = itertools.cycle([mkl.pack(weight) for weight in dense])

@@ -25,7 +25,6 @@ def use_mkl(program: Program, choice: Prefers) -> None:
             continue
         if program.release is not None and not bool(weight.isfinite().all()):
             continue  # it could not be unpacked
-        program.operators[mkl.multiply] = 1
         packed, shaped = mkl.pack(weight.contiguous()), mkl.outline(weight)
         with program.graph.inserting_before(dense):
             held = program.hold(packed, f"{dense.target}_mkl", like=weight)
@@ -34,14 +33,12 @@ def use_mkl(program: Program, choice: Prefers) -> None:
             _replace(program, linear, held, sizes)
         let_go(program, dense, functools.partial(mkl.unpack, packed, shaped))
         program.packed += 1
-        program.by_mkl += len(linears)
 
 
 def _replace(program: Program, linear: Fused, packed: Node, sizes: Node) -> None:
     node = linear.node
     with program.graph.inserting_before(node):
-        given = node.args[0]  # as it is now: a linear may have come in its place meanwhile
-        new = call(program.graph, mkl.multiply, given, packed, sizes, linear.bias)
+        new = call(program.graph, mkl.multiply, linear.input, packed, sizes, linear.bias)
         if linear.other is not None:
             new.meta["val"] = node.meta["val"]
             new = call(program.graph, aten.add.Tensor, new, linear.other)
