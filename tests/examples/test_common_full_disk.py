@@ -1,7 +1,6 @@
 """A disk that gets full in the middle of a real run, or at its end, and going on after it."""
 
 import json
-import random
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -12,7 +11,8 @@ import pytest
 pytest.importorskip("datasets", reason="the examples need the library datasets")
 
 from tests.disks import fill, small_disk
-from tests.examples.conftest import EXAMPLES, WORDS, Example
+from tests.examples.conftest import EXAMPLES, Example
+from tests.examples.questions import write_questions
 
 SCRIPT = "question_answering/run_qa.py"
 RESULTS = ("predictions.json", "nbest_predictions.json")
@@ -21,18 +21,7 @@ RESULTS = ("predictions.json", "nbest_predictions.json")
 @pytest.fixture
 def options(tiny_qa_model: Path, tmp_path: Path) -> Sequence[object]:
     """A run of 100 windows in 25 chunks."""
-    chance = random.Random(0)
-    rows = [
-        {
-            "id": str(row),
-            "question": "what was the city ?",
-            "context": (context := " ".join(chance.choices(WORDS, k=20))),
-            "answers": {"text": [context[:5]], "answer_start": [0]},
-        }
-        for row in range(100)
-    ]
-    data = tmp_path / "data.json"
-    data.write_text(json.dumps(rows))
+    data = write_questions(tmp_path / "data.json", 100)
     return [
         *("--model_name_or_path", tiny_qa_model, "--validation_file", data, "--do_eval"),
         *("--max_seq_length", 48, "--doc_stride", 8, "--per_device_eval_batch_size", 1),

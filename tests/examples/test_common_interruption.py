@@ -1,8 +1,6 @@
 """A real Ctrl-C in the middle of a real run, and going on after it."""
 
-import json
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -13,7 +11,8 @@ import pytest
 
 pytest.importorskip("datasets", reason="the examples need the library datasets")
 
-from tests.examples.conftest import EXAMPLES, WORDS, Example
+from tests.examples.conftest import EXAMPLES, Example
+from tests.examples.questions import write_questions
 
 SCRIPT = "question_answering/run_qa.py"
 
@@ -21,18 +20,7 @@ SCRIPT = "question_answering/run_qa.py"
 def test_an_interrupted_run_goes_on_where_it_stopped(
     example: Example, tiny_qa_model: Path, tmp_path: Path
 ) -> None:
-    chance = random.Random(0)
-    rows = [
-        {
-            "id": str(row),
-            "question": "what was the city ?",
-            "context": (context := " ".join(chance.choices(WORDS, k=20))),
-            "answers": {"text": [context[:5]], "answer_start": [0]},
-        }
-        for row in range(1000)
-    ]
-    data = tmp_path / "data.json"
-    data.write_text(json.dumps(rows))
+    data = write_questions(tmp_path / "data.json", 1000)
     options = [
         *("--model_name_or_path", tiny_qa_model, "--validation_file", data, "--do_eval"),
         *("--max_seq_length", 48, "--doc_stride", 8, "--per_device_eval_batch_size", 1),
