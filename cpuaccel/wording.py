@@ -34,3 +34,8 @@ def describe_complaint(
     subject = f"{name}: " if name else ""
     got = repr(complaint["input"])
     return f"{subject}{complaint['msg'].lower()}, but got {got[:_LONGEST]}"
+
+
+def first_line(error: BaseException) -> str:
+    """Of an error's message; empty where it has none."""
+    return (str(error).strip().splitlines() or [""])[0]

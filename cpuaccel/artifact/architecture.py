@@ -13,6 +13,7 @@ import torch
 
 from cpuaccel.artifact.record import Model
 from cpuaccel.artifact.tensors import mismatch
+from cpuaccel.wording import first_line
 
 LARGEST = 10**6
 """Largest integer in a configuration, or the number of the weights' elements if that is more."""
@@ -106,7 +107,7 @@ def _build(described: Model, config: Mapping[str, object], weights: int) -> torc
     except CannotMakeError:
         raise
     except Exception as error:  # Transformers raises what it likes for a configuration
-        first = (str(error).strip().splitlines() or [""])[0][:200]
+        first = first_line(error)[:200]
         raise CannotMakeError(f"making it raised {type(error).__name__}: {first}") from None
 
 

@@ -15,6 +15,7 @@ from cpuaccel.precision import dtype_of
 from cpuaccel.report import Outcome, Status
 from cpuaccel.stage import Stage
 from cpuaccel.variant import Ready
+from cpuaccel.wording import first_line
 
 logger = logging.getLogger("cpuaccel")
 
@@ -55,7 +56,7 @@ def _load(contents: Contents, file: str) -> torch.nn.Module | None:
             script: torch.nn.Module = torch.jit.load(io.BytesIO(data))  # type: ignore[no-untyped-call]
             return script
     except Exception as error:
-        first = (str(error).strip().splitlines() or [""])[0][:200]
+        first = first_line(error)[:200]
         logger.warning(
             "%s is made anew: torch.jit.load raised %s: %s", file, type(error).__name__, first
         )

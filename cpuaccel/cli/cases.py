@@ -10,6 +10,7 @@ from cpuaccel.cli.inputs import make_inputs, modality
 from cpuaccel.cli.models import DEMO
 from cpuaccel.errors import ModelError
 from cpuaccel.signature import Inputs
+from cpuaccel.wording import first_line
 
 EXAMPLE_BATCH, EXAMPLE_LENGTH = 2, 128
 """What ``explain`` and ``optimize`` call a model with."""
@@ -92,8 +93,8 @@ def call_all(model: torch.nn.Module, case: Case) -> list[object]:
         with torch.no_grad():
             return [model(**batch) for batch in case.batches]
     except Exception as error:  # models raise what they like on inputs that they don't take
-        reason = (str(error).strip().splitlines() or [""])[0]
         raise ModelError(
             f"{type(model).__name__} was to be called with {case} (batch x length), but raised "
-            f"{type(error).__name__}: {reason}. Choose another --seq-len, or another --task"
+            f"{type(error).__name__}: {first_line(error)}. Choose another --seq-len, or another "
+            "--task"
         ) from error

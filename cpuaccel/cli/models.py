@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from cpuaccel.cli.zoo import ZOO
 from cpuaccel.errors import ModelError
-from cpuaccel.wording import did_you_mean
+from cpuaccel.wording import did_you_mean, first_line
 
 if TYPE_CHECKING:
     import torch
@@ -159,4 +159,4 @@ def _is_model_class(found: object) -> bool:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    return (first_line(error) or type(error).__name__).rstrip(".")
