@@ -140,6 +140,14 @@ _OWN["short"] = _QUICK.replace("WHEN", "input_ids.shape[1] <= 16")
 _OWN["long"] = _QUICK.replace("WHEN", "input_ids.shape[1] > 16")
 _OWN["wrong_by_a_little"] = _QUICK.replace("quick=WHEN)", "quick=True) * 1.00001")
 _OWN["coarse"] = _QUICK.replace("quick=WHEN)", "quick=True) * 1.1") + "Own.tolerance = 0.15\n"
+_OWN["with_option"] = _QUICK.replace("WHEN", "True").replace(
+    "    def made",
+    """    class Options(cpuaccel.Options):
+        note: str = "as it comes"
+    def apply(self, model, context):
+        return cpuaccel.Applied(Quick(model), evidence={"note": self.options.note})
+    def made""",
+)
 _OWN["short_elsewhere"] = _OWN["short"].replace(
     "return Quick(model)",
     """spec = sys.modules["__main__"].__spec__
