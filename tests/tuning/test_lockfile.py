@@ -99,9 +99,7 @@ def test_a_decision_that_no_longer_holds(locked: Path, install: Install) -> None
 
 def test_options_that_were_edited_are_used(install: Install, lock: Path) -> None:
     install("with_option")
-    cpuaccel.optimize(
-        Waiting(), "auto", example_inputs=IDS, budget=500, time_limit=500, lock=lock
-    )
+    cpuaccel.optimize(Waiting(), "auto", example_inputs=IDS, budget=500, time_limit=500, lock=lock)
     text = lock.read_text()
     assert 'note = "as it comes"' in text
     lock.write_text(text.replace("as it comes", "edited"))

@@ -1,7 +1,9 @@
 """Attention at call time, through two matrix products and a softmax, or the stock operator."""
 
 import bisect
+from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
@@ -11,6 +13,12 @@ from .precision import fast_products
 
 SCORE_BYTES = 8 * 2**20
 """Scores computed at once at most: they are to stay in the processor's caches."""
+
+Operands: TypeAlias = torch.Tensor | tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+"""Queries, keys and values; one tensor where they lie in one, stacked on a first axis: a single
+copy brings a row's together."""
+
+_AS_IT_IS = nullcontext()
 
 
 @dataclass(frozen=True)
@@ -39,20 +47,12 @@ ALWAYS = Products((1,), (True,))
 """Matrix products for every length."""
 
 
-def attend(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    mask: Mask | None,
-    scale: float,
-    products: Products,
-) -> torch.Tensor:
+def attend(operands: Operands, mask: Mask | None, scale: float, products: Products) -> torch.Tensor:
     """Attend, row by row of the batch, copying together only that row's operands.
 
     Args:
-        query: shape (batch, heads, queries, head size), any strides.
-        key: shape (batch, heads, keys, head size).
-        value: the same.
+        operands: queries of shape (batch, heads, queries, head size), keys and values of shape
+            (batch, heads, keys, head size); any strides.
         mask: what ``read_mask`` made.
         scale: factor on the scores.
         products: when to use matrix products.
@@ -61,23 +61,37 @@ def attend(
         Shape (batch, heads, queries, head size), whose memory is in the order (batch, queries,
         heads, head size), as the layers that follow want it.
     """
-    batch, heads, queries, _ = query.shape
+    query, key, value = operands
+    batch, heads, length, size = query.shape
     if not products.pay(key.shape[2]):
         given = None if mask is None else mask.given
         return scaled_dot_product_attention(query, key, value, given, scale=scale)
-    out = query.new_empty(batch, queries, heads, value.shape[3]).transpose(1, 2)
+    out = query.new_empty(batch, length, heads, size).transpose(1, 2)
     spans = None if mask is None else mask.spans
     added = None if mask is None else mask.added
     for row in range(batch):
-        keys, values = key[row], value[row]
-        if spans is not None:
+        if spans is None:
+            queries, keys, values = copied(operands, row)
+        else:
             first, last = spans[row if len(spans) > 1 else 0]
-            keys, values = keys[:, first:last], values[:, first:last]
+            queries = query[row].contiguous()
+            keys = key[row, :, first:last].contiguous()
+            values = value[row, :, first:last].contiguous()
         bias = None if added is None else added[row if len(added) > 1 else 0]
-        attend_row(query[row], keys, values, bias, scale, out[row])
+        attend_row(queries, keys, values, bias, scale, out[row])
     if mask is not None and mask.idle is not None:
         out.masked_fill_(mask.idle, 0)
     return out
+
+
+def copied(operands: Operands, row: int, tokens: slice = slice(None)) -> tuple[torch.Tensor, ...]:
+    """Queries, keys and values of a row, each copied together.
+
+    The products would copy head by head what lies scattered, which took a tenth of the time.
+    """
+    if isinstance(operands, torch.Tensor):
+        return operands[:, row, :, tokens].contiguous().unbind(0)
+    return tuple(operand[row, :, tokens].contiguous() for operand in operands)
 
 
 def attend_row(
@@ -91,8 +105,8 @@ def attend_row(
     """Attend within one sequence.
 
     Args:
-        query: shape (heads, queries, head size).
-        key: shape (heads, keys, head size).
+        query: shape (heads, queries, head size), contiguous.
+        key: shape (heads, keys, head size), contiguous.
         value: the same.
         bias: added to the scores, broadcast to (heads, queries, keys).
         scale: factor on the scores.
@@ -102,13 +116,8 @@ def attend_row(
     keys = key.shape[1]
     together = max(1, min(heads, SCORE_BYTES // (queries * keys * query.element_size())))
     scores = query.new_empty(together, queries, keys)
-    # The products copy head by head what lies scattered, which took a tenth of the time.
-    query, transposed, value = (
-        query.contiguous(),
-        key.contiguous().transpose(1, 2),
-        value.contiguous(),
-    )
-    with fast_products():
+    transposed = key.transpose(1, 2)
+    with fast_products() if query.dtype is torch.float32 else _AS_IT_IS:
         for begin in range(0, heads, together):
             end = min(begin + together, heads)
             part = scores[: end - begin]

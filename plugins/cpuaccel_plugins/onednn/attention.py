@@ -35,7 +35,7 @@ def fuse_attention(program: Program, choice: AttentionChoice) -> None:
             mask = known
         scale = scale_of(node, query)
         with program.graph.inserting_before(node):
-            new = call(program.graph, attend, *node.args[:3], mask, scale, choice.of(query))
+            new = call(program.graph, attend, tuple(node.args[:3]), mask, scale, choice.of(query))
         program.replace(node, new)
         program.fusions[ATTENTION] += 1
 

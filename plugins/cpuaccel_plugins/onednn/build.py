@@ -18,6 +18,7 @@ from .conv_choice import ConvChoice
 from .conv_pointwise import fuse_convs
 from .emit import emit
 from .evidence import evidence
+from .joint_operands import join_operands
 from .linear_binary import fuse_linear_add
 from .linear_unary import fuse_linear_unary
 from .mkl_choice import MklChoice
@@ -75,6 +76,7 @@ def build(
     fuse_linear_add(program, choice)
     if prepacked:
         concat_linears(program, choice, pack)
+        join_operands(program)
     fuse_rest(program, choice)
     if prepacked:
         pack(program)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from .attend import Products, attend_row
+from .attend import Operands, Products, attend_row, copied
 
 
 @dataclass(frozen=True)
@@ -112,9 +112,7 @@ def read_patterns(mask: torch.Tensor, layout: Layout, dtype: torch.dtype) -> lis
 
 
 def attend_packed(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
+    operands: Operands,
     layout: Layout,
     patterns: list[torch.Tensor] | None,
     scale: float,
@@ -123,9 +121,7 @@ def attend_packed(
     """Attend within each sequence of the long one.
 
     Args:
-        query: shape (1, heads, tokens, head size), any strides.
-        key: the same.
-        value: the same.
+        operands: queries, keys and values, shape (1, heads, tokens, head size), any strides.
         layout: where the sequences stand.
         patterns: what ``read_patterns`` made, None where all real tokens are attended to.
         scale: factor on the scores.
@@ -134,22 +130,14 @@ def attend_packed(
     Returns:
         Shape (1, heads, tokens, head size), in memory (1, tokens, heads, head size).
     """
-    heads, count = query.shape[1], query.shape[2]
-    out = query.new_empty(1, count, heads, value.shape[3]).transpose(1, 2)
+    query, key, value = operands
+    _, heads, count, size = query.shape
+    out = query.new_empty(1, count, heads, size).transpose(1, 2)
     for row, (start, first, end) in enumerate(
         (sequence.start, sequence.first, sequence.end) for sequence in layout.sequences
     ):
         bias = None if patterns is None else patterns[row]
-        if products.pay(end - first):
-            attend_row(
-                query[0, :, start:end],
-                key[0, :, first:end],
-                value[0, :, first:end],
-                bias,
-                scale,
-                out[0, :, start:end],
-            )
-        else:
+        if not products.pay(end - first):
             out[:, :, start:end] = scaled_dot_product_attention(
                 query[:, :, start:end],
                 key[:, :, first:end],
@@ -157,4 +145,9 @@ def attend_packed(
                 None if bias is None else bias[None],
                 scale=scale,
             )
+            continue
+        queries, keys, values = copied(operands, 0, slice(start, end))
+        if first != start:
+            keys, values = (part[:, first - start :].contiguous() for part in (keys, values))
+        attend_row(queries, keys, values, bias, scale, out[0, :, start:end])
     return out

@@ -240,7 +240,7 @@ class _Region:
         new = call(
             graph,
             attend_packed,
-            *node.args[:3],
+            tuple(node.args[:3]),
             layout,
             pattern,
             scale_of(node, query),

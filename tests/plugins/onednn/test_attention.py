@@ -65,7 +65,7 @@ def test_attends_as_the_stock_operator(mask: torch.Tensor, layout: str) -> None:
     query, key, value = operands(layout)
     expected = stock(query, key, value, mask, scale=0.3)
     for products in (ALWAYS, Products((1,), (False,))):
-        found = attend(query, key, value, read_mask(mask, query.dtype), 0.3, products)
+        found = attend((query, key, value), read_mask(mask, query.dtype), 0.3, products)
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -76,14 +76,14 @@ def test_heads_that_do_not_fit_together_are_done_in_turn(
     monkeypatch.setattr(attend_module, "SCORE_BYTES", bytes_at_once)
     query, key, value = operands()
     bias = MASKS["a bias"]
-    found = attend(query, key, value, read_mask(bias, query.dtype), 0.5, ALWAYS)
+    found = attend((query, key, value), read_mask(bias, query.dtype), 0.5, ALWAYS)
     torch.testing.assert_close(found, stock(query, key, value, bias, scale=0.5))
 
 
 def test_another_number_of_keys_than_queries() -> None:
     query, (_, key, value) = operands()[0][:, :, :3], operands()
     torch.testing.assert_close(
-        attend(query, key, value, None, 0.5, ALWAYS), stock(query, key, value, scale=0.5)
+        attend((query, key, value), None, 0.5, ALWAYS), stock(query, key, value, scale=0.5)
     )
 
 
@@ -166,7 +166,7 @@ def test_bfloat16() -> None:
     if not (verdict := cpuaccel.host().bf16()):
         pytest.skip(str(verdict))
     query, key, value = (operand.bfloat16() for operand in operands())
-    found = attend(query, key, value, read_mask(RIGHT, query.dtype), 0.5, ALWAYS)
+    found = attend((query, key, value), read_mask(RIGHT, query.dtype), 0.5, ALWAYS)
     torch.testing.assert_close(
         found.float(), stock(query, key, value, RIGHT, scale=0.5).float(), rtol=2e-2, atol=2e-2
     )
@@ -176,6 +176,6 @@ def test_the_softmax_in_place_is_exact() -> None:
     with fast_products():
         query, key, value = (torch.randn(1, 2, 130, 64, generator=GENERATOR) for _ in range(3))
         torch.testing.assert_close(
-            attend(query, key, value, None, 0.125, ALWAYS),
+            attend((query, key, value), None, 0.125, ALWAYS),
             stock(query, key, value, scale=0.125),
         )
