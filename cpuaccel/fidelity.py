@@ -122,10 +122,17 @@ def has_nonfinite(tensors: Iterable[torch.Tensor]) -> bool:
         tensor.is_floating_point()
         and not all(
             math.isfinite(part.sum().item()) or bool(part.isfinite().all())
-            for part in tensor.reshape(-1).split(SERIAL)  # type: ignore[no-untyped-call]
+            for part in _parts(tensor)
         )
         for tensor in tensors
     )
+
+
+def _parts(tensor: torch.Tensor) -> Iterable[torch.Tensor]:
+    if tensor.numel() <= SERIAL:
+        return (tensor,)
+    parts: tuple[torch.Tensor, ...] = tensor.reshape(-1).split(SERIAL)  # type: ignore[no-untyped-call]
+    return parts
 
 
 def _difference(

@@ -84,14 +84,16 @@ def attend(operands: Operands, mask: Mask | None, scale: float, products: Produc
     return out
 
 
-def copied(operands: Operands, row: int, tokens: slice = slice(None)) -> tuple[torch.Tensor, ...]:
-    """Queries, keys and values of a row, each copied together.
+def copied(operands: Operands, row: int, tokens: slice | None = None) -> tuple[torch.Tensor, ...]:
+    """Queries, keys and values of a row, or of some of its tokens, each copied together.
 
     The products would copy head by head what lies scattered, which took a tenth of the time.
     """
     if isinstance(operands, torch.Tensor):
-        return operands[:, row, :, tokens].contiguous().unbind(0)
-    return tuple(operand[row, :, tokens].contiguous() for operand in operands)
+        stacked = operands.select(1, row)
+        return (stacked if tokens is None else stacked[:, :, tokens]).contiguous().unbind(0)
+    parts = (operand[row] for operand in operands)
+    return tuple((p if tokens is None else p[:, tokens]).contiguous() for p in parts)
 
 
 def attend_row(

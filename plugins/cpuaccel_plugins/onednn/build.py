@@ -18,7 +18,9 @@ from .conv_choice import ConvChoice
 from .conv_pointwise import fuse_convs
 from .emit import emit
 from .evidence import evidence
+from .huge_pages import gather
 from .joint_operands import join_operands
+from .kept import keep_what_sizes_decide
 from .linear_binary import fuse_linear_add
 from .linear_unary import fuse_linear_unary
 from .mkl_choice import MklChoice
@@ -80,6 +82,8 @@ def build(
     fuse_rest(program, choice)
     if prepacked:
         pack(program)
+        program.huge = gather(t for t in program.tensors.values() if t.is_mkldnn)
+    keep_what_sizes_decide(program)
     graph = FusedGraph(emit(program), _sizes(program))
     return Applied(graph, evidence=evidence(program, padding))
 

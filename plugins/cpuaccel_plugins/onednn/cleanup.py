@@ -81,7 +81,7 @@ def _share_repeated(program: Program) -> None:
     for node in list(program.graph.nodes):
         if node.op == "get_attr":
             key: object = ("tensor", id(program.tensors[str(node.target)]))
-        elif node.op == "call_function" and _is_pure(node):
+        elif node.op == "call_function" and is_pure(node):
             key = (node.target, repr(node.args), repr(node.kwargs))
         else:
             continue
@@ -91,7 +91,8 @@ def _share_repeated(program: Program) -> None:
             program.graph.erase_node(node)
 
 
-def _is_pure(node: Node) -> bool:
+def is_pure(node: Node) -> bool:
+    """Whether a call yields the same whenever it is given the same."""
     target = node.target
     if isinstance(target, torch._ops.OpOverload):
         return torch.Tag.nondeterministic_seeded not in target.tags

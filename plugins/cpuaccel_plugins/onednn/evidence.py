@@ -39,9 +39,9 @@ def evidence(program: Program, padding: str) -> Evidence:
 
     Returns:
         How many fusions there are in all and of each kind, in the names that ``jit`` uses for
-        IPEX's; weights packed; linears that MKL computes; what was left; and which share of the
-        floating-point operations of matrix products, convolutions and attention, at the example's
-        size, runs fused or packed.
+        IPEX's; weights packed, and how much of them is in huge pages; linears that MKL computes;
+        what was left; and which share of the floating-point operations of matrix products,
+        convolutions and attention, at the example's size, runs fused or packed.
     """
     by_mkl = len(list(program.calls(mkl.multiply)))
     fused = share(program, {*_FUSED, *_ATTENTION, *program.operators})
@@ -50,6 +50,7 @@ def evidence(program: Program, padding: str) -> Evidence:
         "fusions": program.fusions.total(),
         **{kind: count for kind, count in sorted(program.fusions.items()) if count},
         "packed_weights": program.packed,
+        **({"huge_pages": f"{program.huge // 2**20} MiB"} if program.huge else {}),
         **({"linears_by_mkl": by_mkl} if by_mkl else {}),
         **({"released_weights": program.released} if program.released else {}),
         "share_of_flops_fused": f"{fused:.1%}",
@@ -75,10 +76,18 @@ def _operations(program: Program, node: Node) -> int:
     if weight_at is not None:
         weight = value(node.args[weight_at])
         return 0 if weight is None else 2 * size * prod(map(hint, weight.shape[1:]))
-    if node.target in _ATTENTION or node.target is aten.scaled_dot_product_attention.default:
-        key = value(node.args[1])
-        return 0 if key is None else 4 * size * hint(key.shape[2])
+    if node.target is aten.scaled_dot_product_attention.default:
+        return 4 * size * _tokens(node.args[1])
+    if node.target in _ATTENTION:
+        operands = node.args[0]
+        return 4 * size * _tokens(operands[1] if isinstance(operands, tuple) else operands)
     if node.target in _PRODUCTS:
         first = value(node.args[1 if node.target is aten.addmm.default else 0])
         return 0 if first is None else 2 * size * hint(first.shape[-1])
     return 0
+
+
+def _tokens(operand: object) -> int:
+    """Of keys, or of queries, keys and values stacked: how many tokens."""
+    found = value(operand)
+    return 0 if found is None else hint(found.shape[-2])

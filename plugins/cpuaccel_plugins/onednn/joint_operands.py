@@ -7,7 +7,7 @@ from torch.fx import Node
 
 from .attend import attend
 from .packed import attend_packed
-from .program import Program, aten, call, is_call, same_size, value
+from .program import Program, aten, call, is_call, symbol, value
 
 
 def join_operands(program: Program) -> None:
@@ -17,13 +17,23 @@ def join_operands(program: Program) -> None:
     a microsecond or more in every layer.
     """
     for node in program.calls(attend, attend_packed):
-        found = _joint(node.args[0])
-        if found is None:
+        operands = node.args[0]
+        assert isinstance(operands, tuple)
+        query = value(operands[0])
+        parts = [_Part.of(operand) for operand in operands]
+        first = parts[0]
+        if first is None or query is None or parts != [first.at(place) for place in range(3)]:
             continue
-        joint, sizes = found
+        joint, widths, axis = first.split.args
+        assert isinstance(widths, (list, tuple))
+        width = query.shape[1] * query.shape[3]  # another one, and the reshape has moved tokens
+        if list(map(symbol, widths)) != [symbol(width)] * 3 or axis != -1:
+            continue
         with program.graph.inserting_before(node):
+            sizes = [*first.sizes[:2], 3, *first.sizes[2:]]
             cut = call(program.graph, aten.reshape.default, joint, sizes)
             stacked = call(program.graph, aten.permute.default, cut, [2, 0, 3, 1, 4])
+        stacked.meta["val"] = query.new_empty((3, *query.shape))
         node.update_arg(0, stacked)
     program.sweep()
 
@@ -50,26 +60,10 @@ class _Part(NamedTuple):
             return None
         return cls(split, part.args[1], tuple(sizes))
 
+    def at(self, place: int) -> "_Part":
+        """Another part of the split, reshaped alike."""
+        return self._replace(place=place)
+
 
 def _calls(node: object, target: object) -> TypeGuard[Node]:
     return is_call(node, target)
-
-
-def _joint(operands: object) -> tuple[Node, list[object]] | None:
-    """What three operands are the thirds of, and the sizes that cut it into their heads."""
-    if not isinstance(operands, tuple):
-        return None
-    first, *others = (_Part.of(operand) for operand in operands)
-    if first is None or first.place != 0:
-        return None
-    if others != [first._replace(place=1), first._replace(place=2)]:
-        return None
-    joint, widths, axis = first.split.args
-    assert isinstance(joint, Node)
-    assert isinstance(widths, (list, tuple))
-    cut = value(operands[0])
-    assert cut is not None
-    width = cut.shape[1] * cut.shape[3]  # another one, and the reshape has moved tokens
-    if axis != -1 or len(widths) != 3 or not all(same_size(w, width) for w in widths):
-        return None
-    return joint, [*first.sizes[:2], 3, *first.sizes[2:]]

@@ -24,6 +24,7 @@ class Program:
         fusions: how often each fusion took place, by its name.
         left: what was left as it was, by the reason.
         packed: weights that were packed.
+        huge: bytes of them in huge pages.
         joined: of a weight that passes joined, what it was joined of, in order.
         released: weights of the model's own that were let go of for it.
         release: lets go of one; None where the model keeps them.
@@ -36,6 +37,7 @@ class Program:
     fusions: Counter[str] = field(default_factory=Counter)
     left: Counter[str] = field(default_factory=Counter)
     packed: int = 0
+    huge: int = 0
     joined: dict[Node, list[Node]] = field(default_factory=dict)
     released: int = 0
     release: Release | None = None

@@ -7,7 +7,14 @@ import torch
 import cpuaccel
 from cpuaccel_plugins.onednn.build import build
 
-FACTS = {"fusions", "packed_weights", "share_of_flops_fused", "left_alone", "padding_computed"}
+FACTS = {
+    "fusions",
+    "packed_weights",
+    "huge_pages",
+    "share_of_flops_fused",
+    "left_alone",
+    "padding_computed",
+}
 
 
 Function = Callable[..., torch.Tensor]

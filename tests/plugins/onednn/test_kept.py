@@ -1,0 +1,103 @@
+"""What depends on sizes alone is made once for each, and never handed out."""
+
+import threading
+from collections.abc import Callable
+
+import pytest
+import torch
+
+import cpuaccel
+from cpuaccel_plugins.onednn.kept import Kept
+from tests.plugins.onednn.graphs import Linears, X, assert_same, fuse
+
+Linear = Callable[[torch.Tensor], torch.Tensor]
+Function = Callable[..., torch.Tensor]
+
+
+def distances(x: torch.Tensor, a: Linear, b: Linear, c: Linear) -> torch.Tensor:
+    places = torch.arange(x.shape[1])
+    near = (places[:, None] - places).abs() <= 1
+    return a(x).transpose(1, 2) @ (near.to(x.dtype) @ b(x)) + c(x).sum()
+
+
+def positions(x: torch.Tensor, a: Linear, b: Linear, c: Linear) -> torch.Tensor:
+    return a(x) + torch.arange(x.shape[0] * 2)[: x.shape[0], None, None] * b(x) + c(x)
+
+
+def built(function: Function) -> tuple[Linears, cpuaccel.Applied, list[Kept]]:
+    model = Linears(function)
+    applied = fuse(model, X)
+    run = applied.model._run  # type: ignore[attr-defined]
+    owners = (getattr(bound, "__self__", None) for bound in run.__globals__.values())
+    return model, applied, [owner for owner in owners if isinstance(owner, Kept)]
+
+
+@pytest.mark.parametrize("function", [distances, positions])
+def test_it_is_made_once_for_each_size(function: Function, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, applied, (kept,) = built(function)
+    made: list[tuple[int, ...]] = []
+    make = kept._make
+    monkeypatch.setattr(kept, "_make", lambda *sizes: made.append(sizes) or make(*sizes))
+    for batch, length in ((3, 5), (3, 5), (1, 9), (1, 9), (3, 5)):
+        assert_same(applied, model, torch.randn(batch, length, 8))
+    assert len(made) == 3
+
+
+def test_what_depends_on_values_is_not_kept() -> None:
+    model, applied, kept = built(lambda x, a, b, c: a(x) + torch.ones_like(x) * x.sum() + b(c(x)))
+    assert kept == []
+    for _ in range(2):
+        assert_same(applied, model, torch.randn(3, 5, 8))
+
+
+def test_what_is_random_is_not_kept() -> None:
+    _, applied, kept = built(lambda x, a, b, c: a(x) + torch.rand(x.shape[1], 1) + b(c(x)))
+    assert kept == []
+    first, second = applied.model(x=X)[0], applied.model(x=X)[0]
+    assert not torch.equal(first, second)
+
+
+class Telling(torch.nn.Module):
+    """Returns positions, too, and computes with them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = torch.nn.Linear(8, 8)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        places = torch.arange(x.shape[1])
+        return self.linear(x) + places[:, None], places
+
+
+def test_what_is_returned_is_the_callers_to_write_to() -> None:
+    model = Telling().eval()
+    applied = fuse(model, X)
+    for _ in range(2):
+        assert_same(applied, model, X)
+        found = applied.model(x=X)
+        assert isinstance(found, tuple)
+        found[1].fill_(7)
+
+
+def test_threads_with_other_sizes_get_their_own() -> None:
+    model, applied, (_,) = built(distances)
+    wrong: list[int] = []
+
+    def call(length: int) -> None:
+        x = torch.randn(1, length, 8, generator=torch.Generator().manual_seed(length))
+        with torch.no_grad():
+            expected = model(x)
+            for _ in range(200):
+                found = applied.model(x=x)
+                assert isinstance(found, tuple)
+                if found[0].shape != expected.shape or not torch.allclose(
+                    found[0], expected, atol=1e-4
+                ):
+                    wrong.append(length)
+
+    threads = [threading.Thread(target=call, args=(n,)) for n in (3, 4, 5, 6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
