@@ -155,6 +155,7 @@ def _optimize_auto(
     inplace: bool,
 ) -> OptimizedModel:
     from cpuaccel.tuning.auto import optimize_auto
+    from cpuaccel.tuning.progress import told_if_interrupted
     from cpuaccel.tuning.request import Request
 
     remedies = {
@@ -172,7 +173,8 @@ def _optimize_auto(
             "measured. Pass a batch, or a list of batches"
         )
     request = Request.of(model, tuning, tolerance=tolerance, strict=strict)
-    return optimize_auto(model, example_inputs, request, inplace=inplace)
+    with told_if_interrupted() as progress:
+        return optimize_auto(model, example_inputs, request, inplace=inplace, progress=progress)
 
 
 def backends() -> Mapping[str, type[Backend[Options]]]:

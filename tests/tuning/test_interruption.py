@@ -61,6 +61,31 @@ def test_ending_a_search_leaves_nothing(
     assert not cache.exists()
 
 
+OPTIMIZE = """
+import cpuaccel
+cpuaccel.optimize(model, "auto", example_inputs=ids, budget=200, time_limit=150, cache=False)
+"""
+
+
+def test_what_was_measured_is_told_on_ctrl_c(install: Install, tmp_path: Path) -> None:
+    names = ("short", "starts_another_and_hangs")
+    install(*names)
+    searching = subprocess.Popen(
+        [sys.executable, "-c", ONLY + OPTIMIZE, ",".join(names)],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={
+            **environment(tmp_path / "site"),
+            "CPUACCEL_TEST_STARTED": str(tmp_path / "started"),
+        },
+    )
+    wait_for(tmp_path / "started", searching)
+    searching.send_signal(signal.SIGINT)
+    told = searching.communicate(timeout=60)[1]
+    assert "the search was interrupted, and nothing was written" in told
+    assert "short in float32 " in told
+
+
 def running(pid: int) -> bool:
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
