@@ -15,8 +15,10 @@ FEWEST_PASSES = 8
 
 PATIENCE_SHARE = 1 / 16
 LEAST_PATIENCE = 12.0
-"""After which a candidate that is not built yet makes room for others. Starting a process, which
-imports torch and reads the model, is a part of building."""
+PROOF_PASSES = 4
+"""After which a candidate that is not built yet makes room for others: seconds, and passes of
+eager's length, which its proof takes besides. Starting a process, which imports torch and reads the
+model, is a part of building."""
 
 
 @dataclass(frozen=True)
@@ -71,4 +73,5 @@ class Budget:
         Each turn is twice as long as the one before, so that what needs little more gets it before
         what needs much more.
         """
-        return max(LEAST_PATIENCE, self.seconds * PATIENCE_SHARE) * (1 << pauses)
+        first = max(LEAST_PATIENCE, self.seconds * PATIENCE_SHARE)
+        return (first + PROOF_PASSES * self.eager_pass) * (1 << pauses)
