@@ -37,11 +37,15 @@ def keep_what_sizes_decide(program: Program) -> None:
     """Make positions, windows, relative positions' biases and their like once for each size.
 
     They are made of weights and of the inputs' sizes; those of the last call are kept. What the
-    model returns is made anew in every call: the caller may write to it.
+    model returns, or returns a view of, is made anew in every call: the caller may write to it.
     """
     sizes = [n for n in program.calls(aten.sym_size.int) if _is_input(n.args[0])]
     decided = _decided(program, sizes)
-    results = [node for node in decided if value(node) is not None and _outside(node, decided)]
+    results = [
+        node
+        for node in decided
+        if value(node) is not None and _outside(node, decided) and not _handed_out(node)
+    ]
     if not results:
         return
     graph = program.graph
@@ -81,7 +85,19 @@ def _decided(program: Program, sizes: Collection[Node]) -> dict[Node, None]:
 
 
 def _outside(node: Node, decided: Collection[Node]) -> list[Node]:
-    return [user for user in node.users if user not in decided and user.op != "output"]
+    return [user for user in node.users if user not in decided]
+
+
+def _handed_out(node: Node) -> bool:
+    """Whether the model returns its memory."""
+    return any(u.op == "output" or (_may_alias(u) and _handed_out(u)) for u in node.users)
+
+
+def _may_alias(node: Node) -> bool:
+    target = node.target
+    if isinstance(target, torch._ops.OpOverload):
+        return any(returned.alias_info is not None for returned in target._schema.returns)
+    return target is operator.getitem
 
 
 def _function(

@@ -58,19 +58,31 @@ def test_what_is_random_is_not_kept() -> None:
 
 
 class Telling(torch.nn.Module):
-    """Returns positions, too, and computes with them."""
+    """Computes with positions, and returns them, or a view of them, too."""
 
-    def __init__(self) -> None:
+    def __init__(self, returned: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> None:
         super().__init__()
         self.linear = torch.nn.Linear(8, 8)
+        self.returned = returned
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        places = torch.arange(x.shape[1])
-        return self.linear(x) + places[:, None], places
+        places, hidden = torch.arange(x.shape[1]), self.linear(x)
+        return hidden + places[:, None], self.returned(places, hidden)
 
 
-def test_what_is_returned_is_the_callers_to_write_to() -> None:
-    model = Telling().eval()
+@pytest.mark.parametrize(
+    "returned",
+    [
+        lambda places, hidden: places,
+        lambda places, hidden: places[None],
+        lambda places, hidden: places.view_as(hidden[0, :, 0]),
+    ],
+    ids=["itself", "a view", "a view like another"],
+)
+def test_what_is_returned_is_the_callers_to_write_to(
+    returned: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+) -> None:
+    model = Telling(returned).eval()
     applied = fuse(model, X)
     for _ in range(2):
         assert_same(applied, model, X)
