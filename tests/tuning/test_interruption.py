@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -32,18 +33,13 @@ def test_ending_a_search_leaves_nothing(
     folder, temporary = tmp_path / "lock", tmp_path / "temporary"
     folder.mkdir()
     temporary.mkdir()
-    searching = subprocess.Popen(
+    searching = begin(
         [
             *(sys.executable, "-c", ONLY + SEARCH),
             *("starts_another_and_hangs", str(folder / "cpuaccel.lock")),
         ],
-        stderr=subprocess.PIPE,
-        text=True,
-        env={
-            **environment(tmp_path / "site"),
-            "TMPDIR": str(temporary),
-            "CPUACCEL_TEST_STARTED": str(tmp_path / "started"),
-        },
+        {**environment(tmp_path / "site"), "TMPDIR": str(temporary)},
+        tmp_path / "started",
     )
     started = wait_for(tmp_path / "started", searching)
     assert len(started) == 2
@@ -70,14 +66,10 @@ cpuaccel.optimize(model, "auto", example_inputs=ids, budget=200, time_limit=150,
 def test_what_was_measured_is_told_on_ctrl_c(install: Install, tmp_path: Path) -> None:
     names = ("short", "starts_another_and_hangs")
     install(*names)
-    searching = subprocess.Popen(
+    searching = begin(
         [sys.executable, "-c", ONLY + OPTIMIZE, ",".join(names)],
-        stderr=subprocess.PIPE,
-        text=True,
-        env={
-            **environment(tmp_path / "site"),
-            "CPUACCEL_TEST_STARTED": str(tmp_path / "started"),
-        },
+        environment(tmp_path / "site"),
+        tmp_path / "started",
     )
     wait_for(tmp_path / "started", searching)
     searching.send_signal(signal.SIGINT)
@@ -91,6 +83,19 @@ def running(pid: int) -> bool:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def begin(
+    command: Sequence[str], environment: Mapping[str, str], started: Path
+) -> "subprocess.Popen[str]":
+    """Run a search; a plugin that starts another process and hangs writes to a file that it did."""
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**environment, "CPUACCEL_TEST_STARTED": str(started)},
+    )
 
 
 def wait_for(path: Path, process: "subprocess.Popen[str]") -> list[int]:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.disks import fill, small_disk
 from tests.tuning.conftest import Install
-from tests.tuning.test_interruption import running, wait_for
+from tests.tuning.test_interruption import begin, running, wait_for
 from tests.tuning.test_lockfile import environment
 
 TUNE = [
@@ -34,15 +34,10 @@ def test_interrupted_it_prints_what_was_measured(
 ) -> None:
     install(HANGS)
     site = tmp_path / "site"
-    searching = subprocess.Popen(
+    searching = begin(
         [*TUNE, *form, "--lock", str(tmp_path / "cpuaccel.lock")],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={
-            **among("jit", HANGS, site=site),
-            "CPUACCEL_TEST_STARTED": str(tmp_path / "started"),
-        },
+        among("jit", HANGS, site=site),
+        tmp_path / "started",
     )
     assert searching.stderr is not None
     measured = False
@@ -72,16 +67,7 @@ def test_interrupted_it_prints_what_was_measured(
 
 def test_interrupted_before_anything_was_measured(install: Install, tmp_path: Path) -> None:
     install(HANGS)
-    searching = subprocess.Popen(
-        TUNE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={
-            **among(HANGS, site=tmp_path / "site"),
-            "CPUACCEL_TEST_STARTED": str(tmp_path / "started"),
-        },
-    )
+    searching = begin(TUNE, among(HANGS, site=tmp_path / "site"), tmp_path / "started")
     wait_for(tmp_path / "started", searching)
     searching.send_signal(signal.SIGINT)
     out, err = searching.communicate(timeout=120)

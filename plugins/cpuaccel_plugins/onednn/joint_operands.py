@@ -1,7 +1,7 @@
 """Pass: queries, keys and values that come of one joint linear reach attention as one tensor."""
 
 import operator
-from typing import NamedTuple, TypeGuard
+from typing import NamedTuple
 
 from torch.fx import Node
 
@@ -47,23 +47,19 @@ class _Part(NamedTuple):
 
     @classmethod
     def of(cls, operand: object) -> "_Part | None":
-        if not _calls(operand, aten.transpose.int) or operand.args[1:] != (1, 2):
+        if not is_call(operand, aten.transpose.int) or operand.args[1:] != (1, 2):
             return None
         reshaped = operand.args[0]
-        if not _calls(reshaped, aten.reshape.default):
+        if not is_call(reshaped, aten.reshape.default):
             return None
         part, sizes = reshaped.args[0], reshaped.args[1]
-        if not _calls(part, operator.getitem) or not isinstance(sizes, (list, tuple)):
+        if not is_call(part, operator.getitem) or not isinstance(sizes, (list, tuple)):
             return None
         split = part.args[0]
-        if not _calls(split, aten.split_with_sizes.default) or len(sizes) != 4:
+        if not is_call(split, aten.split_with_sizes.default) or len(sizes) != 4:
             return None
         return cls(split, part.args[1], tuple(sizes))
 
     def at(self, place: int) -> "_Part":
         """Another part of the split, reshaped alike."""
         return self._replace(place=place)
-
-
-def _calls(node: object, target: object) -> TypeGuard[Node]:
-    return is_call(node, target)

@@ -97,7 +97,7 @@ def _may_alias(node: Node) -> bool:
     target = node.target
     if isinstance(target, torch._ops.OpOverload):
         return any(returned.alias_info is not None for returned in target._schema.returns)
-    return target is operator.getitem
+    return True
 
 
 def _function(

@@ -36,7 +36,6 @@ class Linear:
         """Read a node; None where it is no linear with weights of its own in a usable dtype."""
         if not is_call(node, aten.linear.default):
             return None
-        assert isinstance(node, Node)
         given, weight = node.args[0], node.args[1]
         bias = argument(node, 2, "bias")
         held = program.constant(weight)

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import TypeGuard
 
 import torch
 from torch.fx import Graph, Node
@@ -106,7 +107,7 @@ class Program:
             del self.tensors[name]
 
 
-def is_call(node: object, *targets: object) -> bool:
+def is_call(node: object, *targets: object) -> TypeGuard[Node]:
     """Whether it is a node that calls one of these functions."""
     return isinstance(node, Node) and node.op == "call_function" and node.target in targets
 
