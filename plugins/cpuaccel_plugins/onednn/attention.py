@@ -11,7 +11,18 @@ from .attend import attend
 from .attention_choice import AttentionChoice
 from .linears import DTYPES
 from .masks import read_mask
-from .program import Program, argument, aten, call, dtype, hint, same_shape, same_size, value
+from .program import (
+    Program,
+    argument,
+    aten,
+    call,
+    dtype,
+    hint,
+    is_call,
+    same_shape,
+    same_size,
+    value,
+)
 
 
 def fuse_attention(program: Program, choice: AttentionChoice) -> None:
@@ -36,8 +47,31 @@ def fuse_attention(program: Program, choice: AttentionChoice) -> None:
         scale = scale_of(node, query)
         with program.graph.inserting_before(node):
             new = call(program.graph, attend, tuple(node.args[:3]), mask, scale, choice.of(query))
-        program.replace(node, new)
-        program.fusions[ATTENTION] += 1
+        take_place(program, node, new)
+    program.sweep()
+
+
+def take_place(program: Program, node: Node, new: Node) -> None:
+    """Let a call that returns (batch, tokens, heads x head size) stand for the operator.
+
+    That is what the linear after it takes; two views are made of it where something else is taken.
+    """
+    result = value(node)
+    assert result is not None
+    batch, heads, tokens, size = result.shape
+    new.meta["val"] = result.new_empty(batch, tokens, heads * size)
+    with program.graph.inserting_after(new):
+        cut = call(program.graph, aten.unflatten.int, new, -1, [-1, size])
+    cut.meta["val"] = result.transpose(1, 2)
+    for user in list(node.users):
+        if is_call(user, aten.transpose.int) and user.args[1:] == (1, 2):
+            for taker in list(user.users):
+                if is_call(taker, aten.reshape.default) and same_shape(taker, new):
+                    program.replace(taker, new)
+            program.replace(user, cut)
+    with program.graph.inserting_after(cut):
+        program.replace(node, call(program.graph, aten.transpose.int, cut, 1, 2))
+    program.fusions[ATTENTION] += 1
 
 
 def scale_of(node: Node, query: torch.Tensor) -> object:

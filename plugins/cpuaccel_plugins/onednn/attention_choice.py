@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from .attend import ALWAYS, Products, attend
+from .attend import ALWAYS, Products, apart, attend
 from .program import hint
 from .stopwatch import fastest
 
@@ -41,8 +41,8 @@ class AttentionChoice:
 def _measure(heads: int, size: int, dtype: torch.dtype) -> Products:
     def faster(length: int) -> bool:
         # As from one joint linear: tokens first, heads beside each other.
-        joint = torch.ones(1, length, 3, heads, size, dtype=dtype).permute(2, 0, 3, 1, 4)
-        query, key, value = joint
+        joint = torch.ones(1, length, 3, heads, size, dtype=dtype)
+        query, key, value = apart(joint)
         times = fastest(
             {
                 "stock": lambda: scaled_dot_product_attention(query, key, value, scale=1.0),

@@ -80,14 +80,16 @@ def _operations(program: Program, node: Node) -> int:
         return 4 * size * _tokens(node.args[1])
     if node.target in _ATTENTION:
         operands = node.args[0]
-        return 4 * size * _tokens(operands[1] if isinstance(operands, tuple) else operands)
+        if isinstance(operands, tuple):
+            return 4 * size * _tokens(operands[1])
+        return 4 * size * _tokens(operands, 1)
     if node.target in _PRODUCTS:
         first = value(node.args[1 if node.target is aten.addmm.default else 0])
         return 0 if first is None else 2 * size * hint(first.shape[-1])
     return 0
 
 
-def _tokens(operand: object) -> int:
-    """Of keys, or of queries, keys and values stacked: how many tokens."""
+def _tokens(operand: object, axis: int = 2) -> int:
+    """How many tokens keys have, or a joint operand on another axis."""
     found = value(operand)
-    return 0 if found is None else hint(found.shape[-2])
+    return 0 if found is None else hint(found.shape[axis])

@@ -33,14 +33,12 @@ def gather(weights: Iterable[torch.Tensor]) -> int:
         size = int(_SIZE.read_text())
     except OSError:
         return 0
-    return sum(
-        last - first
-        for first, last in _pages(weights, size)
-        if _libc().madvise(first, last - first, _COLLAPSE) == 0
-    )
+    # One at a time: between weights some page may not be theirs, and the system stops at it.
+    pages = (page for pages in _pages(weights, size) for page in pages)
+    return sum(size for page in pages if _libc().madvise(page, size, _COLLAPSE) == 0)
 
 
-def _pages(weights: Iterable[torch.Tensor], size: int) -> list[tuple[int, int]]:
+def _pages(weights: Iterable[torch.Tensor], size: int) -> list[range]:
     """The whole huge pages that lie within weights, or within several that lie side by side."""
     spans: list[tuple[int, int]] = []
     for weight in sorted(weights, key=mkldnn.data_ptr):
@@ -49,8 +47,7 @@ def _pages(weights: Iterable[torch.Tensor], size: int) -> list[tuple[int, int]]:
         if spans and begin - spans[-1][1] < size // 2:
             begin = spans.pop()[0]
         spans.append((begin, end))
-    whole = ((-(-begin // size) * size, end // size * size) for begin, end in spans)
-    return [(first, last) for first, last in whole if first < last]
+    return [range(-(-begin // size) * size, end // size * size, size) for begin, end in spans]
 
 
 @functools.cache

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from .attend import Operands, Products, attend_row, copied
+from .attend import Operands, Products, apart, attend_row, cut, load
 
 
 @dataclass(frozen=True)
@@ -121,33 +121,38 @@ def attend_packed(
     """Attend within each sequence of the long one.
 
     Args:
-        operands: queries, keys and values, shape (1, heads, tokens, head size), any strides.
+        operands: of all sequences, as of a batch of one; any strides.
         layout: where the sequences stand.
         patterns: what ``read_patterns`` made, None where all real tokens are attended to.
         scale: factor on the scores.
         products: when to use matrix products.
 
     Returns:
-        Shape (1, heads, tokens, head size), in memory (1, tokens, heads, head size).
+        Shape (1, tokens, heads x head size).
     """
-    query, key, value = operands
-    _, heads, count, size = query.shape
-    out = query.new_empty(1, count, heads, size).transpose(1, 2)
+    if isinstance(operands, torch.Tensor):
+        _, count, _, heads, size = operands.shape
+        dtype = operands.dtype
+    else:
+        _, heads, count, size = operands[0].shape
+        dtype = operands[0].dtype
+    out = torch.empty(1, count, heads * size, dtype=dtype)
     for row, (start, first, end) in enumerate(
         (sequence.start, sequence.first, sequence.end) for sequence in layout.sequences
     ):
         bias = None if patterns is None else patterns[row]
+        own = cut(operands, start, end)
         if not products.pay(end - first):
-            out[:, :, start:end] = scaled_dot_product_attention(
-                query[:, :, start:end],
-                key[:, :, first:end],
-                value[:, :, first:end],
+            query, key, value = apart(own)
+            found = scaled_dot_product_attention(
+                query,
+                key[:, :, first - start :],
+                value[:, :, first - start :],
                 None if bias is None else bias[None],
                 scale=scale,
             )
+            out[:, start:end] = found.transpose(1, 2).flatten(2)
             continue
-        queries, keys, values = copied(operands, 0, slice(start, end))
-        if first != start:
-            keys, values = (part[:, first - start :].contiguous() for part in (keys, values))
-        attend_row(queries, keys, values, bias, scale, out[0, :, start:end])
+        space = load(own, None if first == start else (first - start, end - start))
+        attend_row(space, bias, scale, out, start)
     return out

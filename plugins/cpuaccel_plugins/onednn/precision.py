@@ -7,7 +7,7 @@ bfloat16.
 
 import functools
 import threading
-from types import TracebackType
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
@@ -17,40 +17,36 @@ EXACT = 1e-5
 """Largest relative error of a float32 product that is one; in bfloat16 it would be near 1e-2."""
 
 
-class fast_products:  # noqa: N801
+@functools.cache
+def fast_products() -> AbstractContextManager[None]:
     """Lets ``bmm`` of float32 run through oneDNN inside of it, where that is exact.
 
     Any number of threads may be inside at once. If the caller's own code sets another precision
     meanwhile, that one stays.
     """
+    return _Inside() if stays_exact() else nullcontext()
 
-    _lock = threading.Lock()
-    _inside = 0
-    _before = ""
+
+class _Inside(AbstractContextManager[None]):
+    """Entered and left in every layer, with cold caches: kept as short as it can be."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._count = 0
+        self._before = ""
 
     def __enter__(self) -> None:
-        if not stays_exact():
-            return
-        kind = fast_products
-        with kind._lock:
-            if kind._inside == 0:
-                kind._before = torch.get_float32_matmul_precision()
+        with self._lock:
+            if not self._count:
+                self._before = torch.get_float32_matmul_precision()
                 torch.set_float32_matmul_precision(THROUGH_ONEDNN)
-            kind._inside += 1
+            self._count += 1
 
-    def __exit__(
-        self,
-        error_type: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if not stays_exact():
-            return
-        kind = fast_products
-        with kind._lock:
-            kind._inside -= 1
-            if kind._inside == 0 and torch.get_float32_matmul_precision() == THROUGH_ONEDNN:
-                torch.set_float32_matmul_precision(kind._before)
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._count -= 1
+            if not self._count and torch.get_float32_matmul_precision() == THROUGH_ONEDNN:
+                torch.set_float32_matmul_precision(self._before)
 
 
 @functools.cache

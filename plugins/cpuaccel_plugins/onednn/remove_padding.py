@@ -11,10 +11,9 @@ from collections.abc import Iterable
 import torch
 from torch.fx import Node
 
-from cpuaccel_plugins.fusions import ATTENTION
 from cpuaccel_plugins.padding_markers import markers
 
-from .attention import scale_of, serves
+from .attention import scale_of, serves, take_place
 from .attention_choice import AttentionChoice
 from .packed import attend_packed, pack, read_layout, read_patterns, tokens, unpack
 from .program import Program, argument, aten, call, symbol, value
@@ -205,12 +204,13 @@ class _Region:
             count = call(graph, tokens, layout)
         patterns: dict[Node, Node] = {}
         for node in self._inside:
-            with graph.inserting_before(node):
-                if node.target is _SDPA:
+            if node.target in _SIZED:
+                sizes = [self._packed_size(s, count) for s in node.args[1]]  # type: ignore[union-attr]
+                node.update_arg(1, sizes)  # type: ignore[arg-type]
+        for node in self._inside:
+            if node.target is _SDPA:
+                with graph.inserting_before(node):
                     self._replace_attention(node, layout, patterns, choice)
-                elif node.target in _SIZED:
-                    sizes = [self._packed_size(s, count) for s in node.args[1]]  # type: ignore[union-attr]
-                    node.update_arg(1, sizes)  # type: ignore[arg-type]
         for marker in self._packs:
             with graph.inserting_before(marker):
                 self._program.replace(marker, call(graph, pack, marker.args[0], layout))
@@ -246,8 +246,7 @@ class _Region:
             scale_of(node, query),
             choice.of(query),
         )
-        self._program.replace(node, new)
-        self._program.fusions[ATTENTION] += 1
+        take_place(self._program, node, new)
 
 
 def _sizes(node: object) -> list[object]:

@@ -78,9 +78,9 @@ def handed(function: Function, monkeypatch: pytest.MonkeyPatch) -> object:
 def test_a_joint_result_is_handed_on_as_it_is(
     function: Function, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stacked = handed(function, monkeypatch)
-    assert isinstance(stacked, torch.Tensor)
-    assert stacked.shape == (3, 3, 2, 5, 4)
+    joint = handed(function, monkeypatch)
+    assert isinstance(joint, torch.Tensor)
+    assert joint.shape == (3, 5, 3, 2, 4)
 
 
 @pytest.mark.parametrize("function", [another_order, one_scaled, one_used_twice, tokens_moved])

@@ -1,0 +1,99 @@
+"""The memory that attention computes in: kept, each thread's own, and good in every mode."""
+
+import threading
+
+import pytest
+import torch
+from torch.nn.functional import scaled_dot_product_attention as stock
+
+from cpuaccel_plugins.onednn import workspace as workspace_module
+from cpuaccel_plugins.onednn.attend import ALWAYS, apart, attend
+from cpuaccel_plugins.onednn.workspace import Sizes, workspace
+
+SIZES = Sizes(2, 5, 5, 4, torch.float32)
+
+
+@pytest.fixture(autouse=True)
+def nothing_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workspace_module, "_kept", workspace_module._Kept())
+
+
+def addresses(sizes: Sizes) -> list[int]:
+    return [part.scores.data_ptr() for part in workspace(sizes).parts]
+
+
+def check(joint: torch.Tensor) -> None:
+    """A joint operand and its three parts, against the stock operator."""
+    query, key, value = apart(joint)
+    expected = stock(query, key, value, scale=0.5).transpose(1, 2).flatten(2)
+    torch.testing.assert_close(attend(joint, None, 0.5, ALWAYS), expected)
+    torch.testing.assert_close(attend((query, key, value), None, 0.5, ALWAYS), expected)
+
+
+def test_it_is_kept_for_each_kind_of_sequence() -> None:
+    first = workspace(SIZES)
+    assert workspace(SIZES._replace(keys=3)) is not first
+    assert workspace(SIZES) is first
+
+
+def test_a_longer_sequence_takes_more_memory_and_shorter_ones_share_it() -> None:
+    short = workspace(SIZES)
+    long = workspace(SIZES._replace(queries=50, keys=50))
+    assert workspace(SIZES) is not short
+    (memory,) = {part.query.untyped_storage().data_ptr() for part in long.parts}
+    assert workspace(SIZES).parts[0].query.untyped_storage().data_ptr() == memory
+
+
+@pytest.mark.parametrize("name", ["KEPT_BYTES", "KEPT_SIZES"])
+def test_there_is_a_limit_to_what_is_kept(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workspace_module, name, 1)
+    first = workspace(SIZES)
+    workspace(SIZES._replace(keys=3))
+    assert workspace(SIZES) is not first
+
+
+def test_every_thread_has_its_own() -> None:
+    found: list[int] = []
+    thread = threading.Thread(target=lambda: found.extend(addresses(SIZES)))
+    mine = addresses(SIZES)
+    thread.start()
+    thread.join()
+    assert found
+    assert not set(found) & set(mine)
+
+
+def test_threads_do_not_disturb_each_other() -> None:
+    joints = [torch.randn(1, 40, 3, 2, 8) for _ in range(4)]
+    expected = [attend(joint, None, 0.5, ALWAYS) for joint in joints]
+    wrong: list[int] = []
+
+    def work(place: int) -> None:
+        for _ in range(50):
+            if not torch.equal(attend(joints[place], None, 0.5, ALWAYS), expected[place]):
+                wrong.append(place)
+
+    threads = [threading.Thread(target=work, args=(place,)) for place in range(len(joints))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_what_was_made_in_inference_mode_serves_outside_of_it() -> None:
+    with torch.inference_mode():
+        check(torch.randn(1, 5, 3, 2, 4))
+    with torch.no_grad():
+        check(torch.randn(1, 5, 3, 2, 4))
+    with torch.inference_mode():
+        check(torch.randn(1, 5, 3, 2, 4))
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("heads_together", [1, 2, 3])
+def test_parts_of_the_heads(
+    batch: int, heads_together: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workspace_module, "SCORE_BYTES", heads_together * 7 * 7 * 4)
+    assert len(workspace(Sizes(3, 7, 7, 4, torch.float32)).parts) == -(-3 // heads_together)
+    check(torch.randn(batch, 7, 3, 3, 4))
