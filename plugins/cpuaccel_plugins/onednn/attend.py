@@ -1,13 +1,14 @@
-"""Attention at call time, through two matrix products and a softmax, or the stock operator."""
+"""Attention at call time, in the way that was measured fastest."""
 
 import bisect
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
+from .attention_graph import Kind, kernels
 from .masks import Mask
 from .precision import fast_products
 from .workspace import Sizes, Workspace, workspace
@@ -19,40 +20,45 @@ one joint linear its result, shape (batch, tokens, 3, heads, head size)."""
 _AS_IT_IS = nullcontext()
 
 
+Way: TypeAlias = Literal["stock", "products", "graph"]
+"""The stock operator; matrix products and a softmax; or these in one piece, by oneDNN's graph API,
+where sizes come up often enough to be compiled for, and else as products."""
+
+
 @dataclass(frozen=True)
-class Products:
-    """For which lengths two matrix products and a softmax were measured faster.
+class Ways:
+    """Which way of attending was measured fastest for which lengths.
 
     Attributes:
         lengths: lengths measured, ascending.
-        faster: whether they were, for each.
+        fastest: for each.
     """
 
     lengths: tuple[int, ...]
-    faster: tuple[bool, ...]
+    fastest: tuple[Way, ...]
 
-    def pay(self, length: int) -> bool:
-        """Whether to use them for so many tokens: as at the nearest length measured."""
+    def at(self, length: int) -> Way:
+        """The way for so many tokens: as at the nearest length measured."""
         index = bisect.bisect(self.lengths, length)
         if index == len(self.lengths):
-            return self.faster[-1]
+            return self.fastest[-1]
         if index and length - self.lengths[index - 1] <= self.lengths[index] - length:
             index -= 1
-        return self.faster[index]
+        return self.fastest[index]
 
 
-ALWAYS = Products((1,), (True,))
-"""Matrix products for every length."""
+PRODUCTS = Ways((1,), ("products",))
+GRAPH = Ways((1,), ("graph",))
 
 
-def attend(operands: Operands, mask: Mask | None, scale: float, products: Products) -> torch.Tensor:
+def attend(operands: Operands, mask: Mask | None, scale: float, ways: Ways) -> torch.Tensor:
     """Attend, row by row of the batch.
 
     Args:
         operands: any strides.
         mask: what ``read_mask`` made.
         scale: factor on the scores.
-        products: when to use matrix products.
+        ways: how to do it.
 
     Returns:
         Shape (batch, queries, heads x head size), as the linear that follows wants it.
@@ -63,11 +69,16 @@ def attend(operands: Operands, mask: Mask | None, scale: float, products: Produc
     else:
         batch, heads, queries, size = operands[0].shape
         keys, dtype = operands[1].shape[2], operands[0].dtype
-    if not products.pay(keys):
+    way = ways.at(keys)
+    if way == "stock":
         query, key, value = apart(operands)
         given = None if mask is None else mask.given
         found = scaled_dot_product_attention(query, key, value, given, scale=scale)
         return found.transpose(1, 2).flatten(2)
+    if way == "graph" and mask is None:
+        whole = by_graph(operands, scale)
+        if whole is not None:
+            return whole
     out = torch.empty(batch, queries, heads * size, dtype=dtype)
     spans = None if mask is None else mask.spans
     added = None if mask is None else mask.added
@@ -81,6 +92,19 @@ def attend(operands: Operands, mask: Mask | None, scale: float, products: Produc
     if mask is not None and mask.idle is not None:
         out.view(batch, queries, heads, size).masked_fill_(mask.idle.transpose(1, 2), 0)
     return out
+
+
+def by_graph(operands: Operands, scale: float) -> torch.Tensor | None:
+    """Attend in one piece to all tokens, where that can be done."""
+    if not isinstance(operands, torch.Tensor):
+        return None
+    batch, tokens, _, heads, size = operands.shape
+    width = heads * size
+    # is_contiguous() does not look at the stride of a single row, but what was compiled does.
+    if operands.stride() != (3 * tokens * width, 3 * width, width, size, 1):
+        return None
+    kernel = kernels.of(Kind(batch, tokens, heads, size, operands.dtype, scale))
+    return None if kernel is None else kernel(operands)
 
 
 def apart(operands: Operands) -> tuple[torch.Tensor, ...]:
@@ -99,9 +123,10 @@ def rows(operands: Operands, begin: int, end: int) -> Operands:
 
 
 def cut(operands: Operands, begin: int, end: int) -> Operands:
-    """Those of some tokens."""
+    """Those of some tokens of a single row."""
     if isinstance(operands, torch.Tensor):
-        return operands[:, begin:end]
+        # Not [:, begin:end]: strides are to be those of a tensor of this size, as compiled for.
+        return operands[0, begin:end].unsqueeze(0)
     query, key, value = operands
     return query[:, :, begin:end], key[:, :, begin:end], value[:, :, begin:end]
 

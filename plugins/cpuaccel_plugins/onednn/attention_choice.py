@@ -1,18 +1,24 @@
-"""When attention through matrix products is really faster here, for each kind of attention."""
+"""Which way of attending is really the fastest here, for each kind of attention."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from .attend import ALWAYS, Products, apart, attend
+from .attend import GRAPH, PRODUCTS, Way, Ways, apart, attend
+from .attention_graph import Kind, compiled
 from .program import hint
 from .stopwatch import fastest
 
 LENGTHS = (32, 128, 384, 768)
-"""Where the two ways are held against each other."""
+"""Where the ways are held against each other."""
 
 ROUNDS = 3
+
+MARGIN = 1.05
+"""How much faster than products one piece has to be: it is compiled for each length again."""
+
 MOST_HEADS = 16
 """Heads in a probe at most."""
 
@@ -22,34 +28,37 @@ class AttentionChoice:
     """Decides by a short probe for each class of attention: heads, head size and dtype.
 
     Attributes:
-        measure: whether to probe; where not, matrix products are used for every length.
-        found: the classes probed, and when matrix products pay.
+        measure: whether to probe; where not, all is done in one piece.
+        found: the classes probed, and the fastest ways.
     """
 
     measure: bool = True
-    found: dict[tuple[int, int, torch.dtype], Products] = field(default_factory=dict)
+    found: dict[tuple[int, int, torch.dtype], Ways] = field(default_factory=dict)
 
-    def of(self, query: torch.Tensor) -> Products:
-        """When matrix products pay for queries like these, shape (batch, heads, tokens, size)."""
+    def of(self, query: torch.Tensor) -> Ways:
+        """The fastest ways for queries like these, shape (batch, heads, tokens, size)."""
         heads = min(hint(query.shape[1]), MOST_HEADS)
         key = (heads, hint(query.shape[3]), query.dtype)
         if key not in self.found:
-            self.found[key] = _measure(*key) if self.measure else ALWAYS
+            self.found[key] = _measure(*key) if self.measure else GRAPH
         return self.found[key]
 
 
-def _measure(heads: int, size: int, dtype: torch.dtype) -> Products:
-    def faster(length: int) -> bool:
+def _measure(heads: int, size: int, dtype: torch.dtype) -> Ways:
+    def fastest_at(length: int) -> Way:
         # As from one joint linear: tokens first, heads beside each other.
         joint = torch.ones(1, length, 3, heads, size, dtype=dtype)
         query, key, value = apart(joint)
-        times = fastest(
-            {
-                "stock": lambda: scaled_dot_product_attention(query, key, value, scale=1.0),
-                "products": lambda: attend(joint, None, 1.0, ALWAYS),
-            },
-            ROUNDS,
-        )
-        return times["products"] < times["stock"]
+        candidates: dict[Way, Callable[[], object]] = {
+            "stock": lambda: scaled_dot_product_attention(query, key, value, scale=1.0),
+            "products": lambda: attend(joint, None, 1.0, PRODUCTS),
+        }
+        kernel = compiled(Kind(1, length, heads, size, dtype, 1.0))
+        if kernel is not None:
+            candidates["graph"] = lambda: kernel(joint)
+        times = fastest(candidates, ROUNDS)
+        if kernel is not None:
+            times["graph"] *= MARGIN
+        return min(times, key=times.__getitem__)
 
-    return Products(LENGTHS, tuple(map(faster, LENGTHS)))
+    return Ways(LENGTHS, tuple(map(fastest_at, LENGTHS)))

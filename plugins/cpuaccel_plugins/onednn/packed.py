@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from .attend import Operands, Products, apart, attend_row, cut, load
+from .attend import Operands, Ways, apart, attend_row, by_graph, cut, load
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def attend_packed(
     layout: Layout,
     patterns: list[torch.Tensor] | None,
     scale: float,
-    products: Products,
+    ways: Ways,
 ) -> torch.Tensor:
     """Attend within each sequence of the long one.
 
@@ -125,7 +125,7 @@ def attend_packed(
         layout: where the sequences stand.
         patterns: what ``read_patterns`` made, None where all real tokens are attended to.
         scale: factor on the scores.
-        products: when to use matrix products.
+        ways: how to do it.
 
     Returns:
         Shape (1, tokens, heads x head size).
@@ -142,7 +142,8 @@ def attend_packed(
     ):
         bias = None if patterns is None else patterns[row]
         own = cut(operands, start, end)
-        if not products.pay(end - first):
+        way = ways.at(end - first)
+        if way == "stock":
             query, key, value = apart(own)
             found = scaled_dot_product_attention(
                 query,
@@ -153,6 +154,11 @@ def attend_packed(
             )
             out[:, start:end] = found.transpose(1, 2).flatten(2)
             continue
+        if way == "graph" and bias is None and first == start:
+            whole = by_graph(own, scale)
+            if whole is not None:
+                out[:, start:end] = whole
+                continue
         space = load(own, None if first == start else (first - start, end - start))
         attend_row(space, bias, scale, out, start)
     return out

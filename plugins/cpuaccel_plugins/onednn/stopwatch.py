@@ -2,11 +2,14 @@
 
 import time
 from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+NameT = TypeVar("NameT", bound=str)
 
 WARM_UPS = 2
 
 
-def fastest(candidates: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+def fastest(candidates: Mapping[NameT, Callable[[], object]], rounds: int) -> dict[NameT, float]:
     """The least time that each takes, called in turn.
 
     The least, not the median: what else runs on the machine only adds to a time.

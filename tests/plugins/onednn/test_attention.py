@@ -9,7 +9,7 @@ from torch.nn.functional import scaled_dot_product_attention as stock
 
 import cpuaccel
 from cpuaccel_plugins.onednn import workspace
-from cpuaccel_plugins.onednn.attend import ALWAYS, Products, attend
+from cpuaccel_plugins.onednn.attend import GRAPH, PRODUCTS, Ways, attend
 from cpuaccel_plugins.onednn.masks import Mask, read_mask
 from cpuaccel_plugins.onednn.precision import fast_products
 from tests.plugins.onednn.graphs import assert_same, fuse, kinds
@@ -30,11 +30,11 @@ def attended(
     given: tuple[torch.Tensor, ...],
     mask: Mask | None,
     scale: float,
-    products: Products = ALWAYS,
+    ways: Ways = PRODUCTS,
 ) -> torch.Tensor:
     """Attention's result in the stock operator's shape."""
     query, key, value = given
-    flat = attend((query, key, value), mask, scale, products)
+    flat = attend((query, key, value), mask, scale, ways)
     return flat.unflatten(-1, query.shape[1::2]).transpose(1, 2)
 
 
@@ -76,8 +76,8 @@ MASKS = {
 def test_attends_as_the_stock_operator(mask: torch.Tensor, layout: str) -> None:
     query, key, value = operands(layout)
     expected = stock(query, key, value, mask, scale=0.3)
-    for products in (ALWAYS, Products((1,), (False,))):
-        found = attended((query, key, value), read_mask(mask, query.dtype), 0.3, products)
+    for ways in (PRODUCTS, GRAPH, Ways((1,), ("stock",))):
+        found = attended((query, key, value), read_mask(mask, query.dtype), 0.3, ways)
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -114,9 +114,10 @@ def test_masks_are_kept_as_small_as_they_are() -> None:
     assert read("a row that attends to nothing").idle.flatten().tolist() == [False, True, False]
 
 
-def test_where_products_pay_is_as_at_the_nearest_length() -> None:
-    products = Products((100, 400), (False, True))
-    assert [products.pay(length) for length in (1, 249, 251, 5000)] == [False, False, True, True]
+def test_the_way_is_as_at_the_nearest_length_measured() -> None:
+    ways = Ways((100, 400), ("stock", "graph"))
+    found = [ways.at(length) for length in (1, 249, 251, 5000)]
+    assert found == ["stock", "stock", "graph", "graph"]
 
 
 class Attention(torch.nn.Module):

@@ -7,7 +7,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention as stock
 
 from cpuaccel_plugins.onednn import workspace as workspace_module
-from cpuaccel_plugins.onednn.attend import ALWAYS, apart, attend
+from cpuaccel_plugins.onednn.attend import PRODUCTS, apart, attend
 from cpuaccel_plugins.onednn.workspace import Sizes, workspace
 
 SIZES = Sizes(2, 5, 5, 4, torch.float32)
@@ -26,8 +26,8 @@ def check(joint: torch.Tensor) -> None:
     """A joint operand and its three parts, against the stock operator."""
     query, key, value = apart(joint)
     expected = stock(query, key, value, scale=0.5).transpose(1, 2).flatten(2)
-    torch.testing.assert_close(attend(joint, None, 0.5, ALWAYS), expected)
-    torch.testing.assert_close(attend((query, key, value), None, 0.5, ALWAYS), expected)
+    torch.testing.assert_close(attend(joint, None, 0.5, PRODUCTS), expected)
+    torch.testing.assert_close(attend((query, key, value), None, 0.5, PRODUCTS), expected)
 
 
 def test_it_is_kept_for_each_kind_of_sequence() -> None:
@@ -64,12 +64,12 @@ def test_every_thread_has_its_own() -> None:
 
 def test_threads_do_not_disturb_each_other() -> None:
     joints = [torch.randn(1, 40, 3, 2, 8) for _ in range(4)]
-    expected = [attend(joint, None, 0.5, ALWAYS) for joint in joints]
+    expected = [attend(joint, None, 0.5, PRODUCTS) for joint in joints]
     wrong: list[int] = []
 
     def work(place: int) -> None:
         for _ in range(50):
-            if not torch.equal(attend(joints[place], None, 0.5, ALWAYS), expected[place]):
+            if not torch.equal(attend(joints[place], None, 0.5, PRODUCTS), expected[place]):
                 wrong.append(place)
 
     threads = [threading.Thread(target=work, args=(place,)) for place in range(len(joints))]

@@ -1,0 +1,160 @@
+"""Attention in one piece: that it is one, for which sizes it is compiled, and when."""
+
+import threading
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch.nn.functional import scaled_dot_product_attention as stock
+
+import cpuaccel
+from cpuaccel_plugins.onednn import attend as attend_module
+from cpuaccel_plugins.onednn import attention_graph
+from cpuaccel_plugins.onednn.attend import GRAPH, apart, attend, by_graph, cut
+from cpuaccel_plugins.onednn.attention_graph import USES, Kernel, Kernels, Kind, compiled
+
+KIND = Kind(1, 6, 2, 4, torch.float32, 0.5)
+
+pytestmark = pytest.mark.skipif(
+    compiled(KIND) is None, reason=f"torch {torch.__version__} makes no one piece of attention"
+)
+
+
+@pytest.fixture
+def kernels(monkeypatch: pytest.MonkeyPatch) -> Kernels:
+    """Those of a process that has compiled nothing yet."""
+    fresh = Kernels()
+    monkeypatch.setattr(attend_module, "kernels", fresh)
+    return fresh
+
+
+def joint(kind: Kind) -> torch.Tensor:
+    return torch.randn(kind.batch, kind.tokens, 3, kind.heads, kind.size, dtype=kind.dtype)
+
+
+def expected(operands: torch.Tensor, scale: float) -> torch.Tensor:
+    query, key, value = apart(operands)
+    return stock(query, key, value, scale=scale).transpose(1, 2).flatten(2)
+
+
+def made(kind: Kind) -> Kernel:
+    kernel = compiled(kind)
+    assert kernel is not None
+    return kernel
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("tokens", [1, 2, 7, 128])
+@pytest.mark.parametrize(("heads", "size"), [(1, 8), (12, 64), (5, 3)])
+def test_it_attends_as_the_stock_operator(batch: int, tokens: int, heads: int, size: int) -> None:
+    kind = Kind(batch, tokens, heads, size, torch.float32, 0.3)
+    operands = joint(kind)
+    torch.testing.assert_close(made(kind)(operands), expected(operands, 0.3))
+
+
+def test_bfloat16() -> None:
+    if not (verdict := cpuaccel.host().bf16()):
+        pytest.skip(str(verdict))
+    kind = KIND._replace(dtype=torch.bfloat16)
+    operands = joint(kind)
+    torch.testing.assert_close(
+        made(kind)(operands).float(), expected(operands, 0.5).float(), rtol=2e-2, atol=2e-2
+    )
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+def test_it_serves_in_every_mode(mode: Callable[[], torch.no_grad]) -> None:
+    kernel = made(KIND)
+    with mode():
+        operands = joint(KIND)
+        torch.testing.assert_close(kernel(operands), expected(operands, 0.5))
+
+
+def test_it_is_compiled_when_it_was_called_for_often(kernels: Kernels) -> None:
+    for _ in range(USES - 1):
+        assert kernels.of(KIND) is None
+    first = kernels.of(KIND)
+    assert first is not None
+    assert kernels.of(KIND) is first
+    assert kernels.of(KIND._replace(tokens=5)) is None
+
+
+def test_until_then_and_from_then_on_the_answers_are_the_same(kernels: Kernels) -> None:
+    operands = joint(KIND)
+    for _ in range(2 * USES):
+        torch.testing.assert_close(attend(operands, None, 0.5, GRAPH), expected(operands, 0.5))
+    assert kernels.of(KIND) is not None
+
+
+def test_a_sequence_cut_out_of_others_is_of_the_sizes_compiled_for(kernels: Kernels) -> None:
+    for _ in range(USES):
+        kernels.of(KIND)
+    several = torch.randn(1, 20, 3, 2, 4)
+    own = cut(several, 3, 9)
+    assert isinstance(own, torch.Tensor)
+    found = by_graph(own, 0.5)
+    assert found is not None
+    torch.testing.assert_close(found, expected(several[:, 3:9], 0.5))
+
+
+def test_what_has_other_strides_is_left_to_products(kernels: Kernels) -> None:
+    for _ in range(USES):
+        kernels.of(KIND)
+    operands = torch.randn(1, 20, 3, 2, 4)[:, 3:9]
+    assert by_graph(operands, 0.5) is None
+    torch.testing.assert_close(attend(operands, None, 0.5, GRAPH), expected(operands, 0.5))
+
+
+def test_while_another_thread_compiles_it_is_not_waited_for(kernels: Kernels) -> None:
+    with kernels._compiling:
+        for _ in range(2 * USES):
+            assert kernels.of(KIND) is None
+    assert kernels.of(KIND) is not None
+
+
+def test_threads_share_what_is_compiled(kernels: Kernels) -> None:
+    operands = [joint(KIND) for _ in range(4)]
+    answers = [expected(one, 0.5) for one in operands]
+    wrong: list[int] = []
+
+    def work(place: int) -> None:
+        for _ in range(3 * USES):
+            found = attend(operands[place], None, 0.5, GRAPH)
+            if not torch.allclose(found, answers[place], atol=1e-5):
+                wrong.append(place)
+
+    threads = [threading.Thread(target=work, args=(place,)) for place in range(len(operands))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    assert list(kernels._found) == [KIND]
+
+
+@pytest.mark.parametrize("name", ["KEPT", "COUNTED"])
+def test_there_is_a_limit_to_what_is_remembered(
+    name: str, kernels: Kernels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention_graph, "USES", 1)
+    monkeypatch.setattr(attention_graph, name, 2)
+    for tokens in range(1, 6):
+        assert kernels.of(KIND._replace(tokens=tokens)) is not None
+        remembered: dict[str, int] = {"KEPT": len(kernels._found), "COUNTED": len(kernels._uses)}
+        assert remembered[name] <= 2
+
+
+def test_the_setting_that_it_takes_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch._C._jit_llga_enabled()
+    made(KIND)
+    assert torch._C._jit_llga_enabled() == before
+    monkeypatch.setattr(attention_graph, "_SOURCE", "def attend(joint): return nothing")
+    assert compiled(KIND) is None
+    assert torch._C._jit_llga_enabled() == before
+
+
+def test_what_torch_makes_no_one_piece_of_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        attention_graph, "_SOURCE", "def attend(joint):\n    return joint.sum([2, 3])"
+    )
+    assert compiled(KIND) is None
