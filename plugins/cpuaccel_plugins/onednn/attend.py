@@ -1,6 +1,8 @@
 """Attention at call time, in the way that was measured fastest."""
 
 import bisect
+import itertools
+import operator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -45,6 +47,13 @@ class Ways:
         if index and length - self.lengths[index - 1] <= self.lengths[index] - length:
             index -= 1
         return self.fastest[index]
+
+    def __str__(self) -> str:
+        if len(self.lengths) == 1:
+            return self.fastest[0]
+        alike = itertools.groupby(zip(self.lengths, self.fastest), operator.itemgetter(1))
+        parts = [f"{way} at {', '.join(str(length) for length, _ in own)}" for way, own in alike]
+        return f"{'; '.join(parts)} tokens"
 
 
 PRODUCTS = Ways((1,), ("products",))

@@ -16,8 +16,8 @@ import torch
 USES = 24
 """Calls for the same sizes before they are compiled for: two of a model with twelve layers."""
 
-KEPT = 64
-"""Kinds of attention that are kept compiled at most."""
+KEPT = 512
+"""Kinds of attention that are compiled at most; further ones are left to products."""
 
 COUNTED = 4096
 """Kinds whose calls are counted at most."""
@@ -62,6 +62,8 @@ class Kernels:
             return self._count(kind)
 
     def _count(self, kind: Kind) -> Kernel | None:
+        if len(self._found) >= KEPT:
+            return None
         if len(self._uses) >= COUNTED:
             self._uses.clear()
         self._uses[kind] += 1
@@ -69,8 +71,6 @@ class Kernels:
         if self._uses[kind] < USES or not self._compiling.acquire(blocking=False):
             return None
         try:
-            if len(self._found) >= KEPT:
-                self._found.clear()
             kernel = self._found[kind] = compiled(kind)
         finally:
             self._compiling.release()

@@ -18,6 +18,7 @@ from .conv_choice import ConvChoice
 from .conv_pointwise import fuse_convs
 from .emit import emit
 from .evidence import evidence
+from .heap import trim
 from .huge_pages import gather
 from .joint_operands import join_operands
 from .kept import keep_what_sizes_decide
@@ -64,6 +65,7 @@ def build(
     def pack(program: Program) -> None:
         use_mkl(program, by_mkl)
         prepack(program)
+        trim()
 
     padding = remove_padding(program, attention)
     fuse_attention(program, attention)

@@ -7,6 +7,7 @@ from typing import Protocol
 import torch
 
 from . import mkl
+from .heap import trim
 from .linears import Linear, mkldnn
 from .program import Program
 from .stopwatch import fastest
@@ -61,6 +62,7 @@ class Choice:
         key = (*weight.shape, weight.dtype, rows)
         if key not in self.ratios:
             self.ratios[key] = _measure(*key, prepack=self.prepack)
+            trim()
         return self.ratios[key]
 
 

@@ -40,11 +40,13 @@ def evidence(program: Program, padding: str) -> Evidence:
     Returns:
         How many fusions there are in all and of each kind, in the names that ``jit`` uses for
         IPEX's; weights packed, and how much of them is in huge pages; linears that MKL computes;
-        what was left; and which share of the floating-point operations of matrix products,
-        convolutions and attention, at the example's size, runs fused or packed.
+        the ways of attending, by length; what was left; and which share of the floating-point
+        operations of matrix products, convolutions and attention, at the example's size, runs fused
+        or packed.
     """
     by_mkl = len(list(program.calls(mkl.multiply)))
     fused = share(program, {*_FUSED, *_ATTENTION, *program.operators})
+    ways = sorted({str(node.args[-1]) for node in program.calls(*_ATTENTION)})
     left = "; ".join(f"{count} {reason}" for reason, count in sorted(program.left.items()))
     return {
         "fusions": program.fusions.total(),
@@ -53,6 +55,7 @@ def evidence(program: Program, padding: str) -> Evidence:
         **({"huge_pages": f"{program.huge // 2**20} MiB"} if program.huge else {}),
         **({"linears_by_mkl": by_mkl} if by_mkl else {}),
         **({"released_weights": program.released} if program.released else {}),
+        **({"attention": "; ".join(ways)} if ways else {}),
         "share_of_flops_fused": f"{fused:.1%}",
         **({"left_alone": left} if left else {}),
         **({"padding_computed": padding} if padding else {}),

@@ -8,6 +8,7 @@ import torch
 
 from . import mkl
 from .choice import MARGIN, PROBED_ROWS, ROUNDS, weights
+from .heap import trim
 from .linear_unary import STOCK
 from .linears import Fused, mkldnn
 from .program import Program
@@ -44,6 +45,7 @@ class MklChoice:
         key = (shape, rows, ADD if linear.other else linear.activation, linear.algorithm)
         if key not in self.ratios:
             self.ratios[key] = _measure(*key)
+            trim()
         return self.ratios[key] > MARGIN
 
 

@@ -11,6 +11,7 @@ FACTS = {
     "fusions",
     "packed_weights",
     "huge_pages",
+    "attention",
     "share_of_flops_fused",
     "left_alone",
     "padding_computed",

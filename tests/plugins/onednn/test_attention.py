@@ -120,6 +120,12 @@ def test_the_way_is_as_at_the_nearest_length_measured() -> None:
     assert found == ["stock", "stock", "graph", "graph"]
 
 
+def test_ways_are_told() -> None:
+    ways = Ways((32, 128, 384), ("stock", "graph", "graph"))
+    assert str(ways) == "stock at 32; graph at 128, 384 tokens"
+    assert str(PRODUCTS) == "products"
+
+
 class Attention(torch.nn.Module):
     """Calls a function of queries, keys, values and a mask."""
 

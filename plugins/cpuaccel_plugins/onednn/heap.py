@@ -1,0 +1,20 @@
+"""What a build has freed goes back to the system while it goes on."""
+
+import ctypes
+import functools
+
+
+def trim() -> None:
+    """Have glibc return the memory that nothing uses; other C libraries are left alone.
+
+    It would keep what probes and weights that were given up leave, and what is packed next would
+    come to lie beside it.
+    """
+    release = getattr(_library(), "malloc_trim", None)
+    if release is not None:
+        release(0)
+
+
+@functools.cache
+def _library() -> ctypes.CDLL:
+    return ctypes.CDLL(None)
