@@ -112,7 +112,8 @@ def by_graph(operands: Operands, scale: float) -> torch.Tensor | None:
     # is_contiguous() does not look at the stride of a single row, but what was compiled does.
     if operands.stride() != (3 * tokens * width, 3 * width, width, size, 1):
         return None
-    kernel = kernels.of(Kind(batch, tokens, heads, size, operands.dtype, scale))
+    threads = torch.get_num_threads()
+    kernel = kernels.of(Kind(batch, tokens, heads, size, operands.dtype, scale, threads))
     return None if kernel is None else kernel(operands)
 
 

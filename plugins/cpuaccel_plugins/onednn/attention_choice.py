@@ -54,7 +54,7 @@ def _measure(heads: int, size: int, dtype: torch.dtype) -> Ways:
             "stock": lambda: scaled_dot_product_attention(query, key, value, scale=1.0),
             "products": lambda: attend(joint, None, 1.0, PRODUCTS),
         }
-        kernel = compiled(Kind(1, length, heads, size, dtype, 1.0))
+        kernel = compiled(Kind(1, length, heads, size, dtype, 1.0, torch.get_num_threads()))
         if kernel is not None:
             candidates["graph"] = lambda: kernel(joint)
         times = fastest(candidates, ROUNDS)

@@ -36,7 +36,7 @@ def attend(joint):
 
 
 class Kind(NamedTuple):
-    """What attention is compiled for: sizes, and the factor on the scores."""
+    """What attention is compiled for: sizes, the factor on the scores, and the threads it takes."""
 
     batch: int
     tokens: int
@@ -44,6 +44,7 @@ class Kind(NamedTuple):
     size: int
     dtype: torch.dtype
     scale: float
+    threads: int
 
 
 class Kernels:
@@ -78,8 +79,12 @@ class Kernels:
 
 
 def compiled(kind: Kind) -> Kernel | None:
-    """Have torch compile it; None where this torch does not make one piece of it."""
-    batch, tokens, heads, size, dtype, scale = kind
+    """Have torch compile it; None where this torch does not make one piece of it.
+
+    Args:
+        kind: ``kind.threads`` are those that torch has now.
+    """
+    batch, tokens, heads, size, dtype, scale, _ = kind
     source = _SOURCE.format(scale=scale, batch=batch, tokens=tokens, width=heads * size)
     before = torch._C._jit_set_llga_enabled(True)
     try:

@@ -13,7 +13,8 @@ from cpuaccel_plugins.onednn import attention_graph
 from cpuaccel_plugins.onednn.attend import GRAPH, apart, attend, by_graph, cut
 from cpuaccel_plugins.onednn.attention_graph import USES, Kernel, Kernels, Kind, compiled
 
-KIND = Kind(1, 6, 2, 4, torch.float32, 0.5)
+KIND = Kind(1, 6, 2, 4, torch.float32, 0.5, threads=1)
+"""The tests of this folder run in one thread."""
 
 pytestmark = pytest.mark.skipif(
     compiled(KIND) is None, reason=f"torch {torch.__version__} makes no one piece of attention"
@@ -47,7 +48,7 @@ def made(kind: Kind) -> Kernel:
 @pytest.mark.parametrize("tokens", [1, 2, 7, 128])
 @pytest.mark.parametrize(("heads", "size"), [(1, 8), (12, 64), (5, 3)])
 def test_it_attends_as_the_stock_operator(batch: int, tokens: int, heads: int, size: int) -> None:
-    kind = Kind(batch, tokens, heads, size, torch.float32, 0.3)
+    kind = KIND._replace(batch=batch, tokens=tokens, heads=heads, size=size, scale=0.3)
     operands = joint(kind)
     torch.testing.assert_close(made(kind)(operands), expected(operands, 0.3))
 
@@ -103,6 +104,19 @@ def test_what_has_other_strides_is_left_to_products(kernels: Kernels) -> None:
     operands = torch.randn(1, 20, 3, 2, 4)[:, 3:9]
     assert by_graph(operands, 0.5) is None
     torch.testing.assert_close(attend(operands, None, 0.5, GRAPH), expected(operands, 0.5))
+
+
+def test_other_threads_than_compiled_for_are_another_kind(kernels: Kernels) -> None:
+    operands, before = joint(KIND), torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            for _ in range(USES):
+                attend(operands, None, 0.5, GRAPH)
+            torch.testing.assert_close(attend(operands, None, 0.5, GRAPH), expected(operands, 0.5))
+    finally:
+        torch.set_num_threads(before)
+    assert [kind.threads for kind in kernels._found] == [1, 2]
 
 
 def test_while_another_thread_compiles_it_is_not_waited_for(kernels: Kernels) -> None:
