@@ -1,7 +1,7 @@
 """What a build has freed goes back to the system while it goes on."""
 
 import ctypes
-import functools
+import sys
 
 
 def trim() -> None:
@@ -10,11 +10,8 @@ def trim() -> None:
     It would keep what probes and weights that were given up leave, and what is packed next would
     come to lie beside it.
     """
-    release = getattr(_library(), "malloc_trim", None)
+    if sys.platform != "linux":
+        return
+    release = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if release is not None:
         release(0)
-
-
-@functools.cache
-def _library() -> ctypes.CDLL:
-    return ctypes.CDLL(None)
