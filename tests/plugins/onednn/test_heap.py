@@ -1,5 +1,6 @@
 """Whether memory that a build has freed goes back to the system."""
 
+import mmap
 import platform
 from pathlib import Path
 
@@ -13,7 +14,7 @@ MIB = 2**20
 
 def resident() -> int:
     pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * 4096
+    return pages * mmap.PAGESIZE
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is asked to")
