@@ -12,7 +12,7 @@ from .heap import trim
 from .program import hint
 from .stopwatch import fastest
 
-LENGTHS = (32, 128, 384, 768)
+LENGTHS = (32, 128, 512)
 """Where the ways are held against each other."""
 
 ROUNDS = 3

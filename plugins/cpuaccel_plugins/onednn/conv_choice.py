@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import torch
 
 from .convs import Conv, pack_conv
+from .heap import trim
 from .linears import mkldnn
 from .program import Program
 from .stopwatch import fastest
@@ -46,6 +47,7 @@ class ConvChoice:
         key = f"{weight.dtype} {tuple(weight.shape)} {conv.settings} {conv.input_size}"
         if key not in self.found:
             self.found[key] = _measure(weight.unsqueeze(2) if conv.flat else weight, conv)
+            trim()
         return self.found[key]
 
 
