@@ -12,6 +12,7 @@ from cpuaccel_plugins.onednn import workspace
 from cpuaccel_plugins.onednn.attend import GRAPH, PRODUCTS, Ways, attend
 from cpuaccel_plugins.onednn.masks import Mask, read_mask
 from cpuaccel_plugins.onednn.precision import fast_products
+from tests.conftest import Python
 from tests.plugins.onednn.graphs import assert_same, fuse, kinds
 
 ATTENTION = "multi-head attention"
@@ -199,3 +200,15 @@ def test_the_softmax_in_place_is_exact() -> None:
             attended((query, key, value), None, 0.125),
             stock(query, key, value, scale=0.125),
         )
+
+
+ALONE = """
+import torch
+from cpuaccel_plugins.onednn.attention_graph import Kind, compiled
+
+assert compiled(Kind(1, 6, 2, 4, torch.float32, 0.5, torch.get_num_threads())) is not None
+"""
+
+
+def test_in_a_process_of_its_own_torch_makes_one_piece_of_it(python: Python) -> None:
+    python(ALONE)
