@@ -11,7 +11,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from .attention_graph import Kind, kernels
-from .masks import Mask
+from .masks import Mask, Span
 from .precision import fast_products
 from .workspace import Sizes, Workspace, workspace
 
@@ -57,7 +57,10 @@ class Ways:
 
 
 PRODUCTS = Ways((1,), ("products",))
+"""Products for every length."""
+
 GRAPH = Ways((1,), ("graph",))
+"""One piece for every length, as far as it can be had."""
 
 
 def attend(operands: Operands, mask: Mask | None, scale: float, ways: Ways) -> torch.Tensor:
@@ -80,10 +83,7 @@ def attend(operands: Operands, mask: Mask | None, scale: float, ways: Ways) -> t
         keys, dtype = operands[1].shape[2], operands[0].dtype
     way = ways.at(keys)
     if way == "stock":
-        query, key, value = apart(operands)
-        given = None if mask is None else mask.given
-        found = scaled_dot_product_attention(query, key, value, given, scale=scale)
-        return found.transpose(1, 2).flatten(2)
+        return by_stock(operands, None, None if mask is None else mask.given, scale)
     if way == "graph" and mask is None:
         whole = by_graph(operands, scale)
         if whole is not None:
@@ -103,6 +103,15 @@ def attend(operands: Operands, mask: Mask | None, scale: float, ways: Ways) -> t
     return out
 
 
+def by_stock(
+    operands: Operands, span: Span | None, mask: torch.Tensor | None, scale: float
+) -> torch.Tensor:
+    """Attend by the stock operator, to the keys of a span or to all."""
+    query, key, value = apart(operands, span)
+    found = scaled_dot_product_attention(query, key, value, mask, scale=scale)
+    return found.transpose(1, 2).flatten(2)
+
+
 def by_graph(operands: Operands, scale: float) -> torch.Tensor | None:
     """Attend in one piece to all tokens, where that can be done."""
     if not isinstance(operands, torch.Tensor):
@@ -117,11 +126,21 @@ def by_graph(operands: Operands, scale: float) -> torch.Tensor | None:
     return None if kernel is None else kernel(operands)
 
 
-def apart(operands: Operands) -> tuple[torch.Tensor, ...]:
-    """Queries, keys and values, each of shape (batch, heads, tokens, head size)."""
+def apart(operands: Operands, span: Span | None = None) -> tuple[torch.Tensor, ...]:
+    """Queries, keys and values, each of shape (batch, heads, tokens, head size).
+
+    Args:
+        operands: any.
+        span: the keys and values that are wanted; None for all.
+    """
     if isinstance(operands, torch.Tensor):
-        return operands.permute(2, 0, 3, 1, 4).unbind(0)
-    return operands
+        query, key, value = operands.permute(2, 0, 3, 1, 4).unbind(0)
+    else:
+        query, key, value = operands
+    if span is None:
+        return query, key, value
+    first, last = span
+    return query, key[:, :, first:last], value[:, :, first:last]
 
 
 def rows(operands: Operands, begin: int, end: int) -> Operands:
@@ -141,7 +160,7 @@ def cut(operands: Operands, begin: int, end: int) -> Operands:
     return query[:, :, begin:end], key[:, :, begin:end], value[:, :, begin:end]
 
 
-def load(operands: Operands, span: tuple[int, int] | None) -> Workspace:
+def load(operands: Operands, span: Span | None) -> Workspace:
     """Copy a single row's operands together into this thread's memory.
 
     Args:
@@ -153,10 +172,7 @@ def load(operands: Operands, span: tuple[int, int] | None) -> Workspace:
         space = workspace(Sizes(heads, length, length, size, operands.dtype))
         space.fill_jointly(operands)
         return space
-    query, key, value = apart(operands)
-    if span is not None:
-        first, last = span
-        key, value = key[:, :, first:last], value[:, :, first:last]
+    query, key, value = apart(operands, span)
     _, heads, queries, size = query.shape
     space = workspace(Sizes(heads, queries, key.shape[2], size, query.dtype))
     space.fill(query, key, value)

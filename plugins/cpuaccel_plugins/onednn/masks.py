@@ -4,8 +4,11 @@ from dataclasses import dataclass
 
 import torch
 
-Spans = list[tuple[int, int]]
-"""Of each row of a batch, from where to where its keys are attended to."""
+Span = tuple[int, int]
+"""From where to where keys are attended to."""
+
+Spans = list[Span]
+"""Of each row of a batch."""
 
 
 @dataclass(frozen=True)

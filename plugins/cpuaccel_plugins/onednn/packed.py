@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 
 import torch
-from torch.nn.functional import scaled_dot_product_attention
 
-from .attend import Operands, Ways, apart, attend_row, by_graph, cut, load
+from .attend import Operands, Ways, attend_row, by_graph, by_stock, cut, load
 
 
 @dataclass(frozen=True)
@@ -142,23 +141,15 @@ def attend_packed(
     ):
         bias = None if patterns is None else patterns[row]
         own = cut(operands, start, end)
+        span = None if first == start else (first - start, end - start)
         way = ways.at(end - first)
         if way == "stock":
-            query, key, value = apart(own)
-            found = scaled_dot_product_attention(
-                query,
-                key[:, :, first - start :],
-                value[:, :, first - start :],
-                None if bias is None else bias[None],
-                scale=scale,
-            )
-            out[:, start:end] = found.transpose(1, 2).flatten(2)
+            out[:, start:end] = by_stock(own, span, None if bias is None else bias[None], scale)
             continue
-        if way == "graph" and bias is None and first == start:
+        if way == "graph" and bias is None and span is None:
             whole = by_graph(own, scale)
             if whole is not None:
                 out[:, start:end] = whole
                 continue
-        space = load(own, None if first == start else (first - start, end - start))
-        attend_row(space, bias, scale, out, start)
+        attend_row(load(own, span), bias, scale, out, start)
     return out

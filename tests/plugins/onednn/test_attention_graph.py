@@ -1,7 +1,7 @@
 """Attention in one piece: that it is one, for which sizes it is compiled, and when."""
 
-import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -135,20 +135,15 @@ def test_while_another_thread_compiles_it_is_not_waited_for(kernels: Kernels) ->
 def test_threads_share_what_is_compiled(kernels: Kernels) -> None:
     operands = [joint(KIND) for _ in range(4)]
     answers = [expected(one, 0.5) for one in operands]
-    wrong: list[int] = []
 
-    def work(place: int) -> None:
-        for _ in range(3 * USES):
-            found = attend(operands[place], None, 0.5, GRAPH)
-            if not torch.allclose(found, answers[place], atol=1e-5):
-                wrong.append(place)
+    def right(place: int) -> bool:
+        return all(
+            torch.allclose(attend(operands[place], None, 0.5, GRAPH), answers[place], atol=1e-5)
+            for _ in range(3 * USES)
+        )
 
-    threads = [threading.Thread(target=work, args=(place,)) for place in range(len(operands))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not wrong
+    with ThreadPoolExecutor(len(operands)) as pool:
+        assert list(pool.map(right, range(len(operands)))) == [True] * len(operands)
     assert list(kernels._found) == [KIND]
 
 

@@ -1,6 +1,6 @@
 """The memory that attention computes in: kept, each thread's own, and good in every mode."""
 
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -53,11 +53,9 @@ def test_there_is_a_limit_to_what_is_kept(name: str, monkeypatch: pytest.MonkeyP
 
 
 def test_every_thread_has_its_own() -> None:
-    found: list[int] = []
-    thread = threading.Thread(target=lambda: found.extend(addresses(SIZES)))
     mine = addresses(SIZES)
-    thread.start()
-    thread.join()
+    with ThreadPoolExecutor(1) as pool:
+        found = pool.submit(addresses, SIZES).result()
     assert found
     assert not set(found) & set(mine)
 
@@ -65,19 +63,15 @@ def test_every_thread_has_its_own() -> None:
 def test_threads_do_not_disturb_each_other() -> None:
     joints = [torch.randn(1, 40, 3, 2, 8) for _ in range(4)]
     expected = [attend(joint, None, 0.5, PRODUCTS) for joint in joints]
-    wrong: list[int] = []
 
-    def work(place: int) -> None:
-        for _ in range(50):
-            if not torch.equal(attend(joints[place], None, 0.5, PRODUCTS), expected[place]):
-                wrong.append(place)
+    def right(place: int) -> bool:
+        return all(
+            torch.equal(attend(joints[place], None, 0.5, PRODUCTS), expected[place])
+            for _ in range(50)
+        )
 
-    threads = [threading.Thread(target=work, args=(place,)) for place in range(len(joints))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not wrong
+    with ThreadPoolExecutor(len(joints)) as pool:
+        assert list(pool.map(right, range(len(joints)))) == [True] * len(joints)
 
 
 def test_what_was_made_in_inference_mode_serves_outside_of_it() -> None:
