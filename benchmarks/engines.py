@@ -20,8 +20,8 @@ import torch
 from torch import nn
 
 import cpuaccel
-from cpuaccel.cli.inputs import make_inputs
-from cpuaccel.cli.models import load_model
+from cpuaccel.cli.models.inputs import make_inputs
+from cpuaccel.cli.models.load import load_model
 from cpuaccel.timing import Ratio, interleave
 
 Inputs = dict[str, torch.Tensor]

@@ -18,15 +18,15 @@ from contextlib import ExitStack
 import torch
 
 import cpuaccel
-from cpuaccel.cli.inputs import make_inputs, modality
-from cpuaccel.cli.models import load_model
-from cpuaccel.signature import Binder
-from cpuaccel.tuning.measure import Speedup, ratios
-from cpuaccel.tuning.messages import Job, Refused
-from cpuaccel.tuning.process import Worker
-from cpuaccel.tuning.proof import references
-from cpuaccel.tuning.result import Row, Tuning
-from cpuaccel.tuning.shipping import ship
+from cpuaccel.cli.models.inputs import make_inputs, modality
+from cpuaccel.cli.models.load import load_model
+from cpuaccel.model.signature import Binder
+from cpuaccel.tuning.decisions.result import Row, Tuning
+from cpuaccel.tuning.workers.messages import Job, Refused
+from cpuaccel.tuning.workers.parent import Worker
+from cpuaccel.tuning.workers.pickling import ship
+from cpuaccel.tuning.workers.proof import references
+from cpuaccel.tuning.workers.timing import Speedup, ratios
 from cpuaccel.tuning.workload import Workload
 
 COMPARED = 3

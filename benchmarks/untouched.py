@@ -18,8 +18,8 @@ from multiprocessing.connection import Connection
 import torch
 
 import cpuaccel
-from cpuaccel.cli.inputs import make_inputs
-from cpuaccel.cli.models import load_model
+from cpuaccel.cli.models.inputs import make_inputs
+from cpuaccel.cli.models.load import load_model
 from cpuaccel.timing import REST, Ratio
 
 CALLS = 5

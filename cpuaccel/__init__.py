@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from cpuaccel.api import backends, optimize
     from cpuaccel.artifact.reading import load
-    from cpuaccel.backend import Applied, Backend, Context, Evidence, Form, Options
     from cpuaccel.errors import (
         ArtifactError,
         BackendError,
@@ -25,26 +24,27 @@ if TYPE_CHECKING:
         SignatureError,
         StepError,
     )
-    from cpuaccel.explaining import explain
-    from cpuaccel.flat import flatten
-    from cpuaccel.hookspecs import hookimpl
-    from cpuaccel.hostinfo import Host, host
+    from cpuaccel.model.copying import shared_copy
+    from cpuaccel.model.flatten import flatten
+    from cpuaccel.model.released_weights import Release
+    from cpuaccel.model.signature import Signature
     from cpuaccel.optimized import OptimizedModel
     from cpuaccel.pipeline import Pipeline, Step
-    from cpuaccel.plan import Plan
-    from cpuaccel.plugins import plugin_host
-    from cpuaccel.released import Release
+    from cpuaccel.planning.explain import explain
+    from cpuaccel.planning.plan import Plan
+    from cpuaccel.plugin.backend import Applied, Backend, Context, Evidence, Form, Options
+    from cpuaccel.plugin.hookspecs import hookimpl
+    from cpuaccel.plugin.host import Host, host
+    from cpuaccel.plugin.manager import plugin_host
+    from cpuaccel.plugin.verdict import Verdict
     from cpuaccel.report import Outcome, Report
-    from cpuaccel.sharing import shared_copy
-    from cpuaccel.signature import Signature
-    from cpuaccel.verdict import Verdict
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "cpuaccel.api": ("backends", "optimize"),
     "cpuaccel.artifact.reading": ("load",),
-    "cpuaccel.backend": ("Applied", "Backend", "Context", "Evidence", "Form", "Options"),
+    "cpuaccel.plugin.backend": ("Applied", "Backend", "Context", "Evidence", "Form", "Options"),
     "cpuaccel.errors": (
         "ArtifactError",
         "BackendError",
@@ -55,19 +55,19 @@ _HOMES = {
         "SignatureError",
         "StepError",
     ),
-    "cpuaccel.explaining": ("explain",),
-    "cpuaccel.flat": ("flatten",),
-    "cpuaccel.hookspecs": ("hookimpl",),
-    "cpuaccel.hostinfo": ("Host", "host"),
+    "cpuaccel.planning.explain": ("explain",),
+    "cpuaccel.model.flatten": ("flatten",),
+    "cpuaccel.plugin.hookspecs": ("hookimpl",),
+    "cpuaccel.plugin.host": ("Host", "host"),
     "cpuaccel.optimized": ("OptimizedModel",),
     "cpuaccel.pipeline": ("Pipeline", "Step"),
-    "cpuaccel.plan": ("Plan",),
-    "cpuaccel.plugins": ("plugin_host",),
-    "cpuaccel.released": ("Release",),
+    "cpuaccel.planning.plan": ("Plan",),
+    "cpuaccel.plugin.manager": ("plugin_host",),
+    "cpuaccel.model.released_weights": ("Release",),
     "cpuaccel.report": ("Outcome", "Report"),
-    "cpuaccel.sharing": ("shared_copy",),
-    "cpuaccel.signature": ("Signature",),
-    "cpuaccel.verdict": ("Verdict",),
+    "cpuaccel.model.copying": ("shared_copy",),
+    "cpuaccel.model.signature": ("Signature",),
+    "cpuaccel.plugin.verdict": ("Verdict",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Unpack
 
 import torch
 
-from cpuaccel.backend import Backend, Options
-from cpuaccel.builders import builder_for
+from cpuaccel.building.builders import builder_for
 from cpuaccel.errors import CpuaccelError
-from cpuaccel.explaining import check, explain
+from cpuaccel.model.precision import dtype_name
 from cpuaccel.optimized import OptimizedModel
 from cpuaccel.pipeline import Pipeline, Step
-from cpuaccel.plugins import plugin_host
-from cpuaccel.precision import dtype_name
+from cpuaccel.planning.explain import check, explain
+from cpuaccel.plugin.backend import Backend, Options
+from cpuaccel.plugin.manager import plugin_host
 from cpuaccel.report import Report
 
 if TYPE_CHECKING:

@@ -9,17 +9,17 @@ from typing import Self
 
 import torch
 
-from cpuaccel.build import Builder
+from cpuaccel.building.builder import Builder
+from cpuaccel.building.variant import Variant
+from cpuaccel.checks.output_form import same_form
+from cpuaccel.checks.probes import has_nonfinite
 from cpuaccel.errors import ArtifactError, SignatureError, StepError
-from cpuaccel.expectation import same_form
-from cpuaccel.fidelity import has_nonfinite
-from cpuaccel.modes import followed, inference, outside_inference_mode
+from cpuaccel.model.output import tensors
+from cpuaccel.model.signature import Inputs
+from cpuaccel.model.torch_modes import followed, inference, outside_inference_mode
+from cpuaccel.model.weights import weights_state
 from cpuaccel.report import Report
-from cpuaccel.signature import Inputs
-from cpuaccel.structure import tensors
-from cpuaccel.variant import Variant
 from cpuaccel.variants import Variants
-from cpuaccel.weights import weights_state
 
 logger = logging.getLogger("cpuaccel")
 

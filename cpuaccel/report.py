@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 from cpuaccel.calls import Calls
-from cpuaccel.difference import Difference
+from cpuaccel.checks.difference import Difference
 from cpuaccel.timing import Ratio
 
 if TYPE_CHECKING:
-    from cpuaccel.tuning.result import Tuning
+    from cpuaccel.tuning.decisions.result import Tuning
 
 
 class Status(enum.StrEnum):

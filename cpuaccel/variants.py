@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from cpuaccel.build import Builder
+from cpuaccel.building.builder import Builder
+from cpuaccel.building.variant import Variant
 from cpuaccel.errors import ForkError
+from cpuaccel.model.signature import Inputs
 from cpuaccel.report import Report
-from cpuaccel.signature import Inputs
-from cpuaccel.variant import Variant
 
 logger = logging.getLogger("cpuaccel")
 

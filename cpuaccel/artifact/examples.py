@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import torch
 
 from cpuaccel.artifact.record import Call, Constant, Dtype, Script
-from cpuaccel.difference import Difference
-from cpuaccel.fidelity import Probe, compare
-from cpuaccel.precision import dtype_name
-from cpuaccel.signature import Inputs, Signature, tensors_of
-from cpuaccel.structure import Leaf, leaves
+from cpuaccel.checks.difference import Difference
+from cpuaccel.checks.probes import Probe, compare
+from cpuaccel.model.output import Leaf, leaves
+from cpuaccel.model.precision import dtype_name
+from cpuaccel.model.signature import Inputs, Signature, tensors_of
 
 
 @dataclass(frozen=True)

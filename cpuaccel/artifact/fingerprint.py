@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable
 
-from cpuaccel.binding import bind_here
-from cpuaccel.fingerprint import Fingerprint
-from cpuaccel.hostinfo import host
 from cpuaccel.pipeline import Pipeline
-from cpuaccel.plugins import plugin_host
+from cpuaccel.planning.binding import bind_here
+from cpuaccel.plugin.fingerprint import Fingerprint
+from cpuaccel.plugin.host import host
+from cpuaccel.plugin.manager import plugin_host
 
 
 def fingerprint(pipeline: Pipeline, packages: Iterable[str]) -> Fingerprint:

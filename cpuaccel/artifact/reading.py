@@ -18,12 +18,12 @@ from cpuaccel.artifact.fingerprint import fingerprint
 from cpuaccel.artifact.record import Record, read_record
 from cpuaccel.artifact.scripts import read_scripts
 from cpuaccel.artifact.tensors import mismatch, put, read_tensors
-from cpuaccel.config import parse_pipeline
+from cpuaccel.building.stage import calling
 from cpuaccel.errors import ArtifactError, CpuaccelError
+from cpuaccel.model.precision import default_tolerance
+from cpuaccel.model.signature import Inputs
 from cpuaccel.optimized import OptimizedModel
-from cpuaccel.precision import default_tolerance
-from cpuaccel.signature import Inputs
-from cpuaccel.stage import calling
+from cpuaccel.planning.toml import parse_pipeline
 
 logger = logging.getLogger("cpuaccel")
 

@@ -19,7 +19,7 @@ import cpuaccel
 from cpuaccel.artifact.contents import Contents
 from cpuaccel.artifact.layout import FORMAT, RECORD, VERSION
 from cpuaccel.errors import ArtifactError
-from cpuaccel.fingerprint import Fingerprint
+from cpuaccel.plugin.fingerprint import Fingerprint
 from cpuaccel.report import Outcome
 
 MAX_CALLS = 64

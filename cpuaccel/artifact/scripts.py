@@ -10,11 +10,11 @@ import torch
 from cpuaccel.artifact import layout
 from cpuaccel.artifact.contents import Contents
 from cpuaccel.artifact.record import Record, Script
-from cpuaccel.backend import Form
-from cpuaccel.precision import dtype_of
+from cpuaccel.building.stage import Stage
+from cpuaccel.building.variant import Ready
+from cpuaccel.model.precision import dtype_of
+from cpuaccel.plugin.backend import Form
 from cpuaccel.report import Outcome, Status
-from cpuaccel.stage import Stage
-from cpuaccel.variant import Ready
 from cpuaccel.wording import first_line
 
 logger = logging.getLogger("cpuaccel")

@@ -7,8 +7,8 @@ from cpuaccel.artifact import layout
 from cpuaccel.artifact.contents import Contents
 from cpuaccel.artifact.fingerprint import fingerprint
 from cpuaccel.artifact.record import read_record
-from cpuaccel.config import parse_pipeline
 from cpuaccel.errors import PipelineError
+from cpuaccel.planning.toml import parse_pipeline
 
 
 @dataclass(frozen=True)

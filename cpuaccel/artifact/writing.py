@@ -15,13 +15,13 @@ from cpuaccel.artifact.record import Record, Script, Settings
 from cpuaccel.artifact.replacing import replacing
 from cpuaccel.artifact.sums import write_sums
 from cpuaccel.artifact.tensors import take, write_tensors
-from cpuaccel.backend import Form
-from cpuaccel.build import Builder
-from cpuaccel.config import write_pipeline
+from cpuaccel.building.builder import Builder
+from cpuaccel.building.variant import Variant
 from cpuaccel.errors import ArtifactError
-from cpuaccel.precision import dtype_name
+from cpuaccel.model.precision import dtype_name
+from cpuaccel.planning.toml import write_pipeline
+from cpuaccel.plugin.backend import Form
 from cpuaccel.report import Report
-from cpuaccel.variant import Variant
 
 
 def save(builder: Builder, report: Report, variants: Sequence[Variant], folder: Path) -> list[Path]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from cpuaccel.hostinfo import Host
+from cpuaccel.plugin.host import Host
 
 _ALLOCATOR = re.compile(r"\blib(jemalloc|tcmalloc|mimalloc)")
 

@@ -93,7 +93,7 @@ def read_lengths(command: str, model: str, seq_len: str | None, padding: float |
     Raises:
         typer.BadParameter: one is no length; or one or a padding is chosen for the demo.
     """
-    from cpuaccel.cli.models import DEMO
+    from cpuaccel.cli.models.load import DEMO
 
     if model == DEMO and (seq_len is not None or padding is not None):
         raise typer.BadParameter(
@@ -124,9 +124,9 @@ def one_pipeline(backends: str | None, file: Path | None) -> "Pipeline":
         typer.BadParameter: neither or both of the options were given.
         PipelineError: the pipeline can't be right.
     """
-    from cpuaccel.binding import bind_here
-    from cpuaccel.config import read_pipeline
     from cpuaccel.pipeline import Pipeline
+    from cpuaccel.planning.binding import bind_here
+    from cpuaccel.planning.toml import read_pipeline
 
     if (backends is None) == (file is None):
         raise typer.BadParameter(
@@ -147,8 +147,8 @@ def block_by(file: Path | None) -> None:
     Raises:
         PipelineError: the file can't be right.
     """
-    from cpuaccel.config import read_pipeline
-    from cpuaccel.plugins import disable_plugins
+    from cpuaccel.planning.toml import read_pipeline
+    from cpuaccel.plugin.manager import disable_plugins
 
     if file is not None:
         pipeline = read_pipeline(file)

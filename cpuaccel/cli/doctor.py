@@ -8,8 +8,8 @@ from cpuaccel.cli.console import heading, new_table, print_json, say, stdout
 
 if TYPE_CHECKING:
     from cpuaccel.cli.advice import Advice
-    from cpuaccel.hostinfo import Host
-    from cpuaccel.verdict import Verdict
+    from cpuaccel.plugin.host import Host
+    from cpuaccel.plugin.verdict import Verdict
 
 FLAGS = {
     "x86_64": (
@@ -48,8 +48,8 @@ def doctor(
     Ends with advice on threads, vector instructions and memory.
     """
     from cpuaccel.cli.advice import Memory, advise
-    from cpuaccel.hostinfo import host
-    from cpuaccel.plugins import plugin_host
+    from cpuaccel.plugin.host import host
+    from cpuaccel.plugin.manager import plugin_host
 
     block_by(pipeline)
     here = host()
@@ -77,8 +77,8 @@ def doctor(
 
 
 def _verdicts(here: "Host") -> "dict[str, Verdict]":
-    from cpuaccel.plan import ask
-    from cpuaccel.plugins import plugin_host
+    from cpuaccel.planning.plan import ask
+    from cpuaccel.plugin.manager import plugin_host
 
     return {
         # Not validated: an option without a default must not keep the doctor from asking.

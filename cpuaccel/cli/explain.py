@@ -33,8 +33,8 @@ def explain(
     chosen = one_pipeline(backends, pipeline)
 
     import cpuaccel
-    from cpuaccel.cli.cases import example_inputs
-    from cpuaccel.cli.models import load_model
+    from cpuaccel.cli.models.cases import example_inputs
+    from cpuaccel.cli.models.load import load_model
 
     loaded = load_model(model, task)
     plan = cpuaccel.explain(

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import cpuaccel
-from cpuaccel.cli.bench import bench
+from cpuaccel.cli.bench.command import bench
 from cpuaccel.cli.console import stderr
 from cpuaccel.cli.doctor import doctor
 from cpuaccel.cli.exits import FAILURE, USAGE
@@ -16,7 +16,7 @@ from cpuaccel.cli.explain import explain
 from cpuaccel.cli.inspect import inspect
 from cpuaccel.cli.optimize import optimize
 from cpuaccel.cli.plugins import plugins
-from cpuaccel.cli.tune import tune
+from cpuaccel.cli.tune.command import tune
 from cpuaccel.errors import CpuaccelError, PipelineError
 
 app = typer.Typer(

@@ -46,8 +46,8 @@ def optimize(
     chosen = one_pipeline(backends, pipeline)
 
     import cpuaccel
-    from cpuaccel.cli.cases import example_inputs
-    from cpuaccel.cli.models import load_model
+    from cpuaccel.cli.models.cases import example_inputs
+    from cpuaccel.cli.models.load import load_model
 
     loaded = load_model(model, task)
     inputs = example_inputs(model, loaded)

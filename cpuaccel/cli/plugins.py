@@ -11,7 +11,7 @@ from cpuaccel.cli.console import heading, print_json, say
 from cpuaccel.cli.requirements import requirements_table
 
 if TYPE_CHECKING:
-    from cpuaccel.backend import Backend, Options
+    from cpuaccel.plugin.backend import Backend, Options
 
 
 MarkdownOption = Annotated[
@@ -29,7 +29,7 @@ def plugins(
     A backend takes a model in one form and gives it in another; in a pipeline each must take what
     the one before it gives. Options are set in a pipeline file, or from Python with a Step.
     """
-    from cpuaccel.plugins import plugin_host
+    from cpuaccel.plugin.manager import plugin_host
 
     if json and markdown:
         raise typer.BadParameter("--json and --markdown exclude each other. Pass one of the two")

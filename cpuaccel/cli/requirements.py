@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from cpuaccel.backend import Backend, Options
+    from cpuaccel.plugin.backend import Backend, Options
 
 
 def requirements_table(backends: "Mapping[str, type[Backend[Options]]]") -> str:

@@ -17,13 +17,13 @@ from torch.utils.data import DataLoader
 from transformers.trainer_utils import EvalLoopOutput
 
 import cpuaccel
-from cpuaccel.binding import bind_here
-from cpuaccel.config import read_pipeline
 from cpuaccel.errors import CpuaccelError, PipelineError
+from cpuaccel.model.weights import weights_state
 from cpuaccel.optimized import OPTIMIZED, OptimizedModel
 from cpuaccel.pipeline import Pipeline
+from cpuaccel.planning.binding import bind_here
+from cpuaccel.planning.toml import read_pipeline
 from cpuaccel.report import Outcome, Status
-from cpuaccel.weights import weights_state
 
 _TIMES_COMPILATION = hasattr(transformers.Trainer, "torch_jit_model_eval")
 """Whether Trainer itself takes ``jit_compilation_time`` out of the runtime, as before version 5."""

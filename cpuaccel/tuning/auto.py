@@ -10,17 +10,17 @@ from pathlib import Path
 
 import torch
 
+from cpuaccel.checks.probes import Probe
 from cpuaccel.errors import CpuaccelError
-from cpuaccel.fidelity import Probe
-from cpuaccel.hostinfo import host
+from cpuaccel.model.copying import shared_copy
+from cpuaccel.model.signature import Binder, Inputs
 from cpuaccel.optimized import OptimizedModel
-from cpuaccel.plugins import plugin_host
-from cpuaccel.sharing import shared_copy
-from cpuaccel.signature import Binder, Inputs
+from cpuaccel.plugin.host import host
+from cpuaccel.plugin.manager import plugin_host
 from cpuaccel.tuning.candidate import ORIGINAL
-from cpuaccel.tuning.decision import Decision, assemble
-from cpuaccel.tuning.fingerprint import key_of, take_fingerprint
-from cpuaccel.tuning.lockfile import (
+from cpuaccel.tuning.decisions.decision import Decision, assemble
+from cpuaccel.tuning.decisions.fingerprint import key_of, take_fingerprint
+from cpuaccel.tuning.decisions.lockfile import (
     Lock,
     LockError,
     cache_folder,
@@ -28,14 +28,14 @@ from cpuaccel.tuning.lockfile import (
     read_lock,
     write_lock,
 )
-from cpuaccel.tuning.measure import Speedup, measure, ratios
+from cpuaccel.tuning.decisions.result import Standing, Tuning
 from cpuaccel.tuning.metric import Judge
-from cpuaccel.tuning.process import ended_by_sigterm
 from cpuaccel.tuning.progress import Progress
-from cpuaccel.tuning.proof import Disproved, prove, references
 from cpuaccel.tuning.request import Request
-from cpuaccel.tuning.result import Standing, Tuning
 from cpuaccel.tuning.search import Search
+from cpuaccel.tuning.workers.parent import ended_by_sigterm
+from cpuaccel.tuning.workers.proof import Disproved, prove, references
+from cpuaccel.tuning.workers.timing import Speedup, measure, ratios
 from cpuaccel.tuning.workload import Batches, Workload
 
 logger = logging.getLogger("cpuaccel")

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 from cpuaccel.tuning.candidate import Candidate
-from cpuaccel.tuning.measure import by_batch
-from cpuaccel.tuning.process import Worker
-from cpuaccel.tuning.result import Row, Standing
+from cpuaccel.tuning.decisions.result import Row, Standing
 from cpuaccel.tuning.runoff import Finalist
+from cpuaccel.tuning.workers.parent import Worker
+from cpuaccel.tuning.workers.timing import by_batch
 
 FINALISTS = 5
 

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
+from cpuaccel.model.precision import dtype_of
 from cpuaccel.pipeline import Pipeline, Step
-from cpuaccel.precision import dtype_of
 
 EAGER = "eager"
 OWN = "its own precision"

@@ -4,8 +4,8 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 
 from cpuaccel.tuning.candidate import Candidate
-from cpuaccel.tuning.measure import FEWEST_PAIRS, by_batch
-from cpuaccel.tuning.result import Row, Rule
+from cpuaccel.tuning.decisions.result import Row, Rule
+from cpuaccel.tuning.workers.timing import FEWEST_PAIRS, by_batch
 from cpuaccel.tuning.workload import Shape
 
 WORTH = 1.03

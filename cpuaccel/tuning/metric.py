@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from cpuaccel.fidelity import Probe
-from cpuaccel.structure import Structure
+from cpuaccel.checks.probes import Probe
+from cpuaccel.model.output import Structure
 
 Metric = Callable[[list[object]], float]
 """Takes the outputs for all example batches, in their order; more is better."""

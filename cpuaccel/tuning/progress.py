@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from cpuaccel.tuning.result import Row
+from cpuaccel.tuning.decisions.result import Row
 
 logger = logging.getLogger("cpuaccel")
 

@@ -9,7 +9,7 @@ from typing import Literal, TypedDict
 import torch
 
 from cpuaccel.errors import CpuaccelError
-from cpuaccel.precision import TOLERANCE, dtype_name, dtype_of
+from cpuaccel.model.precision import TOLERANCE, dtype_name, dtype_of
 from cpuaccel.tuning.metric import Metric
 
 Target = Literal["latency", "throughput"]

@@ -5,9 +5,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from cpuaccel.tuning.measure import CLEAR_PAIRS, FEWEST_PAIRS, NARROW, Speedup
-from cpuaccel.tuning.process import Died, Worker
-from cpuaccel.tuning.result import Row, Standing
+from cpuaccel.tuning.decisions.result import Row, Standing
+from cpuaccel.tuning.workers.parent import Died, Worker
+from cpuaccel.tuning.workers.timing import CLEAR_PAIRS, FEWEST_PAIRS, NARROW, Speedup
 
 TURN_SECONDS = 0.3
 MOST_TURNS = 15

@@ -9,25 +9,25 @@ from typing import IO
 import psutil
 import torch
 
-from cpuaccel.fidelity import Probe
-from cpuaccel.hostinfo import Host
-from cpuaccel.plugins import PluginHost
-from cpuaccel.signature import Binder, Signature
+from cpuaccel.checks.probes import Probe
+from cpuaccel.model.signature import Binder, Signature
+from cpuaccel.plugin.host import Host
+from cpuaccel.plugin.manager import PluginHost
 from cpuaccel.tuning.board import Board
 from cpuaccel.tuning.budget import Budget
 from cpuaccel.tuning.candidate import ORIGINAL, Candidate, NotTried
-from cpuaccel.tuning.candidates import Space
+from cpuaccel.tuning.decisions.result import Instances, Row, Rule, Standing, Tuning
 from cpuaccel.tuning.dispatch import find_rule
-from cpuaccel.tuning.instances import LaunchFailed, measure_instances, splits
-from cpuaccel.tuning.messages import Job
 from cpuaccel.tuning.metric import Judge
-from cpuaccel.tuning.process import Died
 from cpuaccel.tuning.progress import Progress, Snapshot
 from cpuaccel.tuning.request import Request
-from cpuaccel.tuning.result import Instances, Row, Rule, Standing, Tuning
 from cpuaccel.tuning.runoff import run_off
-from cpuaccel.tuning.shipping import ship
-from cpuaccel.tuning.trial import Trial
+from cpuaccel.tuning.space import Space
+from cpuaccel.tuning.workers.messages import Job
+from cpuaccel.tuning.workers.parent import Died
+from cpuaccel.tuning.workers.pickling import ship
+from cpuaccel.tuning.workers.throughput import LaunchFailed, measure_instances, splits
+from cpuaccel.tuning.workers.trial import Trial
 from cpuaccel.tuning.workload import Workload
 
 MOST_PAUSED = 4

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from cpuaccel.errors import SignatureError
-from cpuaccel.signature import MASK, Binder, ExampleInputs, Inputs, Signature, tensors_of
+from cpuaccel.model.signature import MASK, Binder, ExampleInputs, Inputs, Signature, tensors_of
 
 Batches = ExampleInputs | Sequence[ExampleInputs]
 """One batch as ``optimize`` takes it, or a list of such."""

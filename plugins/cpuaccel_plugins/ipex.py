@@ -10,8 +10,7 @@ import torch
 
 import cpuaccel
 from cpuaccel import Applied, Backend, BackendError, Context, Form, Host, Signature, Verdict
-
-from .eager_attention import with_eager_attention
+from cpuaccel_plugins.common.eager_attention import with_eager_attention
 
 PACKAGE = "intel-extension-for-pytorch"
 MINORS = ("2.8", "2.7", "2.6")

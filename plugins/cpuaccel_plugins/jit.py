@@ -8,10 +8,9 @@ import torch
 
 import cpuaccel
 from cpuaccel import Applied, Backend, BackendError, Context, Form, Host, Signature, Verdict
-
-from .cause import cause
-from .fusions import count_fusions
-from .needs_tensors import needs_tensors
+from cpuaccel_plugins.common.cause import cause
+from cpuaccel_plugins.common.fusions import count_fusions
+from cpuaccel_plugins.common.needs_tensors import needs_tensors
 
 WARM_UP_CALLS = 2
 """The profiling executor profiles on the first call and compiles on the second."""

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 
 import cpuaccel
-from cpuaccel.structure import tensors
+from cpuaccel.model.output import tensors
 from tests.artifact.mutations import Mutated, bytes_of, fields_of, lines_of_sums
 from tests.artifact.parts import SavedFiles, bert, bert_batch, needs_torch_2
 from tests.core.fakes import batch, encoder

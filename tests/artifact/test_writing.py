@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 
 import cpuaccel
-from cpuaccel.config import read_pipeline
+from cpuaccel.planning.toml import read_pipeline
 from tests.artifact.parts import SUMS, bert, bert_batch, needs_torch_2
 from tests.conftest import Offer
 from tests.core.fakes import Faithful, batch, encoder

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from cpuaccel.cli.advice import Advice, Memory, advise
-from cpuaccel.hostinfo import Host
+from cpuaccel.plugin.host import Host
 
 HOST = Host(
     machine="x86_64",

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-from cpuaccel.cli import bench_table
-from cpuaccel.cli.cases import make_cases
-from cpuaccel.cli.measure import Bench, Pace
-from cpuaccel.cli.models import load_model
-from cpuaccel.hostinfo import Host, host
+from cpuaccel.cli.bench import table as bench_table
+from cpuaccel.cli.bench.measure import Bench, Pace
+from cpuaccel.cli.models.cases import make_cases
+from cpuaccel.cli.models.load import load_model
 from cpuaccel.pipeline import Pipeline
+from cpuaccel.plugin.host import Host, host
 from tests.cli.backends import Absent, Brittle
 from tests.cli.conftest import Run
 from tests.conftest import Offer, Python

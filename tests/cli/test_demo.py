@@ -3,8 +3,8 @@ import importlib.util
 import pytest
 import torch
 
-from cpuaccel.cli.demo import nearest, sentences, text_batches
-from cpuaccel.cli.models import load_model
+from cpuaccel.cli.models.demo import nearest, sentences, text_batches
+from cpuaccel.cli.models.load import load_model
 from tests.cli.conftest import Run
 
 pytestmark = pytest.mark.skipif(
@@ -63,7 +63,7 @@ def test_interrupted_at_the_proof_it_prints_the_table(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("cpuaccel.cli.demo.nearest", interrupted)
+    monkeypatch.setattr("cpuaccel.cli.models.demo.nearest", interrupted)
     ran = run("bench", "demo", *ONCE, "--backends", "jit", "--json")
     assert ran.code == 130
     assert ran.data["interrupted"]

@@ -3,8 +3,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cpuaccel.cli.inputs import make_inputs, modality, row_lengths
-from cpuaccel.cli.models import load_model
+from cpuaccel.cli.models.inputs import make_inputs, modality, row_lengths
+from cpuaccel.cli.models.load import load_model
 from cpuaccel.errors import ModelError
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cpuaccel.cli.memory import peak_memory
+from cpuaccel.cli.bench.memory import peak_memory
 
 MIB = 2**20
 

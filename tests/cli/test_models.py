@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from cpuaccel.cli.inputs import make_inputs
-from cpuaccel.cli.models import demo_folder, load_model
-from cpuaccel.cli.zoo import ZOO
+from cpuaccel.cli.models.inputs import make_inputs
+from cpuaccel.cli.models.load import demo_folder, load_model
+from cpuaccel.cli.models.zoo import ZOO
 from cpuaccel.errors import ModelError
 from tests.conftest import Python
 

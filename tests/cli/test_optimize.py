@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from cpuaccel.cli.inputs import make_inputs
-from cpuaccel.cli.models import load_model
-from cpuaccel.config import read_pipeline
+from cpuaccel.cli.models.inputs import make_inputs
+from cpuaccel.cli.models.load import load_model
+from cpuaccel.planning.toml import read_pipeline
 from tests.cli.backends import Absent, Faithful
 from tests.cli.conftest import Run
 from tests.conftest import Offer

@@ -3,8 +3,8 @@ import json
 
 import pytest
 
-from cpuaccel import plugins
-from cpuaccel.plugins import PluginHost
+from cpuaccel.plugin import manager as plugins
+from cpuaccel.plugin.manager import PluginHost
 from tests.cli.conftest import Run
 
 

@@ -1,7 +1,7 @@
 import pytest
 
-from cpuaccel.build import CAST_STEP
-from cpuaccel.cli.results import Standing, judge, merge
+from cpuaccel.building.builder import CAST_STEP
+from cpuaccel.cli.bench.results import Standing, judge, merge
 from cpuaccel.report import Outcome, Status, VariantReport
 
 JIT = Outcome("jit", Status.APPLIED)

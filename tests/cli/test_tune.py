@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import cpuaccel
-from cpuaccel.plugins import PluginHost
+from cpuaccel.plugin.manager import PluginHost
 from tests.cli.conftest import Run
 
 HERE = cpuaccel.host().meets(("torch>=2.8",))

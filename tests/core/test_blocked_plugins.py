@@ -74,7 +74,7 @@ def test_by_a_pipelines_file_when_it_was_imported_already(python: Python, tmp_pa
 
 
 def test_the_file_keeps_it_when_it_is_written(tmp_path: Path) -> None:
-    from cpuaccel.config import read_pipeline, write_pipeline
+    from cpuaccel.planning.toml import read_pipeline, write_pipeline
 
     path = tmp_path / "pipeline.toml"
     path.write_text(FILE.format(backend="jit"))

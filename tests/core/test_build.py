@@ -8,7 +8,7 @@ import torch
 
 import cpuaccel
 from cpuaccel import Applied, Context, Form, Host, Signature, Step, Verdict
-from cpuaccel.flat import FlatModule
+from cpuaccel.model.flatten import FlatModule
 from cpuaccel.report import Status
 from tests.conftest import Offer
 from tests.core.fakes import (
@@ -292,7 +292,7 @@ def test_bfloat16_that_this_host_cannot_have_is_left_out(
     from cpuaccel.testing import fake_host
 
     slow = fake_host(isa=frozenset({"avx2"}), torch_isa="AVX2", bf16_speed=0.1)
-    monkeypatch.setattr("cpuaccel.explaining.host", lambda: slow)
+    monkeypatch.setattr("cpuaccel.planning.explain.host", lambda: slow)
     offer(Faithful)
     fast = cpuaccel.optimize(encoder(), ["faithful"], example_inputs=batch(), dtype="bfloat16")
     assert fast.report.applied == ("faithful",)

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import cpuaccel
+from cpuaccel.model.weights import WatchedWeights
 from cpuaccel.testing import MaskedEncoder
-from cpuaccel.weights import WatchedWeights
 from tests.conftest import Offer
 from tests.core.fakes import Faithful, Fake, batch, encoder
 

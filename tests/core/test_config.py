@@ -5,9 +5,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cpuaccel.config import read_pipeline, write_pipeline
 from cpuaccel.errors import PipelineError
 from cpuaccel.pipeline import Pipeline, Step
+from cpuaccel.planning.toml import read_pipeline, write_pipeline
 
 
 def write(folder: Path, text: str, name: str = "pipeline.toml") -> Path:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import cpuaccel
-from cpuaccel.health import MAX_FAULTS
+from cpuaccel.building.health import MAX_FAULTS
 from cpuaccel.testing import Encoded, MaskedEncoder
 from tests.conftest import Offer
 from tests.core.fakes import Call, Fake, NanLater, Opaque, RaisingLater, batch, encoded, encoder

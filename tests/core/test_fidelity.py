@@ -6,10 +6,10 @@ import pytest
 import torch
 
 import cpuaccel
-from cpuaccel.fidelity import Probe, compare, has_nonfinite, make_probes
+from cpuaccel.checks.probes import Probe, compare, has_nonfinite, make_probes
+from cpuaccel.model.output import leaves
+from cpuaccel.model.signature import Signature
 from cpuaccel.report import Status
-from cpuaccel.signature import Signature
-from cpuaccel.structure import leaves
 from cpuaccel.testing import MaskedEncoder
 from tests.conftest import Offer
 from tests.core.fakes import (

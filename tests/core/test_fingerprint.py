@@ -2,7 +2,7 @@ import pytest
 from pydantic import ValidationError
 
 import cpuaccel
-from cpuaccel.fingerprint import Fingerprint
+from cpuaccel.plugin.fingerprint import Fingerprint
 from cpuaccel.testing import fake_host
 
 

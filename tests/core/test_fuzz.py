@@ -16,8 +16,8 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 import cpuaccel
-from cpuaccel.config import read_pipeline
 from cpuaccel.pipeline import Pipeline
+from cpuaccel.planning.toml import read_pipeline
 from cpuaccel.testing import MaskedEncoder
 from tests.core.fakes import batch
 

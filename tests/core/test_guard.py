@@ -3,7 +3,7 @@ import os
 import pytest
 import torch
 
-from cpuaccel.guard import settings_kept
+from cpuaccel.building.global_settings import settings_kept
 from tests.conftest import Python
 
 
@@ -73,7 +73,7 @@ def test_compiler_settings_are_put_back_where_they_are_imported() -> None:
 def test_compiler_settings_are_not_imported_to_be_kept(python: Python) -> None:
     code = """
 import sys
-from cpuaccel.guard import settings_kept
+from cpuaccel.building.global_settings import settings_kept
 def imported():
     return {"torch._dynamo.config", "torch._inductor.config"} & sys.modules.keys()
 before = imported()

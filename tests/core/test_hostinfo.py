@@ -6,7 +6,7 @@ import torch
 from packaging.version import Version
 
 import cpuaccel
-from cpuaccel.hostinfo import torch_isa
+from cpuaccel.plugin.host import torch_isa
 from cpuaccel.testing import fake_host
 
 AVX512_BF16 = frozenset({"avx2", "avx512f", "avx512_bf16"})

@@ -35,7 +35,7 @@ OWN = (
 )
 """Where tests unpickle what they have pickled themselves, to see that models can be sent."""
 
-SENT = Path("cpuaccel/tuning/shipping.py")
+SENT = Path("cpuaccel/tuning/workers/pickling.py")
 """Sends a model to a process that the search has started, through a file without a name."""
 
 

@@ -5,8 +5,8 @@ import torch
 
 import cpuaccel
 from cpuaccel import Pipeline, Step
-from cpuaccel.binding import bind
-from cpuaccel.plan import make_plan
+from cpuaccel.planning.binding import bind
+from cpuaccel.planning.plan import make_plan
 from cpuaccel.testing import fake_host
 from tests.conftest import Offer
 from tests.core.fakes import Faithful, Refusing, Unavailable, batch, encoder

@@ -13,7 +13,8 @@ import pytest
 import torch
 
 import cpuaccel
-from cpuaccel import Applied, Backend, Context, Host, Options, Signature, Verdict, patience
+from cpuaccel import Applied, Backend, Context, Host, Options, Signature, Verdict
+from cpuaccel.plugin import slow
 from cpuaccel.testing.state import changed, global_state, model_state
 from tests.conftest import Offer, Python
 from tests.core.fakes import Call, Changing, Fake, Wrapped, batch, encoder
@@ -234,7 +235,7 @@ def test_an_observer_that_ends_the_process_is_named(
 def test_a_step_that_takes_long_is_named_while_it_does(
     offer: Offer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(patience, "SECONDS", 0.05)
+    monkeypatch.setattr(slow, "SECONDS", 0.05)
 
     def dawdles(model: torch.nn.Module) -> object:
         while len(caplog.records) < 2:
@@ -297,14 +298,14 @@ def test_an_import_that_blocks_is_named_while_it_does(python: Python, tmp_path: 
     install(tmp_path, "blocks", "import time\nwhile True:\n    time.sleep(60)\n")
     code = """
 import _thread, logging, cpuaccel
-from cpuaccel import patience
+from cpuaccel.plugin import slow
 
 class Impatient(logging.Handler):
     def emit(self, record):
         print(record.getMessage(), flush=True)
         _thread.interrupt_main()
 
-patience.SECONDS = 0.05
+slow.SECONDS = 0.05
 logging.getLogger("cpuaccel").handlers = [Impatient()]
 cpuaccel.backends()
 """

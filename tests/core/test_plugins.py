@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import cpuaccel
-from cpuaccel.plugins import ENTRY_POINT_GROUP, PluginHost
+from cpuaccel.plugin.manager import ENTRY_POINT_GROUP, PluginHost
 from tests.conftest import Offer, Plugin, Python
 from tests.core.fakes import FailingApply, Faithful, batch, encoder
 

@@ -1,6 +1,6 @@
 import json
 
-from cpuaccel.difference import Difference
+from cpuaccel.checks.difference import Difference
 from cpuaccel.report import Fidelity, Outcome, Report, Status, VariantReport
 from cpuaccel.timing import Ratio
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cpuaccel.errors import SignatureError
-from cpuaccel.signature import Binder, Signature, cast_floating
+from cpuaccel.model.signature import Binder, Signature, cast_floating
 
 Forward = Callable[..., dict[str, object]]
 Call = tuple[Forward, tuple[object, ...], dict[str, object]]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cpuaccel.errors import BackendError
-from cpuaccel.structure import Structure, leaves, tensors
+from cpuaccel.model.output import Structure, leaves, tensors
 
 
 class Pair(NamedTuple):

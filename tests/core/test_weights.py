@@ -4,7 +4,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from cpuaccel.weights import weights_state
+from cpuaccel.model.weights import weights_state
 
 
 def model() -> torch.nn.Module:

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import cpuaccel
-from cpuaccel.fidelity import Probe, compare
-from cpuaccel.structure import leaves
+from cpuaccel.checks.probes import Probe, compare
+from cpuaccel.model.output import leaves
 from cpuaccel.testing import BackendContract, fake_host
 from tests.plugins.encoders import batch, both, encoder, left, right, unpadded
 

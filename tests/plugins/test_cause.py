@@ -2,7 +2,7 @@
 
 import pytest
 
-from cpuaccel_plugins.cause import cause
+from cpuaccel_plugins.common.cause import cause
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 
 import cpuaccel
-from cpuaccel.fidelity import Probe, compare
-from cpuaccel.structure import leaves
+from cpuaccel.checks.probes import Probe, compare
+from cpuaccel.model.output import leaves
 from tests.plugins.encoders import Inputs, batch, both, encoder, left, right, unpadded
 
 ROOT = Path(__file__).parents[2]

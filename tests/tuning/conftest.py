@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import cpuaccel
-from cpuaccel.plugins import ENTRY_POINT_GROUP, PluginHost, plugin_host
+from cpuaccel.plugin.manager import ENTRY_POINT_GROUP, PluginHost, plugin_host
 from cpuaccel.testing import MaskedEncoder
 from tests.tuning.misbehaving import SOURCES
 

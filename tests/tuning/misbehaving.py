@@ -151,7 +151,7 @@ _OWN["with_option"] = _QUICK.replace("WHEN", "True").replace(
 _OWN["short_elsewhere"] = _OWN["short"].replace(
     "return Quick(model)",
     """spec = sys.modules["__main__"].__spec__
-        if spec is None or spec.name != "cpuaccel.tuning.worker":
+        if spec is None or spec.name != "cpuaccel.tuning.workers.child":
             raise RuntimeError("not in this process")
         return Quick(model)""",
 )

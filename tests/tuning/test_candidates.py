@@ -7,12 +7,12 @@ import torch
 
 import cpuaccel
 from cpuaccel import Applied, Backend, Context, Form, Options
-from cpuaccel.plugins import PluginHost
-from cpuaccel.signature import Signature
+from cpuaccel.model.signature import Signature
+from cpuaccel.plugin.manager import PluginHost
 from cpuaccel.testing import fake_host
 from cpuaccel.tuning.candidate import Candidate
-from cpuaccel.tuning.candidates import Space
 from cpuaccel.tuning.request import Request
+from cpuaccel.tuning.space import Space
 from tests.conftest import Plugin
 from tests.core.fakes import Refusing, Unavailable, batch, encoder
 

@@ -1,7 +1,7 @@
 from cpuaccel.tuning.candidate import Candidate
+from cpuaccel.tuning.decisions.result import Row, Rule, Standing
 from cpuaccel.tuning.dispatch import find_rule
-from cpuaccel.tuning.measure import Speedup, ratios
-from cpuaccel.tuning.result import Row, Rule, Standing
+from cpuaccel.tuning.workers.timing import Speedup, ratios
 from cpuaccel.tuning.workload import Shape
 
 EVEN = (1 / 3, 1 / 3, 1 / 3)

@@ -107,7 +107,7 @@ def wait_for(path: Path, process: "subprocess.Popen[str]") -> list[int]:
 
 
 def test_sigterm_is_as_before_afterwards() -> None:
-    from cpuaccel.tuning.process import ended_by_sigterm
+    from cpuaccel.tuning.workers.parent import ended_by_sigterm
 
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(SystemExit) as raised, ended_by_sigterm():

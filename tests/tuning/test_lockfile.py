@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import cpuaccel
-from cpuaccel.tuning.lockfile import LockError, read_lock
+from cpuaccel.tuning.decisions.lockfile import LockError, read_lock
 from tests.tuning.conftest import Install
 from tests.tuning.models import Waiting
 from tests.tuning.test_search import IDS, tuning
@@ -175,7 +175,7 @@ import importlib.metadata
 import sys
 import torch
 import cpuaccel.tuning.auto as auto
-from cpuaccel.plugins import PluginHost
+from cpuaccel.plugin.manager import PluginHost
 from cpuaccel.tuning.request import Request
 from tests.tuning.models import Waiting
 

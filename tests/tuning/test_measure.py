@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cpuaccel.tuning.measure import Speedup, by_batch, measure, passes, ratios
+from cpuaccel.tuning.workers.timing import Speedup, by_batch, measure, passes, ratios
 
 
 def test_the_interval_is_that_of_the_sign_test() -> None:
@@ -46,7 +46,7 @@ def test_a_rounds_ratio_weighs_the_batches() -> None:
 
 def called(monkeypatch: pytest.MonkeyPatch, seconds: float, to_beat: float = 0.0) -> str:
     """Which was called, in order, where the candidate takes so long and eager twice that."""
-    import cpuaccel.tuning.measure as module
+    import cpuaccel.tuning.workers.timing as module
 
     now, calls = 0.0, []
 

@@ -4,12 +4,12 @@ from pathlib import Path
 import pytest
 
 import cpuaccel
-from cpuaccel.difference import Difference
+from cpuaccel.checks.difference import Difference
 from cpuaccel.testing import fake_host
 from cpuaccel.tuning.candidate import Candidate, NotTried
-from cpuaccel.tuning.measure import Speedup, ratios
-from cpuaccel.tuning.page import check_page, render_page, write_page
-from cpuaccel.tuning.result import Instances, Row, Rule, Standing, Tuning
+from cpuaccel.tuning.decisions.html import check_page, render_page, write_page
+from cpuaccel.tuning.decisions.result import Instances, Row, Rule, Standing, Tuning
+from cpuaccel.tuning.workers.timing import Speedup, ratios
 from cpuaccel.tuning.workload import Shape
 
 ROUNDS = tuple(((0.010 + n / 10000, 0.004),) for n in range(30))

@@ -1,7 +1,7 @@
 import pytest
 
 from cpuaccel.tuning.candidate import Candidate
-from cpuaccel.tuning.result import Row, Standing
+from cpuaccel.tuning.decisions.result import Row, Standing
 from cpuaccel.tuning.runoff import in_reach, ranked
 
 DRIFT = [1.0, 1.3, 0.9, 1.1, 1.0, 1.2]

@@ -5,8 +5,8 @@ import torch
 
 import cpuaccel
 from cpuaccel.tuning.auto import optimize_auto
+from cpuaccel.tuning.decisions.result import Row, Standing, Tuning
 from cpuaccel.tuning.request import Request
-from cpuaccel.tuning.result import Row, Standing, Tuning
 from tests.core.fakes import batch
 from tests.tuning.conftest import Install
 from tests.tuning.models import Waiting
@@ -264,7 +264,7 @@ def test_precisions_that_this_host_has_not(
 ) -> None:
     import dataclasses
 
-    from cpuaccel.hostinfo import host
+    from cpuaccel.plugin.host import host
 
     old = dataclasses.replace(host(), isa=frozenset(), bf16_speed=0.1)
     monkeypatch.setattr("cpuaccel.tuning.auto.host", lambda: old)

@@ -1,8 +1,7 @@
 """Backend ``bettertransformer``: fused attention, and no computing on padding."""
 
 import cpuaccel
-
-from .backend import BetterTransformer
+from cpuaccel_plugins.bettertransformer.backend import BetterTransformer
 
 
 @cpuaccel.hookimpl

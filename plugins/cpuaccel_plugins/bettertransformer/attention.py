@@ -11,10 +11,9 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers.masking_utils import bidirectional_mask_function, causal_mask_function, sdpa_mask
 
 from cpuaccel import BackendError
-from cpuaccel_plugins.padding_markers import exporting
-
-from . import packing
-from .packing import PaddingMask, Pattern, Span, local_mask
+from cpuaccel_plugins.bettertransformer import packing
+from cpuaccel_plugins.bettertransformer.packing import PaddingMask, Pattern, Span, local_mask
+from cpuaccel_plugins.common.padding_markers import exporting
 
 NAME = "cpuaccel"
 """What the functions are called in Transformers' interfaces."""

@@ -6,8 +6,7 @@ from transformers.masking_utils import AttentionMaskInterface
 
 import cpuaccel
 from cpuaccel import Applied, BackendError, Context
-
-from . import attention, packing
+from cpuaccel_plugins.bettertransformer import attention, packing
 
 LEAVE_OUT = "Leave bettertransformer out for this model"
 

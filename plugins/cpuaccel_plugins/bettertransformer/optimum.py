@@ -11,9 +11,8 @@ from optimum.bettertransformer import BetterTransformer, transformation
 
 import cpuaccel
 from cpuaccel import Applied, BackendError, Context
-
-from ..cause import cause
-from ..eager_attention import with_eager_attention
+from cpuaccel_plugins.common.cause import cause
+from cpuaccel_plugins.common.eager_attention import with_eager_attention
 
 
 def apply(model: torch.nn.Module, context: Context) -> Applied:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import torch
 
-from cpuaccel_plugins.padding_markers import exporting, markers
+from cpuaccel_plugins.common.padding_markers import exporting, markers
 
 Pattern = Callable[[int, int, torch.Tensor, torch.Tensor], torch.Tensor]
 """Which positions may attend to which: Transformers' mask functions (batch, head, query, key)."""

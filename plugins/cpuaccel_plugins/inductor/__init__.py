@@ -1,8 +1,7 @@
 """Backend ``inductor``: ``torch.compile`` with frozen weights, for any batch and length."""
 
 import cpuaccel
-
-from .backend import Inductor
+from cpuaccel_plugins.inductor.backend import Inductor
 
 
 @cpuaccel.hookimpl

@@ -6,10 +6,9 @@ from collections.abc import Callable
 import torch
 
 from cpuaccel import Applied, Backend, Context, Form, Host, Options, Signature, Verdict
-
-from ..needs_tensors import needs_tensors
-from .build import EXCLUDES, build
-from .toolchain import toolchain
+from cpuaccel_plugins.common.needs_tensors import needs_tensors
+from cpuaccel_plugins.inductor.build import EXCLUDES, build
+from cpuaccel_plugins.inductor.toolchain import toolchain
 
 COUNTERS = {
     "mkldnn_linear_weight_pack_matcher_count": "packed_linears",

@@ -6,9 +6,8 @@ import torch
 
 import cpuaccel
 from cpuaccel import BackendError, Signature
-
-from ..cause import cause
-from .compilation import CompiledCall, Compiler
+from cpuaccel_plugins.common.cause import cause
+from cpuaccel_plugins.inductor.compilation import CompiledCall, Compiler
 
 EXCLUDES = {
     "bettertransformer": "how many tokens are left without padding depends on the mask's "

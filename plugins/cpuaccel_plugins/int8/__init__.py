@@ -1,9 +1,8 @@
 """Backend ``int8``: linears in 8 bits on oneDNN, in the graph that ``onednn`` fuses."""
 
 import cpuaccel
-
-from .backend import Int8
-from .sensitivity import sensitive_linears
+from cpuaccel_plugins.int8.backend import Int8
+from cpuaccel_plugins.int8.sensitivity import sensitive_linears
 
 __all__ = ["cpuaccel_backends", "sensitive_linears"]
 

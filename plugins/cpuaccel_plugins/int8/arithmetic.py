@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .spread import Spread
+from cpuaccel_plugins.int8.spread import Spread
 
 onednn = torch.ops.onednn
 

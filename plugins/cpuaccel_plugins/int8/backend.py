@@ -6,9 +6,8 @@ from typing import ClassVar
 import torch
 
 from cpuaccel import Applied, Backend, Context, Form, Host, Signature, Verdict
-
-from ..needs_tensors import needs_tensors
-from .options import Int8Options
+from cpuaccel_plugins.common.needs_tensors import needs_tensors
+from cpuaccel_plugins.int8.options import Int8Options
 
 INT8_PRODUCTS = frozenset({"avx512_vnni", "amx_int8"})
 """Processor flags of which any one means that oneDNN's 8 bit linear is a fast one."""
@@ -45,6 +44,6 @@ class Int8(Backend[Int8Options]):
 
     def apply(self, model: torch.nn.Module, context: Context) -> Applied:
         """Capture, bring to 8 bits, fuse, pack and compile."""
-        from .build import build  # torch.export is imported only here
+        from cpuaccel_plugins.int8.build import build  # torch.export is imported only here
 
         return build(model, context, self.options)

@@ -6,17 +6,16 @@ from dataclasses import replace
 import torch
 
 from cpuaccel import Applied, BackendError, Context, Evidence, Signature
+from cpuaccel_plugins.aten_graph.program import Program
+from cpuaccel_plugins.int8.arithmetic import multiply, multiply_add, quantize, sums_are_exact
+from cpuaccel_plugins.int8.options import Int8Options
+from cpuaccel_plugins.int8.quantize_linears import quantize_linears
+from cpuaccel_plugins.int8.selection import Selection, select, told
+from cpuaccel_plugins.int8.sensitivity import difference, least_in_float
+from cpuaccel_plugins.int8.speed import Speed
+from cpuaccel_plugins.int8.spread import Matrix, Spread, spreads
 from cpuaccel_plugins.onednn.build import build as build_fused
 from cpuaccel_plugins.onednn.evidence import share
-from cpuaccel_plugins.onednn.program import Program
-
-from .arithmetic import multiply, multiply_add, quantize, sums_are_exact
-from .options import Int8Options
-from .quantize_linears import quantize_linears
-from .selection import Selection, select, told
-from .sensitivity import difference, least_in_float
-from .speed import Speed
-from .spread import Matrix, Spread, spreads
 
 
 def build(model: torch.nn.Module, context: Context, options: Int8Options) -> Applied:

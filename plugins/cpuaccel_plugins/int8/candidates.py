@@ -5,11 +5,10 @@ from collections.abc import Sequence
 import torch
 
 from cpuaccel import Signature
-from cpuaccel_plugins.onednn.capture import capture
-from cpuaccel_plugins.onednn.cleanup import clean
-
-from .options import Kind
-from .selection import select
+from cpuaccel_plugins.aten_graph.capture import capture
+from cpuaccel_plugins.aten_graph.cleanup import clean
+from cpuaccel_plugins.int8.options import Kind
+from cpuaccel_plugins.int8.selection import select
 
 
 def linears_of(

@@ -5,12 +5,11 @@ import operator
 import torch
 from torch.fx import Node
 
-from cpuaccel_plugins.onednn.attend import attend
+from cpuaccel_plugins.aten_graph.program import Program, aten, is_call
+from cpuaccel_plugins.int8.options import Kind
+from cpuaccel_plugins.int8.spread import Matrix, matrix_of
+from cpuaccel_plugins.onednn.attention.attend import attend
 from cpuaccel_plugins.onednn.packed import attend_packed
-from cpuaccel_plugins.onednn.program import Program, aten, is_call
-
-from .options import Kind
-from .spread import Matrix, matrix_of
 
 _ACTIVATIONS = (aten.gelu.default, aten.relu.default, aten.silu.default)
 _ATTENTION = (

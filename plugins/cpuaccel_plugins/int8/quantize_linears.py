@@ -4,15 +4,21 @@ from collections.abc import Mapping
 
 from torch.fx import Node
 
-from cpuaccel_plugins.onednn.concat_linear import concat_linears
-from cpuaccel_plugins.onednn.linear_binary import fuse_linear_add
-from cpuaccel_plugins.onednn.linear_unary import fuse_linear_unary
-from cpuaccel_plugins.onednn.linears import Linear, fused_unary, mkldnn
-from cpuaccel_plugins.onednn.program import Program, aten, call, dtype
-
-from .arithmetic import ACTIVATIONS, Channels, multiply, multiply_add, quantize, quantize_weight
-from .selection import Selection
-from .spread import Matrix, Spread, matrix_of
+from cpuaccel_plugins.aten_graph.program import Program, aten, call, dtype
+from cpuaccel_plugins.int8.arithmetic import (
+    ACTIVATIONS,
+    Channels,
+    multiply,
+    multiply_add,
+    quantize,
+    quantize_weight,
+)
+from cpuaccel_plugins.int8.selection import Selection
+from cpuaccel_plugins.int8.spread import Matrix, Spread, matrix_of
+from cpuaccel_plugins.onednn.linear.binary import fuse_linear_add
+from cpuaccel_plugins.onednn.linear.concat import concat_linears
+from cpuaccel_plugins.onednn.linear.linears import Linear, fused_unary, mkldnn
+from cpuaccel_plugins.onednn.linear.unary import fuse_linear_unary
 
 _SINGLE, _ADDING = mkldnn._linear_pointwise.default, mkldnn._linear_pointwise.binary
 

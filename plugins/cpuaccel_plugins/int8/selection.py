@@ -10,14 +10,13 @@ import torch
 from torch.fx import Node
 
 from cpuaccel import BackendError
-from cpuaccel_plugins.onednn.linears import Linear
-from cpuaccel_plugins.onednn.program import Program, aten
-
-from .arithmetic import MOST_INPUTS
-from .kinds import kinds, names_of
-from .options import Kind
-from .speed import Speed
-from .spread import matrix_of
+from cpuaccel_plugins.aten_graph.program import Program, aten
+from cpuaccel_plugins.int8.arithmetic import MOST_INPUTS
+from cpuaccel_plugins.int8.kinds import kinds, names_of
+from cpuaccel_plugins.int8.options import Kind
+from cpuaccel_plugins.int8.speed import Speed
+from cpuaccel_plugins.int8.spread import matrix_of
+from cpuaccel_plugins.onednn.linear.linears import Linear
 
 REGEX = "re:"
 """What a pattern begins with that is a regular expression."""

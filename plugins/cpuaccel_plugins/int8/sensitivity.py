@@ -10,10 +10,9 @@ from torch.overrides import TorchFunctionMode
 
 import cpuaccel
 from cpuaccel import CpuaccelError
-
-from .arithmetic import Channels, multiply, quantize, quantize_weight
-from .options import Kind
-from .spread import Matrix, Spread, matrix_of, spreads
+from cpuaccel_plugins.int8.arithmetic import Channels, multiply, quantize, quantize_weight
+from cpuaccel_plugins.int8.options import Kind
+from cpuaccel_plugins.int8.spread import Matrix, Spread, matrix_of, spreads
 
 MASK = "attention_mask"
 
@@ -53,7 +52,9 @@ def sensitive_linears(
     Raises:
         CpuaccelError: there is no batch, or the harm is too great with all linears in float.
     """
-    from .candidates import linears_of  # what imports torch.export is imported only here
+    from cpuaccel_plugins.int8.candidates import (
+        linears_of,  # what imports torch.export is imported only here
+    )
 
     held = [dict(batch) for batch in batches]
     if not held:

@@ -4,12 +4,11 @@ from dataclasses import dataclass, field
 
 import torch
 
-from cpuaccel_plugins.onednn.choice import ROUNDS
-from cpuaccel_plugins.onednn.linears import mkldnn
-from cpuaccel_plugins.onednn.stopwatch import fastest
-
-from .arithmetic import multiply, quantize, quantize_weight
-from .spread import Spread
+from cpuaccel_plugins.aten_graph.timing import fastest
+from cpuaccel_plugins.int8.arithmetic import multiply, quantize, quantize_weight
+from cpuaccel_plugins.int8.spread import Spread
+from cpuaccel_plugins.onednn.linear.choice import ROUNDS
+from cpuaccel_plugins.onednn.linear.linears import mkldnn
 
 PROBED_ROWS = 2048
 """Rows at most in a probe. With fewer, what a call costs besides its products weighs more."""

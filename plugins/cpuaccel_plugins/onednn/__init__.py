@@ -1,8 +1,7 @@
 """Backend ``onednn``: the graph optimization that IPEX brought, on operators of stock torch."""
 
 import cpuaccel
-
-from .backend import OneDnn
+from cpuaccel_plugins.onednn.backend import OneDnn
 
 
 @cpuaccel.hookimpl

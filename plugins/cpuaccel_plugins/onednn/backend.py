@@ -7,8 +7,7 @@ import torch
 
 import cpuaccel
 from cpuaccel import Applied, Backend, BackendError, Context, Form, Signature, Verdict
-
-from ..needs_tensors import needs_tensors
+from cpuaccel_plugins.common.needs_tensors import needs_tensors
 
 
 class OneDnnOptions(cpuaccel.Options):
@@ -42,7 +41,7 @@ class OneDnn(Backend[OneDnnOptions]):
 
     def apply(self, model: torch.nn.Module, context: Context) -> Applied:
         """Capture, fuse, prepack and compile."""
-        from .build import build  # torch.export is imported only here
+        from cpuaccel_plugins.onednn.build import build  # torch.export is imported only here
 
         measure, prepack = self.options.measure, self.options.prepack
         applied = build(model, context, measure=measure, prepacked=prepack)

@@ -5,31 +5,30 @@ from collections.abc import Callable
 import torch
 
 from cpuaccel import Applied, BackendError, Context
-
-from .attention import fuse_attention
-from .attention_choice import AttentionChoice
-from .capture import capture
-from .choice import Choice
-from .cleanup import clean
-from .concat_linear import concat_linears
-from .constants import fold_constants
-from .conv_bn import fold_batch_norm
-from .conv_choice import ConvChoice
-from .conv_pointwise import fuse_convs
-from .emit import emit
-from .evidence import evidence
-from .heap import trim
-from .huge_pages import gather
-from .joint_operands import join_operands
-from .kept import keep_what_sizes_decide
-from .linear_binary import fuse_linear_add
-from .linear_unary import fuse_linear_unary
-from .mkl_choice import MklChoice
-from .mkl_linear import use_mkl
-from .prepack import fuse_rest, prepack
-from .program import Program, value
-from .remove_padding import remove_padding
-from .runtime import FixedSizes, FusedGraph
+from cpuaccel_plugins.aten_graph.capture import capture
+from cpuaccel_plugins.aten_graph.cleanup import clean
+from cpuaccel_plugins.aten_graph.codegen import emit
+from cpuaccel_plugins.aten_graph.compiled import FixedSizes, FusedGraph
+from cpuaccel_plugins.aten_graph.fold_constants import fold_constants
+from cpuaccel_plugins.aten_graph.program import Program, value
+from cpuaccel_plugins.aten_graph.size_cache import keep_what_sizes_decide
+from cpuaccel_plugins.onednn.attention.choice import AttentionChoice
+from cpuaccel_plugins.onednn.attention.joint_operands import join_operands
+from cpuaccel_plugins.onednn.attention.rewrite import fuse_attention
+from cpuaccel_plugins.onednn.conv.batch_norm import fold_batch_norm
+from cpuaccel_plugins.onednn.conv.choice import ConvChoice
+from cpuaccel_plugins.onednn.conv.pointwise import fuse_convs
+from cpuaccel_plugins.onednn.evidence import evidence
+from cpuaccel_plugins.onednn.heap import trim
+from cpuaccel_plugins.onednn.huge_pages import gather
+from cpuaccel_plugins.onednn.linear.binary import fuse_linear_add
+from cpuaccel_plugins.onednn.linear.choice import Choice
+from cpuaccel_plugins.onednn.linear.concat import concat_linears
+from cpuaccel_plugins.onednn.linear.mkl_choice import MklChoice
+from cpuaccel_plugins.onednn.linear.mkl_pass import use_mkl
+from cpuaccel_plugins.onednn.linear.prepack import fuse_rest, prepack
+from cpuaccel_plugins.onednn.linear.unary import fuse_linear_unary
+from cpuaccel_plugins.onednn.remove_padding import remove_padding
 
 
 def build(

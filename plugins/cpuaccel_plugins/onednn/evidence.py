@@ -6,12 +6,11 @@ from math import prod
 from torch.fx import Node
 
 from cpuaccel import Evidence
-
-from . import mkl
-from .attend import attend
-from .linears import mkldnn
-from .packed import attend_packed
-from .program import Program, aten, hint, value
+from cpuaccel_plugins.aten_graph.program import Program, aten, hint, value
+from cpuaccel_plugins.onednn.attention.attend import attend
+from cpuaccel_plugins.onednn.linear import mkl
+from cpuaccel_plugins.onednn.linear.linears import mkldnn
+from cpuaccel_plugins.onednn.packed import attend_packed
 
 _FUSED: dict[object, int] = {
     mkldnn._linear_pointwise.default: 1,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from .linears import mkldnn
+from cpuaccel_plugins.onednn.linear.linears import mkldnn
 
 _COLLAPSE = 25
 """Linux's ``MADV_COLLAPSE``, from 6.1 on: the same memory, in huge pages at once."""

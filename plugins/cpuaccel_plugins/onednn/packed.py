@@ -4,7 +4,15 @@ from dataclasses import dataclass
 
 import torch
 
-from .attend import Operands, Ways, attend_row, by_graph, by_stock, cut, load
+from cpuaccel_plugins.onednn.attention.attend import (
+    Operands,
+    Ways,
+    attend_row,
+    by_graph,
+    by_stock,
+    cut,
+    load,
+)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Pass: between the markers of ``cpuaccel_plugins.padding_markers``, compute on real tokens only.
+"""Pass: between the markers of ``common.padding_markers``, compute on real tokens only.
 
 Between them a batch of B sequences of length S becomes one sequence of its T kept tokens. Every
 operator there has to be one that treats tokens alone, or attention; sizes B and S that are handed
@@ -11,12 +11,18 @@ from collections.abc import Iterable
 import torch
 from torch.fx import Node
 
-from cpuaccel_plugins.padding_markers import markers
-
-from .attention import scale_of, serves, take_place
-from .attention_choice import AttentionChoice
-from .packed import attend_packed, pack, read_layout, read_patterns, tokens, unpack
-from .program import Program, argument, aten, call, symbol, value
+from cpuaccel_plugins.aten_graph.program import Program, argument, aten, call, symbol, value
+from cpuaccel_plugins.common.padding_markers import markers
+from cpuaccel_plugins.onednn.attention.choice import AttentionChoice
+from cpuaccel_plugins.onednn.attention.rewrite import scale_of, serves, take_place
+from cpuaccel_plugins.onednn.packed import (
+    attend_packed,
+    pack,
+    read_layout,
+    read_patterns,
+    tokens,
+    unpack,
+)
 
 _SDPA = aten.scaled_dot_product_attention.default
 

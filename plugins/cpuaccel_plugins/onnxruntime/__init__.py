@@ -1,8 +1,7 @@
 """Backend ``onnxruntime``: exported to ONNX, computed by ONNX Runtime's CPU provider."""
 
 import cpuaccel
-
-from .backend import OnnxRuntime
+from cpuaccel_plugins.onnxruntime.backend import OnnxRuntime
 
 
 @cpuaccel.hookimpl

@@ -9,12 +9,11 @@ import torch
 
 import cpuaccel
 from cpuaccel import Applied, Backend, BackendError, Context, Form, Signature, Verdict
-
-from ..cause import cause
-from ..needs_tensors import needs_tensors
-from .export import export
-from .profile import execution_evidence
-from .session import SessionCall, open_session
+from cpuaccel_plugins.common.cause import cause
+from cpuaccel_plugins.common.needs_tensors import needs_tensors
+from cpuaccel_plugins.onnxruntime.export import export
+from cpuaccel_plugins.onnxruntime.profile import execution_evidence
+from cpuaccel_plugins.onnxruntime.session import SessionCall, open_session
 
 
 class OnnxRuntimeOptions(cpuaccel.Options):

@@ -11,9 +11,8 @@ import torch
 
 import cpuaccel
 from cpuaccel import BackendError, Signature
-
-from ..cause import cause
-from ..open_sizes import at_least_two, open_axes
+from cpuaccel_plugins.common.cause import cause
+from cpuaccel_plugins.common.open_sizes import at_least_two, open_axes
 
 if TYPE_CHECKING:
     import onnx_ir

@@ -6,8 +6,7 @@ from collections.abc import Set
 from pathlib import Path
 
 from cpuaccel import BackendError
-
-from .session import PROVIDER
+from cpuaccel_plugins.onnxruntime.session import PROVIDER
 
 LAYOUT = frozenset({"ReorderInput", "ReorderOutput"})
 """Operators of ONNX Runtime's own that only move data."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.utils.dlpack
 
-from .export import Exported
+from cpuaccel_plugins.onnxruntime.export import Exported
 
 if TYPE_CHECKING:
     import onnxruntime

@@ -1,9 +1,8 @@
 """Backends ``openvino`` and ``openvino_int8``: OpenVINO's CPU runtime, from the torch module."""
 
 import cpuaccel
-
-from .backend import OpenVino
-from .int8_backend import OpenVinoInt8
+from cpuaccel_plugins.openvino.backend import OpenVino
+from cpuaccel_plugins.openvino.int8_backend import OpenVinoInt8
 
 
 @cpuaccel.hookimpl

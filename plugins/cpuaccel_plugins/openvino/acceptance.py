@@ -5,9 +5,8 @@ from collections.abc import Callable
 import torch
 
 from cpuaccel import Signature, Verdict
-
-from ..needs_tensors import needs_tensors
-from .compilation import PRECISIONS
+from cpuaccel_plugins.common.needs_tensors import needs_tensors
+from cpuaccel_plugins.openvino.compilation import PRECISIONS
 
 
 def convertible(model: Callable[..., object], signature: Signature) -> Verdict:

@@ -7,12 +7,11 @@ import torch
 
 import cpuaccel
 from cpuaccel import Applied, Backend, Context, Form, Signature, Verdict
-
-from .acceptance import convertible, is_bfloat16, precision
-from .compilation import compile_for_cpu
-from .conversion import convert
-from .execution import CompiledCall
-from .runtime_graph import execution_evidence
+from cpuaccel_plugins.openvino.acceptance import convertible, is_bfloat16, precision
+from cpuaccel_plugins.openvino.compilation import compile_for_cpu
+from cpuaccel_plugins.openvino.conversion import convert
+from cpuaccel_plugins.openvino.execution import CompiledCall
+from cpuaccel_plugins.openvino.runtime_graph import execution_evidence
 
 
 class OpenVinoOptions(cpuaccel.Options):

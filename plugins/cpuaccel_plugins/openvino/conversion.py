@@ -7,9 +7,8 @@ import torch
 
 import cpuaccel
 from cpuaccel import BackendError, Signature
-
-from ..cause import cause
-from .telemetry import telemetry_off
+from cpuaccel_plugins.common.cause import cause
+from cpuaccel_plugins.openvino.telemetry import telemetry_off
 
 if TYPE_CHECKING:
     import openvino

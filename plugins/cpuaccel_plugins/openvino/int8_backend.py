@@ -8,14 +8,13 @@ import torch
 
 import cpuaccel
 from cpuaccel import Applied, Backend, BackendError, Context, Form, Signature, Verdict
-
-from .acceptance import convertible, is_bfloat16, precision
-from .calibration import examples
-from .compilation import compile_for_cpu
-from .conversion import convert
-from .execution import CompiledCall
-from .quantization import quantize
-from .runtime_graph import INT8_PRODUCTS, execution_evidence
+from cpuaccel_plugins.openvino.acceptance import convertible, is_bfloat16, precision
+from cpuaccel_plugins.openvino.calibration import examples
+from cpuaccel_plugins.openvino.compilation import compile_for_cpu
+from cpuaccel_plugins.openvino.conversion import convert
+from cpuaccel_plugins.openvino.execution import CompiledCall
+from cpuaccel_plugins.openvino.quantization import quantize
+from cpuaccel_plugins.openvino.runtime_graph import INT8_PRODUCTS, execution_evidence
 
 
 class OpenVinoInt8Options(cpuaccel.Options):

@@ -10,9 +10,8 @@ import numpy as np
 import torch
 
 from cpuaccel import BackendError, Host
-
-from .calibration import Sample
-from .telemetry import telemetry_off
+from cpuaccel_plugins.openvino.calibration import Sample
+from cpuaccel_plugins.openvino.telemetry import telemetry_off
 
 if TYPE_CHECKING:
     import openvino

@@ -1,8 +1,7 @@
 """Backend ``zentorch``: AMD's extension of Inductor, with ZenDNN's kernels."""
 
 import cpuaccel
-
-from .backend import ZenTorch
+from cpuaccel_plugins.zentorch.backend import ZenTorch
 
 
 @cpuaccel.hookimpl

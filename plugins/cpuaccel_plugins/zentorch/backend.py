@@ -16,11 +16,10 @@ from cpuaccel import (
     Signature,
     Verdict,
 )
-
-from ..inductor.build import EXCLUDES, build
-from ..inductor.toolchain import toolchain
-from ..needs_tensors import needs_tensors
-from .loading import compiler
+from cpuaccel_plugins.common.needs_tensors import needs_tensors
+from cpuaccel_plugins.inductor.build import EXCLUDES, build
+from cpuaccel_plugins.inductor.toolchain import toolchain
+from cpuaccel_plugins.zentorch.loading import compiler
 
 WITHOUT = "Leave zentorch out, and try inductor, onednn or openvino"
 NAMESPACE = "zentorch::"

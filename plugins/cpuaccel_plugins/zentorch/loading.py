@@ -6,8 +6,7 @@ import sys
 import warnings
 
 from cpuaccel import BackendError
-
-from ..inductor.compilation import Compiler
+from cpuaccel_plugins.inductor.compilation import Compiler
 
 WEIGHT_CACHE = "ZENDNNL_MATMUL_WEIGHT_CACHE"
 

@@ -8,10 +8,10 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention as stock
 
 import cpuaccel
-from cpuaccel_plugins.onednn import workspace
-from cpuaccel_plugins.onednn.attend import GRAPH, PRODUCTS, Ways, attend
-from cpuaccel_plugins.onednn.masks import Mask, read_mask
-from cpuaccel_plugins.onednn.precision import fast_products
+from cpuaccel_plugins.onednn.attention import workspace
+from cpuaccel_plugins.onednn.attention.attend import GRAPH, PRODUCTS, Ways, attend
+from cpuaccel_plugins.onednn.attention.masks import Mask, read_mask
+from cpuaccel_plugins.onednn.attention.precision import fast_products
 from tests.conftest import Python
 from tests.plugins.onednn.graphs import assert_same, fuse, kinds
 
@@ -204,7 +204,7 @@ def test_the_softmax_in_place_is_exact() -> None:
 
 ALONE = """
 import torch
-from cpuaccel_plugins.onednn.attention_graph import Kind, compiled
+from cpuaccel_plugins.onednn.attention.graph import Kind, compiled
 
 assert compiled(Kind(1, 6, 2, 4, torch.float32, 0.5, torch.get_num_threads())) is not None
 """

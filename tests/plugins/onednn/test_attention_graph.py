@@ -8,10 +8,10 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention as stock
 
 import cpuaccel
-from cpuaccel_plugins.onednn import attend as attend_module
-from cpuaccel_plugins.onednn import attention_graph
-from cpuaccel_plugins.onednn.attend import GRAPH, apart, attend, by_graph, cut
-from cpuaccel_plugins.onednn.attention_graph import USES, Kernel, Kernels, Kind, compiled
+from cpuaccel_plugins.onednn.attention import attend as attend_module
+from cpuaccel_plugins.onednn.attention import graph as attention_graph
+from cpuaccel_plugins.onednn.attention.attend import GRAPH, apart, attend, by_graph, cut
+from cpuaccel_plugins.onednn.attention.graph import USES, Kernel, Kernels, Kind, compiled
 
 KIND = Kind(1, 6, 2, 4, torch.float32, 0.5, threads=1)
 """The tests of this folder run in one thread."""

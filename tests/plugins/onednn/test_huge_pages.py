@@ -7,7 +7,7 @@ import torch
 
 from cpuaccel_plugins.onednn import huge_pages
 from cpuaccel_plugins.onednn.huge_pages import gather
-from cpuaccel_plugins.onednn.linears import mkldnn
+from cpuaccel_plugins.onednn.linear.linears import mkldnn
 
 
 def huge_bytes() -> int:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention as attention
 
-from cpuaccel_plugins.onednn.attend import attend
+from cpuaccel_plugins.onednn.attention.attend import attend
 from tests.plugins.onednn.graphs import Linears, X, assert_same, fuse, kinds
 
 Linear = Callable[[torch.Tensor], torch.Tensor]

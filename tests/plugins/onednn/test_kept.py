@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import cpuaccel
-from cpuaccel_plugins.onednn.kept import Kept
+from cpuaccel_plugins.aten_graph.size_cache import Kept
 from tests.plugins.onednn.graphs import Linears, X, assert_same, fuse
 
 Linear = Callable[[torch.Tensor], torch.Tensor]

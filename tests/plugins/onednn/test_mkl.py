@@ -9,19 +9,19 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 import cpuaccel
-from cpuaccel_plugins.onednn import mkl
-from cpuaccel_plugins.onednn.capture import capture
-from cpuaccel_plugins.onednn.choice import Choice
-from cpuaccel_plugins.onednn.concat_linear import concat_linears
-from cpuaccel_plugins.onednn.emit import emit
+from cpuaccel_plugins.aten_graph.capture import capture
+from cpuaccel_plugins.aten_graph.codegen import emit
+from cpuaccel_plugins.aten_graph.program import Program
 from cpuaccel_plugins.onednn.evidence import evidence
-from cpuaccel_plugins.onednn.linear_binary import fuse_linear_add
-from cpuaccel_plugins.onednn.linear_unary import fuse_linear_unary
-from cpuaccel_plugins.onednn.linears import Fused
-from cpuaccel_plugins.onednn.mkl_choice import MklChoice
-from cpuaccel_plugins.onednn.mkl_linear import use_mkl
-from cpuaccel_plugins.onednn.prepack import fuse_rest, prepack
-from cpuaccel_plugins.onednn.program import Program
+from cpuaccel_plugins.onednn.linear import mkl
+from cpuaccel_plugins.onednn.linear.binary import fuse_linear_add
+from cpuaccel_plugins.onednn.linear.choice import Choice
+from cpuaccel_plugins.onednn.linear.concat import concat_linears
+from cpuaccel_plugins.onednn.linear.linears import Fused
+from cpuaccel_plugins.onednn.linear.mkl_choice import MklChoice
+from cpuaccel_plugins.onednn.linear.mkl_pass import use_mkl
+from cpuaccel_plugins.onednn.linear.prepack import fuse_rest, prepack
+from cpuaccel_plugins.onednn.linear.unary import fuse_linear_unary
 from tests.plugins.onednn.graphs import Function, Linears, X
 
 pytestmark = pytest.mark.skipif(not mkl.available(), reason="this torch has no MKL")

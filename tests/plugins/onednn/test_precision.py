@@ -5,8 +5,8 @@ import threading
 import pytest
 import torch
 
-from cpuaccel_plugins.onednn import precision
-from cpuaccel_plugins.onednn.precision import THROUGH_ONEDNN, fast_products
+from cpuaccel_plugins.onednn.attention import precision
+from cpuaccel_plugins.onednn.attention.precision import THROUGH_ONEDNN, fast_products
 
 inside_matters = pytest.mark.skipif(
     not precision.stays_exact(), reason="oneDNN would not compute exactly here"

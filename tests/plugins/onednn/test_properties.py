@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cpuaccel_plugins.onednn import mkl
-from cpuaccel_plugins.onednn.mkl_choice import MklChoice
+from cpuaccel_plugins.onednn.linear import mkl
+from cpuaccel_plugins.onednn.linear.mkl_choice import MklChoice
 from tests.plugins.onednn.graphs import assert_same, fuse
 
 WIDTH = 8

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention as stock
 
-from cpuaccel_plugins.onednn import workspace as workspace_module
-from cpuaccel_plugins.onednn.attend import PRODUCTS, apart, attend
-from cpuaccel_plugins.onednn.workspace import Sizes, workspace
+from cpuaccel_plugins.onednn.attention import workspace as workspace_module
+from cpuaccel_plugins.onednn.attention.attend import PRODUCTS, apart, attend
+from cpuaccel_plugins.onednn.attention.workspace import Sizes, workspace
 
 SIZES = Sizes(2, 5, 5, 4, torch.float32)
 

@@ -1,0 +1,1 @@
+"""Comparing the outputs of every step with those of the original."""

@@ -1,0 +1,1 @@
+"""``cpuaccel bench``."""

@@ -1,0 +1,208 @@
+"""``cpuaccel bench``."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cpuaccel.cli.arguments import (
+    DTYPES,
+    JsonOption,
+    ModelArgument,
+    TaskOption,
+    read_lengths,
+    read_names,
+    read_numbers,
+)
+from cpuaccel.cli.console import print_json, progress_bar, rescued
+from cpuaccel.cli.exits import INTERRUPTED
+
+if TYPE_CHECKING:
+    import torch
+
+    from cpuaccel.cli.bench.measure import Bench
+    from cpuaccel.cli.models.cases import Case
+    from cpuaccel.cli.models.demo import Neighbour
+    from cpuaccel.pipeline import Pipeline
+
+
+def bench(
+    model: ModelArgument,
+    backends: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--backends", metavar="A,B", help="A pipeline, as in ipex,jit. Repeat to compare more."
+        ),
+    ] = None,
+    pipeline: Annotated[
+        list[Path] | None,
+        typer.Option("--pipeline", metavar="FILE", help="A pipeline from a TOML file. Repeatable."),
+    ] = None,
+    batch_size: Annotated[
+        str, typer.Option("--batch-size", metavar="N,N", help="Rows of a batch.")
+    ] = "8",
+    seq_len: Annotated[
+        str | None,
+        typer.Option(
+            "--seq-len",
+            metavar="N,N",
+            help="Tokens in the longest row, by default 128. For audio N stands for N x 320 "
+            "samples, 20 ms each; images have their own size, and the demo its own text.",
+        ),
+    ] = None,
+    padding: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=0.99,
+            help="Fraction of the batch that is padding, on the right, rows of lengths spread "
+            "evenly. A batch of one row has none.",
+        ),
+    ] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            "--dtype",
+            metavar="D,D",
+            help="float32, bfloat16 or both; by default float32, and in the demo both where the "
+            "processor has bfloat16.",
+        ),
+    ] = None,
+    rounds: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Timed passes of each. By default up to 40, and no new one after 12 seconds for "
+            "one batch size, length and dtype.",
+        ),
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Torch's threads, equal for all.")
+    ] = None,
+    task: TaskOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Time pipelines against eager: in turn, warmed up, with the same threads and inputs.
+
+    Eager is always in the run. Each row says how long a pass takes, how many times as fast as
+    eager *in the same dtype* it is (median and quartiles of the pairs), how far its
+    outputs are from the float32 original's, and whether the pipeline was really applied.
+    Ctrl-C prints what is finished.
+
+    For example:
+
+    - `cpuaccel bench demo`
+
+    - `cpuaccel bench config:bert-base --backends jit --backends bettertransformer,jit`
+
+    - `cpuaccel bench ./my-model --backends jit --batch-size 1,8 --seq-len 128,384 --padding 0.5`
+    """
+    from cpuaccel.cli.models.load import DEMO, load_model
+
+    demo = model == DEMO
+    lengths = read_lengths("bench", model, seq_len, padding)
+    sizes = read_numbers(batch_size, "--batch-size")
+    dtypes = _dtypes(dtype, demo=demo)
+    pipelines = _pipelines(backends or [], pipeline or [], demo=demo)
+
+    from cpuaccel.cli.bench.measure import Bench, Pace
+    from cpuaccel.cli.models.cases import make_cases
+    from cpuaccel.plugin.host import host
+
+    loaded = load_model(model, task).float()
+    if seq_len is not None or padding is not None:
+        _check_is_no_image(loaded)
+    cases = make_cases(model, loaded, sizes, lengths, padding or 0.0)
+    here = host()
+    interrupted = False
+    neighbours: dict[str, Neighbour] = {}
+    with progress_bar() as progress:
+        work = Bench(
+            loaded,
+            pipelines,
+            cases,
+            dtypes,
+            host=here,
+            pace=Pace() if rounds is None else Pace(rounds, float("inf")),
+            threads=threads or here.threads,
+            progress=progress,
+        )
+        try:
+            work.run()
+            if demo:
+                neighbours = _neighbours(work, loaded, cases[0])
+        except KeyboardInterrupt:
+            interrupted = True
+    found: dict[str, object] = {
+        "model": model,
+        "processor": here.processor,
+        "torch": here.packages["torch"],
+        "threads": threads or here.threads,
+        "padding": padding or 0.0,
+        "interrupted": interrupted,
+        "results": [result.to_dict() for result in work.results],
+    }
+    with rescued(found):
+        if json:
+            nearest = {name: neighbour.to_dict() for name, neighbour in neighbours.items()}
+            print_json({**found, **({"nearest": nearest} if demo else {})})
+        else:
+            from cpuaccel.cli.bench.table import show
+
+            show(found, work.results, neighbours)
+    if interrupted:
+        raise typer.Exit(INTERRUPTED)
+
+
+def _dtypes(dtype: str | None, *, demo: bool) -> list[str]:
+    if dtype is not None:
+        return read_names(dtype, "--dtype", DTYPES)
+    if demo:
+        from cpuaccel.plugin.host import host
+
+        return list(DTYPES) if host().bf16() else ["float32"]
+    return ["float32"]
+
+
+def _pipelines(backends: list[str], files: list[Path], *, demo: bool) -> "dict[str, Pipeline]":
+    """The pipelines by name, their mistakes told before any work."""
+    from cpuaccel.pipeline import Pipeline
+    from cpuaccel.planning.binding import bind_here
+    from cpuaccel.planning.toml import read_pipeline
+
+    if not backends and not files:
+        if not demo:
+            raise typer.BadParameter(
+                "name at least one pipeline to hold against eager, for instance --backends jit",
+                param_hint="--backends / --pipeline",
+            )
+        from cpuaccel.cli.models.demo import PIPELINES
+
+        backends = list(PIPELINES)
+    chosen = [Pipeline.of(read_names(names, "--backends")) for names in backends]
+    pipelines = {str(pipeline): pipeline for pipeline in chosen}
+    for file in files:
+        pipelines[str(file)] = read_pipeline(file)
+    bind_here(*pipelines.values())
+    return pipelines
+
+
+def _check_is_no_image(model: "torch.nn.Module") -> None:
+    from cpuaccel.cli.models.inputs import modality
+
+    if modality(model) == "pixel_values":
+        raise typer.BadParameter(
+            f"{type(model).__name__} takes images, whose size its config gives. Leave both out",
+            param_hint="--seq-len / --padding",
+        )
+
+
+def _neighbours(work: "Bench", model: "torch.nn.Module", case: "Case") -> "dict[str, Neighbour]":
+    """What the original and the fastest pipeline find nearest to the same sentence."""
+    from cpuaccel.cli.models.demo import nearest
+
+    found = {"eager, float32": nearest(model, case.batches)}
+    if work.fastest is not None:
+        result, call = work.fastest
+        found[f"{result.pipeline}, {result.dtype}"] = nearest(call, case.batches)
+    return found

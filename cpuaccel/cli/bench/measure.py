@@ -1,0 +1,264 @@
+"""Timing pipelines against eager: in turn, warmed up, with the same threads."""
+
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from cpuaccel.api import optimize
+from cpuaccel.checks.probes import Probe, compare
+from cpuaccel.cli.bench.memory import peak_memory
+from cpuaccel.cli.bench.results import EAGER, Result, Standing, judge, merge
+from cpuaccel.cli.models.cases import Case, call_all
+from cpuaccel.model.output import leaves
+from cpuaccel.model.signature import Inputs
+from cpuaccel.optimized import OPTIMIZED, OptimizedModel
+from cpuaccel.pipeline import Pipeline
+from cpuaccel.plugin.host import Host
+from cpuaccel.report import Outcome, Status
+from cpuaccel.timing import Ratio, interleave
+
+DEFAULT_ROUNDS = 40
+DEFAULT_SECONDS = 12.0
+"""For one case in one precision, over all pipelines, where no number of rounds is asked for."""
+
+Progress = Callable[[float, str], None]
+"""Told which share of the work is done, from 0 to 1, and what is being done."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How long to measure.
+
+    Attributes:
+        rounds: timed passes of each pipeline, at most.
+        seconds: for one case in one precision; no new round is begun after it.
+    """
+
+    rounds: int = DEFAULT_ROUNDS
+    seconds: float = DEFAULT_SECONDS
+
+
+@dataclass
+class _Subject:
+    name: str
+    call: Callable[..., object]
+    optimized: OptimizedModel | None = None
+    seconds: float = 0.0
+    peak_bytes: int | None = None
+
+
+class Bench:
+    """One benchmark.
+
+    Attributes:
+        results: of the cases that are finished; complete after ``run``.
+        fastest: the fastest of the pipelines that were applied in full, and its model.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        pipelines: Mapping[str, Pipeline],
+        cases: Sequence[Case],
+        dtypes: Sequence[str],
+        *,
+        host: Host,
+        pace: Pace,
+        threads: int,
+        progress: Progress,
+    ) -> None:
+        """Prepare it; nothing is run yet.
+
+        Args:
+            model: the original, in float32 and eval mode.
+            pipelines: by name.
+            cases: what they are called with.
+            dtypes: names of the precisions.
+            host: whether bfloat16 is worth having.
+            pace: how long to measure.
+            threads: for torch, equal for all.
+            progress: is kept informed.
+        """
+        self.results: list[Result] = []
+        self.fastest: tuple[Result, Callable[..., object]] | None = None
+        self._model = model
+        self._pipelines = pipelines
+        self._cases = cases
+        self._dtypes = dtypes
+        self._host = host
+        self._pace = pace
+        self._threads = threads
+        self._progress = progress
+        self._units = len(dtypes) * (len(pipelines) + len(cases))
+        self._done = 0.0
+
+    def run(self) -> None:
+        """Measure everything.
+
+        Raises:
+            ModelError: the original does not take one of the cases.
+        """
+        threads = torch.get_num_threads()
+        torch.set_num_threads(self._threads)
+        try:
+            self._progress(0, "asking the original")
+            references = [self._probes(case) for case in self._cases]
+            for dtype in self._dtypes:
+                self._run_dtype(dtype, references)
+            self._progress(1, "done")
+        finally:
+            torch.set_num_threads(threads)
+
+    def _probes(self, case: Case) -> list[Probe]:
+        outputs = call_all(self._model, case)
+        return [
+            Probe(str(case), batch, output, leaves(output))
+            for batch, output in zip(case.batches, outputs)
+        ]
+
+    def _run_dtype(self, dtype: str, references: list[list[Probe]]) -> None:
+        verdict = self._host.bf16()
+        if dtype == "bfloat16" and not verdict:
+            for case in self._cases:
+                self.results += [
+                    Result(
+                        dtype=dtype,
+                        pipeline=name,
+                        case=case,
+                        standing=Standing.REFUSED,
+                        notes=(str(verdict),),
+                    )
+                    for name in (EAGER, *self._pipelines)
+                ]
+            self._done += len(self._pipelines) + len(self._cases)
+            return
+        subjects = [self._eager(dtype)]
+        for name, pipeline in self._pipelines.items():
+            self._advance(0, f"{dtype}: optimizing with {name}")
+            subjects.append(self._optimize(name, pipeline, dtype))
+            self._done += 1
+        for case, probes in zip(self._cases, references):
+            measured = self._run_case(dtype, case, probes, subjects)
+            self.results += measured
+            for result, subject in zip(measured, subjects):
+                self._keep_fastest(result, subject)
+
+    def _eager(self, dtype: str) -> _Subject:
+        if dtype == "float32":
+            return _Subject(EAGER, self._model)
+        return self._optimize(EAGER, Pipeline(()), dtype)
+
+    def _optimize(self, name: str, pipeline: Pipeline, dtype: str) -> _Subject:
+        begun = time.perf_counter()
+        with peak_memory() as peak:
+            optimized = optimize(
+                self._model,
+                pipeline=pipeline,
+                dtype=dtype,
+                example_inputs=self._cases[0].batches[0],
+            )
+        return _Subject(name, optimized, optimized, time.perf_counter() - begun, peak.bytes)
+
+    def _run_case(
+        self, dtype: str, case: Case, probes: list[Probe], subjects: list[_Subject]
+    ) -> list[Result]:
+        before = [Counter(s.optimized.report.calls) if s.optimized else None for s in subjects]
+        errors = [self._error(subject, probes) for subject in subjects]
+        calls = {
+            str(number): _pass_over(subject.call, case.batches)
+            for number, subject in enumerate(subjects)
+        }
+        share = 1 / (self._pace.rounds * len(calls))
+        start = self._done
+
+        def advance() -> None:
+            self._advance(share, f"{dtype}: timing {case}")
+
+        with torch.no_grad():
+            times = list(
+                interleave(
+                    calls,
+                    rounds=self._pace.rounds,
+                    seconds=self._pace.seconds,
+                    progress=advance,
+                ).values()
+            )
+        self._done = start + 1
+        results = []
+        for subject, seconds, error, earlier in zip(subjects, times, errors, before):
+            standing, notes, outcomes = _stand(subject, earlier)
+            results.append(
+                Result(
+                    dtype=dtype,
+                    pipeline=subject.name,
+                    case=case,
+                    standing=standing,
+                    notes=notes,
+                    rounds=len(seconds),
+                    median=statistics.median(seconds) * 1000,
+                    p95=_percentile_95(seconds) * 1000,
+                    ratio=None if subject is subjects[0] else Ratio.of(times[0], seconds),
+                    error=error,
+                    optimize_seconds=subject.seconds,
+                    peak_bytes=subject.peak_bytes,
+                    outcomes=outcomes,
+                )
+            )
+        return results
+
+    def _error(self, subject: _Subject, probes: list[Probe]) -> float:
+        variants = len(subject.optimized.report.variants) if subject.optimized else 0
+        begun = time.perf_counter()
+        with torch.no_grad():
+            answers = [subject.call(**probe.inputs) for probe in probes]
+        if subject.optimized and len(subject.optimized.report.variants) > variants:
+            subject.seconds += time.perf_counter() - begun  # it built for shapes it had frozen
+        differences = [
+            difference
+            for probe, answer in zip(probes, answers)
+            for difference in compare(probe, answer, self._model)
+        ]
+        return max((difference.relative for difference in differences), default=0.0)
+
+    def _keep_fastest(self, result: Result, subject: _Subject) -> None:
+        if result.standing is Standing.APPLIED and result.median is not None:
+            best = self.fastest[0].median if self.fastest else None
+            if best is None or result.median < best:
+                self.fastest = (result, subject.call)
+
+    def _advance(self, units: float, doing: str) -> None:
+        self._done += units
+        self._progress(min(self._done / self._units, 1), doing)
+
+
+def _pass_over(call: Callable[..., object], batches: list[Inputs]) -> Callable[[], None]:
+    def run() -> None:
+        for batch in batches:
+            call(**batch)
+
+    return run
+
+
+def _stand(
+    subject: _Subject, earlier: Mapping[str, int] | None
+) -> tuple[Standing, tuple[str, ...], tuple[Outcome, ...]]:
+    if subject.optimized is None:
+        return Standing.EAGER, (), ()
+    report = subject.optimized.report
+    outcomes = merge(report.variants)
+    since = Counter(report.calls)
+    since.subtract(earlier or {})
+    by_original = {why: n for why, n in since.items() if n > 0 and why != OPTIMIZED}
+    if subject.name == EAGER and all(o.status is Status.APPLIED for o in outcomes):
+        return Standing.EAGER, (), outcomes
+    return (*judge(outcomes, by_original), outcomes)
+
+
+def _percentile_95(seconds: list[float]) -> float:
+    if len(seconds) == 1:
+        return seconds[0]
+    return statistics.quantiles(seconds, n=20, method="inclusive")[-1]

@@ -1,0 +1,116 @@
+"""The table that ``cpuaccel bench`` prints."""
+
+from collections.abc import Mapping, Sequence
+
+from rich.markup import escape
+
+from cpuaccel.cli.bench.results import EAGER, Result, Standing
+from cpuaccel.cli.console import heading, new_table, say, stdout
+from cpuaccel.cli.models.demo import Neighbour
+
+_COLOURS = {
+    Standing.EAGER: "dim",
+    Standing.APPLIED: "green",
+    Standing.PARTLY: "bold yellow",
+    Standing.NOT_APPLIED: "bold red",
+    Standing.REFUSED: "bold red",
+}
+_FIGURES = frozenset({"median ms", "p95 ms", "rounds", "x eager", "error", "built in", "peak MiB"})
+
+
+def show(
+    run: Mapping[str, object], results: Sequence[Result], neighbours: Mapping[str, Neighbour]
+) -> None:
+    """Print what a benchmark found.
+
+    Args:
+        run: how it was made.
+        results: in the order of their making.
+        neighbours: in the demo, what the models find nearest to one sentence.
+    """
+    say(
+        f"\n{run['model']} on {run['processor']}, {run['threads']} threads, torch {run['torch']}, "
+        f"padding {float(str(run['padding'])):.0%}"
+        if not neighbours
+        else f"\n{run['model']}: real text on {run['processor']}, {run['threads']} threads, "
+        f"torch {run['torch']}"
+    )
+    table = new_table(
+        "dtype",
+        "batch x len",
+        "pipeline",
+        "median ms",
+        "p95 ms",
+        "rounds",
+        "x eager",
+        "error",
+        "built in",
+        "peak MiB",
+        "status",
+        numbers=_FIGURES,
+    )
+    previous: object = None
+    for result in results:
+        group = (result.dtype, str(result.case))
+        if group != previous and previous is not None:
+            table.add_row()
+        table.add_row(*(group if group != previous else ("", "")), *_cells(result))
+        previous = group
+    stdout().print(table, highlight=False)
+    _show_notes(results)
+    _show_neighbours(neighbours)
+    if run["interrupted"]:
+        say("\nInterrupted: this is what was finished.")
+
+
+def _cells(result: Result) -> list[str]:
+    status = f"[{_COLOURS[result.standing]}]{result.standing.upper()}[/]"
+    if result.standing in (Standing.APPLIED, Standing.EAGER):
+        status = status.lower()
+    if result.median is None or result.p95 is None or result.error is None:
+        return [escape(result.pipeline), *["-"] * 7, status]
+    return [
+        escape(result.pipeline),
+        f"{result.median:.2f}",
+        f"{result.p95:.2f}",
+        str(result.rounds),
+        escape(str(result.ratio)) if result.ratio else "1",
+        f"{result.error:.1e}" if result.error else "0",
+        f"{result.optimize_seconds:.1f} s" if result.pipeline != EAGER else "-",
+        f"{result.peak_bytes / 2**20:.0f}" if result.peak_bytes is not None else "-",
+        status,
+    ]
+
+
+def _show_notes(results: Sequence[Result]) -> None:
+    told: dict[tuple[str, str], list[Result]] = {}
+    for result in results:
+        for note in result.notes:
+            told.setdefault((result.pipeline, note), []).append(result)
+    if told:
+        heading("Not as its name says")
+    for (pipeline, note), rows in told.items():
+        dtypes = " and ".join(dict.fromkeys(row.dtype for row in rows))
+        cases = dict.fromkeys(str(row.case) for row in rows)
+        everywhere = len(cases) == len({str(result.case) for result in results})
+        where = "" if everywhere else f", {' and '.join(cases)}"
+        say(f"  {pipeline} ({dtypes}{where}): {note}")
+    say("\nx eager: eager's time in the same dtype over the row's: median of the pairs [quartiles]")
+    say("peak: memory while building, above what was held before")
+    say("error: largest difference from the float32 original, relative, on real tokens")
+
+
+def _show_neighbours(neighbours: Mapping[str, Neighbour]) -> None:
+    if not neighbours:
+        return
+    query = next(iter(neighbours.values())).query
+    heading("Proof")
+    say(f"  nearest to {query!r}")
+    for name, neighbour in neighbours.items():
+        say(f"  {name:<35} {neighbour.sentence!r} (cosine {neighbour.cosine:.3f})")
+    if len(neighbours) == 1:
+        say("  No pipeline was applied in full, so there is nothing to hold against it.")
+    elif len({neighbour.sentence for neighbour in neighbours.values()}) == 1:
+        say("  The same answer.")
+    else:
+        say("  DIFFERENT answers.")

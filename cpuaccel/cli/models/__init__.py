@@ -1,0 +1,1 @@
+"""The models and inputs that the commands accept."""

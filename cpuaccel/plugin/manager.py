@@ -1,0 +1,238 @@
+"""Finding plugins: each loaded on its own, so that a broken one breaks nothing else."""
+
+import functools
+import importlib.metadata
+import inspect
+import logging
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import pluggy
+
+from cpuaccel.pipeline import Step
+from cpuaccel.plugin import hookspecs
+from cpuaccel.plugin.backend import Backend, Form, Options
+from cpuaccel.plugin.slow import told_if_long
+from cpuaccel.report import Outcome
+from cpuaccel.wording import did_you_mean
+
+logger = logging.getLogger("cpuaccel")
+
+ENTRY_POINT_GROUP = "cpuaccel"
+
+DISABLE = "CPUACCEL_DISABLE_PLUGINS"
+"""The environment variable with names of plugins that are not to be imported, by commas."""
+
+
+@dataclass(frozen=True)
+class BrokenPlugin:
+    """A plugin that was set aside.
+
+    Attributes:
+        plugin: its entry point's name, with its distribution and version.
+        reason: what it did wrong.
+    """
+
+    plugin: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class BlockedPlugin:
+    """A plugin that is not to be used.
+
+    Attributes:
+        plugin: its entry point's name, with its distribution and version.
+        by: the environment variable or the file that says so.
+    """
+
+    plugin: str
+    by: str
+
+
+class PluginHost:
+    """The plugins of this environment and what they offer.
+
+    Attributes:
+        backends: backend classes by name.
+        origins: for each backend's name, the plugin that offers it.
+        broken: the plugins that were set aside.
+        blocked: the plugins that the user has blocked by name.
+    """
+
+    def __init__(
+        self,
+        entry_points: Iterable[importlib.metadata.EntryPoint],
+        disabled: Mapping[str, str] | None = None,
+    ) -> None:
+        """Load plugins.
+
+        Args:
+            entry_points: where they are.
+            disabled: names of those not to be imported, each with what says so.
+        """
+        self.backends: dict[str, type[Backend[Options]]] = {}
+        self.origins: dict[str, str] = {}
+        self.broken: list[BrokenPlugin] = []
+        self.blocked: list[BlockedPlugin] = []
+        self._names: dict[str, str] = {}
+        self._manager = pluggy.PluginManager(hookspecs.PROJECT)
+        self._manager.add_hookspecs(hookspecs)
+        for entry_point in sorted(entry_points, key=lambda e: e.name):
+            distribution = entry_point.dist
+            label = entry_point.name
+            if distribution is not None:
+                label += f" ({distribution.name} {distribution.version})"
+            self._names[entry_point.name] = label
+            if disabled is not None and entry_point.name in disabled:
+                self.blocked.append(BlockedPlugin(label, disabled[entry_point.name]))
+                continue
+            try:
+                with told_if_long(f"plugin {label} is being imported"):
+                    plugin = entry_point.load()
+                self.register(plugin, label)
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # a plugin may even raise SystemExit
+                self._set_aside(label, error)
+        for name, by in (disabled or {}).items():
+            self._warn_unless_known(name, by)
+
+    def block(self, name: str, by: str) -> None:
+        """Remove a plugin that is there already: its module stays imported, its backends go.
+
+        Args:
+            name: its entry point's name; a warning says so where there is none of this name.
+            by: what asks for it.
+        """
+        self._warn_unless_known(name, by)
+        label = self._names.get(name)
+        if label is None or label in {blocked.plugin for blocked in self.blocked}:
+            return
+        plugin = self._manager.get_plugin(label)
+        if plugin is not None:
+            self.unregister(plugin)
+        self.blocked.append(BlockedPlugin(label, by))
+
+    def _warn_unless_known(self, name: str, by: str) -> None:
+        if name not in self._names:
+            logger.warning(
+                "%s blocks a plugin %r, but there is none of this name%s Plugins here: %s",
+                by,
+                name,
+                did_you_mean(name, self._names),
+                ", ".join(self._names) or "none",
+            )
+
+    def register(self, plugin: object, label: str) -> None:
+        """Add one plugin, or nothing of it.
+
+        Raises:
+            pluggy.PluginValidationError: a hook is misspelled or takes unknown arguments, or what
+                it offers is no backend, or has the name of another plugin's backend.
+        """
+        if self._manager.is_registered(plugin):
+            raise pluggy.PluginValidationError(
+                plugin, f"it is registered already, as {self._manager.get_name(plugin)}"
+            )
+        try:
+            self._manager.register(plugin, label)
+            self._manager.check_pending()
+            offered = self._offered_by(plugin, label)
+        except BaseException:
+            if self._manager.is_registered(plugin):  # wherever in its hooks the mistake was
+                self._manager.unregister(plugin)
+            raise
+        self.backends |= offered
+        self.origins |= dict.fromkeys(offered, label)
+
+    def unregister(self, plugin: object) -> None:
+        """Remove a plugin and the backends that it offers."""
+        label = self._manager.get_name(plugin)
+        self._manager.unregister(plugin)
+        for name in [name for name, origin in self.origins.items() if origin == label]:
+            del self.backends[name], self.origins[name]
+
+    def before_step(self, step: Step, model: object) -> None:
+        """Tell every plugin that a step is about to be applied."""
+        self._observe("cpuaccel_before_step", step=step, model=model)
+
+    def after_step(self, step: Step, outcome: Outcome) -> None:
+        """Tell every plugin what a step came to."""
+        self._observe("cpuaccel_after_step", step=step, outcome=outcome)
+
+    def _observe(self, hook: str, **facts: object) -> None:
+        """Call each plugin's hook by itself, so that one that raises keeps none from the others."""
+        for label, plugin in self._manager.list_name_plugin():
+            try:
+                self._caller(hook, plugin)(**facts)
+            except (Exception, SystemExit):
+                logger.warning("plugin %s: its %s failed", label, hook, exc_info=True)
+
+    def _caller(self, hook: str, plugin: object) -> pluggy.HookCaller:
+        others = [other for other in self._manager.get_plugins() if other is not plugin]
+        return self._manager.subset_hook_caller(hook, others)
+
+    def _offered_by(self, plugin: object, label: str) -> dict[str, type[Backend[Options]]]:
+        offered: dict[str, type[Backend[Options]]] = {}
+        answers = self._caller("cpuaccel_backends", plugin)()
+        for backend in [backend for answer in answers for backend in answer]:
+            if mistake := _mistake(backend):
+                raise pluggy.PluginValidationError(plugin, mistake)
+            if backend.name in self.backends or backend.name in offered:
+                owner = self.origins.get(backend.name, label)
+                raise pluggy.PluginValidationError(
+                    plugin, f"the backend name {backend.name!r} is taken by {owner}"
+                )
+            offered[backend.name] = backend
+        return offered
+
+    def _set_aside(self, label: str, error: BaseException) -> None:
+        reason = f"{type(error).__name__}: {error}"
+        self.broken.append(BrokenPlugin(label, reason))
+        logger.warning("plugin %s is set aside: %s", label, reason)
+
+
+def _mistake(backend: object) -> str | None:
+    """What is wrong with something that a plugin offers, if anything is."""
+    if not (isinstance(backend, type) and issubclass(backend, Backend)):
+        return f"cpuaccel_backends returned {backend!r}, which is no Backend class"
+    missing = [a for a in ("name", "summary", "takes", "gives") if not hasattr(backend, a)]
+    if missing:
+        return f"{backend.__name__} has no {' and no '.join(missing)}"
+    if inspect.isabstract(backend):
+        missing = sorted(backend.__abstractmethods__)
+        return f"{backend.__name__} does not define {' and '.join(missing)}"
+    if not (isinstance(backend.takes, Form) and isinstance(backend.gives, Form)):
+        return f"{backend.__name__}.takes and .gives must be members of cpuaccel.Form"
+    if not (isinstance(backend.Options, type) and issubclass(backend.Options, Options)):
+        return f"{backend.__name__}.Options must be a subclass of cpuaccel.Options"
+    return None
+
+
+_disabled: dict[str, str] = {}
+
+
+def disable_plugins(names: Iterable[str], by: str) -> None:
+    """Block plugins by name in this process.
+
+    Those that are not loaded yet are never imported; of others the backends are no longer offered.
+
+    Args:
+        names: their entry points' names.
+        by: what asks for it, for messages.
+    """
+    for name in names:
+        if name not in _disabled:
+            _disabled[name] = by
+            if plugin_host.cache_info().currsize:
+                plugin_host().block(name, by)
+
+
+@functools.cache
+def plugin_host() -> PluginHost:
+    """The plugins of this process, found on the first call."""
+    by_environment = [name.strip() for name in os.environ.get(DISABLE, "").split(",")]
+    disabled = {**_disabled, **dict.fromkeys(filter(None, by_environment), DISABLE)}
+    return PluginHost(importlib.metadata.entry_points(group=ENTRY_POINT_GROUP), disabled)

@@ -1,0 +1,144 @@
+"""What a search found as one page of HTML that needs nothing else."""
+
+import importlib.util
+import os
+import statistics
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+
+import cpuaccel
+from cpuaccel.errors import CpuaccelError
+from cpuaccel.plugin.host import Host
+from cpuaccel.tuning.decisions.atomic_write import write_whole
+from cpuaccel.tuning.decisions.result import Row, Standing, Tuning
+from cpuaccel.tuning.workers.throughput import launch_line
+
+SHOWN_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd", "bf16", "sve")
+MOST_DOTS = 80
+"""Rounds that are drawn of one candidate; more would only be black."""
+
+
+def check_page(path: Path) -> None:
+    """See before a search whether the page can be written after it.
+
+    Raises:
+        CpuaccelError: it can't, and what to do.
+    """
+    if importlib.util.find_spec("jinja2") is None:
+        raise CpuaccelError(
+            f"{path} was asked for, but pages are made with Jinja2, which is not installed. Run: "
+            'pip install "cpuaccel[report]"'
+        )
+    if path.is_dir() or not os.access(path.absolute().parent, os.W_OK):
+        raise CpuaccelError(
+            f"{path} was asked for, but no file can be written there. Choose another place"
+        )
+
+
+def write_page(path: Path, model: str, tuning: Tuning, host: Host) -> None:
+    """Write the page, at once or not at all.
+
+    Args:
+        path: is replaced.
+        model: what the user calls the model.
+        tuning: what was found.
+        host: where.
+
+    Raises:
+        CpuaccelError: it can't be written.
+    """
+    try:
+        write_whole(path, render_page(model, tuning, host))
+    except OSError as error:
+        raise CpuaccelError(
+            f"{path} was to be written, but can't be: {error.strerror}. Make room there"
+        ) from error
+
+
+def render_page(model: str, tuning: Tuning, host: Host) -> str:
+    """The page's text. See ``write_page``."""
+    import jinja2
+
+    source = (
+        resources.files("cpuaccel.tuning.decisions").joinpath("page.html.j2").read_text("utf-8")
+    )
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    measured = [row for row in tuning.rows if row.rounds]
+    ranked = sorted(measured, key=lambda row: row.standing is not Standing.CHOSEN)
+    outputs = dict.fromkeys(name for row in tuning.rows for name in row.errors())
+    chosen = next((row for row in ranked if row.candidate == tuning.winner), None)
+    return environment.from_string(source).render(
+        model=model,
+        tuning=tuning,
+        host=host,
+        flags=[flag for flag in SHOWN_FLAGS if flag in host.isa],
+        packages={
+            name: host.packages[name]
+            for name in ("torch", "transformers", "openvino", "onnxruntime", "zentorch", "numpy")
+            if name in host.packages
+        },
+        version=cpuaccel.__version__,
+        chosen=chosen and _figures(chosen, tuning.weights),
+        ranking=[_figures(row, tuning.weights) for row in ranked],
+        top=max([1.0, *(row.speedup.high for row in ranked if row.speedup)]),
+        latencies=_latencies(ranked, tuning.weights),
+        launch=max(
+            ((one.rows_per_second, launch_line(one)) for one in tuning.instances), default=(0, "")
+        )[1],
+        outputs=list(outputs),
+        compared=[row for row in tuning.rows if row.differences],
+        failed=[row for row in tuning.rows if not row.rounds or row.reason],
+    )
+
+
+def _figures(row: Row, weights: Sequence[float]) -> dict[str, object]:
+    return {
+        "row": row,
+        "name": row.candidate.name,
+        "chosen": row.standing is Standing.CHOSEN,
+        "speedup": row.speedup,
+        "median_ms": statistics.median(row.seconds(weights)) * 1000,
+        "eager_ms": statistics.median(row.eager_seconds(weights)) * 1000,
+        "error": row.error,
+        "break_even": row.break_even(weights),
+        "peak_mib": row.peak_bytes / 2**20,
+    }
+
+
+def _latencies(rows: Sequence[Row], weights: Sequence[float]) -> dict[str, object]:
+    """Where each round lies between nothing and the slowest, in percent of the width."""
+    series = [
+        (row, who, seconds)
+        for row in rows
+        for who, seconds in (
+            ("eager beside it", row.eager_seconds(weights)),
+            (row.candidate.name, row.seconds(weights)),
+        )
+    ]
+    # A single stall would press all else together.
+    widest = max((_percentile(seconds, 95) for _, _, seconds in series), default=0.0) * 1.05
+    drawn = []
+    for row, who, seconds in series:
+        low, high = _percentile(seconds, 5), _percentile(seconds, 95)
+        drawn.append(
+            {
+                "row": row,
+                "who": who,
+                "median_ms": statistics.median(seconds) * 1000,
+                "p95_ms": high * 1000,
+                "left": 100 * low / widest,
+                "width": 100 * (min(high, widest) - low) / widest,
+                "middle": 100 * statistics.median(seconds) / widest,
+                "dots": [100 * s / widest for s in seconds[:MOST_DOTS] if s <= widest],
+            }
+        )
+    return {"widest_ms": widest * 1000, "series": drawn}
+
+
+def _percentile(values: Sequence[float], percent: int) -> float:
+    if len(values) == 1:
+        return values[0]
+    return statistics.quantiles(values, n=100, method="inclusive")[percent - 1]

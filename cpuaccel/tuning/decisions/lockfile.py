@@ -1,0 +1,238 @@
+"""Decisions in TOML files: written at once or not at all, read back, and held against now."""
+
+import contextlib
+import fcntl
+import logging
+import os
+import statistics
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from cpuaccel.errors import CpuaccelError
+from cpuaccel.model.precision import dtype_of
+from cpuaccel.pipeline import Pipeline, Step
+from cpuaccel.tuning.candidate import OWN, Candidate
+from cpuaccel.tuning.decisions.atomic_write import write_whole
+from cpuaccel.tuning.decisions.decision import Decision
+from cpuaccel.tuning.decisions.fingerprint import TuningFingerprint
+from cpuaccel.tuning.decisions.result import Rule, Tuning
+from cpuaccel.wording import describe_complaint
+
+logger = logging.getLogger("cpuaccel")
+
+HEADER = """\
+# Written by cpuaccel: which pipeline is fastest for this model, and what that depends on.
+# It is used without a search while the fingerprint below is that of the machine.
+
+"""
+
+
+class LockError(CpuaccelError):
+    """A lockfile that can't be read or written, or that no longer fits and was to be kept."""
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _StepTable(_Table):
+    backend: str
+    options: dict[str, object] = {}
+
+
+class _PipelineTable(_Table):
+    precision: str
+    threads: int | None = None
+    steps: list[_StepTable] = []
+    speedup: list[float] = []
+    median_ms: float | None = None
+    build_seconds: float = 0.0
+    error: float | None = None
+
+    @property
+    def candidate(self) -> Candidate:
+        return Candidate(tuple(s.backend for s in self.steps), self.precision, self.threads)
+
+    @property
+    def pipeline(self) -> Pipeline:
+        steps = []
+        for table in self.steps:
+            step = Step(table.backend)
+            step.options = table.options
+            steps.append(step)
+        dtype = None if self.precision == OWN else dtype_of(self.precision)
+        return Pipeline(tuple(steps), dtype, "lock")
+
+
+class _RuleTable(_Table):
+    axis: Literal["length", "padding", "rows"]
+    bound: float
+    gain: float
+
+
+class _LockTable(_Table):
+    version: Literal[1]
+    why: str
+    target: Literal["latency", "throughput"]
+    threads: int
+    rule: _RuleTable | None = None
+    pipelines: list[_PipelineTable]
+    fingerprint: TuningFingerprint
+
+
+class Lock:
+    """A decision, and what it depended on.
+
+    Attributes:
+        decision: what to build.
+        tuning: what is known of the search.
+        fingerprint: of when it was made.
+    """
+
+    def __init__(self, decision: Decision, tuning: Tuning, fingerprint: TuningFingerprint) -> None:
+        self.decision = decision
+        self.tuning = tuning
+        self.fingerprint = fingerprint
+
+
+def read_lock(path: Path) -> Lock | None:
+    """Read a decision; None where there is no such file.
+
+    Raises:
+        LockError: it can't be read, or holds mistakes: all are named.
+    """
+    try:
+        table = _LockTable.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise LockError(f"{path} can't be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise LockError(f"{path} is no TOML: {error}. Remove it, and tune again") from None
+    except ValidationError as error:
+        mistakes = "".join(
+            f"\n  - {describe_complaint(c, c['loc'], _LockTable.model_fields)}"
+            for c in error.errors()
+        )
+        raise LockError(f"{path} is no lockfile. Remove it, and tune again:{mistakes}") from None
+    if len(table.pipelines) != (1 if table.rule is None else 2):
+        raise LockError(
+            f"{path} has {len(table.pipelines)} pipelines, where a rule shares the calls between "
+            "two, and without one there is one. Remove it, and tune again"
+        )
+    first, last = table.pipelines[0].candidate, table.pipelines[-1].candidate
+    rule = None
+    if table.rule is not None:
+        rule = Rule(table.rule.axis, table.rule.bound, first, last, table.rule.gain)
+    tuning = Tuning(
+        target=table.target,
+        winner=first,
+        why=table.why,
+        rule=rule,
+        threads=table.threads,
+        source=str(path),
+    )
+    pipelines = {one.candidate: one.pipeline for one in table.pipelines}
+    return Lock(Decision(pipelines, rule, table.threads), tuning, table.fingerprint)
+
+
+def write_lock(path: Path, tuning: Tuning, fingerprint: TuningFingerprint) -> None:
+    """Write a decision, so that no other process ever sees a part of it.
+
+    Raises:
+        LockError: it can't be written.
+    """
+    decision = Decision.of(tuning)
+    table: dict[str, object] = {
+        "version": 1,
+        "why": tuning.why,
+        "target": tuning.target,
+        "threads": decision.threads,
+        "pipelines": [_pipeline_table(tuning, c, p) for c, p in decision.pipelines.items()],
+        "fingerprint": fingerprint.model_dump(),
+    }
+    if tuning.rule is not None:
+        table["rule"] = {
+            "axis": tuning.rule.axis,
+            "bound": tuning.rule.bound,
+            "gain": round(tuning.rule.gain, 3),
+        }
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, HEADER + tomli_w.dumps(table))
+    except OSError as error:
+        raise LockError(
+            f"{path} was to be written, but can't be: {error.strerror}. Choose another place"
+        ) from error
+
+
+def _pipeline_table(tuning: Tuning, candidate: Candidate, pipeline: Pipeline) -> dict[str, object]:
+    from cpuaccel.plugin.manager import plugin_host
+
+    backends = plugin_host().backends
+    table: dict[str, object] = {
+        "precision": candidate.precision,
+        "steps": [
+            {
+                "backend": step.backend,
+                "options": {
+                    name: value
+                    for name, value in backends[step.backend]
+                    .Options(**step.options)
+                    .model_dump(mode="json")
+                    .items()
+                    if value is not None  # TOML has none
+                },
+            }
+            for step in pipeline.steps
+        ],
+    }
+    if candidate.threads is not None:
+        table["threads"] = candidate.threads
+    row = tuning.row(candidate)
+    if row is not None and row.speedup is not None:
+        speedup = row.speedup
+        table["speedup"] = [round(v, 3) for v in (speedup.median, speedup.low, speedup.high)]
+        table["median_ms"] = round(statistics.median(row.seconds(tuning.weights)) * 1000, 3)
+        table["build_seconds"] = round(row.build_seconds, 2)
+        table["error"] = float(f"{row.error or 0.0:.3g}")
+    return table
+
+
+def cache_folder() -> Path:
+    """Where decisions are kept for a user: ``$CPUACCEL_CACHE``, or below ``$XDG_CACHE_HOME``."""
+    chosen = os.environ.get("CPUACCEL_CACHE")
+    if chosen:
+        return Path(chosen) / "tuning"
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "cpuaccel" / "tuning"
+
+
+@contextmanager
+def one_at_a_time(path: Path) -> Iterator[None]:
+    """Let no other process search for the same decision meanwhile; it will find this one's.
+
+    The system releases the lock when this process ends, however it ends.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        held = os.open(path.parent / f".{path.name}.held", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError:  # a folder that can't be written to: writing will tell, where it matters
+        yield
+        return
+    try:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            logger.warning("waiting for another process that tunes the same model")
+            fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            os.close(held)

@@ -1,0 +1,1 @@
+"""One process per candidate: messages, trials, timing."""

@@ -1,0 +1,107 @@
+"""What an exported graph holds and a call does not need."""
+
+import operator
+
+import torch
+from torch.fx import Node
+
+from cpuaccel_plugins.aten_graph.program import (
+    Program,
+    argument,
+    aten,
+    dtype,
+    is_call,
+    same_shape,
+    value,
+)
+
+_CHECKS = {
+    "aten::_assert_tensor_metadata",
+    "aten::_assert_scalar",
+    "aten::_assert_async",
+    "aten::sym_constrain_range",
+    "aten::sym_constrain_range_for_size",
+}
+_CASTS = (aten.to.dtype, aten.to.device, aten.to.dtype_layout, aten.to.other, aten._to_copy.default)
+_ALIASES = (
+    aten.alias.default,
+    aten.detach.default,
+    aten.lift_fresh_copy.default,
+    aten.dropout.default,
+    aten.feature_dropout.default,
+)
+_VIEWS = (aten.view.default, aten.reshape.default, aten._unsafe_view.default)
+
+
+def clean(program: Program) -> None:
+    """Remove checks, dropout, casts and views that change nothing, and repeated work."""
+    for node in list(program.graph.nodes):
+        if _name(node) in _CHECKS and not node.users:
+            program.graph.erase_node(node)
+    for node in list(program.graph.nodes):
+        if is_call(node, *_VIEWS):
+            # The same where a view can be had; where a fusion has changed strides it still works.
+            node.target = aten.reshape.default
+        if (source := _equal_to(node)) is not None:
+            node.replace_all_uses_with(source)
+            program.graph.erase_node(node)
+    _share_repeated(program)
+    program.sweep()
+
+
+def _name(node: Node) -> str:
+    target = node.target
+    return target._schema.name if isinstance(target, torch._ops.OpOverload) else ""
+
+
+def _equal_to(node: Node) -> Node | None:
+    """The node whose value this one merely hands on."""
+    if node.op != "call_function" or not node.args or not isinstance(node.args[0], Node):
+        return None
+    source = node.args[0]
+    if is_call(node, *_ALIASES):
+        training = argument(node, 2, "train", False) if "dropout" in _name(node) else False
+        return None if training else source
+    if is_call(node, *_CASTS):
+        copies = node.kwargs.get("copy", False) or is_call(node, aten._to_copy.default)
+        plain = node.kwargs.get("memory_format") is None
+        return source if dtype(node) == dtype(source) and not copies and plain else None
+    if is_call(node, aten.clone.default):
+        # Nothing is changed in place; only what comes from outside must not be handed back itself.
+        own = source.op == "call_function" and node.kwargs.get("memory_format") is None
+        return source if own else None
+    if is_call(node, aten.slice.Tensor):
+        start, end = argument(node, 2, "start", 0), argument(node, 3, "end")
+        whole = end is None or (isinstance(end, int) and end >= 2**62)
+        step = argument(node, 4, "step", 1)
+        return source if start in (0, None) and whole and step == 1 else None
+    if is_call(node, aten.reshape.default, aten.expand.default):
+        return source if same_shape(node, source) else None
+    if is_call(node, aten.add.Tensor):
+        # Transformers adds an offset of 0 to the positions in its masks.
+        return source if node.args[1] == 0 and dtype(node) == dtype(source) else None
+    return None
+
+
+def _share_repeated(program: Program) -> None:
+    """Compute once what is computed alike twice."""
+    known: dict[object, Node] = {}
+    for node in list(program.graph.nodes):
+        if node.op == "get_attr":
+            key: object = ("tensor", id(program.tensors[str(node.target)]))
+        elif node.op == "call_function" and is_pure(node):
+            key = (node.target, repr(node.args), repr(node.kwargs))
+        else:
+            continue
+        first = known.setdefault(key, node)
+        if first is not node:
+            node.replace_all_uses_with(first)
+            program.graph.erase_node(node)
+
+
+def is_pure(node: Node) -> bool:
+    """Whether a call yields the same whenever it is given the same."""
+    target = node.target
+    if isinstance(target, torch._ops.OpOverload):
+        return torch.Tag.nondeterministic_seeded not in target.tags
+    return target is operator.getitem or value(node) is None

@@ -1,0 +1,106 @@
+"""A graph as plain Python: one line a node, operators bound by name, memory freed early."""
+
+import math
+from collections.abc import Callable
+from typing import TypeAlias
+
+import torch
+from torch.fx import Node
+
+from cpuaccel_plugins.aten_graph.operator_bindings import SHORTER
+from cpuaccel_plugins.aten_graph.program import Program, aten, is_call
+
+Run: TypeAlias = Callable[..., tuple[torch.Tensor, ...]]
+
+_LITERALS = (bool, int, float, str, type(None))
+
+
+def emit(program: Program) -> Run:
+    """Compile a program to a function of its input tensors, by name.
+
+    A call costs what its operators cost: there is no interpreter, and neither operators nor
+    weights are looked up by attribute.
+    """
+    return _Writer(program).compile()
+
+
+class _Writer:
+    def __init__(self, program: Program) -> None:
+        self._program = program
+        self._names: dict[Node, str] = {}
+        self._bound: dict[str, object] = {}
+        self._bound_names: dict[int, str] = {}
+        self._lines: list[str] = []
+
+    def compile(self) -> Run:
+        nodes = list(self._program.graph.nodes)
+        last_uses: dict[Node, list[Node]] = {}
+        seen: set[Node] = set()
+        for node in reversed(nodes):
+            for used in node.all_input_nodes:
+                if used not in seen:
+                    seen.add(used)
+                    last_uses.setdefault(node, []).append(used)
+        parameters: list[str] = []
+        for number, node in enumerate(nodes):
+            if node.op == "placeholder":
+                self._names[node] = str(node.target)
+                parameters.append(str(node.target))
+            elif node.op == "get_attr":
+                tensor = self._program.tensors[str(node.target)]
+                self._names[node] = self._bind(tensor, f"_t{number}")
+            elif node.op == "output":
+                self._lines.append(f"return {self._text(tuple(node.args[0]))}")
+            else:
+                self._names[node] = f"_v{number}"
+                self._lines.append(f"_v{number} = {self._call(node)}")
+                freed = [self._names[n] for n in last_uses.get(node, []) if n.op == "call_function"]
+                if not node.users:
+                    freed.append(f"_v{number}")
+                if freed:
+                    self._lines.append(f"del {', '.join(freed)}")
+        body = "\n    ".join(self._lines)
+        source = f"def run({', '.join(parameters)}):\n    {body}\n"
+        exec(compile(source, "<onednn graph>", "exec"), self._bound)  # noqa: S102
+        run: Run = self._bound["run"]  # type: ignore[assignment]
+        return run
+
+    def _call(self, node: Node) -> str:
+        if is_call(node, aten.sym_size.int):
+            return f"{self._text(node.args[0])}.size({self._text(node.args[1])})"
+        target = node.target
+        name = getattr(target, "__name__", "f").replace(".", "_").strip("<>")
+        # An overload's own call is but a frame of Python around this.
+        direct = getattr(target, "_op", target)
+        function = self._bind(SHORTER.get(target, direct), f"_f_{name}")
+        arguments = [self._text(argument) for argument in node.args]
+        arguments += [f"{key}={self._text(given)}" for key, given in node.kwargs.items()]
+        return f"{function}({', '.join(arguments)})"
+
+    def _text(self, argument: object) -> str:
+        if isinstance(argument, Node):
+            return self._names[argument]
+        if isinstance(argument, (list, tuple)):
+            inside = "".join(f"{self._text(member)}, " for member in argument)
+            return f"[{inside}]" if isinstance(argument, list) else f"({inside})"
+        if isinstance(argument, slice):
+            parts = (argument.start, argument.stop, argument.step)
+            return f"slice({', '.join(map(self._text, parts))})"
+        if isinstance(argument, _LITERALS) and not _has_no_literal(argument):
+            return repr(argument)
+        return self._bind(argument, "_c")
+
+    def _bind(self, thing: object, name: str) -> str:
+        """A global name for an object; the same object keeps its name."""
+        known = self._bound_names.get(id(thing))
+        if known is None:
+            known = name
+            while known in self._bound:
+                known = f"{name}_{len(self._bound)}"
+            self._bound[known] = thing
+            self._bound_names[id(thing)] = known
+        return known
+
+
+def _has_no_literal(number: object) -> bool:
+    return isinstance(number, float) and not math.isfinite(number)

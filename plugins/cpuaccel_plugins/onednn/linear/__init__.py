@@ -1,0 +1,1 @@
+"""Linears on oneDNN and MKL."""
