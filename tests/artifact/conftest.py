@@ -1,21 +1,10 @@
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 import cpuaccel
 from tests.artifact.parts import SavedFiles, bert, bert_batch
-from tests.core.fakes import batch, encoder
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Models this small only lose time to threads that wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+from tests.fake_backends import batch, encoder
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ import cpuaccel
 from cpuaccel.model.output import tensors
 from tests.artifact.mutations import Mutated, bytes_of, fields_of, lines_of_sums
 from tests.artifact.parts import SavedFiles, bert, bert_batch, needs_torch_2
-from tests.core.fakes import batch, encoder
+from tests.fake_backends import batch, encoder
 
 INPUTS = os.environ.get("CPUACCEL_FUZZ_INPUTS")
 LONGEST = 60

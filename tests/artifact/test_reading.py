@@ -15,7 +15,7 @@ from tests.artifact.parts import (
     sign,
 )
 from tests.conftest import Offer
-from tests.core.fakes import Faithful, Opaque, batch, encoded, encoder, padded
+from tests.fake_backends import Faithful, Opaque, batch, encoded, encoder, padded
 
 
 def same(one: object, other: object) -> None:

@@ -92,7 +92,7 @@ SAVE = """
 import resource, signal, sys
 from pathlib import Path
 import cpuaccel
-from tests.core.fakes import batch, encoder
+from tests.fake_backends import batch, encoder
 
 folder = Path(sys.argv[1])
 fast = cpuaccel.optimize(encoder(), ["jit"], example_inputs=batch())

@@ -12,7 +12,7 @@ import pytest
 import cpuaccel
 from cpuaccel.artifact import contents
 from tests.artifact.parts import SUMS, SavedFiles, edit_json, needs_torch_2, sign
-from tests.core.fakes import encoder
+from tests.fake_backends import encoder
 
 FILES = [
     SUMS,

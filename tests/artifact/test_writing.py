@@ -13,7 +13,7 @@ import cpuaccel
 from cpuaccel.planning.toml import read_pipeline
 from tests.artifact.parts import SUMS, bert, bert_batch, needs_torch_2
 from tests.conftest import Offer
-from tests.core.fakes import Faithful, batch, encoder
+from tests.fake_backends import Faithful, batch, encoder
 
 FILES = [
     "pipeline.toml",

@@ -10,7 +10,7 @@ import cpuaccel
 from cpuaccel.model.weights import WatchedWeights
 from cpuaccel.testing import MaskedEncoder
 from tests.conftest import Offer
-from tests.core.fakes import Faithful, Fake, batch, encoder
+from tests.fake_backends import Faithful, Fake, batch, encoder
 
 OTHER = MaskedEncoder.seeded(1)
 

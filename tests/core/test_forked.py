@@ -8,7 +8,7 @@ import torch
 import cpuaccel
 from cpuaccel.testing.runtime import told_by_fork
 from tests.conftest import Offer
-from tests.core.fakes import Faithful, batch, encoder
+from tests.fake_backends import Faithful, batch, encoder
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 

@@ -19,7 +19,7 @@ import cpuaccel
 from cpuaccel.pipeline import Pipeline
 from cpuaccel.planning.toml import read_pipeline
 from cpuaccel.testing import MaskedEncoder
-from tests.core.fakes import batch
+from tests.fake_backends import batch
 
 EXAMPLES = int(os.environ.get("CPUACCEL_FUZZ_EXAMPLES", "60"))
 

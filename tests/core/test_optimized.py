@@ -16,7 +16,7 @@ from cpuaccel.report import Status
 from cpuaccel.testing import MaskedEncoder
 from cpuaccel.testing.state import changed, model_state
 from tests.conftest import Offer
-from tests.core.fakes import (
+from tests.fake_backends import (
     Faithful,
     Fake,
     NanLater,

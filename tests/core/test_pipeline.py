@@ -8,7 +8,7 @@ from pydantic import Field
 import cpuaccel
 from cpuaccel import Applied, Context, Form, Pipeline, PipelineError, Step
 from tests.conftest import Offer
-from tests.core.fakes import Faithful, Fake, Opaque, ScriptTaking, encoder
+from tests.fake_backends import Faithful, Fake, Opaque, ScriptTaking, encoder
 
 
 class Prepares(Fake):

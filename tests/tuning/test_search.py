@@ -7,7 +7,7 @@ import cpuaccel
 from cpuaccel.tuning.auto import optimize_auto
 from cpuaccel.tuning.decisions.result import Row, Standing, Tuning
 from cpuaccel.tuning.request import Request
-from tests.core.fakes import batch
+from tests.fake_backends import batch
 from tests.tuning.conftest import Install
 from tests.tuning.models import Waiting
 

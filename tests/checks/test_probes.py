@@ -12,7 +12,7 @@ from cpuaccel.model.signature import Signature
 from cpuaccel.report import Status
 from cpuaccel.testing import MaskedEncoder
 from tests.conftest import Offer
-from tests.core.fakes import (
+from tests.fake_backends import (
     Changing,
     Faithful,
     FrozenBatch,

@@ -14,7 +14,7 @@ from cpuaccel.tuning.candidate import Candidate
 from cpuaccel.tuning.request import Request
 from cpuaccel.tuning.space import Space
 from tests.conftest import Plugin
-from tests.core.fakes import Refusing, Unavailable, batch, encoder
+from tests.fake_backends import Refusing, Unavailable, batch, encoder
 
 HOST = dataclasses.replace(fake_host(), isa=frozenset({"amx_bf16"}), bf16_speed=4.0)
 

@@ -6,7 +6,7 @@ import torch
 import cpuaccel
 from cpuaccel.report import Status
 from tests.conftest import Offer
-from tests.core.fakes import Call, Fake, batch, encoded, encoder
+from tests.fake_backends import Call, Fake, batch, encoded, encoder
 
 LEFT, RIGHT, BOTH, NONE = (
     [[0, 0, 1, 1, 1, 1], [0, 1, 1, 1, 1, 1]],

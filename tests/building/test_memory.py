@@ -12,7 +12,7 @@ import pytest
 
 import cpuaccel
 from tests.conftest import Offer
-from tests.core.fakes import Call, Faithful, Fake, batch, encoder
+from tests.fake_backends import Call, Faithful, Fake, batch, encoder
 
 CALLS, FIRST = 2000, 500
 MOST = 8 * 2**20

@@ -9,7 +9,7 @@ from cpuaccel.planning.binding import bind
 from cpuaccel.planning.plan import make_plan
 from cpuaccel.testing import fake_host
 from tests.conftest import Offer
-from tests.core.fakes import Faithful, Refusing, Unavailable, batch, encoder
+from tests.fake_backends import Faithful, Refusing, Unavailable, batch, encoder
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ import cpuaccel
 from cpuaccel.building.health import MAX_FAULTS
 from cpuaccel.testing import Encoded, MaskedEncoder
 from tests.conftest import Offer
-from tests.core.fakes import Call, Fake, NanLater, Opaque, RaisingLater, batch, encoded, encoder
+from tests.fake_backends import Call, Fake, NanLater, Opaque, RaisingLater, batch, encoded, encoder
 
 BAD = batch(first=49)
 

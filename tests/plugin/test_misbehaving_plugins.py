@@ -17,7 +17,7 @@ from cpuaccel import Applied, Backend, Context, Host, Options, Signature, Verdic
 from cpuaccel.plugin import slow
 from cpuaccel.testing.state import changed, global_state, model_state
 from tests.conftest import Offer, Python
-from tests.core.fakes import Call, Changing, Fake, Wrapped, batch, encoder
+from tests.fake_backends import Call, Changing, Fake, Wrapped, batch, encoder
 
 Doing = Callable[[torch.nn.Module], object]
 
@@ -255,7 +255,7 @@ BLOCKS = """
 import threading, torch, cpuaccel
 from cpuaccel.testing import MaskedEncoder
 from tests.conftest import Plugin
-from tests.core.fakes import Fake, batch
+from tests.fake_backends import Fake, batch
 import signal, time
 
 class Blocks(Fake):

@@ -15,7 +15,7 @@ import cpuaccel
 from cpuaccel import Applied, Context, Host, Options, Signature, Verdict
 from cpuaccel.testing import BackendContract
 from tests.conftest import Offer
-from tests.core.fakes import (
+from tests.fake_backends import (
     Call,
     Changing,
     Faithful,

@@ -7,7 +7,7 @@ import torch
 
 import cpuaccel
 from tests.conftest import Offer
-from tests.core.fakes import Faithful, Opaque, batch, encoder
+from tests.fake_backends import Faithful, Opaque, batch, encoder
 
 
 @pytest.fixture(autouse=True)

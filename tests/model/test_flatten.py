@@ -5,7 +5,7 @@ import torch
 
 import cpuaccel
 from cpuaccel.testing import MaskedEncoder
-from tests.core.fakes import batch
+from tests.fake_backends import batch
 
 
 class Choosing(torch.nn.Module):

@@ -10,7 +10,7 @@ import pytest
 import cpuaccel
 from cpuaccel.plugin.manager import ENTRY_POINT_GROUP, PluginHost
 from tests.conftest import Offer, Plugin, Python
-from tests.core.fakes import FailingApply, Faithful, batch, encoder
+from tests.fake_backends import FailingApply, Faithful, batch, encoder
 
 HEAD = """
 import cpuaccel

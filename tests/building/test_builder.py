@@ -11,7 +11,7 @@ from cpuaccel import Applied, Context, Form, Host, Signature, Step, Verdict
 from cpuaccel.model.flatten import FlatModule
 from cpuaccel.report import Status
 from tests.conftest import Offer
-from tests.core.fakes import (
+from tests.fake_backends import (
     FailingApply,
     Faithful,
     Fake,
