@@ -3,15 +3,18 @@
 import hashlib
 import io
 import os
+import re
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Self
 
 import psutil
 
-from cpuaccel.artifact.layout import MAX_TEXT, REQUIRED, SUMS
-from cpuaccel.artifact.sums import parse_sums
+from cpuaccel.artifact.layout import MAX_TEXT, REQUIRED, SUMS, is_plain
 from cpuaccel.errors import ArtifactError
+
+_LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 
 
 class Contents:
@@ -107,7 +110,7 @@ class Contents:
                 f"{self.asked}, but there is no {SUMS} in it, so it is no artifact. Pass the "
                 "folder that OptimizedModel.save wrote"
             ) from None
-        sums = dict(parse_sums(data, self.asked))
+        sums = _parse_sums(data, self.asked)
         for name in REQUIRED:
             if name not in sums:
                 raise self.fault(SUMS, f"does not list {name}")
@@ -150,3 +153,31 @@ class Contents:
         if digest != self.sums[name]:
             raise self.fault(name, f"is not what was saved: its SHA-256 differs from {SUMS}'s")
         self.checked.add(name)
+
+
+def write_sums(folder: Path, names: Iterable[str]) -> None:
+    """Hash files of a folder and write the list."""
+    lines = []
+    for name in names:
+        with (folder / name).open("rb") as file:
+            lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {name}\n")
+    (folder / SUMS).write_text("".join(lines), encoding="ascii")
+
+
+def _parse_sums(data: bytes, asked: str) -> dict[str, str]:
+    """Hashes by name.
+
+    Raises:
+        ArtifactError: a line is malformed, twice there, or names what is not in the folder itself.
+    """
+    sums: dict[str, str] = {}
+    for number, line in enumerate(data.decode("ascii", "replace").splitlines(), start=1):
+        found = _LINE.fullmatch(line)
+        if found is None or not is_plain(found[2]) or found[2] in sums:
+            raise ArtifactError(
+                f"{asked}, but line {number} of {SUMS} is {line[:120]!r}. A line is a hash, two "
+                "spaces and the name of a file in the same folder, each named once. Save it "
+                "anew, or fetch it again from where it came"
+            )
+        sums[found[2]] = found[1]
+    return sums

@@ -14,8 +14,7 @@ from cpuaccel.artifact import layout
 from cpuaccel.artifact.architecture import CannotMakeError, make
 from cpuaccel.artifact.contents import Contents
 from cpuaccel.artifact.examples import Example
-from cpuaccel.artifact.fingerprint import fingerprint
-from cpuaccel.artifact.record import Record, read_record
+from cpuaccel.artifact.record import Record, fingerprint, read_record
 from cpuaccel.artifact.scripts import read_scripts
 from cpuaccel.artifact.tensors import mismatch, put, read_tensors
 from cpuaccel.building.stage import calling

@@ -1,6 +1,7 @@
 """``artifact.json``: what was saved, in which precision, where and with what."""
 
 import json
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
 import torch
@@ -19,7 +20,11 @@ import cpuaccel
 from cpuaccel.artifact.contents import Contents
 from cpuaccel.artifact.layout import FORMAT, RECORD, VERSION
 from cpuaccel.errors import ArtifactError
+from cpuaccel.pipeline import Pipeline
+from cpuaccel.planning.binding import bind_here
 from cpuaccel.plugin.fingerprint import Fingerprint
+from cpuaccel.plugin.host import host
+from cpuaccel.plugin.manager import plugin_host
 from cpuaccel.report import Outcome
 
 MAX_CALLS = 64
@@ -139,6 +144,21 @@ class Record(_Table):
     calls: Annotated[tuple[Call, ...], Field(min_length=1, max_length=MAX_CALLS)]
     tied: dict[str, str]
     made: Fingerprint
+
+
+def fingerprint(pipeline: Pipeline, packages: Iterable[str]) -> Fingerprint:
+    """What matters here for a pipeline.
+
+    Args:
+        pipeline: its backends count, and what they require.
+        packages: further distributions: those that the model's own code is in.
+
+    Raises:
+        PipelineError: a backend is not offered here, or an option is none of its.
+    """
+    (bound,) = bind_here(pipeline)
+    backends = [step.backend.name for step in bound]
+    return Fingerprint.here(host(), plugin_host(), backends, packages)
 
 
 def read_record(contents: Contents) -> Record:

@@ -5,8 +5,7 @@ from pathlib import Path
 
 from cpuaccel.artifact import layout
 from cpuaccel.artifact.contents import Contents
-from cpuaccel.artifact.fingerprint import fingerprint
-from cpuaccel.artifact.record import read_record
+from cpuaccel.artifact.record import fingerprint, read_record
 from cpuaccel.errors import PipelineError
 from cpuaccel.planning.toml import parse_pipeline
 

@@ -9,11 +9,10 @@ import torch
 
 from cpuaccel.artifact import layout
 from cpuaccel.artifact.architecture import describe
+from cpuaccel.artifact.atomic_folder import replace_folder
+from cpuaccel.artifact.contents import write_sums
 from cpuaccel.artifact.examples import Example
-from cpuaccel.artifact.fingerprint import fingerprint
-from cpuaccel.artifact.record import Record, Script, Settings
-from cpuaccel.artifact.replacing import replacing
-from cpuaccel.artifact.sums import write_sums
+from cpuaccel.artifact.record import Record, Script, Settings, fingerprint
 from cpuaccel.artifact.tensors import take, write_tensors
 from cpuaccel.building.builder import Builder
 from cpuaccel.building.variant import Variant
@@ -46,7 +45,7 @@ def save(builder: Builder, report: Report, variants: Sequence[Variant], folder: 
             "optimize(), or call the model once"
         )
     try:
-        with replacing(folder) as new:
+        with replace_folder(folder) as new:
             names = _write(builder, report, variants, new)
             write_sums(new, names)
     except (OSError, TypeError, ValueError, KeyError, safetensors.SafetensorError) as error:

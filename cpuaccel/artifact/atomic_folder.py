@@ -17,7 +17,7 @@ _EXCHANGE = 2
 
 
 @contextmanager
-def replacing(folder: Path) -> Iterator[Path]:
+def replace_folder(folder: Path) -> Iterator[Path]:
     """An empty folder beside ``folder``, which takes its place on leaving.
 
     If anything is raised, and so by Ctrl-C too, ``folder`` is as it was and nothing is left. A

@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 import cpuaccel
-from cpuaccel.artifact import replacing as replacing_module
-from cpuaccel.artifact.replacing import replacing
+from cpuaccel.artifact import atomic_folder
+from cpuaccel.artifact.atomic_folder import replace_folder
 from tests.conftest import Python
 
 
@@ -14,7 +14,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def write(folder: Path, text: str) -> None:
-    with replacing(folder) as new:
+    with replace_folder(folder) as new:
         (new / "pipeline.toml").write_text(text)
 
 
@@ -22,7 +22,7 @@ def write(folder: Path, text: str) -> None:
 def _way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """File systems that can't exchange two folders take the second way."""
     if request.param == "renamed twice":
-        monkeypatch.setattr(replacing_module, "_exchange", lambda one, other: False)
+        monkeypatch.setattr(atomic_folder, "_exchange", lambda one, other: False)
 
 
 @pytest.mark.usefixtures("_way")
@@ -49,7 +49,7 @@ def test_an_empty_folder_is_replaced_and_a_link_is_kept(tmp_path: Path) -> None:
 )
 def test_what_was_there_stays_if_writing_fails(tmp_path: Path, error: BaseException) -> None:
     def fail() -> None:
-        with replacing(tmp_path / "a") as new:
+        with replace_folder(tmp_path / "a") as new:
             (new / "pipeline.toml").write_text("half")
             raise error
 
@@ -64,7 +64,7 @@ def test_what_was_there_comes_back_if_the_second_rename_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(tmp_path / "a", "old")
-    monkeypatch.setattr(replacing_module, "_exchange", lambda one, other: False)
+    monkeypatch.setattr(atomic_folder, "_exchange", lambda one, other: False)
     rename, calls = Path.rename, []
 
     def interrupted(self: Path, target: Path) -> Path:
