@@ -92,6 +92,7 @@ class Backend(ABC, Generic[OptionsT]):
         excludes: names of backends that can't be in one pipeline with this one, each with a reason
             that ends in no full stop.
         requires: sets of PEP 508 requirements; meeting any one set is enough.
+        needs_tensors: whether the model must take a tensor, so that there is a graph to follow.
         casts: whether ``apply`` itself brings the weights to ``context.dtype``; otherwise
             cpuaccel casts them before.
         tolerance: for a backend that computes more coarsely than the pipeline's precision: the
@@ -108,6 +109,7 @@ class Backend(ABC, Generic[OptionsT]):
     before: ClassVar[frozenset[str]] = frozenset()
     excludes: ClassVar[Mapping[str, str]] = {}
     requires: ClassVar[tuple[Sequence[str], ...]] = ()
+    needs_tensors: ClassVar[bool] = False
     casts: ClassVar[bool] = False
     tolerance: ClassVar[float] = 0.0
     Options: ClassVar[type[Options]] = Options
@@ -120,7 +122,15 @@ class Backend(ABC, Generic[OptionsT]):
         return host.meets(*self.requires)
 
     def accepts(self, model: Callable[..., object], signature: Signature) -> Verdict:
-        """Whether this model, called this way, can be optimized. Changes nothing, never raises."""
+        """Whether this model, called this way, can be optimized. Changes nothing, never raises.
+
+        An override begins with this one, which checks ``needs_tensors``.
+        """
+        if self.needs_tensors and not signature.tensors:
+            return Verdict.no(
+                "none of the inputs is a tensor",
+                f"Pass the inputs as tensors, or leave {self.name} out",
+            )
         return Verdict.yes()
 
     @abstractmethod

@@ -2,15 +2,13 @@
 
 import inspect
 import warnings
-from collections.abc import Callable
 
 import torch
 
 import cpuaccel
-from cpuaccel import Applied, Backend, BackendError, Context, Form, Host, Signature, Verdict
+from cpuaccel import Applied, Backend, BackendError, Context, Form, Host, Verdict
 from cpuaccel_plugins.common.cause import cause
 from cpuaccel_plugins.common.fusions import count_fusions
-from cpuaccel_plugins.common.needs_tensors import needs_tensors
 
 WARM_UP_CALLS = 2
 """The profiling executor profiles on the first call and compiles on the second."""
@@ -33,6 +31,7 @@ class Jit(Backend[JitOptions]):
     summary = "TorchScript: trace, freeze, warm up; the script can be saved and loaded anywhere"
     takes = Form.MODULE
     gives = Form.SCRIPT
+    needs_tensors = True
     requires = (("torch>=1.13",),)
     Options = JitOptions
 
@@ -43,10 +42,6 @@ class Jit(Backend[JitOptions]):
                 f"TorchScript does not support Python {host.python}", "Use Python 3.13 or older"
             )
         return super().check(host)
-
-    def accepts(self, model: Callable[..., object], signature: Signature) -> Verdict:
-        """Tracing needs a tensor to follow."""
-        return needs_tensors(signature, self.name, "nothing to trace")
 
     def apply(self, model: torch.nn.Module, context: Context) -> Applied:
         """Trace, freeze and warm up."""

@@ -24,7 +24,7 @@ def open_axes(signature: Signature) -> dict[str, dict[int, object]]:
 
 def at_least_two(signature: Signature) -> dict[str, torch.Tensor]:
     """The example's tensors, with at least two rows and tokens: an exporter takes one for fixed."""
-    example = signature.tensor_inputs
+    example = dict(signature.tensor_inputs)
     for axis, names in enumerate((signature.axes.batch, signature.axes.length)):
         for name in names:
             if example[name].shape[axis] == 1:

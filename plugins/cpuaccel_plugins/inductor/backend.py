@@ -1,12 +1,10 @@
 """What ``inductor`` asks for, and applying it."""
 
 import warnings
-from collections.abc import Callable
 
 import torch
 
-from cpuaccel import Applied, Backend, Context, Form, Host, Options, Signature, Verdict
-from cpuaccel_plugins.common.needs_tensors import needs_tensors
+from cpuaccel import Applied, Backend, Context, Form, Host, Options, Verdict
 from cpuaccel_plugins.inductor.build import EXCLUDES, build
 from cpuaccel_plugins.inductor.toolchain import toolchain
 
@@ -30,16 +28,13 @@ class Inductor(Backend[Options]):
     summary = "torch.compile: C++ kernels made for this model, with oneDNN's packed linears"
     takes = Form.MODULE
     gives = Form.COMPILED
+    needs_tensors = True
     excludes = EXCLUDES
     requires = (("torch>=2.13",),)  # the first whose compiled entries are this call's own
 
     def check(self, host: Host) -> Verdict:
         """Look for the compiler and the headers that Inductor's kernels are built with."""
         return super().check(host) and toolchain()
-
-    def accepts(self, model: Callable[..., object], signature: Signature) -> Verdict:
-        """There has to be a tensor to compute on."""
-        return needs_tensors(signature, self.name, "nothing to compile")
 
     def apply(self, model: torch.nn.Module, context: Context) -> Applied:
         """Compile, and see that it was compiled and its weights frozen."""

@@ -1,12 +1,10 @@
 """The backend, and what it needs of a processor."""
 
-from collections.abc import Callable
 from typing import ClassVar
 
 import torch
 
-from cpuaccel import Applied, Backend, Context, Form, Host, Signature, Verdict
-from cpuaccel_plugins.common.needs_tensors import needs_tensors
+from cpuaccel import Applied, Backend, Context, Form, Host, Verdict
 from cpuaccel_plugins.int8.options import Int8Options
 
 INT8_PRODUCTS = frozenset({"avx512_vnni", "amx_int8"})
@@ -24,6 +22,7 @@ class Int8(Backend[Int8Options]):
     summary = "linears in 8 bits on oneDNN, quantized in each call; all else as onednn does it"
     takes = Form.MODULE
     gives = Form.COMPILED
+    needs_tensors = True
     requires = (("torch>=2.8",),)
     tolerance = 0.15
     Options: ClassVar[type[Int8Options]] = Int8Options
@@ -37,10 +36,6 @@ class Int8(Backend[Int8Options]):
                 "Use onednn, or a processor that has one of them",
             )
         return super().check(host)
-
-    def accepts(self, model: Callable[..., object], signature: Signature) -> Verdict:
-        """An exporter needs a tensor to follow."""
-        return needs_tensors(signature, self.name, "no graph to rewrite")
 
     def apply(self, model: torch.nn.Module, context: Context) -> Applied:
         """Capture, bring to 8 bits, fuse, pack and compile."""

@@ -1,13 +1,11 @@
 """The backend, and the order of its passes."""
 
-from collections.abc import Callable
 from typing import ClassVar
 
 import torch
 
 import cpuaccel
-from cpuaccel import Applied, Backend, BackendError, Context, Form, Signature, Verdict
-from cpuaccel_plugins.common.needs_tensors import needs_tensors
+from cpuaccel import Applied, Backend, BackendError, Context, Form
 
 
 class OneDnnOptions(cpuaccel.Options):
@@ -32,12 +30,9 @@ class OneDnn(Backend[OneDnnOptions]):
     summary = "graph fusions and prepacked weights on stock PyTorch's own oneDNN operators"
     takes = Form.MODULE
     gives = Form.COMPILED
+    needs_tensors = True
     requires = (("torch>=2.6",),)  # the first whose export leaves sizes open by itself
     Options: ClassVar[type[OneDnnOptions]] = OneDnnOptions
-
-    def accepts(self, model: Callable[..., object], signature: Signature) -> Verdict:
-        """An exporter needs a tensor to follow."""
-        return needs_tensors(signature, self.name, "no graph to fuse")
 
     def apply(self, model: torch.nn.Module, context: Context) -> Applied:
         """Capture, fuse, prepack and compile."""

@@ -10,7 +10,6 @@ import torch
 import cpuaccel
 from cpuaccel import Applied, Backend, BackendError, Context, Form, Signature, Verdict
 from cpuaccel_plugins.common.cause import cause
-from cpuaccel_plugins.common.needs_tensors import needs_tensors
 from cpuaccel_plugins.onnxruntime.export import export
 from cpuaccel_plugins.onnxruntime.profile import execution_evidence
 from cpuaccel_plugins.onnxruntime.session import SessionCall, open_session
@@ -34,6 +33,7 @@ class OnnxRuntime(Backend[OnnxRuntimeOptions]):
     summary = "ONNX Runtime's CPU provider: exported with torch.onnx, for any batch and length"
     takes = Form.MODULE
     gives = Form.COMPILED
+    needs_tensors = True
     excludes: ClassVar[Mapping[str, str]] = {
         "bettertransformer": "what it does to padding depends on the inputs' values, which no "
         "export to ONNX can follow"
@@ -42,8 +42,8 @@ class OnnxRuntime(Backend[OnnxRuntimeOptions]):
     Options = OnnxRuntimeOptions
 
     def accepts(self, model: Callable[..., object], signature: Signature) -> Verdict:
-        """Export follows tensors, and ONNX Runtime's CPU kernels are for float32."""
-        if not (verdict := needs_tensors(signature, self.name, "nothing to export")):
+        """Require float32 weights: ONNX Runtime's CPU kernels are for float32."""
+        if not (verdict := super().accepts(model, signature)):
             return verdict
         parameters = model.parameters() if isinstance(model, torch.nn.Module) else ()
         others = {p.dtype for p in parameters if p.is_floating_point()} - {torch.float32}

@@ -4,15 +4,12 @@ from collections.abc import Callable
 
 import torch
 
-from cpuaccel import Signature, Verdict
-from cpuaccel_plugins.common.needs_tensors import needs_tensors
+from cpuaccel import Verdict
 from cpuaccel_plugins.openvino.compilation import PRECISIONS
 
 
-def convertible(model: Callable[..., object], signature: Signature) -> Verdict:
-    """Conversion follows tensors, and a precision that OpenVINO was not asked for is none."""
-    if not (verdict := needs_tensors(signature, "openvino", "nothing to convert")):
-        return verdict
+def convertible(model: Callable[..., object]) -> Verdict:
+    """Require weights in a precision that OpenVINO can be asked for."""
     if others := _floating_dtypes(model) - PRECISIONS.keys():
         return Verdict.no(
             f"the model has weights in {_names(others)}, and openvino is used in "

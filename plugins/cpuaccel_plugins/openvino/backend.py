@@ -36,13 +36,14 @@ class OpenVino(Backend[OpenVinoOptions]):
     summary = "OpenVINO's CPU runtime: converted from torch, compiled for any batch and length"
     takes = Form.MODULE
     gives = Form.COMPILED
+    needs_tensors = True
     requires = (("torch>=2.8", "openvino>=2026.4"),)
     casts = True
     Options = OpenVinoOptions
 
     def accepts(self, model: Callable[..., object], signature: Signature) -> Verdict:
         """Whether there is something to convert, in a precision that OpenVINO is used in."""
-        return convertible(model, signature)
+        return super().accepts(model, signature) and convertible(model)
 
     def apply(self, model: torch.nn.Module, context: Context) -> Applied:
         """Convert, compile, run once, and see what was executed in which precision."""

@@ -39,6 +39,7 @@ class OpenVinoInt8(Backend[OpenVinoInt8Options]):
     summary = "OpenVINO's CPU runtime in 8 bits, quantized by NNCF on samples of the inputs"
     takes = Form.MODULE
     gives = Form.COMPILED
+    needs_tensors = True
     requires = (("torch>=2.8", "openvino>=2026.4", "nncf>=3.4"),)
     excludes: ClassVar[Mapping[str, str]] = {
         "bettertransformer": "NNCF does not follow what removes padding"
@@ -49,7 +50,7 @@ class OpenVinoInt8(Backend[OpenVinoInt8Options]):
 
     def accepts(self, model: Callable[..., object], signature: Signature) -> Verdict:
         """Whether there is something to convert, in a precision that OpenVINO is used in."""
-        return convertible(model, signature)
+        return super().accepts(model, signature) and convertible(model)
 
     def apply(self, model: torch.nn.Module, context: Context) -> Applied:
         """Convert, quantize, compile, run once, and see what was executed in 8 bits."""

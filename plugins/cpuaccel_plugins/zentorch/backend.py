@@ -13,10 +13,8 @@ from cpuaccel import (
     Form,
     Host,
     Options,
-    Signature,
     Verdict,
 )
-from cpuaccel_plugins.common.needs_tensors import needs_tensors
 from cpuaccel_plugins.inductor.build import EXCLUDES, build
 from cpuaccel_plugins.inductor.toolchain import toolchain
 from cpuaccel_plugins.zentorch.loading import compiler
@@ -35,6 +33,7 @@ class ZenTorch(Backend[Options]):
     summary = "AMD's zentorch: torch.compile with ZenDNN's linears and attention, on AMD processors"
     takes = Form.MODULE
     gives = Form.COMPILED
+    needs_tensors = True
     excludes = EXCLUDES
     requires = (("torch>=2.13", "zentorch>=2.13"),)
 
@@ -62,10 +61,6 @@ class ZenTorch(Backend[Options]):
                 "zentorch optimizes only with AVX512, which this processor does not have", WITHOUT
             )
         return toolchain()
-
-    def accepts(self, model: Callable[..., object], signature: Signature) -> Verdict:
-        """There has to be a tensor to compute on."""
-        return needs_tensors(signature, self.name, "nothing to compile")
 
     def apply(self, model: torch.nn.Module, context: Context) -> Applied:
         """Compile, run once, and see that ZenDNN's operators are what was executed."""

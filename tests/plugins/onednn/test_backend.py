@@ -71,10 +71,7 @@ def test_it_needs_no_vector_instructions() -> None:
 @needs_engine
 def test_inputs_that_hold_no_tensor_are_refused() -> None:
     plan = cpuaccel.explain(torch.nn.Identity(), ["onednn"], example_inputs=[3])
-    assert (
-        plan.steps[0].verdict.reason
-        == "none of the inputs is a tensor, so there is no graph to fuse"
-    )
+    assert plan.steps[0].verdict.reason == "none of the inputs is a tensor"
 
 
 @needs_engine
