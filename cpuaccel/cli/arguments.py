@@ -1,6 +1,7 @@
 """The arguments that several commands share, and how lists in them are read."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -104,26 +105,17 @@ def read_lengths(command: str, model: str, seq_len: str | None, padding: float |
     return read_numbers(seq_len or str(DEFAULT_LENGTH), "--seq-len")
 
 
-def read_dtype(dtype: str | None) -> str | None:
-    """One dtype's name, checked.
-
-    Raises:
-        typer.BadParameter: it is not one that a pipeline can have.
-    """
-    if dtype is not None and dtype not in DTYPES:
-        raise typer.BadParameter(
-            f"{dtype!r} was asked for. Known: {', '.join(DTYPES)}", param_hint="--dtype"
-        )
-    return dtype
-
-
-def one_pipeline(backends: str | None, file: Path | None) -> "Pipeline":
+def read_pipeline_options(backends: str | None, file: Path | None, dtype: str | None) -> "Pipeline":
     """The one pipeline that a command was given, with its mistakes told before any work.
 
     Raises:
-        typer.BadParameter: neither or both of the options were given.
+        typer.BadParameter: neither or both of the options were given, or an unknown dtype.
         PipelineError: the pipeline can't be right.
     """
+    if dtype is not None:
+        (dtype,) = read_names(dtype, "--dtype", DTYPES)
+
+    from cpuaccel.model.precision import dtype_of
     from cpuaccel.pipeline import Pipeline
     from cpuaccel.planning.binding import bind_here
     from cpuaccel.planning.toml import read_pipeline
@@ -138,7 +130,7 @@ def one_pipeline(backends: str | None, file: Path | None) -> "Pipeline":
     else:
         pipeline = Pipeline.of(read_names(backends or "", "--backends"))
     bind_here(pipeline)
-    return pipeline
+    return pipeline if dtype is None else replace(pipeline, dtype=dtype_of(dtype))
 
 
 def block_by(file: Path | None) -> None:

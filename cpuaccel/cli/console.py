@@ -4,7 +4,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -14,6 +14,9 @@ from cpuaccel.errors import CpuaccelError
 
 PIPE_WIDTH = 140
 """Columns for tables where nobody says how wide the output is, as in a CI log."""
+
+FAILURE, USAGE, INTERRUPTED = 1, 2, 130
+"""What the commands exit with."""
 
 stderr = Console(stderr=True)
 
@@ -32,6 +35,14 @@ def say(text: str = "") -> None:
 def heading(text: str) -> None:
     """Print a heading."""
     stdout().print(f"\n[bold]{text}[/]")
+
+
+def section(title: str, lines: Iterable[str]) -> None:
+    """Print a heading with lines below it; nothing where there are no lines."""
+    for number, line in enumerate(lines):
+        if not number:
+            heading(title)
+        say(f"  {line}")
 
 
 def new_table(*columns: str, numbers: frozenset[str] = frozenset()) -> Table:

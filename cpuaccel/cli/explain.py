@@ -7,8 +7,7 @@ from cpuaccel.cli.arguments import (
     ModelArgument,
     PipelineOption,
     TaskOption,
-    one_pipeline,
-    read_dtype,
+    read_pipeline_options,
 )
 from cpuaccel.cli.console import print_json, say
 
@@ -29,17 +28,13 @@ def explain(
 
     - `cpuaccel explain config:bert-base --backends ipex,jit --dtype bfloat16`
     """
-    read_dtype(dtype)
-    chosen = one_pipeline(backends, pipeline)
+    chosen = read_pipeline_options(backends, pipeline, dtype)
 
     import cpuaccel
-    from cpuaccel.cli.models.cases import example_inputs
-    from cpuaccel.cli.models.load import load_model
+    from cpuaccel.cli.models.cases import load_example
 
-    loaded = load_model(model, task)
-    plan = cpuaccel.explain(
-        loaded, pipeline=chosen, dtype=dtype, example_inputs=example_inputs(model, loaded)
-    )
+    loaded, inputs = load_example(model, task)
+    plan = cpuaccel.explain(loaded, pipeline=chosen, example_inputs=inputs)
     if json:
         print_json({"model": model, **plan.to_dict()})
     else:

@@ -9,9 +9,8 @@ import typer
 
 import cpuaccel
 from cpuaccel.cli.bench.command import bench
-from cpuaccel.cli.console import stderr
+from cpuaccel.cli.console import FAILURE, USAGE, stderr
 from cpuaccel.cli.doctor import doctor
-from cpuaccel.cli.exits import FAILURE, USAGE
 from cpuaccel.cli.explain import explain
 from cpuaccel.cli.inspect import inspect
 from cpuaccel.cli.optimize import optimize

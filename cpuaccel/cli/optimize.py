@@ -13,8 +13,7 @@ from cpuaccel.cli.arguments import (
     ModelArgument,
     PipelineOption,
     TaskOption,
-    one_pipeline,
-    read_dtype,
+    read_pipeline_options,
 )
 from cpuaccel.cli.console import heading, print_json, say
 from cpuaccel.errors import StepError
@@ -42,16 +41,13 @@ def optimize(
 
     - `cpuaccel optimize ./my-model --backends bettertransformer,jit --output fast/`
     """
-    read_dtype(dtype)
-    chosen = one_pipeline(backends, pipeline)
+    chosen = read_pipeline_options(backends, pipeline, dtype)
 
     import cpuaccel
-    from cpuaccel.cli.models.cases import example_inputs
-    from cpuaccel.cli.models.load import load_model
+    from cpuaccel.cli.models.cases import load_example
 
-    loaded = load_model(model, task)
-    inputs = example_inputs(model, loaded)
-    optimized = cpuaccel.optimize(loaded, pipeline=chosen, dtype=dtype, example_inputs=inputs)
+    loaded, inputs = load_example(model, task)
+    optimized = cpuaccel.optimize(loaded, pipeline=chosen, example_inputs=inputs)
     report = optimized.report
     if not report.applied:
         reasons = "\n".join(f"  - {outcome}" for outcome in report.outcomes)

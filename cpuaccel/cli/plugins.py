@@ -1,14 +1,13 @@
 """``cpuaccel plugins``."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cpuaccel.cli.arguments import BlockingOption, JsonOption, block_by
-from cpuaccel.cli.console import heading, print_json, say
-from cpuaccel.cli.requirements import requirements_table
+from cpuaccel.cli.console import heading, print_json, say, section
 
 if TYPE_CHECKING:
     from cpuaccel.plugin.backend import Backend, Options
@@ -57,14 +56,8 @@ def plugins(
         heading(plugin)
         for backend in backends:
             _show(backend)
-    if found.broken:
-        heading("Set aside")
-        for broken in found.broken:
-            say(f"  {broken.plugin}: {broken.reason}")
-    if found.blocked:
-        heading("Blocked")
-        for blocked in found.blocked:
-            say(f"  {blocked.plugin}: by {blocked.by}")
+    section("Set aside", (f"{broken.plugin}: {broken.reason}" for broken in found.broken))
+    section("Blocked", (f"{blocked.plugin}: by {blocked.by}" for blocked in found.blocked))
 
 
 def _show(backend: "type[Backend[Options]]") -> None:
@@ -104,3 +97,28 @@ def _options(backend: "type[Backend[Options]]") -> list[Mapping[str, object]]:
         }
         for name, field in backend.Options.model_fields.items()
     ]
+
+
+def requirements_table(backends: "Mapping[str, type[Backend[Options]]]") -> str:
+    """A table in Markdown: a row for each set of requirements, of which one is enough.
+
+    Args:
+        backends: backend classes by name.
+    """
+    lines = ["| backend | torch | and |", "|---|---|---|"]
+    for name, backend in sorted(backends.items()):
+        for number, requirements in enumerate(backend.requires or ((),)):
+            torch, others = _split(requirements)
+            label = "or" if number else f"`{name}`"
+            lines.append(f"| {label} | {torch} | {' and '.join(others) or 'nothing else'} |")
+    return "\n".join(lines)
+
+
+def _split(requirements: Sequence[str]) -> tuple[str, list[str]]:
+    """The versions of torch, and the other requirements in short."""
+    from packaging.requirements import Requirement
+
+    parsed = [Requirement(text) for text in requirements]
+    versions = {r.name: ", ".join(sorted(map(str, r.specifier), reverse=True)) for r in parsed}
+    torch = versions.pop("torch", "") or "any"
+    return torch, [f"{name} {version}".strip() for name, version in versions.items()]

@@ -14,8 +14,7 @@ from cpuaccel.cli.arguments import (
     read_names,
     read_numbers,
 )
-from cpuaccel.cli.console import print_json, progress_bar, rescued
-from cpuaccel.cli.exits import INTERRUPTED
+from cpuaccel.cli.console import INTERRUPTED, print_json, progress_bar, rescued
 
 if TYPE_CHECKING:
     import torch

@@ -7,7 +7,7 @@ import torch
 
 from cpuaccel.cli.models.demo import text_batches
 from cpuaccel.cli.models.inputs import make_inputs, modality
-from cpuaccel.cli.models.load import DEMO
+from cpuaccel.cli.models.load import DEMO, load_model
 from cpuaccel.errors import ModelError
 from cpuaccel.model.signature import Inputs
 from cpuaccel.wording import first_line
@@ -68,19 +68,20 @@ def make_cases(
     ]
 
 
-def example_inputs(name: str, model: torch.nn.Module) -> Inputs:
-    """Inputs to plan and build with.
+def load_example(name: str, task: str | None) -> tuple[torch.nn.Module, Inputs]:
+    """Load a model, with inputs to plan and build with.
 
     Args:
         name: what the user wrote for MODEL.
-        model: what it stands for.
+        task: as for ``load_model``.
 
     Raises:
-        ModelError: inputs can't be made for this model.
+        ModelError: the model can't be loaded, or inputs can't be made for it.
     """
+    model = load_model(name, task)
     if name == DEMO:
-        return text_batches(EXAMPLE_BATCH)[0]
-    return make_inputs(model, EXAMPLE_BATCH, EXAMPLE_LENGTH)
+        return model, text_batches(EXAMPLE_BATCH)[0]
+    return model, make_inputs(model, EXAMPLE_BATCH, EXAMPLE_LENGTH)
 
 
 def call_all(model: torch.nn.Module, case: Case) -> list[object]:

@@ -5,8 +5,7 @@ from contextlib import contextmanager
 
 import typer
 
-from cpuaccel.cli.console import print_json, rescued, say
-from cpuaccel.cli.exits import INTERRUPTED
+from cpuaccel.cli.console import INTERRUPTED, print_json, rescued, say
 from cpuaccel.cli.tune.live import live_table
 from cpuaccel.cli.tune.table import show_unfinished
 from cpuaccel.errors import CpuaccelError

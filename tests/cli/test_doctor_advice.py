@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from cpuaccel.cli.advice import Advice, Memory, advise
+from cpuaccel.cli.doctor import Advice, Memory, advise
 from cpuaccel.plugin.host import Host
 
 HOST = Host(

@@ -1,3 +1,0 @@
-"""What the commands exit with."""
-
-FAILURE, USAGE, INTERRUPTED = 1, 2, 130
