@@ -21,7 +21,7 @@ from cpuaccel.artifact.contents import Contents
 from cpuaccel.artifact.layout import FORMAT, RECORD, VERSION
 from cpuaccel.errors import ArtifactError
 from cpuaccel.pipeline import Pipeline
-from cpuaccel.planning.binding import bind_here
+from cpuaccel.planning.resolve import resolve_here
 from cpuaccel.plugin.fingerprint import Fingerprint
 from cpuaccel.plugin.host import host
 from cpuaccel.plugin.manager import plugin_host
@@ -156,8 +156,8 @@ def fingerprint(pipeline: Pipeline, packages: Iterable[str]) -> Fingerprint:
     Raises:
         PipelineError: a backend is not offered here, or an option is none of its.
     """
-    (bound,) = bind_here(pipeline)
-    backends = [step.backend.name for step in bound]
+    (resolved,) = resolve_here(pipeline)
+    backends = [step.backend.name for step in resolved]
     return Fingerprint.here(host(), plugin_host(), backends, packages)
 
 

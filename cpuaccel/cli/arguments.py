@@ -117,7 +117,7 @@ def read_pipeline_options(backends: str | None, file: Path | None, dtype: str | 
 
     from cpuaccel.model.precision import dtype_of
     from cpuaccel.pipeline import Pipeline
-    from cpuaccel.planning.binding import bind_here
+    from cpuaccel.planning.resolve import resolve_here
     from cpuaccel.planning.toml import read_pipeline
 
     if (backends is None) == (file is None):
@@ -129,7 +129,7 @@ def read_pipeline_options(backends: str | None, file: Path | None, dtype: str | 
         pipeline = read_pipeline(file)
     else:
         pipeline = Pipeline.of(read_names(backends or "", "--backends"))
-    bind_here(pipeline)
+    resolve_here(pipeline)
     return pipeline if dtype is None else replace(pipeline, dtype=dtype_of(dtype))
 
 

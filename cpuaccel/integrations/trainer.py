@@ -21,7 +21,7 @@ from cpuaccel.errors import CpuaccelError, PipelineError
 from cpuaccel.model.weights import weights_state
 from cpuaccel.optimized import OPTIMIZED, OptimizedModel
 from cpuaccel.pipeline import Pipeline
-from cpuaccel.planning.binding import bind_here
+from cpuaccel.planning.resolve import resolve_here
 from cpuaccel.planning.toml import read_pipeline
 from cpuaccel.report import Outcome, Status
 
@@ -67,7 +67,7 @@ class CpuaccelArguments(transformers.TrainingArguments):
         self.no_cuda = no_cuda
         pipeline = self.inference_pipeline
         if pipeline is not None:
-            bind_here(pipeline)
+            resolve_here(pipeline)
 
     @property
     def inference_pipeline(self) -> Pipeline | None:

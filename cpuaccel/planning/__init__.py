@@ -1,1 +1,1 @@
-"""What is asked for, bound to plugins, and what this host and this model allow of it."""
+"""What is asked for, resolved to backends, and what this host and this model allow of it."""

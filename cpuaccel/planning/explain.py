@@ -9,8 +9,8 @@ from cpuaccel.errors import CpuaccelError, PipelineError
 from cpuaccel.model.precision import dtype_of
 from cpuaccel.model.signature import ExampleInputs, Signature
 from cpuaccel.pipeline import Pipeline, Step
-from cpuaccel.planning.binding import bind_here
 from cpuaccel.planning.plan import Plan, make_plan
+from cpuaccel.planning.resolve import resolve_here
 from cpuaccel.planning.toml import read_pipeline
 from cpuaccel.plugin.host import host
 from cpuaccel.plugin.manager import plugin_host
@@ -39,18 +39,18 @@ def explain(
     """
     check(model, tolerance)
     chosen = _pipeline(backends, pipeline, dtype_of(dtype))
-    (bound,) = bind_here(chosen)
+    (resolved,) = resolve_here(chosen)
     if isinstance(model, torch.jit.ScriptModule):
         raise PipelineError(
             f"pipeline {chosen} on a ScriptModule",
             [
                 f"{step.backend.name} takes a {step.backend.takes}, but the model given is a "
                 "script already: pass the eager module that it was made of"
-                for step in bound[:1]
+                for step in resolved[:1]
             ],
         )
     signature = None if example_inputs is None else Signature.of(model, example_inputs)
-    return make_plan(chosen, bound, host(), model, signature)
+    return make_plan(chosen, resolved, host(), model, signature)
 
 
 def check(model: object, tolerance: float | None) -> None:

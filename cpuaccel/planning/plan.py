@@ -10,7 +10,7 @@ from cpuaccel.errors import StepError
 from cpuaccel.model.precision import dtype_name
 from cpuaccel.model.signature import Signature
 from cpuaccel.pipeline import Pipeline, Step
-from cpuaccel.planning.binding import BoundStep
+from cpuaccel.planning.resolve import ResolvedStep
 from cpuaccel.plugin.backend import Backend, Options
 from cpuaccel.plugin.host import Host
 from cpuaccel.plugin.verdict import Verdict
@@ -111,7 +111,7 @@ class Plan:
 
 def make_plan(
     pipeline: Pipeline,
-    bound: list[BoundStep],
+    resolved: list[ResolvedStep],
     host: Host,
     model: Callable[..., object],
     signature: Signature | None,
@@ -120,13 +120,13 @@ def make_plan(
 
     Args:
         pipeline: what was asked for.
-        bound: its steps, as ``pipeline.bind`` gave them.
+        resolved: its steps, as ``resolve`` returned them.
         host: this machine, or another one that is wondered about.
         model: the original.
         signature: how it is called, None where no inputs are known yet.
     """
     planned = []
-    for step in bound:
+    for step in resolved:
         verdict = ask(step.backend.check, host)
         if verdict and signature is not None:
             verdict = ask(step.backend.accepts, model, signature)

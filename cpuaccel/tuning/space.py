@@ -9,8 +9,8 @@ from cpuaccel.errors import PipelineError
 from cpuaccel.model.precision import dtype_of
 from cpuaccel.model.signature import Signature
 from cpuaccel.pipeline import Pipeline, Step
-from cpuaccel.planning.binding import bind
 from cpuaccel.planning.plan import ask
+from cpuaccel.planning.resolve import resolve
 from cpuaccel.plugin.backend import Backend, Form, Options
 from cpuaccel.plugin.host import Host
 from cpuaccel.plugin.manager import PluginHost
@@ -211,7 +211,7 @@ class Space:
 
     def _refuses(self, steps: tuple[str, ...]) -> bool:
         try:
-            bind(Pipeline(tuple(map(Step, steps))), self._plugins)
+            resolve(Pipeline(tuple(map(Step, steps))), self._plugins)
         except PipelineError:
             return True
         return False

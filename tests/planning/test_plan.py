@@ -5,8 +5,8 @@ import torch
 
 import cpuaccel
 from cpuaccel import Pipeline, Step
-from cpuaccel.planning.binding import bind
 from cpuaccel.planning.plan import make_plan
+from cpuaccel.planning.resolve import resolve
 from cpuaccel.testing import fake_host
 from tests.conftest import Offer
 from tests.fake_backends import Faithful, Refusing, Unavailable, batch, encoder
@@ -42,14 +42,14 @@ def test_inputs_that_forward_does_not_take_are_told_at_once() -> None:
 def test_a_plan_for_a_machine_that_is_not_at_hand() -> None:
     pipeline = Pipeline.of(["jit", Step("unavailable", optional=True)], torch.bfloat16)
     pipeline = Pipeline(tuple(reversed(pipeline.steps)), pipeline.dtype)
-    bound = bind(pipeline, cpuaccel.plugin_host())
+    resolved = resolve(pipeline, cpuaccel.plugin_host())
     slow = fake_host(
         isa=frozenset({"avx2"}),
         torch_isa="AVX2",
         bf16_speed=0.1,
         packages={"torch": "1.12.1", "an_engine_of.tests": "1.0"},
     )
-    plan = make_plan(pipeline, bound, slow, encoder(), None)
+    plan = make_plan(pipeline, resolved, slow, encoder(), None)
     assert plan.steps[1].verdict.reason == "torch 1.12.1 is installed, >=1.13 is needed"
     assert not plan.precision
     assert plan.dtype is torch.bfloat16

@@ -166,7 +166,7 @@ def _dtypes(dtype: str | None, *, demo: bool) -> list[str]:
 def _pipelines(backends: list[str], files: list[Path], *, demo: bool) -> "dict[str, Pipeline]":
     """The pipelines by name, their mistakes told before any work."""
     from cpuaccel.pipeline import Pipeline
-    from cpuaccel.planning.binding import bind_here
+    from cpuaccel.planning.resolve import resolve_here
     from cpuaccel.planning.toml import read_pipeline
 
     if not backends and not files:
@@ -182,7 +182,7 @@ def _pipelines(backends: list[str], files: list[Path], *, demo: bool) -> "dict[s
     pipelines = {str(pipeline): pipeline for pipeline in chosen}
     for file in files:
         pipelines[str(file)] = read_pipeline(file)
-    bind_here(*pipelines.values())
+    resolve_here(*pipelines.values())
     return pipelines
 
 

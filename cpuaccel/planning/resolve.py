@@ -13,14 +13,14 @@ from cpuaccel.wording import describe_complaint, did_you_mean
 
 
 @dataclass(frozen=True)
-class BoundStep:
+class ResolvedStep:
     """A step whose backend exists and whose options are valid."""
 
     step: Step
     backend: Backend[Options] = field(repr=False)
 
 
-def bind_here(*pipelines: Pipeline) -> list[list[BoundStep]]:
+def resolve_here(*pipelines: Pipeline) -> list[list[ResolvedStep]]:
     """Bind pipelines to this process' plugins, without those that any of them blocks.
 
     Raises:
@@ -28,17 +28,17 @@ def bind_here(*pipelines: Pipeline) -> list[list[BoundStep]]:
     """
     for pipeline in pipelines:  # all of them before plugins are looked for, which imports them
         disable_plugins(pipeline.disable_plugins, pipeline.source)
-    return [bind(pipeline, plugin_host()) for pipeline in pipelines]
+    return [resolve(pipeline, plugin_host()) for pipeline in pipelines]
 
 
-def bind(pipeline: Pipeline, plugins: PluginHost) -> list[BoundStep]:
+def resolve(pipeline: Pipeline, plugins: PluginHost) -> list[ResolvedStep]:
     """Find each step's backend, validate its options and the order.
 
     Raises:
         PipelineError: with every mistake in the pipeline.
     """
     problems: list[str] = []
-    bound: list[BoundStep] = []
+    resolved: list[ResolvedStep] = []
     for number, step in enumerate(pipeline.steps, start=1):
         where = f"step {number} ({step.backend})"
         backend_class = plugins.backends.get(step.backend)
@@ -54,12 +54,12 @@ def bind(pipeline: Pipeline, plugins: PluginHost) -> list[BoundStep]:
                 for complaint in error.errors()
             ]
             options = backend_class.Options.model_construct()
-        bound.append(BoundStep(step, backend_class(options)))
-    problems += _order_problems([b.backend for b in bound], Form.MODULE)
-    problems += _exclusions([b.backend for b in bound])
+        resolved.append(ResolvedStep(step, backend_class(options)))
+    problems += _order_problems([r.backend for r in resolved], Form.MODULE)
+    problems += _exclusions([r.backend for r in resolved])
     if problems:
         raise PipelineError(f"pipeline {pipeline} from {pipeline.source}", problems)
-    return bound
+    return resolved
 
 
 def _order_problems(backends: Sequence[Backend[Options]], form: Form) -> list[str]:
