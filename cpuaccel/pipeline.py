@@ -53,7 +53,9 @@ class Pipeline:
     disable_plugins: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, backends: Iterable[str | Step], dtype: "torch.dtype | None" = None) -> "Pipeline":
+    def from_steps(
+        cls, backends: Iterable[str | Step], dtype: "torch.dtype | None" = None
+    ) -> "Pipeline":
         """Make a pipeline of names and steps."""
         if isinstance(backends, str):
             backends = [backends]

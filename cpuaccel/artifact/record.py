@@ -158,7 +158,7 @@ def fingerprint(pipeline: Pipeline, packages: Iterable[str]) -> Fingerprint:
     """
     (resolved,) = resolve_here(pipeline)
     backends = [step.backend.name for step in resolved]
-    return Fingerprint.here(host(), plugin_host(), backends, packages)
+    return Fingerprint.from_host(host(), plugin_host(), backends, packages)
 
 
 def read_record(contents: Contents) -> Record:

@@ -201,7 +201,7 @@ class Builder:
         assert isinstance(stage.model, torch.nn.Module)
         begun = time.perf_counter()
         try:
-            Structure.of(example.output)  # answers are cast back to the original's dtype
+            Structure.from_output(example.output)  # answers are cast back to the original's dtype
         except BackendError as error:
             return stage, Outcome(CAST_STEP, Status.FAILED, error.reason, error.remedy)
         if self._cast is None:

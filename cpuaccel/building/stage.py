@@ -61,7 +61,7 @@ class Stage:
         if self.form is Form.MODULE:
             answer = functools.partial(binder.call, self.model)
         else:
-            answer = _restoring(self.model, Structure.of(output), signature.constants)
+            answer = _restoring(self.model, Structure.from_output(output), signature.constants)
         if self.dtype is not None:
             answer = _casting(answer, self.dtype, output)
         if self.autocast is not None:
@@ -88,7 +88,7 @@ def _restoring(
 
 def _casting(answer: Answer, dtype: torch.dtype, output: object) -> Answer:
     """Cast inputs on the way in, and answers back to what the original's were."""
-    structure, dtypes = Structure.of(output), [tensor.dtype for tensor in tensors(output)]
+    structure, dtypes = Structure.from_output(output), [tensor.dtype for tensor in tensors(output)]
 
     def cast_answer(inputs: Inputs) -> object:
         answered = tensors(answer(cast_floating(inputs, dtype)))

@@ -128,7 +128,7 @@ def read_pipeline_options(backends: str | None, file: Path | None, dtype: str | 
     if file is not None:
         pipeline = read_pipeline(file)
     else:
-        pipeline = Pipeline.of(read_names(backends or "", "--backends"))
+        pipeline = Pipeline.from_steps(read_names(backends or "", "--backends"))
     resolve_here(pipeline)
     return pipeline if dtype is None else replace(pipeline, dtype=dtype_of(dtype))
 

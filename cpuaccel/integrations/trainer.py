@@ -94,8 +94,8 @@ class CpuaccelArguments(transformers.TrainingArguments):
             return replace(read, dtype=dtype or read.dtype)
         if self.cpuaccel_backends is not None:
             named = [name.strip() for name in self.cpuaccel_backends.split(",") if name.strip()]
-            return Pipeline.of(named, dtype)
-        return Pipeline.of(named, dtype) if named else None
+            return Pipeline.from_steps(named, dtype)
+        return Pipeline.from_steps(named, dtype) if named else None
 
 
 class CpuaccelTrainer(transformers.Trainer):

@@ -28,7 +28,7 @@ class FlatModule(torch.nn.Module):
             (), {**self._constants, **dict(zip(self._tensors, args)), **kwargs}
         )
         output = self._binder.call(self.model, inputs)
-        Structure.of(output)  # refuse what flattening would lose
+        Structure.from_output(output)  # refuse what flattening would lose
         return tuple(leaf.tensor for leaf in leaves(output))
 
 

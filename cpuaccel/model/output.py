@@ -38,7 +38,7 @@ class Structure:
     constant: object = None
 
     @classmethod
-    def of(cls, output: object) -> "Structure":
+    def from_output(cls, output: object) -> "Structure":
         """Read the structure of an output.
 
         Raises:
@@ -59,7 +59,7 @@ class Structure:
             keys = tuple(output)
         else:
             keys = () if isinstance(output, (tuple, list)) else tuple(name for name, _ in members)
-        return cls(type(output), keys, tuple(cls.of(member) for _, member in members))
+        return cls(type(output), keys, tuple(cls.from_output(member) for _, member in members))
 
     @property
     def count(self) -> int:

@@ -31,7 +31,7 @@ class Axes:
     length: tuple[str, ...]
 
     @classmethod
-    def of(cls, inputs: Mapping[str, object]) -> "Axes":
+    def from_inputs(cls, inputs: Mapping[str, object]) -> "Axes":
         """Read from the shapes: axes that agree with the first tensor's axes 0 and 1.
 
         Only a candidate: whether the model really allows the axis to vary is found by calling it.
@@ -66,11 +66,13 @@ class Signature:
         self.tensor_inputs = tensors_of(inputs)
         self.tensors = tuple(self.tensor_inputs)
         self.constants = {k: v for k, v in inputs.items() if k not in self.tensors}
-        self.axes = Axes.of(inputs)
+        self.axes = Axes.from_inputs(inputs)
         self.masked = MASK in inputs
 
     @classmethod
-    def of(cls, model: Callable[..., object], example_inputs: ExampleInputs) -> "Signature":
+    def from_inputs(
+        cls, model: Callable[..., object], example_inputs: ExampleInputs
+    ) -> "Signature":
         """Read the model's parameters and bind example inputs to them.
 
         Raises:

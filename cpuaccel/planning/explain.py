@@ -49,7 +49,7 @@ def explain(
                 for step in resolved[:1]
             ],
         )
-    signature = None if example_inputs is None else Signature.of(model, example_inputs)
+    signature = None if example_inputs is None else Signature.from_inputs(model, example_inputs)
     return make_plan(chosen, resolved, host(), model, signature)
 
 
@@ -83,7 +83,7 @@ def _pipeline(
             ],
         )
     if backends is not None:
-        return Pipeline.of(backends, dtype)
+        return Pipeline.from_steps(backends, dtype)
     read = pipeline if isinstance(pipeline, Pipeline) else read_pipeline(pipeline or "")
     if dtype is None:
         return read

@@ -34,7 +34,7 @@ class Fingerprint(BaseModel):
     plugins: dict[str, str]
 
     @classmethod
-    def here(
+    def from_host(
         cls, host: Host, plugins: PluginHost, backends: Iterable[str], packages: Iterable[str]
     ) -> "Fingerprint":
         """What matters of this process.

@@ -21,7 +21,7 @@ class AnswersContract(Subject):
     def variations(self) -> dict[str, dict[str, torch.Tensor]]:
         """Inputs by a name for the test's output, varied from the example as ``varies`` says."""
         example = self.example_inputs()
-        axes = cpuaccel.Signature.of(self.model(), example).axes
+        axes = cpuaccel.Signature.from_inputs(self.model(), example).axes
         found = {"the example": example}
         if "batch" in self.varies:
             for size in BATCH_SIZES:

@@ -35,7 +35,7 @@ class ApplicationContract(Subject):
             pytest.skip(f"{self.backend} takes no module, so there is none to change")
         model = self.model()
         before = model_state(model)
-        signature = cpuaccel.Signature.of(model, self.example_inputs())
+        signature = cpuaccel.Signature.from_inputs(model, self.example_inputs())
         with torch.no_grad():
             self.instance().apply(model, cpuaccel.Context(cpuaccel.host(), signature))
         assert changed(before, model_state(model)) == []

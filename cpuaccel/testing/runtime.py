@@ -68,7 +68,7 @@ class RuntimeContract(Subject):
 
     def test_threads_do_not_disturb_each_other(self, built: cpuaccel.OptimizedModel) -> None:
         example, before = self.example_inputs(), built.report.calls
-        axes = cpuaccel.Signature.of(built.original, example).axes
+        axes = cpuaccel.Signature.from_inputs(built.original, example).axes
         sizes = range(1, THREADS + 1) if "batch" in self.varies else (2,) * THREADS
         calls = [resized(example, axes.batch, 0, size) for size in sizes]
         with torch.no_grad():

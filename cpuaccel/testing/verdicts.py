@@ -63,7 +63,7 @@ class VerdictsContract(Subject):
 
     def test_accepts_answers_for_this_model(self) -> None:
         model = self.model()
-        signature = cpuaccel.Signature.of(model, self.example_inputs())
+        signature = cpuaccel.Signature.from_inputs(model, self.example_inputs())
         if self.backend_class.takes is cpuaccel.Form.MODULE:
             verdict = self.instance().accepts(model, signature)
             assert verdict, f"override model() with one that the backend accepts: {verdict}"
@@ -73,12 +73,12 @@ class VerdictsContract(Subject):
     )
     def test_accepts_answers_for_odd_models(self, model: torch.nn.Module) -> None:
         for inputs in (torch.ones(1, 2), torch.ones(2)):
-            signature = cpuaccel.Signature.of(model.eval(), inputs)
+            signature = cpuaccel.Signature.from_inputs(model.eval(), inputs)
             assert_complete(self.instance().accepts(model, signature))
 
     def test_accepts_answers_where_no_input_is_a_tensor(self) -> None:
         model = torch.nn.Identity()
-        signature = cpuaccel.Signature.of(model, {"input": 3})
+        signature = cpuaccel.Signature.from_inputs(model, {"input": 3})
         assert_complete(self.instance().accepts(model, signature))
 
 

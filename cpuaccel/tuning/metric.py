@@ -28,7 +28,7 @@ class Judge:
         """
         self._metric = metric
         self._max_drop = max_drop
-        self._structures = [Structure.of(probe.output) for probe in references]
+        self._structures = [Structure.from_output(probe.output) for probe in references]
         self.original = float(metric([probe.output for probe in references]))
 
     def restored(self, batches: Sequence[Sequence[torch.Tensor]]) -> list[object]:

@@ -91,7 +91,7 @@ def test_nan_and_infinity_are_seen() -> None:
 
 def test_probes_vary_batch_length_and_padding() -> None:
     model = encoder()
-    signature = Signature.of(model, batch(2, 12))
+    signature = Signature.from_inputs(model, batch(2, 12))
     probes = make_probes(lambda inputs: model(**inputs), signature)
     (varied,) = probes.varied
     assert varied.name == "batch+length+right padding+left padding"
@@ -114,7 +114,7 @@ def test_no_probe_has_a_row_without_tokens(real: int) -> None:
     model = encoder()
     inputs = batch(2, 5)
     inputs["attention_mask"][:, real:] = 0
-    probes = make_probes(lambda inputs: model(**inputs), Signature.of(model, inputs))
+    probes = make_probes(lambda inputs: model(**inputs), Signature.from_inputs(model, inputs))
     for found in (*probes.varied, *probes.single()):
         mask = found.inputs["attention_mask"]
         assert isinstance(mask, torch.Tensor)
@@ -123,7 +123,7 @@ def test_no_probe_has_a_row_without_tokens(real: int) -> None:
 
 def test_a_variation_that_the_original_refuses_is_no_probe() -> None:
     model = torch.nn.Linear(4, 2)
-    signature = Signature.of(model, torch.ones(2, 4))
+    signature = Signature.from_inputs(model, torch.ones(2, 4))
     probes = make_probes(lambda inputs: model(**inputs), signature)
     assert [p.name for p in probes.varied] == ["batch"]
     assert probes.unprobed == ("length",)

@@ -227,7 +227,7 @@ def bench(
 ) -> Bench:
     made = Bench(
         model,
-        {name: Pipeline.of([name]) for name in backends},
+        {name: Pipeline.from_steps([name]) for name in backends},
         make_cases("trained", model, [2], [16], 0.5),
         dtypes,
         host=on,

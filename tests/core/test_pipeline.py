@@ -182,7 +182,7 @@ def test_a_dtype_that_is_none() -> None:
 
 
 def test_one_name_is_a_pipeline_of_one_step() -> None:
-    assert Pipeline.of("faithful") == Pipeline.of(["faithful"])
+    assert Pipeline.from_steps("faithful") == Pipeline.from_steps(["faithful"])
 
 
 def test_steps_show_themselves_as_they_are_written() -> None:
@@ -190,4 +190,4 @@ def test_steps_show_themselves_as_they_are_written() -> None:
     assert repr(step) == "Step('choosy', optional=True, layers=3)"
     assert step == Step("choosy", optional=True, layers=3)
     assert step != Step("choosy", layers=3)
-    assert str(Pipeline.of([step, "faithful"])) == "choosy,faithful"
+    assert str(Pipeline.from_steps([step, "faithful"])) == "choosy,faithful"

@@ -41,7 +41,7 @@ outputs = st.recursive(
 @given(outputs)
 def test_what_is_taken_apart_is_put_together_again(output: object) -> None:
     found = [leaf.tensor for leaf in leaves(output)]
-    restored = Structure.of(output).restore(iter(found))
+    restored = Structure.from_output(output).restore(iter(found))
     assert restored == output or repr(restored) == repr(output)
     assert type(restored) is type(output)
 
@@ -60,7 +60,7 @@ def test_paths_say_where_a_tensor_stands() -> None:
 
 def test_an_ordered_mapping_keeps_its_type() -> None:
     output = OrderedDict(a=torch.ones(1), b=None)
-    restored = Structure.of(output).restore(iter(tensors(output)))
+    restored = Structure.from_output(output).restore(iter(tensors(output)))
     assert type(restored) is OrderedDict
     assert list(restored) == ["a", "b"]
 
@@ -70,7 +70,7 @@ def test_what_holds_more_than_tensors_is_refused_by_name() -> None:
         pass
 
     with pytest.raises(BackendError) as caught:
-        Structure.of({"logits": torch.ones(1), "past": Cache()})
+        Structure.from_output({"logits": torch.ones(1), "past": Cache()})
     assert caught.value.reason == "forward returns a Cache, which holds more than tensors"
     assert "use_cache=False" in caught.value.remedy
 
@@ -80,7 +80,7 @@ def test_a_model_output_stays_one() -> None:
     output = outputs.BaseModelOutput(
         last_hidden_state=torch.ones(1), hidden_states=(torch.ones(1), torch.zeros(1))
     )
-    restored = Structure.of(output).restore(iter(tensors(output)))
+    restored = Structure.from_output(output).restore(iter(tensors(output)))
     assert type(restored) is outputs.BaseModelOutput
     assert isinstance(restored, dict)
     assert list(restored) == ["last_hidden_state", "hidden_states"]
@@ -92,4 +92,6 @@ def test_a_model_output_stays_one() -> None:
 
 
 def test_a_model_output_and_a_dict_can_be_told_apart() -> None:
-    assert Structure.of({"a": torch.ones(1)}) != Structure.of(OrderedDict(a=torch.ones(1)))
+    assert Structure.from_output({"a": torch.ones(1)}) != Structure.from_output(
+        OrderedDict(a=torch.ones(1))
+    )

@@ -130,7 +130,7 @@ def test_what_the_inputs_tell() -> None:
         "token_type_ids": torch.ones(1, 7, dtype=torch.long),
         "output_attentions": True,
     }
-    signature = Signature.of(question, inputs)
+    signature = Signature.from_inputs(question, inputs)
     assert signature.tensors == ("input_ids", "attention_mask", "token_type_ids")
     assert signature.constants == {"output_attentions": True}
     assert signature.axes.batch == ("input_ids", "attention_mask")
@@ -143,7 +143,7 @@ def test_what_the_inputs_tell() -> None:
 
 
 def test_without_mask() -> None:
-    assert not Signature.of(question, torch.ones(1, 2)).masked
+    assert not Signature.from_inputs(question, torch.ones(1, 2)).masked
 
 
 def test_only_floating_tensors_are_cast() -> None:

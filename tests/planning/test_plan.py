@@ -40,7 +40,7 @@ def test_inputs_that_forward_does_not_take_are_told_at_once() -> None:
 
 
 def test_a_plan_for_a_machine_that_is_not_at_hand() -> None:
-    pipeline = Pipeline.of(["jit", Step("unavailable", optional=True)], torch.bfloat16)
+    pipeline = Pipeline.from_steps(["jit", Step("unavailable", optional=True)], torch.bfloat16)
     pipeline = Pipeline(tuple(reversed(pipeline.steps)), pipeline.dtype)
     resolved = resolve(pipeline, cpuaccel.plugin_host())
     slow = fake_host(
@@ -86,7 +86,7 @@ def test_explaining_does_no_work() -> None:
 
 
 def test_the_callers_dtype_goes_before_the_files() -> None:
-    pipeline = Pipeline.of(["faithful"], torch.bfloat16)
+    pipeline = Pipeline.from_steps(["faithful"], torch.bfloat16)
     plan = cpuaccel.explain(encoder(), pipeline=pipeline, dtype="float32")
     assert plan.dtype is torch.float32
     assert cpuaccel.explain(encoder(), pipeline=pipeline).dtype is torch.bfloat16

@@ -165,4 +165,4 @@ def test_what_is_written_is_read_back(
 
 def test_an_option_that_toml_cannot_hold(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
-        write_pipeline(Pipeline.of([Step("jit", dtype=torch.float32)]), tmp_path / "p.toml")
+        write_pipeline(Pipeline.from_steps([Step("jit", dtype=torch.float32)]), tmp_path / "p.toml")

@@ -7,7 +7,9 @@ from cpuaccel.testing import fake_host
 
 
 def here(**facts: object) -> Fingerprint:
-    return Fingerprint.here(fake_host(**facts), cpuaccel.plugin_host(), ["jit"], ["Transformers"])
+    return Fingerprint.from_host(
+        fake_host(**facts), cpuaccel.plugin_host(), ["jit"], ["Transformers"]
+    )
 
 
 def test_what_is_the_same_has_no_changes() -> None:

@@ -42,7 +42,9 @@ def space(
     plugins = PluginHost([])
     plugins.register(Plugin(cpuaccel_backends=lambda: list(backends)), "the test's")
     model = encoder()
-    return Space(plugins, HOST, model, Signature.of(model, batch()), precisions, coarseness)
+    return Space(
+        plugins, HOST, model, Signature.from_inputs(model, batch()), precisions, coarseness
+    )
 
 
 def names(space: Space) -> list[str]:
@@ -182,6 +184,6 @@ def test_what_begins_with_a_whole_that_was_refused_is_not_tried() -> None:
 def test_a_third_partys_backend_takes_part_as_any() -> None:
     mine: ClassVar = backend("mine", Form.MODULE, Form.COMPILED)
     assert "pack,mine" in names(space(PACK, mine))
-    assert cpuaccel.Pipeline.of(["pack", "mine"]).steps == (
+    assert cpuaccel.Pipeline.from_steps(["pack", "mine"]).steps == (
         Candidate(("pack", "mine"), "float32").pipeline.steps
     )

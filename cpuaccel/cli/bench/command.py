@@ -178,7 +178,7 @@ def _pipelines(backends: list[str], files: list[Path], *, demo: bool) -> "dict[s
         from cpuaccel.cli.models.demo import PIPELINES
 
         backends = list(PIPELINES)
-    chosen = [Pipeline.of(read_names(names, "--backends")) for names in backends]
+    chosen = [Pipeline.from_steps(read_names(names, "--backends")) for names in backends]
     pipelines = {str(pipeline): pipeline for pipeline in chosen}
     for file in files:
         pipelines[str(file)] = read_pipeline(file)

@@ -48,7 +48,7 @@ def take_fingerprint(
         plugins: the backends on offer: a new one may be the better choice.
     """
     return TuningFingerprint(
-        **dict(Fingerprint.here(host, plugins, plugins.backends, ["transformers"])),
+        **dict(Fingerprint.from_host(host, plugins, plugins.backends, ["transformers"])),
         cores=host.cores,
         options=_options(plugins),
         model={

@@ -60,7 +60,7 @@ def sensitive_linears(
     if not held:
         raise CpuaccelError("no batches were given to compare answers on. Pass one at least")
     eager = cpuaccel.shared_copy(model).eval()
-    signature = cpuaccel.Signature.of(eager, held[0])
+    signature = cpuaccel.Signature.from_inputs(eager, held[0])
     with torch.no_grad():
         candidates = linears_of(eager, signature, float_kinds=(Kind.HEAD,))
         spread = spreads(lambda: signature.call(eager, signature.inputs))

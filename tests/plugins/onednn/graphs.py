@@ -49,7 +49,7 @@ def fuse(
     if dtype is not None:
         model = model.to(dtype)
         example = tuple(t.to(dtype) if t.is_floating_point() else t for t in example)
-    signature = cpuaccel.Signature.of(model.eval(), example)
+    signature = cpuaccel.Signature.from_inputs(model.eval(), example)
     with torch.no_grad():
         return build(
             model, cpuaccel.Context(cpuaccel.host(), signature), measure=False, prepacked=prepacked
@@ -68,7 +68,7 @@ def assert_same(
     tolerance: float = 1e-5,
 ) -> None:
     """The fused graph answers as the module does."""
-    signature = cpuaccel.Signature.of(model, inputs)
+    signature = cpuaccel.Signature.from_inputs(model, inputs)
     with torch.no_grad():
         expected = model(*inputs)
         found = applied.model(**signature.inputs)

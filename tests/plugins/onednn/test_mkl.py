@@ -113,7 +113,7 @@ def built(
     model: torch.nn.Module, choice: Everything | WithoutActivation | MklChoice, x: torch.Tensor = X
 ) -> tuple[Program, cpuaccel.Evidence]:
     """A program with all passes over linears; its answers are held against the module's."""
-    program = capture(model.eval(), cpuaccel.Signature.of(model, (x,)))
+    program = capture(model.eval(), cpuaccel.Signature.from_inputs(model, (x,)))
     fuse_linear_unary(program, all_fused := Choice(measure=False))
     fuse_linear_add(program, all_fused)
 
@@ -167,7 +167,7 @@ def test_a_weight_that_two_linears_share_goes_to_one_of_the_two() -> None:
 
 def test_other_precisions_stay_on_onednn() -> None:
     model = Linears(lambda x, a, b, c: a(x)).bfloat16()
-    program = capture(model.eval(), cpuaccel.Signature.of(model, (X.bfloat16(),)))
+    program = capture(model.eval(), cpuaccel.Signature.from_inputs(model, (X.bfloat16(),)))
     fuse_rest(program, Choice(measure=False))
     use_mkl(program, Everything())
     assert "linears_by_mkl" not in evidence(program, "")
