@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from cpuaccel.testing import tiny_text_model
+from tests.models import Inputs, batch, encoder, unpadded
 
 SUMS = "SHA256SUMS"
 
@@ -66,10 +66,8 @@ def edit_json(folder: Path, name: str, **changed: Any) -> None:
 
 
 def bert() -> torch.nn.Module:
-    return tiny_text_model("BertForQuestionAnswering")
+    return encoder("bert-qa")
 
 
-def bert_batch(size: int = 2, length: int = 8) -> dict[str, torch.Tensor]:
-    generator = torch.Generator().manual_seed(2)
-    ids = torch.randint(3, 60, (size, length), generator=generator)
-    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+def bert_batch(size: int = 2, length: int = 8) -> Inputs:
+    return batch("bert-qa", size, length, unpadded)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tests.plugins.encoders import encoder
+from tests.models import encoder
 
 Rows = list[dict[str, Any]]
 
@@ -18,7 +18,7 @@ def opinionated(name: str, names: Sequence[str] | None, **changes: object) -> An
     """A model whose outputs differ from one input to the next.
 
     Args:
-        name: as in ``tests.plugins.encoders``.
+        name: as in ``tests.models``.
         names: of its classes; None to leave them LABEL_0 and so on.
         changes: to its config.
     """

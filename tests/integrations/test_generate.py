@@ -13,108 +13,12 @@ transformers = pytest.importorskip("transformers", minversion="4.48")
 import cpuaccel  # noqa: E402
 from cpuaccel.report import Status  # noqa: E402
 from tests.integrations.parts import TEXTS, letters_tokenizer  # noqa: E402
+from tests.models import generator  # noqa: E402
 
 NOT_ACCELERATED = "original (generate is not accelerated)"
 TOLD = "the original answers: generate is not accelerated (told once, counted in the report)"
 
-CAUSAL: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "gpt2": (
-        "GPT2LMHeadModel",
-        "GPT2Config",
-        {"vocab_size": 64, "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 256},
-    ),
-    "qwen2": (
-        "Qwen2ForCausalLM",
-        "Qwen2Config",
-        {
-            "vocab_size": 64,
-            "hidden_size": 32,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "intermediate_size": 64,
-        },
-    ),
-}
-T5: tuple[str, str, dict[str, Any]] = (
-    "T5ForConditionalGeneration",
-    "T5Config",
-    {
-        "vocab_size": 64,
-        "d_model": 32,
-        "num_layers": 2,
-        "num_heads": 2,
-        "d_kv": 16,
-        "d_ff": 64,
-        "decoder_start_token_id": 0,
-    },
-)
-WHISPER: tuple[str, str, dict[str, Any]] = (
-    "WhisperForConditionalGeneration",
-    "WhisperConfig",
-    {
-        "vocab_size": 64,
-        "d_model": 32,
-        "encoder_layers": 2,
-        "decoder_layers": 2,
-        "encoder_attention_heads": 2,
-        "decoder_attention_heads": 2,
-        "encoder_ffn_dim": 64,
-        "decoder_ffn_dim": 64,
-        "num_mel_bins": 80,
-        "max_source_positions": 50,
-        "max_target_positions": 40,
-        "pad_token_id": 0,
-        "bos_token_id": 2,
-        "eos_token_id": 3,
-        "decoder_start_token_id": 2,
-    },
-)
-SPEECH: tuple[str, str, dict[str, Any]] = (
-    "Speech2TextForConditionalGeneration",
-    "Speech2TextConfig",
-    {
-        "vocab_size": 64,
-        "d_model": 32,
-        "encoder_layers": 2,
-        "decoder_layers": 2,
-        "encoder_attention_heads": 2,
-        "decoder_attention_heads": 2,
-        "encoder_ffn_dim": 64,
-        "decoder_ffn_dim": 64,
-        "conv_channels": 32,
-    },
-)
-CLIP: tuple[str, str, dict[str, Any]] = (
-    "CLIPModel",
-    "CLIPConfig",
-    {
-        "text_config": {
-            "vocab_size": 64,
-            "hidden_size": 32,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "intermediate_size": 64,
-        },
-        "vision_config": {
-            "hidden_size": 32,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "intermediate_size": 64,
-            "image_size": 16,
-            "patch_size": 4,
-        },
-        "projection_dim": 16,
-    },
-)
-
-
-def made(spec: tuple[str, str, dict[str, Any]]) -> Any:
-    """A model with random weights, in the training mode that it is made in."""
-    architecture, config, arguments = spec
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return getattr(transformers, architecture)(getattr(transformers, config)(**arguments))
+CAUSAL = ["gpt2", "qwen2"]
 
 
 def left_padded() -> dict[str, torch.Tensor]:
@@ -133,11 +37,11 @@ SEARCHES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("search", SEARCHES.values(), ids=list(SEARCHES))
-@pytest.mark.parametrize("name", list(CAUSAL))
+@pytest.mark.parametrize("name", CAUSAL)
 def test_the_tokens_are_the_originals_and_it_says_that_they_are_not_accelerated(
     name: str, search: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
-    model, inputs = made(CAUSAL[name]).eval(), left_padded()
+    model, inputs = generator(name).eval(), left_padded()
     call = {"max_new_tokens": 12, "pad_token_id": 0, **search}
     fast = cpuaccel.optimize(model, ["jit"])
     for _ in range(2):
@@ -153,7 +57,7 @@ def test_the_tokens_are_the_originals_and_it_says_that_they_are_not_accelerated(
 
 
 def test_strict_raises_rather_than_run_the_original() -> None:
-    fast = cpuaccel.optimize(made(CAUSAL["gpt2"]), ["jit"], strict=True)
+    fast = cpuaccel.optimize(generator("gpt2"), ["jit"], strict=True)
     with pytest.raises(cpuaccel.StepError) as caught:
         fast.generate(**left_padded())  # type: ignore[operator]
     assert str(caught.value) == (
@@ -163,7 +67,7 @@ def test_strict_raises_rather_than_run_the_original() -> None:
 
 def test_a_model_in_training_mode_generates_without_dropout() -> None:
     """As all else that an optimized model answers; the caller's model keeps its mode."""
-    model = made(CAUSAL["gpt2"])
+    model = generator("gpt2")
     fast = cpuaccel.optimize(model, ["jit"])
     call = {"max_new_tokens": 12, "pad_token_id": 0, "do_sample": False}
     found = fast.generate(**left_padded(), **call)  # type: ignore[operator]
@@ -175,7 +79,7 @@ def test_a_model_in_training_mode_generates_without_dropout() -> None:
 
 
 def test_the_generation_config_may_be_changed_later() -> None:
-    model, inputs = made(CAUSAL["qwen2"]).eval(), left_padded()
+    model, inputs = generator("qwen2").eval(), left_padded()
     fast = cpuaccel.optimize(model, ["jit"])
     longest = inputs["input_ids"].shape[1]
     for count in (2, 5):
@@ -187,9 +91,9 @@ def test_the_generation_config_may_be_changed_later() -> None:
     assert fast.generate(**inputs).shape[1] == longest + 3  # type: ignore[operator]
 
 
-@pytest.mark.parametrize("name", list(CAUSAL))
+@pytest.mark.parametrize("name", CAUSAL)
 def test_a_pipeline_for_text_generation(name: str, caplog: pytest.LogCaptureFixture) -> None:
-    model, tokenizer = made(CAUSAL[name]).eval(), letters_tokenizer(padding_side="left")
+    model, tokenizer = generator(name).eval(), letters_tokenizer(padding_side="left")
     fast = cpuaccel.optimize(model, ["jit"])
     original, pipe = (
         transformers.pipeline("text-generation", model=m, tokenizer=tokenizer)
@@ -203,7 +107,7 @@ def test_a_pipeline_for_text_generation(name: str, caplog: pytest.LogCaptureFixt
 
 def test_one_call_of_a_decoder_is_optimized() -> None:
     """Where no cache is asked for, as in scoring a text."""
-    model, inputs = made(CAUSAL["gpt2"]).eval(), left_padded()
+    model, inputs = generator("gpt2").eval(), left_padded()
     fast = cpuaccel.optimize(model, ["jit"])
     with torch.no_grad():
         expected = model(**inputs, use_cache=False).logits
@@ -213,7 +117,7 @@ def test_one_call_of_a_decoder_is_optimized() -> None:
 
 def test_a_decoder_that_returns_its_cache_answers_as_the_original() -> None:
     """Optimized where the cache is tensors; an object, as in transformers 5, is refused."""
-    model, inputs = made(CAUSAL["gpt2"]).eval(), left_padded()
+    model, inputs = generator("gpt2").eval(), left_padded()
     fast = cpuaccel.optimize(model, ["jit"], example_inputs=inputs)
     with torch.no_grad():
         expected = model(**inputs)
@@ -227,7 +131,7 @@ def test_a_decoder_that_returns_its_cache_answers_as_the_original() -> None:
 
 
 def test_an_encoder_and_decoder() -> None:
-    model = made(T5).eval()
+    model = generator("t5").eval()
     tokenizer = letters_tokenizer()
     inputs = tokenizer(TEXTS, padding=True, return_tensors="pt", return_token_type_ids=False)
     fast = cpuaccel.optimize(model, ["jit"])
@@ -239,7 +143,7 @@ def test_an_encoder_and_decoder() -> None:
 
 def test_a_pipeline_for_speech_by_generation(caplog: pytest.LogCaptureFixture) -> None:
     """By the name of the model's class it knows that this one generates."""
-    model = made(SPEECH).eval()
+    model = generator("speech2text").eval()
     random = np.random.default_rng(0)
     sounds = [random.standard_normal(n).astype(np.float32) for n in (8000, 12000)]
     fast = cpuaccel.optimize(model, ["jit"])
@@ -258,7 +162,7 @@ def test_a_pipeline_for_speech_by_generation(caplog: pytest.LogCaptureFixture) -
 
 
 def test_whisper_whose_generate_has_its_own_ways() -> None:
-    model = made(WHISPER).eval()
+    model = generator("whisper").eval()
     features = torch.randn(2, 80, 100, generator=torch.Generator().manual_seed(0))
     fast = cpuaccel.optimize(model, ["jit"])
     call = {"max_new_tokens": 8, "do_sample": False}
@@ -277,7 +181,7 @@ FEATURES: dict[str, Callable[[], dict[str, torch.Tensor]]] = {
 def test_features_of_one_kind_are_the_originals_and_told(
     method: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    model, inputs = made(CLIP).eval(), FEATURES[method]()
+    model, inputs = generator("clip").eval(), FEATURES[method]()
     fast = cpuaccel.optimize(model, ["jit"])
     found, expected = getattr(fast, method)(**inputs), getattr(model, method)(**inputs)
     first = found if isinstance(found, torch.Tensor) else found[0]

@@ -17,7 +17,7 @@ from transformers.pipelines.pt_utils import KeyDataset  # noqa: E402
 
 import cpuaccel  # noqa: E402
 from tests.integrations.parts import QA, TEXTS, assert_alike, letters_tokenizer  # noqa: E402
-from tests.plugins.encoders import TEXT, encoder  # noqa: E402
+from tests.models import encoder  # noqa: E402
 
 BACKENDS = [["bettertransformer"], ["jit"], ["bettertransformer", "jit"]]
 
@@ -50,13 +50,6 @@ def log(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[], Messages]]:
     yield messages
     transformers.logging.disable_propagation()
     transformers.logging.set_verbosity(verbosity)
-
-
-def masked_language_model() -> torch.nn.Module:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model: torch.nn.Module = transformers.BertForMaskedLM(transformers.BertConfig(**TEXT))
-    return model.eval()
 
 
 def images() -> list[Image.Image]:
@@ -123,7 +116,7 @@ CASES = [
     Case("text-classification", lambda: encoder("bert-text"), with_tokenizer, texts, top_k=None),
     Case("token-classification", lambda: encoder("roberta-token"), with_tokenizer, texts),
     Case("feature-extraction", lambda: encoder("albert"), with_tokenizer, texts),
-    Case("fill-mask", masked_language_model, with_tokenizer, masked_texts, top_k=3),
+    Case("fill-mask", lambda: encoder("bert-masked"), with_tokenizer, masked_texts, top_k=3),
     Case("image-classification", lambda: encoder("vit"), with_image_processor, images),
     Case("automatic-speech-recognition", lambda: encoder("wav2vec2"), speech_parts, sounds),
 ]

@@ -29,7 +29,7 @@ from cpuaccel.integrations.sentence_transformers import optimize, report  # noqa
 from cpuaccel.testing.state import changed, model_state  # noqa: E402
 from tests.conftest import Python  # noqa: E402
 from tests.integrations.parts import TEXTS, letters_tokenizer  # noqa: E402
-from tests.plugins.encoders import TEXT  # noqa: E402
+from tests.models import encoder  # noqa: E402
 
 BACKENDS = [["bettertransformer"], ["jit"], ["bettertransformer", "jit"]]
 
@@ -40,18 +40,15 @@ VARIED = [" ".join(f"{TEXTS[n % 5]} {n}" for n in range(length)) for length in L
 Encode = Callable[[SentenceTransformer], Any]
 
 
-def save_tiny(folder: Path, architecture: str, **config: Any) -> str:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        made = transformers.BertConfig(**TEXT, **config)
-        getattr(transformers, architecture)(made).save_pretrained(folder)
+def save_tiny(folder: Path, name: str, **config: Any) -> str:
+    encoder(name, **config).save_pretrained(folder)  # type: ignore[operator]
     letters_tokenizer().save_pretrained(folder)
     return str(folder)
 
 
 @pytest.fixture
 def tiny(tmp_path: Path) -> SentenceTransformer:
-    transformer = Transformer(save_tiny(tmp_path, "BertModel"))
+    transformer = Transformer(save_tiny(tmp_path, "bert"))
     pooling = Pooling(transformer.get_embedding_dimension())
     return SentenceTransformer(
         modules=[transformer, pooling], prompts={"query": "look for this "}, device="cpu"
@@ -249,7 +246,7 @@ def test_what_it_saves_loads_as_the_original(tiny: SentenceTransformer, tmp_path
 
 @pytest.mark.parametrize("backends", BACKENDS, ids=",".join)
 def test_a_cross_encoder(backends: list[str], tmp_path: Path) -> None:
-    folder = save_tiny(tmp_path, "BertForSequenceClassification", num_labels=1)
+    folder = save_tiny(tmp_path, "bert-text", num_labels=1)
     model = CrossEncoder(folder, device="cpu")
     fast = optimize(model, backends, strict=True)
     pairs = [(TEXTS[0], text) for text in VARIED]

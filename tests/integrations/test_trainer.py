@@ -17,6 +17,7 @@ import cpuaccel  # noqa: E402
 from cpuaccel import CpuaccelError, PipelineError  # noqa: E402
 from cpuaccel.integrations.trainer import CpuaccelArguments, CpuaccelTrainer  # noqa: E402
 from tests.conftest import Python  # noqa: E402
+from tests.models import encoder, generator  # noqa: E402
 
 Row = dict[str, torch.Tensor]
 
@@ -42,15 +43,7 @@ def _own_accelerator(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def model() -> torch.nn.Module:
-    torch.manual_seed(0)
-    config = transformers.BertConfig(
-        vocab_size=64,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-    )
-    return transformers.BertForSequenceClassification(config).eval()
+    return encoder("bert-text")
 
 
 @pytest.fixture
@@ -308,18 +301,8 @@ def test_it_goes_before_another_trainers(tmp_path: Path) -> None:
     class MyTrainer(CpuaccelTrainer, transformers.Seq2SeqTrainer):
         pass
 
-    config = transformers.T5Config(
-        vocab_size=64,
-        d_model=32,
-        num_layers=2,
-        num_heads=2,
-        d_kv=16,
-        d_ff=64,
-        decoder_start_token_id=0,
-        use_cache=False,
-    )
+    model = generator("t5", use_cache=False).eval()
     torch.manual_seed(0)
-    model = transformers.T5ForConditionalGeneration(config).eval()
     rows = [
         {"input_ids": torch.randint(1, 64, (9,)), "labels": torch.randint(1, 64, (5,))}
         for _ in range(10)

@@ -8,7 +8,7 @@ import torch
 import cpuaccel
 from cpuaccel.testing.answers import assert_same_answer
 from cpuaccel.testing.subject import TOLERANCE
-from tests.plugins.encoders import batch, both, encoder, left, right, unpadded
+from tests.models import batch, both, encoder, left, right, unpadded
 
 ARCHITECTURES = ["bert-qa", "roberta-text", "distilbert-token", "vit", "wav2vec2"]
 

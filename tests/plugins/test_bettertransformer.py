@@ -9,7 +9,7 @@ import cpuaccel
 from cpuaccel.checks.probes import Probe, compare
 from cpuaccel.model.output import leaves
 from cpuaccel.testing import BackendContract, fake_host
-from tests.plugins.encoders import batch, both, encoder, left, right, unpadded
+from tests.models import batch, both, encoder, left, right, unpadded
 
 NATIVE = cpuaccel.host().meets(("torch>=2.4", "transformers>=5"))
 native = pytest.mark.skipif(not NATIVE, reason=str(NATIVE))

@@ -13,7 +13,7 @@ import torch
 
 import cpuaccel
 from tests.conftest import Python
-from tests.plugins.encoders import batch, encoder, right
+from tests.models import batch, encoder, right
 from tests.plugins.engines import needs
 
 

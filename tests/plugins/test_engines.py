@@ -11,7 +11,7 @@ import cpuaccel
 from cpuaccel.testing.answers import assert_same_answer
 from cpuaccel.testing.state import changed, global_state
 from cpuaccel.testing.subject import TOLERANCE
-from tests.plugins.encoders import batch, encoder, right
+from tests.models import batch, encoder, right
 from tests.plugins.engines import verdict_on
 
 ENGINES = (

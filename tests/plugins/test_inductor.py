@@ -10,7 +10,7 @@ from cpuaccel.testing import BackendContract, fake_host
 from cpuaccel.testing.answers import assert_same_answer
 from cpuaccel.testing.state import changed, global_state
 from tests.conftest import Python
-from tests.plugins.encoders import batch, encoder, right
+from tests.models import batch, encoder, right
 from tests.plugins.engines import (
     ARCHITECTURES,
     assert_originals_answers_at_unseen_shapes,
@@ -129,7 +129,7 @@ def test_after_bettertransformer_it_is_refused() -> None:
 
 CACHED = """
 import cpuaccel
-from tests.plugins.encoders import batch, encoder, right
+from tests.models import batch, encoder, right
 inputs = batch("bert-token", 2, 12, right)
 cpuaccel.optimize(encoder("bert-token"), ["inductor"], example_inputs=inputs, strict=True)
 """

@@ -7,7 +7,7 @@ import torch
 
 import cpuaccel
 from cpuaccel.testing import BackendContract, fake_host
-from tests.plugins.encoders import batch, encoder, right
+from tests.models import batch, encoder, right
 
 IPEX = "intel-extension-for-pytorch"
 

@@ -11,7 +11,7 @@ import cpuaccel
 from cpuaccel.testing import BackendContract, fake_host
 from cpuaccel.testing.answers import assert_same_answer
 from tests.conftest import Python
-from tests.plugins.encoders import batch, encoder, right, unpadded
+from tests.models import batch, encoder, right, unpadded
 from tests.plugins.engines import (
     ARCHITECTURES,
     assert_earlier_answers_are_left_alone,

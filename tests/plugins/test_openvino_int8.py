@@ -7,7 +7,7 @@ import torch
 
 import cpuaccel
 from cpuaccel.testing import BackendContract, fake_host
-from tests.plugins.encoders import batch, encoder, right, unpadded
+from tests.models import batch, encoder, right, unpadded
 from tests.plugins.engines import (
     ARCHITECTURES,
     assert_originals_answers_at_unseen_shapes,

@@ -12,7 +12,7 @@ from cpuaccel.testing import BackendContract, fake_host
 from cpuaccel.testing.answers import assert_same_answer
 from cpuaccel.testing.state import changed, global_state
 from cpuaccel_plugins.zentorch.loading import WEIGHT_CACHE
-from tests.plugins.encoders import batch, encoder, right
+from tests.models import batch, encoder, right
 from tests.plugins.engines import (
     ARCHITECTURES,
     assert_originals_answers_at_unseen_shapes,

@@ -8,7 +8,7 @@ import torch
 import cpuaccel
 from cpuaccel.checks.probes import Probe, compare
 from cpuaccel.model.output import leaves
-from tests.plugins.encoders import Inputs, batch, both, encoder, left, right, unpadded
+from tests.models import Inputs, batch, both, encoder, left, right, unpadded
 
 ROOT = Path(__file__).parents[2]
 """Where a process of its own finds this module."""

@@ -12,7 +12,7 @@ import torch
 import cpuaccel
 from cpuaccel.testing import BackendContract, fake_host, tiny_text_model
 from cpuaccel.testing.answers import assert_same_answer
-from tests.plugins.encoders import batch, encoder, left, right, unpadded
+from tests.models import batch, encoder, left, right, unpadded
 from tests.plugins.int8.host import BACKEND, needs_engine
 
 EVERYTHING = cpuaccel.Step("int8", measure=False)
@@ -118,7 +118,7 @@ def test_the_answers_are_not_the_floats() -> None:
 
 PROGRAM = """
 import torch, cpuaccel
-from tests.plugins.encoders import batch, encoder, right
+from tests.models import batch, encoder, right
 torch.set_num_threads(1)
 model, inputs = encoder("bert-qa"), batch("bert-qa", 2, 24, right)
 step = cpuaccel.Step("int8", measure=False)

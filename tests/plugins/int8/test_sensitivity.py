@@ -8,7 +8,7 @@ import torch
 import cpuaccel
 from cpuaccel import CpuaccelError
 from cpuaccel_plugins.int8 import sensitive_linears
-from tests.plugins.encoders import batch, encoder, right
+from tests.models import batch, encoder, right
 from tests.plugins.int8.host import needs_engine
 
 pytestmark = needs_engine

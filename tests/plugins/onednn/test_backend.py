@@ -11,7 +11,7 @@ import torch
 import cpuaccel
 from cpuaccel.testing import BackendContract, fake_host, tiny_text_model
 from cpuaccel.testing.answers import assert_same_answer
-from tests.plugins.encoders import batch, encoder, left, right, unpadded
+from tests.models import batch, encoder, left, right, unpadded
 
 HERE = cpuaccel.host().meets(("torch>=2.6",))
 needs_engine = pytest.mark.skipif(not HERE, reason=str(HERE))

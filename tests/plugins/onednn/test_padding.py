@@ -8,7 +8,7 @@ from cpuaccel.testing.answers import assert_same_answer
 from cpuaccel_plugins.common.padding_markers import markers
 from cpuaccel_plugins.onednn.linear import linears
 from cpuaccel_plugins.onednn.packed import pack, read_layout, read_patterns, unpack
-from tests.plugins.encoders import batch, both, encoder, left, right, unpadded
+from tests.models import batch, both, encoder, left, right, unpadded
 from tests.plugins.onednn.graphs import assert_same, fuse
 
 NATIVE = cpuaccel.host().meets(("transformers>=5",))

@@ -5,7 +5,7 @@ import torch
 
 import cpuaccel
 from tests.conftest import Python
-from tests.plugins.encoders import batch, encoder, right
+from tests.models import batch, encoder, right
 from tests.stacks.answers import MODELS, ROOT
 
 VERSION = cpuaccel.host().packages["torch"]

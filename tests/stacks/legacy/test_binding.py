@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import cpuaccel
-from tests.plugins.encoders import Inputs, batch, encoder, right
+from tests.models import Inputs, batch, encoder, right
 from tests.stacks.answers import PADDED_LEFT, PADDED_RIGHT, TASKS, assert_same_answers
 
 Order = Callable[[list[str]], list[str]]

@@ -1,4 +1,4 @@
-"""Tiny Transformers encoders of every kind, with inputs for them."""
+"""Tiny Transformers models of every kind with random weights, and inputs for them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,16 +7,33 @@ import torch
 
 Inputs = dict[str, torch.Tensor]
 
-TEXT = {
-    "vocab_size": 64,
+LAYERS = {
     "hidden_size": 32,
     "num_hidden_layers": 2,
     "num_attention_heads": 2,
     "intermediate_size": 64,
 }
-ARCHITECTURES: dict[str, tuple[str, str, dict[str, Any]]] = {
+TEXT = {"vocab_size": 64, **LAYERS}
+IMAGE = {**LAYERS, "image_size": 16, "patch_size": 4}
+SPEECH = {
+    "vocab_size": 64,
+    "d_model": 32,
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 64,
+    "decoder_ffn_dim": 64,
+}
+
+Architecture = tuple[str, str, dict[str, Any]]
+"""The model's class, its config's class and arguments of the config."""
+
+ENCODERS: dict[str, Architecture] = {
+    "bert": ("BertModel", "BertConfig", TEXT),
     "bert-qa": ("BertForQuestionAnswering", "BertConfig", TEXT),
     "bert-text": ("BertForSequenceClassification", "BertConfig", TEXT),
+    "bert-masked": ("BertForMaskedLM", "BertConfig", TEXT),
     "bert-token": ("BertForTokenClassification", "BertConfig", TEXT),
     "roberta-qa": ("RobertaForQuestionAnswering", "RobertaConfig", TEXT),
     "roberta-text": ("RobertaForSequenceClassification", "RobertaConfig", TEXT),
@@ -54,24 +71,14 @@ ARCHITECTURES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "vit": (
         "ViTForImageClassification",
         "ViTConfig",
-        {
-            "hidden_size": 32,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "intermediate_size": 64,
-            "image_size": 16,
-            "patch_size": 4,
-        },
+        IMAGE,
     ),
     "wav2vec2": (
         "Wav2Vec2ForCTC",
         "Wav2Vec2Config",
         {
+            **LAYERS,
             "vocab_size": 32,
-            "hidden_size": 32,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "intermediate_size": 64,
             "conv_dim": (16, 16),
             "conv_stride": (5, 2),
             "conv_kernel": (10, 3),
@@ -84,17 +91,89 @@ ARCHITECTURES: dict[str, tuple[str, str, dict[str, Any]]] = {
     ),
 }
 
+GENERATORS: dict[str, Architecture] = {
+    "gpt2": (
+        "GPT2LMHeadModel",
+        "GPT2Config",
+        {"vocab_size": 64, "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 256},
+    ),
+    "qwen2": (
+        "Qwen2ForCausalLM",
+        "Qwen2Config",
+        {**TEXT, "num_attention_heads": 4, "num_key_value_heads": 2},
+    ),
+    "t5": (
+        "T5ForConditionalGeneration",
+        "T5Config",
+        {
+            "vocab_size": 64,
+            "d_model": 32,
+            "num_layers": 2,
+            "num_heads": 2,
+            "d_kv": 16,
+            "d_ff": 64,
+            "decoder_start_token_id": 0,
+        },
+    ),
+    "whisper": (
+        "WhisperForConditionalGeneration",
+        "WhisperConfig",
+        {
+            **SPEECH,
+            "num_mel_bins": 80,
+            "max_source_positions": 50,
+            "max_target_positions": 40,
+            "pad_token_id": 0,
+            "bos_token_id": 2,
+            "eos_token_id": 3,
+            "decoder_start_token_id": 2,
+        },
+    ),
+    "speech2text": (
+        "Speech2TextForConditionalGeneration",
+        "Speech2TextConfig",
+        {
+            **SPEECH,
+            "conv_channels": 32,
+        },
+    ),
+    "clip": (
+        "CLIPModel",
+        "CLIPConfig",
+        {
+            "text_config": TEXT,
+            "vision_config": IMAGE,
+            "projection_dim": 16,
+        },
+    ),
+}
+"""Models that have ``generate``, and CLIP, which has embeddings of two kinds."""
+
 
 def encoder(name: str, **changes: object) -> torch.nn.Module:
-    """A model with random weights, the same on every call, in eval mode."""
+    """Make one of ``ENCODERS``, with the same weights on every call, in eval mode.
+
+    Args:
+        name: a key of ``ENCODERS``.
+        changes: arguments of the config.
+    """
+    return _make(ENCODERS[name], changes).eval()
+
+
+def generator(name: str, **changes: object) -> Any:
+    """Make one of ``GENERATORS`` as ``encoder`` does, but in training mode."""
+    return _make(GENERATORS[name], changes)
+
+
+def _make(architecture: Architecture, changes: dict[str, object]) -> torch.nn.Module:
     import transformers
 
-    architecture, config, arguments = ARCHITECTURES[name]
+    model_class, config_class, arguments = architecture
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        made = getattr(transformers, config)(**{**arguments, **changes})
-        model: torch.nn.Module = getattr(transformers, architecture)(made)
-    return model.eval()
+        config = getattr(transformers, config_class)(**{**arguments, **changes})
+        model: torch.nn.Module = getattr(transformers, model_class)(config)
+    return model
 
 
 def batch(name: str, size: int, length: int, pad: Callable[[torch.Tensor], None]) -> Inputs:
