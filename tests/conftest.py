@@ -1,5 +1,6 @@
 import functools
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,6 +15,10 @@ import cpuaccel
 Offer = Callable[..., None]
 Python = Callable[..., subprocess.CompletedProcess[str]]
 
+
+# Children inherit an ignored SIGINT, as processes in the background have it; some tests send it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The same examples on every run, and none refused for the slowness of a busy machine.
 settings.register_profile(

@@ -1,5 +1,6 @@
 """Which machine, versions and plugins something was made with, and what is another by now."""
 
+import re
 from collections.abc import Iterable
 
 from packaging.requirements import Requirement
@@ -11,6 +12,11 @@ from cpuaccel.plugin.host import Host
 from cpuaccel.plugin.manager import PluginHost
 
 _ABSENT = "absent"
+# Flags that decide how fast inference is; a processor has over a hundred flags in all.
+_NAMED_FLAGS = re.compile(
+    r"avx2|fma|avx512(f|bw|vl|dq|_vnni|_bf16|_fp16)|avx_vnni(_int8)?|amx_\w+"
+    r"|asimd|asimddp|sve2?|bf16|i8mm"
+)
 
 
 class Fingerprint(BaseModel):
@@ -67,19 +73,19 @@ class Fingerprint(BaseModel):
         )
 
     def changes(self, now: "Fingerprint") -> list[str]:
-        """Each fact that is no longer what it was, as a sentence without a full stop."""
-        before, after = {*self.isa.split()}, {*now.isa.split()}
-        found = []
-        if lost := sorted(before - after):
-            found.append(f"the processor lacks {', '.join(lost)}")
-        if won := sorted(after - before):
-            found.append(f"the processor has {', '.join(won)} besides")
+        """Name each fact that differs: versions first, the processor's flags last."""
         was, is_ = self._facts(), now._facts()
-        return found + [
+        changes = [
             f"{name} was {was.get(name, _ABSENT)}, is {is_.get(name, _ABSENT)}"
             for name in dict.fromkeys((*was, *is_))
             if was.get(name) != is_.get(name)
         ]
+        before, after = {*self.isa.split()}, {*now.isa.split()}
+        if missing := before - after:
+            changes.append(f"the processor lacks {_summarize_flags(missing)}")
+        if added := after - before:
+            changes.append(f"the processor also has {_summarize_flags(added)}")
+        return changes
 
     def _facts(self) -> dict[str, object]:
         """All but the processor's flags, by the names that they have in a file."""
@@ -90,3 +96,12 @@ class Fingerprint(BaseModel):
             elif name != "isa":
                 facts[name] = value
         return facts
+
+
+def _summarize_flags(flags: set[str]) -> str:
+    named = sorted(flag for flag in flags if _NAMED_FLAGS.fullmatch(flag))
+    others = len(flags) - len(named)
+    count = f"{others} other flag{'s' if others > 1 else ''}"
+    if not others:
+        return ", ".join(named)
+    return f"{', '.join(named)} and {count}" if named else count

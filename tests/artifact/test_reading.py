@@ -16,6 +16,7 @@ from tests.artifact.parts import (
 )
 from tests.conftest import Offer
 from tests.fake_backends import Faithful, Opaque, batch, encoded, encoder, padded
+from tests.plugin.test_fingerprint import AMX, AVX2
 
 
 def same(one: object, other: object) -> None:
@@ -184,15 +185,21 @@ def test_a_model_that_ties_what_was_apart_is_refused(tmp_path: Path) -> None:
     torch.testing.assert_close(loaded(torch.ones(3, 2)), tied(torch.ones(3, 2)).detach())
 
 
+@pytest.mark.parametrize("flags", [frozenset({"sse9"}), AMX, AVX2])
 def test_another_machine_rebuilds_or_refuses_by_choice(
-    encoder_folder: Path, caplog: pytest.LogCaptureFixture
+    encoder_folder: Path, caplog: pytest.LogCaptureFixture, flags: frozenset[str]
 ) -> None:
-    edit_json(encoder_folder, "artifact.json", made__packages__torch="1.0", made__isa="sse9")
+    edit_json(
+        encoder_folder,
+        "artifact.json",
+        made__packages__torch="1.0",
+        made__isa=" ".join(sorted(flags)),
+    )
     with pytest.raises(cpuaccel.ArtifactError) as refused:
         cpuaccel.load(encoder_folder, encoder(), on_change="refuse")
     here = cpuaccel.host().packages["torch"]
-    assert "the processor lacks sse9; " in str(refused.value)
-    assert f"packages.torch was 1.0, is {here}. Pass on_change='rebuild'" in str(refused.value)
+    assert f"packages.torch was 1.0, is {here}; the processor " in str(refused.value)
+    assert "flags. Pass on_change='rebuild'" in str(refused.value)
     with caplog.at_level(logging.INFO, "cpuaccel"):
         fast = cpuaccel.load(encoder_folder, encoder(), trust_engine_files=True)
     assert f"packages.torch was 1.0, is {here}" in caplog.text
