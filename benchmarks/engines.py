@@ -157,8 +157,8 @@ def compare(
     )
     assert set(fast.report.calls) == {"optimized"}, fast.report
     medians = "  ".join(f"{n} {statistics.median(t) * 1000:7.2f} ms" for n, t in times.items())
-    ratio = Ratio.of(times["cpuaccel"], times["direct"])
-    speedup = Ratio.of(against["eager"], against["cpuaccel"])
+    ratio = Ratio.from_times(times["cpuaccel"], times["direct"])
+    speedup = Ratio.from_times(against["eager"], against["cpuaccel"])
     print(
         f"  {engine:12} {shape:>6}  {medians}  time over direct {ratio} ({ratio.pairs} pairs)  "
         f"speed over eager {speedup}",

@@ -148,7 +148,7 @@ def main() -> None:
             )
             for name, seconds in times.items():
                 against = "".join(
-                    f", {Ratio.of(times[other], seconds)} of {other}"
+                    f", {Ratio.from_times(times[other], seconds)} of {other}"
                     for other in ("eager", "openvino")
                     if other in times and other != name
                 )

@@ -118,7 +118,7 @@ def main() -> None:
         print(
             f"{name:34} {metrics['f1']:7.3f} {metrics['exact_match']:7.3f} "
             f"{sum(run.seconds):8.1f} {whole:5.2f}x  "
-            f"{Ratio.of(runs[EAGER].seconds, run.seconds)!s:22} {run.built:4.1f} s"
+            f"{Ratio.from_times(runs[EAGER].seconds, run.seconds)!s:22} {run.built:4.1f} s"
         )
 
 

@@ -21,12 +21,13 @@ import cpuaccel
 from cpuaccel.cli.models.inputs import make_inputs, modality
 from cpuaccel.cli.models.load import load_model
 from cpuaccel.model.signature import Binder
+from cpuaccel.timing import Speedup
 from cpuaccel.tuning.decisions.result import Row, Tuning
 from cpuaccel.tuning.workers.messages import Job, Refused
 from cpuaccel.tuning.workers.parent import Worker
 from cpuaccel.tuning.workers.pickling import ship
 from cpuaccel.tuning.workers.proof import references
-from cpuaccel.tuning.workers.timing import Speedup, ratios
+from cpuaccel.tuning.workers.timing import ratios
 from cpuaccel.tuning.workload import Workload
 
 COMPARED = 3
@@ -149,7 +150,7 @@ def _again(
                 print(f"again: {candidate} is refused: {built.reason}")
                 continue
             measured = worker.measure(seconds / 4, 300.0)
-            eager = Speedup.of(ratios(measured.rounds, workload.weights))
+            eager = Speedup.from_ratios(ratios(measured.rounds, workload.weights))
             print(f"again: {candidate} {eager} of eager", flush=True)
             workers[candidate] = worker
         times: dict[object, list[float]] = {candidate: [] for candidate in workers}
@@ -161,7 +162,7 @@ def _again(
     for candidate in singles:
         if candidate != tuning.winner and candidate in times:
             pairs = zip(times[candidate], times[tuning.winner])
-            print(f"again: winner {Speedup.of([c / w for c, w in pairs])} of {candidate}")
+            print(f"again: winner {Speedup.from_ratios([c / w for c, w in pairs])} of {candidate}")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ import torch
 import cpuaccel
 from cpuaccel.cli.models.inputs import make_inputs
 from cpuaccel.cli.models.load import load_model
-from cpuaccel.timing import REST, Ratio
+from cpuaccel.timing import REST, Ratio, time_call
 
 CALLS = 5
 """Calls in a turn, of which the median counts."""
@@ -54,9 +54,7 @@ def work(pipe: "Connection[object, object]", name: str, shape: str, engines: boo
 
 def _seconds(call: Callable[[], object]) -> float:
     time.sleep(REST)
-    begun = time.perf_counter()
-    call()
-    return time.perf_counter() - begun
+    return time_call(call)
 
 
 def main() -> None:
@@ -83,7 +81,8 @@ def main() -> None:
     for pipe in pipes:
         pipe.send(False)
     after, fresh = (1000 * statistics.median(seconds) for seconds in times)
-    print(f"eager after them {after:.2f} ms, without {fresh:.2f} ms: {Ratio.of(*times)} the time")
+    ratio = Ratio.from_times(*times)
+    print(f"eager after them {after:.2f} ms, without {fresh:.2f} ms: {ratio} the time")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
-"""Comparing speeds on machines that are shared and noisy: in turn, and pair by pair."""
+"""Timing callables on shared, noisy machines: interleaved, and compared pair by pair."""
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -7,41 +8,17 @@ from dataclasses import dataclass
 
 REST = 0.01
 """Seconds between two calls. The threads of OpenMP and of some engines spin for some milliseconds
-after a call, on cores that the next call needs: its time would be that of its neighbour."""
+after a call, on cores that the next call needs."""
+
+FEWEST_PAIRS = 3
+"""Fewer pairs are not significant."""
 
 
-@dataclass(frozen=True)
-class Ratio:
-    """How many times as fast as the baseline, from pairs timed one after the other.
-
-    Attributes:
-        median: of the pairs' ratios, baseline time over candidate time.
-        low: the pairs' lower quartile.
-        high: the pairs' upper quartile.
-        pairs: how many pairs.
-    """
-
-    median: float
-    low: float
-    high: float
-    pairs: int
-
-    @classmethod
-    def of(cls, baseline: Sequence[float], candidate: Sequence[float]) -> "Ratio":
-        """From seconds that were measured in turn.
-
-        Args:
-            baseline: seconds of each call, at least one.
-            candidate: seconds of each call, as many.
-        """
-        ratios = sorted(b / c for b, c in zip(baseline, candidate, strict=True))
-        if len(ratios) == 1:
-            return cls(ratios[0], ratios[0], ratios[0], 1)
-        low, median, high = statistics.quantiles(ratios, n=4, method="inclusive")
-        return cls(median, low, high, len(ratios))
-
-    def __str__(self) -> str:
-        return f"{self.median:.2f}x [{self.low:.2f}, {self.high:.2f}]"
+def time_call(call: Callable[[], object]) -> float:
+    """Return the seconds that one call takes."""
+    begun = time.perf_counter()
+    call()
+    return time.perf_counter() - begun
 
 
 def interleave(
@@ -50,15 +27,17 @@ def interleave(
     rounds: int,
     seconds: float = float("inf"),
     warmup: int = 1,
+    rest: float = REST,
     progress: Callable[[], None] = lambda: None,
 ) -> dict[str, list[float]]:
-    """Time several callables in turn, so that a drift of the machine meets all alike.
+    """Time several callables in turn, so that drift of the machine affects all alike.
 
     Args:
         candidates: callables by name.
-        rounds: times that each is called and timed, at most.
-        seconds: no new round is begun after this long; one round is always made.
+        rounds: maximum number of timed calls of each.
+        seconds: no round starts after this long, except the first.
         warmup: untimed calls of each beforehand.
+        rest: seconds to sleep before each timed call.
         progress: called after every timed call.
 
     Returns:
@@ -71,11 +50,94 @@ def interleave(
     begun = time.perf_counter()
     for _ in range(rounds):
         for name, call in candidates.items():
-            time.sleep(REST)
-            start = time.perf_counter()
-            call()
-            times[name].append(time.perf_counter() - start)
+            time.sleep(rest)
+            times[name].append(time_call(call))
             progress()
         if time.perf_counter() - begun > seconds:
             break
     return times
+
+
+def percentile(values: Sequence[float], percent: int) -> float:
+    """Return the value that ``percent`` of 100 values do not exceed, interpolated."""
+    if len(values) == 1:
+        return values[0]
+    return statistics.quantiles(values, n=100, method="inclusive")[percent - 1]
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Speed relative to a baseline: the median of paired ratios, and their spread.
+
+    Attributes:
+        median: of the pairs' ratios, baseline time over candidate time.
+        low: the lower quartile.
+        high: the upper quartile.
+        pairs: number of pairs.
+    """
+
+    median: float
+    low: float
+    high: float
+    pairs: int
+
+    @classmethod
+    def from_times(cls, baseline: Sequence[float], candidate: Sequence[float]) -> "Ratio":
+        """Compare the seconds of calls that were timed in turn.
+
+        Args:
+            baseline: seconds of each call, at least one.
+            candidate: seconds of each call, as many.
+        """
+        ratios = [b / c for b, c in zip(baseline, candidate, strict=True)]
+        if len(ratios) == 1:
+            return cls(ratios[0], ratios[0], ratios[0], 1)
+        low, median, high = statistics.quantiles(ratios, n=4, method="inclusive")
+        return cls(median, low, high, len(ratios))
+
+    def __str__(self) -> str:
+        return f"{self.median:.2f}x [{self.low:.2f}, {self.high:.2f}]"
+
+
+@dataclass(frozen=True)
+class Speedup(Ratio):
+    """A ratio whose spread is the 95 percent confidence interval of the median.
+
+    With fewer than 6 pairs ``low`` and ``high`` are the least and the largest ratio.
+    """
+
+    @classmethod
+    def from_ratios(cls, ratios: Sequence[float]) -> "Speedup":
+        """Summarize paired ratios.
+
+        The interval is the sign test's: it assumes nothing about the distribution of the noise,
+        and it is deterministic.
+        """
+        ordered = sorted(ratios)
+        rank = _interval_rank(len(ordered))
+        return cls(statistics.median(ordered), ordered[rank - 1], ordered[-rank], len(ordered))
+
+    @property
+    def significant(self) -> bool:
+        """Whether the candidate is significantly faster than the baseline."""
+        return self.pairs >= FEWEST_PAIRS and self.low > 1
+
+    @property
+    def slower(self) -> bool:
+        """Whether the candidate is significantly slower than the baseline."""
+        return self.pairs >= FEWEST_PAIRS and self.high < 1
+
+
+def _interval_rank(count: int, doubt: float = 0.025) -> int:
+    """Return the rank from either end, counted from 1, at which the median's interval begins.
+
+    The median lies below the r-th smallest of n values with the probability that fewer than r of
+    n coins show heads.
+    """
+    rank, below = 0, 0.0
+    while rank < count:
+        below += math.comb(count, rank) * 0.5**count
+        if below > doubt:
+            break
+        rank += 1
+    return max(rank, 1)

@@ -289,7 +289,7 @@ class Builder:
             seconds=FIRST_LOOK_SECONDS,
             warmup=0,  # both have answered the probes
         )
-        return Ratio.of(times["original"], times["optimized"])
+        return Ratio.from_times(times["original"], times["optimized"])
 
     def _tell(self, step: str, optional: bool, outcome: Outcome) -> None:
         if outcome.status is Status.APPLIED or optional:

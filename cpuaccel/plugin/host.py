@@ -4,7 +4,6 @@ import functools
 import importlib.metadata
 import platform
 import statistics
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
@@ -18,6 +17,7 @@ from packaging.version import InvalidVersion, Version
 
 from cpuaccel.plugin.cores import usable_cores
 from cpuaccel.plugin.verdict import Verdict
+from cpuaccel.timing import interleave
 
 NATIVE_BF16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 """Processor flags of which any one means that bfloat16 arithmetic is done in hardware."""
@@ -159,15 +159,12 @@ def torch_isa() -> str:
 
 def _bf16_speed(size: int = 512, repeats: int = 5) -> float:
     """Time float32 and bfloat16 products of ``size`` x ``size`` matrices in turn."""
-    seconds: dict[torch.dtype, list[float]] = {torch.float32: [], torch.bfloat16: []}
-    matrices = {dtype: torch.ones(size, size, dtype=dtype) for dtype in seconds}
-    for _ in range(repeats + 1):
-        for dtype, matrix in matrices.items():
-            start = time.perf_counter()
-            torch.mm(matrix, matrix)
-            seconds[dtype].append(time.perf_counter() - start)
-    float32, bfloat16 = (statistics.median(times[1:]) for times in seconds.values())
-    return float32 / bfloat16
+    matrices = {
+        name: torch.ones(size, size, dtype=getattr(torch, name)) for name in ("float32", "bfloat16")
+    }
+    products = {name: functools.partial(torch.mm, m, m) for name, m in matrices.items()}
+    times = interleave(products, rounds=repeats, rest=0.0)
+    return statistics.median(times["float32"]) / statistics.median(times["bfloat16"])
 
 
 def _installed_packages() -> dict[str, str]:

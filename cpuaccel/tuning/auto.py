@@ -17,6 +17,7 @@ from cpuaccel.model.signature import Binder, Inputs
 from cpuaccel.optimized import OptimizedModel
 from cpuaccel.plugin.host import host
 from cpuaccel.plugin.manager import plugin_host
+from cpuaccel.timing import Speedup
 from cpuaccel.tuning.candidate import ORIGINAL
 from cpuaccel.tuning.decisions.decision import Decision, assemble
 from cpuaccel.tuning.decisions.fingerprint import key_of, take_fingerprint
@@ -35,7 +36,7 @@ from cpuaccel.tuning.request import Request
 from cpuaccel.tuning.search import Search
 from cpuaccel.tuning.workers.parent import ended_by_sigterm
 from cpuaccel.tuning.workers.proof import Disproved, prove, references
-from cpuaccel.tuning.workers.timing import Speedup, measure, ratios
+from cpuaccel.tuning.workers.timing import measure, ratios
 from cpuaccel.tuning.workload import Batches, Workload
 
 logger = logging.getLogger("cpuaccel")
@@ -258,7 +259,7 @@ class _Auto:
                 seconds=RECHECK_SECONDS,
                 to_beat=(0.0,) * len(self._workload.batches),
             )
-        return Speedup.of(ratios(rounds, self._workload.weights))
+        return Speedup.from_ratios(ratios(rounds, self._workload.weights))
 
     def _call_eager(self, batch: Inputs) -> object:
         return self._binder.call(self._eager, batch)

@@ -3,9 +3,10 @@
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 
+from cpuaccel.timing import FEWEST_PAIRS
 from cpuaccel.tuning.candidate import Candidate
 from cpuaccel.tuning.decisions.result import Row, Rule
-from cpuaccel.tuning.workers.timing import FEWEST_PAIRS, by_batch
+from cpuaccel.tuning.workers.timing import by_batch
 from cpuaccel.tuning.workload import Shape
 
 WORTH = 1.03

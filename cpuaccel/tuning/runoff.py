@@ -5,9 +5,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
+from cpuaccel.timing import FEWEST_PAIRS, Speedup
 from cpuaccel.tuning.decisions.result import Row, Standing
 from cpuaccel.tuning.workers.parent import Died, Worker
-from cpuaccel.tuning.workers.timing import CLEAR_PAIRS, FEWEST_PAIRS, NARROW, Speedup
+from cpuaccel.tuning.workers.timing import CLEAR_PAIRS, NARROW
 
 TURN_SECONDS = 0.3
 MOST_TURNS = 15
@@ -104,7 +105,7 @@ def ranked(timed: Sequence[tuple[Row, Sequence[float]]]) -> list[Row]:
 
 
 def _against(baseline: Sequence[float], times: Sequence[float]) -> Speedup:
-    return Speedup.of([b / t for b, t in zip(baseline, times)])
+    return Speedup.from_ratios([b / t for b, t in zip(baseline, times)])
 
 
 def in_reach(alive: Sequence[int], times: Sequence[Sequence[float]]) -> list[int]:

@@ -78,7 +78,7 @@ def _speedups(predicted: Predicted) -> tuple[Ratio | None, float]:
     if len(predicted.runs) < 2:
         return None, 1.0
     eager, optimized = (predicted.runs[name].seconds for name in (EAGER, OPTIMIZED))
-    return Ratio.of(eager, optimized), sum(eager) / sum(optimized)
+    return Ratio.from_times(eager, optimized), sum(eager) / sum(optimized)
 
 
 def _print(

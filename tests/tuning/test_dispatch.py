@@ -1,7 +1,8 @@
+from cpuaccel.timing import Speedup
 from cpuaccel.tuning.candidate import Candidate
 from cpuaccel.tuning.decisions.result import Row, Rule, Standing
 from cpuaccel.tuning.dispatch import find_rule
-from cpuaccel.tuning.workers.timing import Speedup, ratios
+from cpuaccel.tuning.workers.timing import ratios
 from cpuaccel.tuning.workload import Shape
 
 EVEN = (1 / 3, 1 / 3, 1 / 3)
@@ -15,7 +16,7 @@ def row(name: str, *seconds: float, rounds: int = 9, noise: float = 0.0) -> Row:
     return Row(
         candidate=Candidate((name,), "float32"),
         standing=Standing.MEASURED,
-        speedup=Speedup.of(ratios(measured, [1 / len(seconds)] * len(seconds))),
+        speedup=Speedup.from_ratios(ratios(measured, [1 / len(seconds)] * len(seconds))),
         rounds=measured,
     )
 

@@ -1,41 +1,6 @@
-import statistics
-
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from cpuaccel.tuning.workers.timing import Speedup, by_batch, measure, passes, ratios
-
-
-def test_the_interval_is_that_of_the_sign_test() -> None:
-    """For n values in order: from which to which the median lies, 95 times of 100 (tables)."""
-    expected = {1: (1, 1), 5: (1, 5), 6: (1, 6), 9: (2, 8), 12: (3, 10), 20: (6, 15), 50: (18, 33)}
-    for count, (low, high) in expected.items():
-        speedup = Speedup.of([float(n) for n in range(1, count + 1)])
-        assert (speedup.low, speedup.high) == (low, high), count
-        assert speedup.median == statistics.median(range(1, count + 1))
-        assert speedup.rounds == count
-
-
-@given(st.lists(st.floats(0.1, 10), min_size=1, max_size=60))
-def test_the_median_lies_inside(values: list[float]) -> None:
-    speedup = Speedup.of(values)
-    assert min(values) <= speedup.low <= speedup.median <= speedup.high <= max(values)
-
-
-def test_what_is_significant() -> None:
-    assert Speedup.of([1.1, 1.2, 1.1]).significant
-    assert not Speedup.of([1.1, 1.2]).significant, "two may be luck"
-    assert not Speedup.of([1.1, 0.99, 1.2]).significant
-    assert Speedup.of([0.9, 0.8, 0.9]).slower
-    assert not Speedup.of([0.9, 1.0, 0.9]).slower
-
-
-def test_one_stall_of_the_machine_changes_nothing() -> None:
-    steady = [(2.0, 1.0)] * 20
-    stalled = [*steady, (2.0, 500.0)]
-    speedup = Speedup.of([b / c for b, c in stalled])
-    assert (speedup.median, speedup.low) == (2.0, 2.0)
+from cpuaccel.tuning.workers.timing import by_batch, measure, passes, ratios
 
 
 def test_a_rounds_ratio_weighs_the_batches() -> None:
@@ -46,8 +11,6 @@ def test_a_rounds_ratio_weighs_the_batches() -> None:
 
 def called(monkeypatch: pytest.MonkeyPatch, seconds: float, to_beat: float = 0.0) -> str:
     """Which was called, in order, where the candidate takes so long and eager twice that."""
-    import cpuaccel.tuning.workers.timing as module
-
     now, calls = 0.0, []
 
     def call(name: str, taking: float) -> None:
@@ -55,7 +18,7 @@ def called(monkeypatch: pytest.MonkeyPatch, seconds: float, to_beat: float = 0.0
         now += taking
         calls.append(name)
 
-    monkeypatch.setattr(module.time, "perf_counter", lambda: now)
+    monkeypatch.setattr("time.perf_counter", lambda: now)
     measure(
         [lambda: call("e", 2 * seconds)],
         [lambda: call("c", seconds)],

@@ -6,17 +6,18 @@ import pytest
 import cpuaccel
 from cpuaccel.checks.difference import Difference
 from cpuaccel.testing import fake_host
+from cpuaccel.timing import Speedup
 from cpuaccel.tuning.candidate import Candidate, NotTried
 from cpuaccel.tuning.decisions.html import check_page, render_page, write_page
 from cpuaccel.tuning.decisions.result import Instances, Row, Rule, Standing, Tuning
-from cpuaccel.tuning.workers.timing import Speedup, ratios
+from cpuaccel.tuning.workers.timing import ratios
 from cpuaccel.tuning.workload import Shape
 
 ROUNDS = tuple(((0.010 + n / 10000, 0.004),) for n in range(30))
 FAST = Row(
     candidate=Candidate(("engine",), "bfloat16"),
     standing=Standing.CHOSEN,
-    speedup=Speedup.of(ratios(ROUNDS, [1.0])),
+    speedup=Speedup.from_ratios(ratios(ROUNDS, [1.0])),
     rounds=ROUNDS,
     differences=(
         Difference("batch 1", "logits", 0.02, 0.013),

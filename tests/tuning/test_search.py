@@ -131,7 +131,7 @@ def test_a_win_beyond_doubt_is_taken_and_a_loss_is_not(install: Install) -> None
     assert short is not None
     assert slow is not None
     assert short.low > 1 > slow.high
-    assert slow.rounds < 9, "a hopeless candidate is given up early"
+    assert slow.pairs < 9, "a hopeless candidate is given up early"
     assert fast.report.calls == {}
     assert torch.equal(fast(**IDS), model(**IDS))  # type: ignore[arg-type]
     assert fast.report.calls == {"optimized": 1}

@@ -19,7 +19,7 @@ from cpuaccel.optimized import OPTIMIZED, OptimizedModel
 from cpuaccel.pipeline import Pipeline
 from cpuaccel.plugin.host import Host
 from cpuaccel.report import Outcome, Status
-from cpuaccel.timing import Ratio, interleave
+from cpuaccel.timing import Ratio, interleave, percentile
 
 DEFAULT_ROUNDS = 40
 DEFAULT_SECONDS = 12.0
@@ -200,8 +200,8 @@ class Bench:
                     notes=notes,
                     rounds=len(seconds),
                     median=statistics.median(seconds) * 1000,
-                    p95=_percentile_95(seconds) * 1000,
-                    ratio=None if subject is subjects[0] else Ratio.of(times[0], seconds),
+                    p95=percentile(seconds, 95) * 1000,
+                    ratio=None if subject is subjects[0] else Ratio.from_times(times[0], seconds),
                     error=error,
                     optimize_seconds=subject.seconds,
                     peak_bytes=subject.peak_bytes,
@@ -256,9 +256,3 @@ def _stand(
     if subject.name == EAGER and all(o.status is Status.APPLIED for o in outcomes):
         return Standing.EAGER, (), outcomes
     return (*judge(outcomes, by_original), outcomes)
-
-
-def _percentile_95(seconds: list[float]) -> float:
-    if len(seconds) == 1:
-        return seconds[0]
-    return statistics.quantiles(seconds, n=20, method="inclusive")[-1]

@@ -10,6 +10,7 @@ from pathlib import Path
 import cpuaccel
 from cpuaccel.errors import CpuaccelError
 from cpuaccel.plugin.host import Host
+from cpuaccel.timing import percentile
 from cpuaccel.tuning.decisions.atomic_write import write_whole
 from cpuaccel.tuning.decisions.result import Row, Standing, Tuning
 from cpuaccel.tuning.workers.throughput import launch_line
@@ -119,10 +120,10 @@ def _latencies(rows: Sequence[Row], weights: Sequence[float]) -> dict[str, objec
         )
     ]
     # A single stall would press all else together.
-    widest = max((_percentile(seconds, 95) for _, _, seconds in series), default=0.0) * 1.05
+    widest = max((percentile(seconds, 95) for _, _, seconds in series), default=0.0) * 1.05
     drawn = []
     for row, who, seconds in series:
-        low, high = _percentile(seconds, 5), _percentile(seconds, 95)
+        low, high = percentile(seconds, 5), percentile(seconds, 95)
         drawn.append(
             {
                 "row": row,
@@ -136,9 +137,3 @@ def _latencies(rows: Sequence[Row], weights: Sequence[float]) -> dict[str, objec
             }
         )
     return {"widest_ms": widest * 1000, "series": drawn}
-
-
-def _percentile(values: Sequence[float], percent: int) -> float:
-    if len(values) == 1:
-        return values[0]
-    return statistics.quantiles(values, n=100, method="inclusive")[percent - 1]

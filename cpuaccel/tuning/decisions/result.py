@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 from cpuaccel.checks.difference import Difference
+from cpuaccel.timing import Speedup
 from cpuaccel.tuning.candidate import Candidate, NotTried
-from cpuaccel.tuning.workers.timing import Round, Speedup
+from cpuaccel.tuning.workers.timing import Round
 from cpuaccel.tuning.workload import Shape
 
 
@@ -93,8 +94,8 @@ class Row:
             "threads": self.candidate.threads,
             "status": self.standing,
             "reason": self.reason,
-            "speedup": self.speedup and asdict(self.speedup),
-            "runoff": self.runoff and asdict(self.runoff),
+            "speedup": _to_dict(self.speedup),
+            "runoff": _to_dict(self.runoff),
             "median_ms": statistics.median(seconds) * 1000 if seconds else None,
             "rounds": self.rounds,
             "errors": self.errors(),
@@ -105,6 +106,14 @@ class Row:
             "tried_seconds": self.tried_seconds,
             "evidence": self.evidence,
         }
+
+
+def _to_dict(speedup: Speedup | None) -> dict[str, float] | None:
+    if speedup is None:
+        return None
+    figures = asdict(speedup)
+    figures["rounds"] = figures.pop("pairs")
+    return figures
 
 
 @dataclass(frozen=True)

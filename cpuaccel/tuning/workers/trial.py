@@ -4,12 +4,13 @@ import time
 from dataclasses import replace
 from typing import IO
 
+from cpuaccel.timing import Speedup
 from cpuaccel.tuning.candidate import Candidate
 from cpuaccel.tuning.decisions.result import Row, Standing
 from cpuaccel.tuning.metric import Judge
 from cpuaccel.tuning.workers.messages import Job, Refused
 from cpuaccel.tuning.workers.parent import Died, Worker
-from cpuaccel.tuning.workers.timing import Speedup, ratios
+from cpuaccel.tuning.workers.timing import ratios
 
 
 class Trial:
@@ -91,7 +92,7 @@ class Trial:
         return replace(
             row,
             rounds=rounds,
-            speedup=Speedup.of(ratios(rounds, self._job.weights)),
+            speedup=Speedup.from_ratios(ratios(rounds, self._job.weights)),
             peak_bytes=self.worker.peak,
             tried_seconds=self.spent,
         )
