@@ -19,13 +19,16 @@ if TYPE_CHECKING:
         BackendError,
         CpuaccelError,
         ForkError,
+        LockError,
         ModelError,
         PipelineError,
         SignatureError,
         StepError,
+        describe_error,
     )
     from cpuaccel.model.copying import shared_copy
     from cpuaccel.model.flatten import flatten
+    from cpuaccel.model.precision import dtype_name
     from cpuaccel.model.released_weights import Release
     from cpuaccel.model.signature import Signature
     from cpuaccel.optimized import OptimizedModel
@@ -50,10 +53,12 @@ _HOMES = {
         "BackendError",
         "CpuaccelError",
         "ForkError",
+        "LockError",
         "ModelError",
         "PipelineError",
         "SignatureError",
         "StepError",
+        "describe_error",
     ),
     "cpuaccel.planning.explain": ("explain",),
     "cpuaccel.model.flatten": ("flatten",),
@@ -63,6 +68,7 @@ _HOMES = {
     "cpuaccel.pipeline": ("Pipeline", "Step"),
     "cpuaccel.planning.plan": ("Plan",),
     "cpuaccel.plugin.manager": ("plugin_host",),
+    "cpuaccel.model.precision": ("dtype_name",),
     "cpuaccel.model.released_weights": ("Release",),
     "cpuaccel.report": ("Outcome", "Report"),
     "cpuaccel.model.copying": ("shared_copy",),
@@ -82,6 +88,7 @@ __all__ = [
     "ForkError",
     "Form",
     "Host",
+    "LockError",
     "ModelError",
     "OptimizedModel",
     "Options",
@@ -97,6 +104,8 @@ __all__ = [
     "StepError",
     "Verdict",
     "backends",
+    "describe_error",
+    "dtype_name",
     "explain",
     "flatten",
     "hookimpl",

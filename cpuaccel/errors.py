@@ -1,9 +1,27 @@
-"""Every error that cpuaccel raises on purpose.
+"""The exceptions that users see, and helpers for their messages.
 
-Each message says what was asked, what is true and what to do.
+::
+
+    CpuaccelError
+    ├── PipelineError    a pipeline is wrong on any host; lists every mistake
+    ├── StepError        strict=True, and a step is not applied or fails in a call
+    ├── BackendError     a backend's apply fails for a known reason
+    ├── SignatureError   forward can't be called with these inputs
+    ├── ModelError       a model can't be found, loaded, copied or called
+    ├── ForkError        a call after fork, in which torch would deadlock
+    ├── ArtifactError    a folder can't be written or loaded as an optimized model
+    └── LockError        a lock file of backends="auto" can't be used
+
+A message states what is wrong with the value seen, then the remedy. Exceptions that never leave
+the package stay in the modules that raise and catch them.
 """
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 
 class CpuaccelError(Exception):
@@ -11,33 +29,29 @@ class CpuaccelError(Exception):
 
 
 class PipelineError(CpuaccelError):
-    """A pipeline that can't be right on any machine.
+    """A pipeline that is wrong on any host.
 
     Attributes:
         problems: every mistake found, one sentence each.
     """
 
-    def __init__(self, asked: str, problems: Sequence[str]) -> None:
+    def __init__(self, subject: str, problems: Sequence[str]) -> None:
         self.problems = tuple(problems)
         lines = "\n".join(f"  - {problem}" for problem in problems)
         count = "1 mistake" if len(problems) == 1 else f"{len(problems)} mistakes"
-        super().__init__(f"{asked}: {count}\n{lines}")
+        super().__init__(f"{subject}: {count}\n{lines}")
 
 
 class StepError(CpuaccelError):
-    """With ``strict=True``: a step that could not be applied."""
-
-
-class ForkError(CpuaccelError):
-    """A call in a process that was forked from the one which built the optimized model."""
+    """With ``strict=True``: a step that is not applied, or that fails in a call."""
 
 
 class BackendError(CpuaccelError):
-    """Raised by a backend's ``apply`` for a failure that it foresaw.
+    """Raised by a backend's ``apply`` for a failure with a known reason.
 
     Attributes:
-        reason: what is true.
-        remedy: what the user can do.
+        reason: why the backend can't be applied, without a full stop.
+        remedy: what the user can do about it.
     """
 
     def __init__(self, reason: str, remedy: str = "") -> None:
@@ -51,8 +65,59 @@ class SignatureError(CpuaccelError):
 
 
 class ModelError(CpuaccelError):
-    """A model that can't be found, loaded or copied."""
+    """A model that can't be found, loaded, copied or called."""
+
+
+class ForkError(CpuaccelError):
+    """A call in a forked process, in which torch would deadlock."""
 
 
 class ArtifactError(CpuaccelError):
-    """A folder that an optimized model can't be written to or read from."""
+    """A folder that an optimized model can't be written to or loaded from."""
+
+
+class LockError(CpuaccelError):
+    """A lock file that can't be read, written or, where it must be used, does not fit."""
+
+
+_LONGEST_VALUE = 200
+"""Characters shown of a wrong value: a file may contain any."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return ``. Did you mean 'jit'?`` for the closest known word, ``.`` where none is close."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f". Did you mean {close[0]!r}?" if close else "."
+
+
+def describe_invalid(
+    error: "ErrorDetails", location: Sequence[int | str], known: Iterable[str]
+) -> str:
+    """Describe one of pydantic's validation errors in a sentence.
+
+    Args:
+        error: one item of ``ValidationError.errors()``.
+        location: path to the field, relative to what the reader looks at.
+        known: names of the fields that exist there.
+    """
+    name = ".".join(str(part) for part in location)
+    if error["type"] == "extra_forbidden":
+        return (
+            f"there is no {name!r}{did_you_mean(name, known)} Known: {', '.join(known) or 'none'}"
+        )
+    if error["type"] == "missing":
+        return f"{name!r} is missing: add it"
+    field = f"{name}: " if name else ""
+    return f"{field}{error['msg'].lower()}, but got {repr(error['input'])[:_LONGEST_VALUE]}"
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or the error's type if it has no message."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].rstrip(".")
+
+
+def describe_error(error: BaseException) -> str:
+    """Return an error's type and the first line of its message."""
+    name, line = type(error).__name__, first_line(error)
+    return name if line == name else f"{name}: {line}"

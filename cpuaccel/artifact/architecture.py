@@ -13,7 +13,7 @@ import torch
 
 from cpuaccel.artifact.record import Model
 from cpuaccel.artifact.tensors import mismatch
-from cpuaccel.wording import first_line
+from cpuaccel.errors import describe_error
 
 LARGEST = 10**6
 """Largest integer in a configuration, or the number of the weights' elements if that is more."""
@@ -107,8 +107,7 @@ def _build(described: Model, config: Mapping[str, object], weights: int) -> torc
     except CannotMakeError:
         raise
     except Exception as error:  # Transformers raises what it likes for a configuration
-        first = first_line(error)[:200]
-        raise CannotMakeError(f"making it raised {type(error).__name__}: {first}") from None
+        raise CannotMakeError(f"making it raised {describe_error(error)[:200]}") from None
 
 
 def _registered(described: Model) -> Any:

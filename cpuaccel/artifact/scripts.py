@@ -12,10 +12,10 @@ from cpuaccel.artifact.contents import Contents
 from cpuaccel.artifact.record import Record, Script
 from cpuaccel.building.stage import Stage
 from cpuaccel.building.variant import Ready
+from cpuaccel.errors import describe_error
 from cpuaccel.model.precision import dtype_of
 from cpuaccel.plugin.backend import Form
 from cpuaccel.report import Outcome, Status
-from cpuaccel.wording import first_line
 
 logger = logging.getLogger("cpuaccel")
 
@@ -56,9 +56,8 @@ def _load(contents: Contents, file: str) -> torch.nn.Module | None:
             script: torch.nn.Module = torch.jit.load(io.BytesIO(data))  # type: ignore[no-untyped-call]
             return script
     except Exception as error:
-        first = first_line(error)[:200]
         logger.warning(
-            "%s is made anew: torch.jit.load raised %s: %s", file, type(error).__name__, first
+            "%s is made anew: torch.jit.load raised %s", file, describe_error(error)[:200]
         )
         return None
 

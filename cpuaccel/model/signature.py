@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from cpuaccel.errors import SignatureError
+from cpuaccel.model.precision import dtype_name
 
 Inputs = dict[str, object]
 """One call's arguments by parameter name, in ``forward``'s own order."""
@@ -91,7 +92,7 @@ class Signature:
 
     def __str__(self) -> str:
         described = [
-            f"{name}: {str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
+            f"{name}: {dtype_name(value.dtype)}{list(value.shape)}"
             if isinstance(value, torch.Tensor)
             else f"{name}={value!r}"
             for name, value in self.inputs.items()

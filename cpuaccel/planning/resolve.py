@@ -5,11 +5,10 @@ from dataclasses import dataclass, field
 
 from pydantic import ValidationError
 
-from cpuaccel.errors import PipelineError
+from cpuaccel.errors import PipelineError, describe_invalid, did_you_mean
 from cpuaccel.pipeline import Pipeline, Step
 from cpuaccel.plugin.backend import Backend, Form, Options
 from cpuaccel.plugin.manager import PluginHost, disable_plugins, plugin_host
-from cpuaccel.wording import describe_complaint, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ def resolve(pipeline: Pipeline, plugins: PluginHost) -> list[ResolvedStep]:
         except ValidationError as error:
             fields = backend_class.Options.model_fields
             problems += [
-                f"{where}: {describe_complaint(complaint, complaint['loc'], fields)}"
+                f"{where}: {describe_invalid(complaint, complaint['loc'], fields)}"
                 for complaint in error.errors()
             ]
             options = backend_class.Options.model_construct()

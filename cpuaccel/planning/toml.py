@@ -7,10 +7,9 @@ from typing import Literal
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from cpuaccel.errors import PipelineError
+from cpuaccel.errors import PipelineError, describe_invalid
 from cpuaccel.model.precision import dtype_name, dtype_of
 from cpuaccel.pipeline import Pipeline, Step
-from cpuaccel.wording import describe_complaint
 
 
 class _StepTable(BaseModel):
@@ -120,7 +119,7 @@ def _problems(error: ValidationError) -> list[str]:
             where = f"step {int(location[1]) + 1}: "
             fields = _StepTable.model_fields
             location = location[2:]
-        problems.append(where + describe_complaint(complaint, location, fields))
+        problems.append(where + describe_invalid(complaint, location, fields))
     return problems
 
 

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 import pluggy
 
+from cpuaccel.errors import did_you_mean
 from cpuaccel.pipeline import Step
 from cpuaccel.plugin import hookspecs
 from cpuaccel.plugin.backend import Backend, Form, Options
 from cpuaccel.plugin.slow import told_if_long
 from cpuaccel.report import Outcome
-from cpuaccel.wording import did_you_mean
 
 logger = logging.getLogger("cpuaccel")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from cpuaccel.checks.probes import Probe
-from cpuaccel.errors import CpuaccelError
+from cpuaccel.errors import CpuaccelError, LockError
 from cpuaccel.model.copying import shared_copy
 from cpuaccel.model.signature import Binder, Inputs
 from cpuaccel.optimized import OptimizedModel
@@ -23,7 +23,6 @@ from cpuaccel.tuning.decisions.decision import Decision, assemble
 from cpuaccel.tuning.decisions.fingerprint import key_of, take_fingerprint
 from cpuaccel.tuning.decisions.lockfile import (
     Lock,
-    LockError,
     cache_folder,
     one_at_a_time,
     read_lock,

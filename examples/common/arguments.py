@@ -10,8 +10,8 @@ from typing import Any, NoReturn
 from transformers import HfArgumentParser
 
 from common.exits import UsageError
+from cpuaccel.errors import did_you_mean
 from cpuaccel.integrations.trainer import CpuaccelArguments
-from cpuaccel.wording import did_you_mean
 
 RUN_OPTIONS = (
     "output_dir",

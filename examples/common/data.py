@@ -9,7 +9,7 @@ from datasets import Dataset
 
 from common.arguments import DataArguments, ModelArguments
 from common.exits import ExampleError, UsageError
-from common.models import first_line
+from cpuaccel.errors import first_line
 
 SPLITS = {"eval": "validation", "predict": "test"}
 """What each of an example's stages runs on."""

@@ -6,7 +6,7 @@ import datasets
 from transformers import PretrainedConfig
 
 from common.exits import ExampleError
-from cpuaccel.wording import did_you_mean
+from cpuaccel.errors import did_you_mean
 
 SHOWN = 8
 """How many of a model's classes an error names."""

@@ -8,6 +8,7 @@ import transformers
 
 from common.arguments import ModelArguments
 from common.exits import ExampleError, UsageError
+from cpuaccel.errors import first_line
 
 
 def load_model(
@@ -91,8 +92,3 @@ def _load(
         raise ExampleError(
             f"the {what} {source} was asked for, but can't be loaded: {first_line(error)}. {remedy}"
         ) from error
-
-
-def first_line(error: BaseException) -> str:
-    """What a library's error says, without what follows it."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -11,7 +11,7 @@ from common.arguments import ModelArguments
 from common.data import first, from_rows, load_hub_dataset, local_file, require_columns
 from common.exits import ExampleError
 from common.tables import Row, read_rows
-from cpuaccel.wording import describe_complaint
+from cpuaccel.errors import describe_invalid
 from question_answering.arguments import QuestionAnsweringArguments
 
 COLUMNS = ("id", "question", "context")
@@ -146,5 +146,5 @@ def _validated(wanted: Any, rows: list[Row], asked: str) -> Any:
         also = f" ({more} more like it)" if more else ""
         raise ExampleError(
             f"{asked} was asked for, but something is wrong with row {row + 1} in it: "
-            f"{describe_complaint(complaint, location, ())}{also}"
+            f"{describe_invalid(complaint, location, ())}{also}"
         ) from error

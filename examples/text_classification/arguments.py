@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from common.arguments import DataArguments
 from common.exits import UsageError
-from cpuaccel.wording import did_you_mean
+from cpuaccel.errors import did_you_mean
 from text_classification.tasks import HUB_NAME, TASKS, Task
 
 

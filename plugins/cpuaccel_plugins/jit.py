@@ -6,8 +6,7 @@ import warnings
 import torch
 
 import cpuaccel
-from cpuaccel import Applied, Backend, BackendError, Context, Form, Host, Verdict
-from cpuaccel_plugins.common.cause import cause
+from cpuaccel import Applied, Backend, BackendError, Context, Form, Host, Verdict, describe_error
 from cpuaccel_plugins.common.fusions import count_fusions
 
 WARM_UP_CALLS = 2
@@ -81,7 +80,7 @@ class Jit(Backend[JitOptions]):
                 raise
             except Exception as error:  # tracers raise whatever the model's code makes them raise
                 raise BackendError(
-                    f"torch.jit.trace can't take {type(model).__name__}: {cause(error)}",
+                    f"torch.jit.trace can't take {type(model).__name__}: {describe_error(error)}",
                     "Leave jit out for this model",
                 ) from error
             for _ in range(WARM_UP_CALLS):

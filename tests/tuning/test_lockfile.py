@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import cpuaccel
-from cpuaccel.tuning.decisions.lockfile import LockError, read_lock
+from cpuaccel.tuning.decisions.lockfile import read_lock
 from tests.tuning.conftest import Install
 from tests.tuning.models import Waiting
 from tests.tuning.test_search import IDS, tuning
@@ -61,7 +61,7 @@ def test_it_is_used_without_a_search_and_checked(locked: Path) -> None:
 
 def test_what_it_does_not_hold_for_is_refused_where_strict(locked: Path) -> None:
     longer = {"input_ids": torch.ones(2, 16, dtype=torch.long)}
-    with pytest.raises(LockError) as raised:
+    with pytest.raises(cpuaccel.LockError) as raised:
         cpuaccel.optimize(Waiting(), "auto", example_inputs=longer, lock=locked, strict=True)
     assert str(raised.value).splitlines() == [
         f"strict=True was asked for with lock={str(locked)!r}, which was made for something else. "
@@ -93,7 +93,9 @@ def test_a_decision_that_no_longer_holds(locked: Path, install: Install) -> None
     (site / "t_short.py").write_text(source.replace("<= 16)", "<= 16) * 3"))
     del sys.modules["t_short"]
     install("short")
-    with pytest.raises(LockError, match=r"which no longer holds(.|\n)*it changes the answers"):
+    with pytest.raises(
+        cpuaccel.LockError, match=r"which no longer holds(.|\n)*it changes the answers"
+    ):
         cpuaccel.optimize(Waiting(), "auto", example_inputs=IDS, lock=locked, strict=True)
 
 
@@ -147,14 +149,14 @@ def test_a_broken_lockfile_is_an_error_that_says_what_to_do(tmp_path: Path, mist
     text, message = BROKEN[mistake]
     path = tmp_path / "cpuaccel.lock"
     path.write_text(text)
-    with pytest.raises(LockError, match="Remove it, and tune again") as raised:
+    with pytest.raises(cpuaccel.LockError, match="Remove it, and tune again") as raised:
         cpuaccel.optimize(Waiting(), "auto", example_inputs=IDS, lock=path)
     assert message in str(raised.value)
     assert path.read_text() == text
 
 
 def test_strict_needs_the_file(lock: Path) -> None:
-    with pytest.raises(LockError, match=r"there is no such file\. Make it by tuning once"):
+    with pytest.raises(cpuaccel.LockError, match=r"there is no such file\. Make it by tuning once"):
         cpuaccel.optimize(Waiting(), "auto", example_inputs=IDS, lock=lock, strict=True)
 
 

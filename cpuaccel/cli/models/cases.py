@@ -8,9 +8,8 @@ import torch
 from cpuaccel.cli.models.demo import text_batches
 from cpuaccel.cli.models.inputs import make_inputs, modality
 from cpuaccel.cli.models.load import DEMO, load_model
-from cpuaccel.errors import ModelError
+from cpuaccel.errors import ModelError, describe_error
 from cpuaccel.model.signature import Inputs
-from cpuaccel.wording import first_line
 
 EXAMPLE_BATCH, EXAMPLE_LENGTH = 2, 128
 """What ``explain`` and ``optimize`` call a model with."""
@@ -96,6 +95,6 @@ def call_all(model: torch.nn.Module, case: Case) -> list[object]:
     except Exception as error:  # models raise what they like on inputs that they don't take
         raise ModelError(
             f"{type(model).__name__} was to be called with {case} (batch x length), but raised "
-            f"{type(error).__name__}: {first_line(error)}. Choose another --seq-len, or another "
+            f"{describe_error(error)}. Choose another --seq-len, or another "
             "--task"
         ) from error

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cpuaccel.cli.models.zoo import ZOO
-from cpuaccel.errors import ModelError
-from cpuaccel.wording import did_you_mean, first_line
+from cpuaccel.errors import ModelError, did_you_mean, first_line
 
 if TYPE_CHECKING:
     import torch
@@ -117,7 +116,7 @@ def _from_zoo(name: str, task: str | None) -> "torch.nn.Module":
     except ValueError as error:
         raise ModelError(
             f"{CONFIG_PREFIX}{name} was asked for with --task {task}, which transformers "
-            f"{transformers.__version__} does not offer: {_first_line(error)}. Choose another task"
+            f"{transformers.__version__} does not offer: {first_line(error)}. Choose another task"
         ) from error
     assert isinstance(model, torch.nn.Module)
     return model.eval()
@@ -142,7 +141,7 @@ def _pretrained(source: str, task: str | None) -> "torch.nn.Module":
         model = model_class.from_pretrained(source)
     except (OSError, ValueError, ImportError) as error:
         raise ModelError(
-            f"{source} was asked for, but can't be loaded: {_first_line(error)}. Pass a local "
+            f"{source} was asked for, but can't be loaded: {first_line(error)}. Pass a local "
             f"folder that holds it, or {CONFIG_PREFIX}bert-base, or {DEMO}; a hub id needs a "
             "network"
         ) from error
@@ -156,7 +155,3 @@ def _is_model_class(found: object) -> bool:
     return isinstance(found, type) and (
         issubclass(found, transformers.PreTrainedModel) or found.__name__.startswith("AutoModel")
     )
-
-
-def _first_line(error: BaseException) -> str:
-    return (first_line(error) or type(error).__name__).rstrip(".")

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import torch
 from pydantic import ValidationError
 
+from cpuaccel.model.precision import dtype_name
 from cpuaccel.plugin.fingerprint import Fingerprint
 from cpuaccel.plugin.host import Host
 from cpuaccel.plugin.manager import PluginHost
@@ -107,7 +108,7 @@ def _config(model: torch.nn.Module) -> str:
 
 def _inputs(batch: Mapping[str, object]) -> str:
     return ", ".join(
-        f"{name} {str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
+        f"{name} {dtype_name(value.dtype)}{list(value.shape)}"
         if isinstance(value, torch.Tensor)
         else f"{name}={value!r}"
         for name, value in batch.items()

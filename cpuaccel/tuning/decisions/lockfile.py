@@ -14,7 +14,7 @@ from typing import Literal
 import tomli_w
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from cpuaccel.errors import CpuaccelError
+from cpuaccel.errors import LockError, describe_invalid
 from cpuaccel.model.precision import dtype_of
 from cpuaccel.pipeline import Pipeline, Step
 from cpuaccel.tuning.candidate import OWN, Candidate
@@ -22,7 +22,6 @@ from cpuaccel.tuning.decisions.atomic_write import write_whole
 from cpuaccel.tuning.decisions.decision import Decision
 from cpuaccel.tuning.decisions.fingerprint import TuningFingerprint
 from cpuaccel.tuning.decisions.result import Rule, Tuning
-from cpuaccel.wording import describe_complaint
 
 logger = logging.getLogger("cpuaccel")
 
@@ -31,10 +30,6 @@ HEADER = """\
 # It is used without a search while the fingerprint below is that of the machine.
 
 """
-
-
-class LockError(CpuaccelError):
-    """A lockfile that can't be read or written, or that no longer fits and was to be kept."""
 
 
 class _Table(BaseModel):
@@ -117,7 +112,7 @@ def read_lock(path: Path) -> Lock | None:
         raise LockError(f"{path} is no TOML: {error}. Remove it, and tune again") from None
     except ValidationError as error:
         mistakes = "".join(
-            f"\n  - {describe_complaint(c, c['loc'], _LockTable.model_fields)}"
+            f"\n  - {describe_invalid(c, c['loc'], _LockTable.model_fields)}"
             for c in error.errors()
         )
         raise LockError(f"{path} is no lockfile. Remove it, and tune again:{mistakes}") from None

@@ -6,9 +6,8 @@ import torch
 from torch.fx import Graph, Node
 
 import cpuaccel
-from cpuaccel import BackendError, Signature
+from cpuaccel import BackendError, Signature, describe_error
 from cpuaccel_plugins.aten_graph.program import Program
-from cpuaccel_plugins.common.cause import cause
 from cpuaccel_plugins.common.open_sizes import at_least_two, open_axes
 
 LEAVE_OUT = "Leave onednn out for this model"
@@ -46,7 +45,7 @@ def capture(model: torch.nn.Module, signature: Signature) -> Program:
         raise
     except Exception as error:  # exporters raise whatever the model's code makes them raise
         raise BackendError(
-            f"torch.export can't take {type(model).__name__}: {cause(error)}",
+            f"torch.export can't take {type(model).__name__}: {describe_error(error)}",
             LEAVE_OUT,
         ) from error
     signature_of_graph = exported.graph_signature

@@ -10,8 +10,7 @@ import torch
 from optimum.bettertransformer import BetterTransformer, transformation
 
 import cpuaccel
-from cpuaccel import Applied, BackendError, Context
-from cpuaccel_plugins.common.cause import cause
+from cpuaccel import Applied, BackendError, Context, describe_error
 from cpuaccel_plugins.common.eager_attention import with_eager_attention
 
 
@@ -27,7 +26,7 @@ def apply(model: torch.nn.Module, context: Context) -> Applied:
             transformed = BetterTransformer.transform(with_eager_attention(copied))
     except (NotImplementedError, ValueError) as error:
         raise BackendError(
-            f"optimum's BetterTransformer refuses {type(model).__name__}: {cause(error)}",
+            f"optimum's BetterTransformer refuses {type(model).__name__}: {describe_error(error)}",
             "Leave bettertransformer out for this model",
         ) from error
     layers = [

@@ -4,8 +4,7 @@ import copy
 
 import torch
 
-from cpuaccel import BackendError
-from cpuaccel_plugins.common.cause import cause
+from cpuaccel import BackendError, describe_error
 
 
 def with_eager_attention(model: torch.nn.Module) -> torch.nn.Module:
@@ -34,7 +33,7 @@ def with_eager_attention(model: torch.nn.Module) -> torch.nn.Module:
     except RuntimeError as error:
         raise BackendError(
             f"{type(model).__name__} was changed after it was made, so it can't be rebuilt with "
-            f"eager attention: {cause(error)}",
+            f"eager attention: {describe_error(error)}",
             "Load the model with attn_implementation='eager'",
         ) from error
     rebuilt.tie_weights()  # type: ignore[operator]

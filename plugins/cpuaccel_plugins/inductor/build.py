@@ -5,8 +5,7 @@ from collections.abc import Mapping
 import torch
 
 import cpuaccel
-from cpuaccel import BackendError, Signature
-from cpuaccel_plugins.common.cause import cause
+from cpuaccel import BackendError, Signature, describe_error
 from cpuaccel_plugins.inductor.compilation import CompiledCall, Compiler
 
 EXCLUDES = {
@@ -46,7 +45,8 @@ def build(
         raise
     except Exception as error:  # Dynamo and Inductor raise much, and a model's code the rest
         raise BackendError(
-            f"torch.compile can't take {type(model).__name__} as one graph: {cause(error)}",
+            f"torch.compile can't take {type(model).__name__} as one graph: "
+            f"{describe_error(error)}",
             without,
         ) from error
     evidence = call.evidence

@@ -8,8 +8,17 @@ from typing import ClassVar, Literal
 import torch
 
 import cpuaccel
-from cpuaccel import Applied, Backend, BackendError, Context, Form, Signature, Verdict
-from cpuaccel_plugins.common.cause import cause
+from cpuaccel import (
+    Applied,
+    Backend,
+    BackendError,
+    Context,
+    Form,
+    Signature,
+    Verdict,
+    describe_error,
+    dtype_name,
+)
 from cpuaccel_plugins.onnxruntime.export import export
 from cpuaccel_plugins.onnxruntime.profile import execution_evidence
 from cpuaccel_plugins.onnxruntime.session import SessionCall, open_session
@@ -48,7 +57,7 @@ class OnnxRuntime(Backend[OnnxRuntimeOptions]):
         parameters = model.parameters() if isinstance(model, torch.nn.Module) else ()
         others = {p.dtype for p in parameters if p.is_floating_point()} - {torch.float32}
         if others:
-            named = " and ".join(sorted(str(dtype).removeprefix("torch.") for dtype in others))
+            named = " and ".join(sorted(map(dtype_name, others)))
             return Verdict.no(
                 f"the model has weights in {named}, and ONNX Runtime's CPU provider has kernels "
                 "for a whole model in float32 only",
@@ -67,7 +76,7 @@ class OnnxRuntime(Backend[OnnxRuntimeOptions]):
                 call(**example)
             except Exception as error:  # its exceptions have no base of their own
                 raise BackendError(
-                    f"ONNX Runtime can't run {type(model).__name__}: {cause(error)}",
+                    f"ONNX Runtime can't run {type(model).__name__}: {describe_error(error)}",
                     "Leave onnxruntime out for this model",
                 ) from error
             executed = execution_evidence(Path(session.end_profiling()), exported.operators)

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 import cpuaccel
-from cpuaccel import BackendError, Signature
-from cpuaccel_plugins.common.cause import cause
+from cpuaccel import BackendError, Signature, describe_error
 from cpuaccel_plugins.common.open_sizes import at_least_two, open_axes
 
 if TYPE_CHECKING:
@@ -66,7 +65,8 @@ def export(model: torch.nn.Module, signature: Signature) -> Exported:
             raise
         except Exception as error:  # exporters raise whatever the model's code makes them raise
             raise BackendError(
-                f"torch.onnx.export can't take {type(model).__name__}: {cause(_innermost(error))}",
+                f"torch.onnx.export can't take {type(model).__name__}: "
+                f"{describe_error(_innermost(error))}",
                 "Leave onnxruntime out for this model",
             ) from error
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 
-from cpuaccel import Verdict
+from cpuaccel import Verdict, dtype_name
 from cpuaccel_plugins.openvino.compilation import PRECISIONS
 
 
@@ -36,4 +36,4 @@ def _floating_dtypes(model: Callable[..., object]) -> set[torch.dtype]:
 
 
 def _names(dtypes: "set[torch.dtype] | dict[torch.dtype, str]") -> str:
-    return " or ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
+    return " or ".join(sorted(map(dtype_name, dtypes)))

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 
 import cpuaccel
-from cpuaccel import BackendError, Signature
-from cpuaccel_plugins.common.cause import cause
+from cpuaccel import BackendError, Signature, describe_error
 from cpuaccel_plugins.openvino.telemetry import telemetry_off
 
 if TYPE_CHECKING:
@@ -44,6 +43,7 @@ def convert(model: torch.nn.Module, signature: Signature) -> "openvino.Model":
             raise
         except Exception as error:  # tracers raise whatever the model's code makes them raise
             raise BackendError(
-                f"openvino.convert_model can't take {type(model).__name__}: {cause(error)}",
+                f"openvino.convert_model can't take {type(model).__name__}: "
+                f"{describe_error(error)}",
                 "Leave openvino out for this model",
             ) from error

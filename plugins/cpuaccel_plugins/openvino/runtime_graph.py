@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from cpuaccel import BackendError
+from cpuaccel import BackendError, dtype_name
 
 if TYPE_CHECKING:
     import openvino
@@ -52,7 +52,7 @@ def execution_evidence(
             counts[INT8_PRODUCTS] += 1
         dtype = DTYPES.get(precision)
         if dtype is not None:
-            counts[f"nodes_in_{str(dtype).removeprefix('torch.')}"] += 1
+            counts[f"nodes_in_{dtype_name(dtype)}"] += 1
             if kind in MULTIPLYING:
                 multiplying[dtype] += 1
         if "," in origins:
@@ -60,17 +60,15 @@ def execution_evidence(
     others = {dtype: n for dtype, n in multiplying.items() if dtype is not asked}
     if DTYPES.get(hint) is not asked or others:
         raise BackendError(
-            f"OpenVINO was asked for {_name(asked)}, but it runs with the hint {hint}"
-            + "".join(f" and {n} matrix products in {_name(dtype)}" for dtype, n in others.items()),
-            f"Ask for another dtype than {_name(asked)}, or leave openvino out",
+            f"OpenVINO was asked for {dtype_name(asked)}, but it runs with the hint {hint}"
+            + "".join(
+                f" and {n} matrix products in {dtype_name(dtype)}" for dtype, n in others.items()
+            ),
+            f"Ask for another dtype than {dtype_name(asked)}, or leave openvino out",
         )
     return {
-        "precision": _name(asked),
+        "precision": dtype_name(asked),
         "threads": int(compiled.get_property("INFERENCE_NUM_THREADS")),
         **counts,
         **{f"fused_{kind}": count for kind, count in sorted(fused.items())},
     }
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")

@@ -1,12 +1,10 @@
-"""What is told of an error that is not cpuaccel's own."""
-
 import pytest
 
-from cpuaccel_plugins.common.cause import cause
+from cpuaccel import describe_error
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "expected"),
     [
         (ValueError("a head of 7\nand a page of advice"), "ValueError: a head of 7"),
         (RuntimeError("\n  late, and set in\n"), "RuntimeError: late, and set in"),
@@ -14,5 +12,7 @@ from cpuaccel_plugins.common.cause import cause
         (KeyError("hidden_size"), "KeyError: 'hidden_size'"),
     ],
 )
-def test_one_line_tells_the_type_and_the_first_line(error: Exception, told: str) -> None:
-    assert cause(error) == told
+def test_describe_error_returns_the_type_and_the_first_line(
+    error: Exception, expected: str
+) -> None:
+    assert describe_error(error) == expected
