@@ -11,6 +11,9 @@ import torch
 from hypothesis import HealthCheck, settings
 
 import cpuaccel
+from tests.patience import slowdown
+
+pytest_plugins = ["tests.required"]
 
 Offer = Callable[..., None]
 Python = Callable[..., subprocess.CompletedProcess[str]]
@@ -25,6 +28,18 @@ settings.register_profile(
     "cpuaccel", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("cpuaccel")
+
+# Children print tables; a narrow terminal would wrap them.
+os.environ["COLUMNS"] = "200"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Stretch every test's timeout, which is there to end tests that hang."""
+    factor = slowdown()
+    for item in items:
+        marker = item.get_closest_marker("timeout")
+        seconds = marker.args[0] if marker else float(config.getini("timeout"))
+        item.add_marker(pytest.mark.timeout(seconds * factor), append=False)
 
 
 @pytest.fixture(autouse=True)

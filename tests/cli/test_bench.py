@@ -110,8 +110,9 @@ def test_calls_that_the_original_answered_are_told(run: Run, offer: Offer) -> No
 
 
 def test_the_error_of_bfloat16_is_against_float32_and_its_ratio_against_bfloat16(
-    model: torch.nn.Module,
+    model: torch.nn.Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("cpuaccel.planning.explain.host", lambda: HAS_BF16)
     done = bench(model, ["float32", "bfloat16"], HAS_BF16, "jit")
     (eager32, jit32, eager16, jit16) = done.results
     assert (eager32.error, eager32.ratio, eager16.ratio) == (0.0, None, None)

@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.patience import stretched
 from tests.tuning.conftest import Install
 from tests.tuning.test_lockfile import ONLY, environment
 
@@ -44,9 +45,9 @@ def test_ending_a_search_leaves_nothing(
     started = wait_for(tmp_path / "started", searching)
     assert len(started) == 2
     searching.send_signal(number)
-    searching.communicate(timeout=60)
+    searching.communicate(timeout=stretched(60))
     assert searching.returncode in codes
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + stretched(60)
     while any(map(running, started)) and time.monotonic() < deadline:
         time.sleep(0.05)
     left = [process for process in started if running(process)]
@@ -73,7 +74,7 @@ def test_what_was_measured_is_told_on_ctrl_c(install: Install, tmp_path: Path) -
     )
     wait_for(tmp_path / "started", searching)
     searching.send_signal(signal.SIGINT)
-    told = searching.communicate(timeout=60)[1]
+    told = searching.communicate(timeout=stretched(60))[1]
     assert "the search was interrupted, and nothing was written" in told
     assert "short in float32 " in told
 

@@ -8,6 +8,7 @@ from cpuaccel.tuning.auto import optimize_auto
 from cpuaccel.tuning.decisions.result import Row, Standing, Tuning
 from cpuaccel.tuning.request import Request
 from tests.fake_backends import batch
+from tests.patience import stretched
 from tests.tuning.conftest import Install
 from tests.tuning.models import Waiting
 
@@ -28,8 +29,14 @@ def test_plugins_that_misbehave_are_rows_and_nothing_more(
     install: Install, encoder: torch.nn.Module
 ) -> None:
     install("exits", "segfaults", "hangs", "leaks", "leaves", "wrong", "nan", "dies_later", "jit")
+    limit = round(stretched(15))
     fast = cpuaccel.optimize(
-        encoder, "auto", example_inputs=batch(), budget=500, time_limit=15, memory_limit=2**30
+        encoder,
+        "auto",
+        example_inputs=batch(),
+        budget=stretched(500),
+        time_limit=limit,
+        memory_limit=2**30,
     )
     found = rows(fast)
     reasons = {
@@ -37,22 +44,22 @@ def test_plugins_that_misbehave_are_rows_and_nothing_more(
     }
     assert reasons["exits"] == (
         "crashed",
-        "the process exited with code 7 during the build: no licence",
+        "its process exited with code 7 while it was built and proven: no licence",
     )
     assert reasons["segfaults"] == (
         "crashed",
-        "SIGSEGV ended the process during the build",
+        "its process was ended by SIGSEGV while it was built and proven",
     )
     assert reasons["hangs"] == (
         "timed out",
-        "timed out after 15 s during the build",
+        f"it took longer than {limit} s while it was built and proven",
     )
     assert reasons["leaks"][0] == "out of memory"
-    assert "GiB during the build, more than the 1.0 GiB allowed" in reasons["leaks"][1]
+    assert "GiB while it was built and proven, more than the 1.0 GiB allowed" in reasons["leaks"][1]
     assert found["leaks"].peak_bytes > 2**30
     assert reasons["dies_later"] == (
         "crashed",
-        "the process exited with code 9 during timing",
+        "its process exited with code 9 while it was measured",
     )
     assert reasons["leaves"] == (
         "refused",
@@ -66,7 +73,7 @@ def test_plugins_that_misbehave_are_rows_and_nothing_more(
     assert {c.name for c in tuning(fast).chosen} <= {"jit", "eager"}
     # What a step that can't be had is a part of is not tried, and that is said.
     not_tried = {one.name: one.reason for one in tuning(fast).not_tried}
-    assert not_tried["exits,jit in float32"].startswith("exits can't be had: the process exited")
+    assert not_tried["exits,jit in float32"].startswith("exits can't be had: its process exited")
     answer = fast(**batch())
     assert torch.allclose(answer.states, encoder(**batch()).states, atol=1e-5)  # type: ignore[attr-defined]
 
@@ -75,11 +82,14 @@ def test_what_hangs_and_holds_the_interpreter_ends_with_its_limit(
     install: Install, encoder: torch.nn.Module
 ) -> None:
     install("hangs_holding_the_lock")
-    fast = cpuaccel.optimize(encoder, "auto", example_inputs=batch(), budget=500, time_limit=6)
+    limit = round(stretched(6))
+    fast = cpuaccel.optimize(
+        encoder, "auto", example_inputs=batch(), budget=stretched(500), time_limit=limit
+    )
     row = rows(fast)["hangs_holding_the_lock"]
     assert (row.standing, row.reason) == (
         "timed out",
-        "timed out after 6 s during the build",
+        f"it took longer than {limit} s while it was built and proven",
     )
     assert tuning(fast).winner.name == "eager"
     assert tuning(fast).why == "no candidate could be measured, so the original is kept"
@@ -90,12 +100,15 @@ def test_the_budget_ends_the_search_and_names_what_was_left(
 ) -> None:
     install("hangs", "faithful", "jit")
     fast = cpuaccel.optimize(encoder, "auto", example_inputs=batch(), budget=4, time_limit=600)
-    for row in tuning(fast).rows:
-        assert row.tried_seconds < 600, "the limit was not what was left of the budget"
-    names = {row.candidate.name for row in tuning(fast).rows}
-    left = {one.name: one.reason for one in tuning(fast).not_tried}
-    assert {"faithful,jit", "hangs", "jit"} - names
-    assert "the budget of 4 s ended before its turn" in left.values()
+    tried = {str(row.candidate) for row in tuning(fast).rows}
+    reasons = {one.name: one.reason for one in tuning(fast).not_tried}
+    reason = "the budget of 4 s ended before its turn"
+    left = {name for name, given in reasons.items() if given == reason}
+    assert left
+    assert left.isdisjoint(tried)
+    assert {"hangs in float32", "jit in float32"} <= tried | left
+    # What hangs is stopped at the end of the budget, long before its own limit.
+    assert all(row.tried_seconds < stretched(60) for row in tuning(fast).rows)
 
 
 def test_what_builds_slowly_makes_room_and_is_gone_on_with(
@@ -206,8 +219,8 @@ def test_the_metric_is_the_users_and_is_held_against_the_original(install: Insta
         Waiting(),
         "auto",
         example_inputs=IDS,
-        budget=60,
-        time_limit=60,
+        budget=stretched(60),
+        time_limit=stretched(60),
         metric=accuracy,
         max_drop=0.1,
     )
@@ -274,8 +287,8 @@ def test_precisions_that_this_host_has_not(
         "auto",
         example_inputs=IDS,
         precisions=("float32", "bfloat16"),
-        budget=40,
-        time_limit=40,
+        budget=stretched(40),
+        time_limit=stretched(40),
     )
     assert {row.candidate.precision for row in tuning(fast).rows} == {"float32"}
     (left,) = tuning(fast).not_tried
@@ -286,7 +299,12 @@ def test_precisions_that_this_host_has_not(
 def test_processes_side_by_side_where_throughput_is_the_target(install: Install) -> None:
     install("short")
     fast = cpuaccel.optimize(
-        Waiting(), "auto", example_inputs=IDS, target="throughput", budget=120, time_limit=120
+        Waiting(),
+        "auto",
+        example_inputs=IDS,
+        target="throughput",
+        budget=stretched(120),
+        time_limit=stretched(120),
     )
     found = tuning(fast)
     cores = cpuaccel.host().cores
@@ -299,7 +317,9 @@ def test_processes_side_by_side_where_throughput_is_the_target(install: Install)
 
 def test_what_is_coarse_takes_part_where_a_metric_judges(install: Install) -> None:
     install("coarse")
-    fast = cpuaccel.optimize(Waiting(), "auto", example_inputs=IDS, budget=60, cache=False)
+    fast = cpuaccel.optimize(
+        Waiting(), "auto", example_inputs=IDS, budget=stretched(60), cache=False
+    )
     assert tuning(fast).winner.name == "eager"
     (left,) = tuning(fast).not_tried
     assert (left.name, left.reason.split(",")[0]) == (
@@ -307,7 +327,12 @@ def test_what_is_coarse_takes_part_where_a_metric_judges(install: Install) -> No
         "it computes coarsely by design (up to 0.15 off)",
     )
     fast = cpuaccel.optimize(
-        Waiting(), "auto", example_inputs=IDS, budget=60, metric=lambda outputs: 1.0, cache=False
+        Waiting(),
+        "auto",
+        example_inputs=IDS,
+        budget=stretched(60),
+        metric=lambda outputs: 1.0,
+        cache=False,
     )
     assert tuning(fast).winner.name == "coarse"
     assert rows(fast)["coarse"].error == pytest.approx(0.1, rel=1e-3)
@@ -316,7 +341,12 @@ def test_what_is_coarse_takes_part_where_a_metric_judges(install: Install) -> No
 def test_threads_are_looked_for_among_the_cores(install: Install) -> None:
     install("short")
     fast = cpuaccel.optimize(
-        Waiting(), "auto", example_inputs=IDS, threads="auto", budget=500, time_limit=500
+        Waiting(),
+        "auto",
+        example_inputs=IDS,
+        threads="auto",
+        budget=500,
+        time_limit=500,
     )
     found = tuning(fast)
     counts = {row.candidate.threads for row in found.rows}
@@ -363,6 +393,11 @@ def test_arguments_of_a_search_without_one() -> None:
 def test_nothing_is_left_behind(install: Install, tmp_path: Path, cache: Path) -> None:
     install("short")
     cpuaccel.optimize(
-        Waiting(), "auto", example_inputs=IDS, budget=500, time_limit=500, cache=False
+        Waiting(),
+        "auto",
+        example_inputs=IDS,
+        budget=500,
+        time_limit=500,
+        cache=False,
     )
     assert not cache.exists()

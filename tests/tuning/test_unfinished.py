@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.disks import fill, small_disk
+from tests.patience import stretched
 from tests.tuning.conftest import Install
 from tests.tuning.test_interruption import begin, running, wait_for
 from tests.tuning.test_lockfile import environment
@@ -47,7 +48,7 @@ def test_interrupted_it_prints_what_was_measured(
             break
     started = wait_for(tmp_path / "started", searching)
     searching.send_signal(signal.SIGINT)
-    out, err = searching.communicate(timeout=120)
+    out, err = searching.communicate(timeout=stretched(120))
     assert searching.returncode == 130, err
     assert "Traceback" not in err
     assert not (tmp_path / "cpuaccel.lock").exists()
@@ -70,7 +71,7 @@ def test_interrupted_before_anything_was_measured(install: Install, tmp_path: Pa
     searching = begin(TUNE, among(HANGS, site=tmp_path / "site"), tmp_path / "started")
     wait_for(tmp_path / "started", searching)
     searching.send_signal(signal.SIGINT)
-    out, err = searching.communicate(timeout=120)
+    out, err = searching.communicate(timeout=stretched(120))
     assert searching.returncode == 130, err
     assert out == "Interrupted: nothing was found yet, and nothing was written.\n"
     assert "Traceback" not in err
