@@ -3,36 +3,56 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-# Each in a process of its own: forking one that many engines have run in has ended in a crash.
+
+# Parts of the tests, the longest first, each in a process of its own: forking a process in which
+# several engines have run has crashed. "rest" is everything that is in no other part.
 ENGINES := tests/plugins/onednn tests/plugins/int8 $(wildcard tests/plugins/test_*.py)
-.PHONY: help demo test lint types test-classic test-legacy test-newest bench-overhead
+PARTS := tests/examples tests/tuning $(ENGINES) tests/cli tests/integrations tests/artifact rest
+PYTEST = python -m pytest
+# How many parts run side by side, with one thread each. Under `make --jobs`, make decides.
+JOBS ?= 2
+
+.PHONY: help demo test lint types test-classic test-legacy test-newest bench-overhead $(PARTS)
+
+# Run all parts, even where one fails: $(call run_parts,stack,options of pytest,parts)
+define run_parts
+venv=$$(scripts/make-venv.sh $(1) | tail -n 1); \
+OMP_NUM_THREADS=1 $(MAKE) --no-print-directory --keep-going --output-sync=target \
+  $(if $(findstring jobserver,$(MAKEFLAGS)),,--jobs=$(JOBS)) \
+  $(3) PARTS="$(3)" PYTEST="$$venv/bin/python -m pytest $(2)" \
+  || { echo "make: tests failed on the $(1) stack: see the lines with *** above"; exit 1; }
+endef
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-demo: ## embed real text with real weights, several pipelines side by side
+demo: ## embed real text with real weights and compare several pipelines
 	@venv=$$(scripts/make-venv.sh modern | tail -n 1); "$$venv/bin/cpuaccel" bench demo
 
 test: ## run the tests on the modern stack
-	@venv=$$(scripts/make-venv.sh modern | tail -n 1); \
-	"$$venv/bin/python" -m pytest --ignore=tests/plugins; \
-	for part in $(ENGINES); do "$$venv/bin/python" -m pytest $$part; done
+	+@$(call run_parts,modern,--require-stack modern,$(PARTS))
 
-lint: ## ruff
+lint: ## run ruff
 	@venv=$$(scripts/make-venv.sh modern | tail -n 1); \
 	"$$venv/bin/ruff" check . && "$$venv/bin/ruff" format --check .
 
-types: ## mypy --strict
+types: ## run mypy --strict
 	@venv=$$(scripts/make-venv.sh modern | tail -n 1); "$$venv/bin/mypy"
 
-test-classic: ## the tests with torch 2.8, IPEX 2.8 and optimum's BetterTransformer (7 GB)
-	@venv=$$(scripts/make-venv.sh classic | tail -n 1); "$$venv/bin/python" -m pytest
+test-classic: ## run the tests with torch 2.8, IPEX 2.8 and optimum's BetterTransformer (7 GB)
+	+@$(call run_parts,classic,--require-stack classic,tests/examples tests/tuning rest)
 
-test-legacy: ## the tests with torch 1.13 from Debian
-	@venv=$$(scripts/make-venv.sh legacy | tail -n 1); "$$venv/bin/python" -m pytest
+test-legacy: ## run the tests with torch 1.13 from Debian
+	+@$(call run_parts,legacy,--require-stack legacy,rest)
 
-test-newest: ## the tests with the newest torch and transformers there are (7 GB; not in CI)
-	@venv=$$(scripts/make-venv.sh newest | tail -n 1); "$$venv/bin/python" -m pytest
+test-newest: ## run the tests with the newest torch and transformers (7 GB; not in CI)
+	+@$(call run_parts,newest,,$(PARTS))
 
-bench-overhead: ## what calling through cpuaccel costs
+bench-overhead: ## measure the cost of a call through cpuaccel
 	@venv=$$(scripts/make-venv.sh modern | tail -n 1); "$$venv/bin/python" benchmarks/overhead.py
+
+$(filter-out rest,$(PARTS)):
+	@echo "== $@"; $(PYTEST) $@
+
+rest:
+	@echo "== all other tests"; $(PYTEST) $(addprefix --ignore=,$(filter-out rest,$(PARTS)))

@@ -1,0 +1,52 @@
+import pytest
+
+from tests.required import NEEDS, STACKS, Skips, unmet
+
+
+def skipped(node: str) -> pytest.TestReport:
+    return pytest.TestReport(
+        nodeid=node,
+        location=(node.partition("::")[0], 1, ""),
+        keywords={},
+        outcome="skipped",
+        longrepr=("a file", 1, "Skipped: no engine"),
+        when="setup",
+    )
+
+
+@pytest.mark.parametrize(
+    "fact", ["pytest>=8", "no a-package-that-nobody-has", "cores: 1", "path: tests/core"]
+)
+def test_facts_that_hold(fact: str) -> None:
+    assert unmet((fact,)) == ()
+
+
+@pytest.mark.parametrize(
+    "fact",
+    [
+        "pytest<2",
+        "a-package-that-nobody-has",
+        "no pytest",
+        "flag: sse9 sse10",
+        "vendor: Nobody",
+        "cores: 100000",
+        "path: tests/no-such-folder",
+        "never",
+    ],
+)
+def test_facts_that_do_not_hold(fact: str) -> None:
+    assert unmet(("pytest>=8", fact)) == (fact,)
+
+
+def test_a_skip_without_an_unmet_fact_is_noted() -> None:
+    skips = Skips()
+    skips.pytest_runtest_logreport(skipped("tests/core/test_pipeline.py::test_order"))
+    skips.pytest_runtest_logreport(
+        skipped("tests/plugins/test_bettertransformer.py::test_answers[modernbert-token-steps1]")
+    )
+    assert skips.unexplained == ["tests/core/test_pipeline.py::test_order: Skipped: no engine"]
+
+
+def test_every_fact_can_be_evaluated() -> None:
+    for facts in (*STACKS.values(), *(facts for _, facts in NEEDS)):
+        assert set(unmet(facts)) <= {*facts}
