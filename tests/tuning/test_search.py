@@ -44,22 +44,22 @@ def test_plugins_that_misbehave_are_rows_and_nothing_more(
     }
     assert reasons["exits"] == (
         "crashed",
-        "its process exited with code 7 while it was built and proven: no licence",
+        "the process exited with code 7 during the build: no licence",
     )
     assert reasons["segfaults"] == (
         "crashed",
-        "its process was ended by SIGSEGV while it was built and proven",
+        "SIGSEGV ended the process during the build",
     )
     assert reasons["hangs"] == (
         "timed out",
-        f"it took longer than {limit} s while it was built and proven",
+        f"timed out after {limit} s during the build",
     )
     assert reasons["leaks"][0] == "out of memory"
-    assert "GiB while it was built and proven, more than the 1.0 GiB allowed" in reasons["leaks"][1]
+    assert "GiB during the build, more than the 1.0 GiB allowed" in reasons["leaks"][1]
     assert found["leaks"].peak_bytes > 2**30
     assert reasons["dies_later"] == (
         "crashed",
-        "its process exited with code 9 while it was measured",
+        "the process exited with code 9 during timing",
     )
     assert reasons["leaves"] == (
         "refused",
@@ -73,7 +73,7 @@ def test_plugins_that_misbehave_are_rows_and_nothing_more(
     assert {c.name for c in tuning(fast).chosen} <= {"jit", "eager"}
     # What a step that can't be had is a part of is not tried, and that is said.
     not_tried = {one.name: one.reason for one in tuning(fast).not_tried}
-    assert not_tried["exits,jit in float32"].startswith("exits can't be had: its process exited")
+    assert not_tried["exits,jit in float32"].startswith("exits can't be had: the process exited")
     answer = fast(**batch())
     assert torch.allclose(answer.states, encoder(**batch()).states, atol=1e-5)  # type: ignore[attr-defined]
 
@@ -89,7 +89,7 @@ def test_what_hangs_and_holds_the_interpreter_ends_with_its_limit(
     row = rows(fast)["hangs_holding_the_lock"]
     assert (row.standing, row.reason) == (
         "timed out",
-        f"it took longer than {limit} s while it was built and proven",
+        f"timed out after {limit} s during the build",
     )
     assert tuning(fast).winner.name == "eager"
     assert tuning(fast).why == "no candidate could be measured, so the original is kept"
