@@ -8,10 +8,10 @@ from importlib import resources
 from pathlib import Path
 
 import cpuaccel
+from cpuaccel.artifact.atomic_write import write_file
 from cpuaccel.errors import CpuaccelError
 from cpuaccel.plugin.host import Host
 from cpuaccel.timing import percentile
-from cpuaccel.tuning.decisions.atomic_write import write_whole
 from cpuaccel.tuning.decisions.result import Row, Standing, Tuning
 
 SHOWN_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd", "bf16", "sve")
@@ -49,7 +49,7 @@ def write_page(path: Path, model: str, tuning: Tuning, host: Host) -> None:
         CpuaccelError: it can't be written.
     """
     try:
-        write_whole(path, render_page(model, tuning, host))
+        write_file(path, render_page(model, tuning, host))
     except OSError as error:
         raise CpuaccelError(
             f"{path} was to be written, but can't be: {error.strerror}. Make room there"
