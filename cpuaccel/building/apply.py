@@ -9,7 +9,7 @@ from cpuaccel.building.global_settings import settings_kept
 from cpuaccel.building.stage import calling
 from cpuaccel.errors import BackendError
 from cpuaccel.plugin.backend import Applied, Backend, Context, Options
-from cpuaccel.plugin.slow import told_if_long
+from cpuaccel.plugin.slow import warn_if_slow
 from cpuaccel.report import Outcome, Status
 
 logger = logging.getLogger("cpuaccel")
@@ -34,7 +34,7 @@ def ask_to_apply(
     name = backend.name
     try:
         with (
-            told_if_long(f"{name} is being applied"),
+            warn_if_slow(f"{name} is being applied"),
             settings_kept() as changed,
             calling(autocast),
         ):

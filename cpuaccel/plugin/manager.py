@@ -14,7 +14,7 @@ from cpuaccel.errors import did_you_mean
 from cpuaccel.pipeline import Step
 from cpuaccel.plugin import hookspecs
 from cpuaccel.plugin.backend import Backend, Form, Options
-from cpuaccel.plugin.slow import told_if_long
+from cpuaccel.plugin.slow import warn_if_slow
 from cpuaccel.report import Outcome
 
 logger = logging.getLogger("cpuaccel")
@@ -76,54 +76,49 @@ class PluginHost:
         self.origins: dict[str, str] = {}
         self.broken: list[BrokenPlugin] = []
         self.blocked: list[BlockedPlugin] = []
-        self._names: dict[str, str] = {}
         self._manager = pluggy.PluginManager(hookspecs.PROJECT)
         self._manager.add_hookspecs(hookspecs)
-        for entry_point in sorted(entry_points, key=lambda e: e.name):
-            distribution = entry_point.dist
-            label = entry_point.name
-            if distribution is not None:
-                label += f" ({distribution.name} {distribution.version})"
-            self._names[entry_point.name] = label
-            if disabled is not None and entry_point.name in disabled:
-                self.blocked.append(BlockedPlugin(label, disabled[entry_point.name]))
-                continue
-            try:
-                with told_if_long(f"plugin {label} is being imported"):
-                    plugin = entry_point.load()
-                self.register(plugin, label)
-            except KeyboardInterrupt:
-                raise
-            except BaseException as error:  # a plugin may even raise SystemExit
-                self._set_aside(label, error)
+        self._entry_points = [(_label(e), e) for e in sorted(entry_points, key=lambda e: e.name)]
         for name, by in (disabled or {}).items():
-            self._warn_unless_known(name, by)
+            self.block(name, by)
+        for label, entry_point in self._entry_points:
+            if not self._manager.is_blocked(label):
+                self._load(label, entry_point)
+
+    def _load(self, label: str, entry_point: importlib.metadata.EntryPoint) -> None:
+        try:
+            with warn_if_slow(f"plugin {label} is being imported"):
+                plugin = entry_point.load()
+            self.register(plugin, label)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a plugin may even raise SystemExit
+            reason = f"{type(error).__name__}: {error}"
+            self.broken.append(BrokenPlugin(label, reason))
+            logger.warning("plugin %s is set aside: %s", label, reason)
 
     def block(self, name: str, by: str) -> None:
-        """Remove a plugin that is there already: its module stays imported, its backends go.
+        """Block a plugin: it is not loaded, or where it is, its backends and hooks are removed.
 
         Args:
-            name: its entry point's name; a warning says so where there is none of this name.
-            by: what asks for it.
+            name: the name of its entry point; an unknown name is logged as a warning.
+            by: the environment variable or the file that blocks it.
         """
-        self._warn_unless_known(name, by)
-        label = self._names.get(name)
-        if label is None or label in {blocked.plugin for blocked in self.blocked}:
-            return
-        plugin = self._manager.get_plugin(label)
-        if plugin is not None:
-            self.unregister(plugin)
-        self.blocked.append(BlockedPlugin(label, by))
-
-    def _warn_unless_known(self, name: str, by: str) -> None:
-        if name not in self._names:
+        labels = [label for label, entry_point in self._entry_points if entry_point.name == name]
+        if not labels:
+            names = [entry_point.name for _, entry_point in self._entry_points]
             logger.warning(
                 "%s blocks a plugin %r, but there is none of this name%s Plugins here: %s",
                 by,
                 name,
-                did_you_mean(name, self._names),
-                ", ".join(self._names) or "none",
+                did_you_mean(name, names),
+                ", ".join(names) or "none",
             )
+        for label in labels:
+            if not self._manager.is_blocked(label):
+                self._manager.set_blocked(label)  # unregisters it, too
+                self._remove_backends(label)
+                self.blocked.append(BlockedPlugin(label, by))
 
     def register(self, plugin: object, label: str) -> None:
         """Add one plugin, or nothing of it.
@@ -149,8 +144,10 @@ class PluginHost:
 
     def unregister(self, plugin: object) -> None:
         """Remove a plugin and the backends that it offers."""
-        label = self._manager.get_name(plugin)
+        self._remove_backends(self._manager.get_name(plugin))
         self._manager.unregister(plugin)
+
+    def _remove_backends(self, label: str | None) -> None:
         for name in [name for name, origin in self.origins.items() if origin == label]:
             del self.backends[name], self.origins[name]
 
@@ -165,6 +162,8 @@ class PluginHost:
     def _observe(self, hook: str, **facts: object) -> None:
         """Call each plugin's hook by itself, so that one that raises keeps none from the others."""
         for label, plugin in self._manager.list_name_plugin():
+            if plugin is None:  # blocked
+                continue
             try:
                 self._caller(hook, plugin)(**facts)
             except (Exception, SystemExit):
@@ -188,10 +187,12 @@ class PluginHost:
             offered[backend.name] = backend
         return offered
 
-    def _set_aside(self, label: str, error: BaseException) -> None:
-        reason = f"{type(error).__name__}: {error}"
-        self.broken.append(BrokenPlugin(label, reason))
-        logger.warning("plugin %s is set aside: %s", label, reason)
+
+def _label(entry_point: importlib.metadata.EntryPoint) -> str:
+    distribution = entry_point.dist
+    if distribution is None:
+        return entry_point.name
+    return f"{entry_point.name} ({distribution.name} {distribution.version})"
 
 
 def _mistake(backend: object) -> str | None:

@@ -12,7 +12,7 @@ SECONDS = 60.0
 
 
 @contextmanager
-def told_if_long(what: str) -> Iterator[None]:
+def warn_if_slow(what: str) -> Iterator[None]:
     """Warn while the body lasts long. What plugins do in this process can't be ended from outside.
 
     Args:

@@ -4,7 +4,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cpuaccel.plugin.cores import usable_cores
+from cpuaccel.plugin.host import usable_cores
 
 
 def cgroup(root: Path, files: dict[str, str]) -> Path:
