@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from cpuaccel.model.released_weights import Release
     from cpuaccel.model.signature import Signature
     from cpuaccel.optimized import OptimizedModel
-    from cpuaccel.pipeline import Pipeline, Step
+    from cpuaccel.pipeline import Options, Pipeline, Step
     from cpuaccel.planning.explain import explain
     from cpuaccel.planning.plan import Plan
-    from cpuaccel.plugin.backend import Applied, Backend, Context, Evidence, Form, Options
+    from cpuaccel.plugin.backend import Applied, Backend, Context, Evidence, Form
     from cpuaccel.plugin.hookspecs import hookimpl
     from cpuaccel.plugin.host import Host, host
     from cpuaccel.plugin.manager import plugin_host
@@ -47,7 +47,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "cpuaccel.api": ("backends", "optimize"),
     "cpuaccel.artifact.reading": ("load",),
-    "cpuaccel.plugin.backend": ("Applied", "Backend", "Context", "Evidence", "Form", "Options"),
+    "cpuaccel.plugin.backend": ("Applied", "Backend", "Context", "Evidence", "Form"),
     "cpuaccel.errors": (
         "ArtifactError",
         "BackendError",
@@ -65,7 +65,7 @@ _HOMES = {
     "cpuaccel.plugin.hookspecs": ("hookimpl",),
     "cpuaccel.plugin.host": ("Host", "host"),
     "cpuaccel.optimized": ("OptimizedModel",),
-    "cpuaccel.pipeline": ("Pipeline", "Step"),
+    "cpuaccel.pipeline": ("Options", "Pipeline", "Step"),
     "cpuaccel.planning.plan": ("Plan",),
     "cpuaccel.plugin.manager": ("plugin_host",),
     "cpuaccel.model.precision": ("dtype_name",),

@@ -12,9 +12,9 @@ from cpuaccel.building.builders import builder_for
 from cpuaccel.errors import CpuaccelError
 from cpuaccel.model.precision import dtype_name
 from cpuaccel.optimized import OptimizedModel
-from cpuaccel.pipeline import Pipeline, Step
+from cpuaccel.pipeline import Options, Pipeline, Step
 from cpuaccel.planning.explain import check, explain
-from cpuaccel.plugin.backend import Backend, Options
+from cpuaccel.plugin.backend import Backend
 from cpuaccel.plugin.manager import plugin_host
 from cpuaccel.report import Report
 

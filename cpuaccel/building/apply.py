@@ -8,7 +8,8 @@ import torch
 from cpuaccel.building.global_settings import settings_kept
 from cpuaccel.building.stage import calling
 from cpuaccel.errors import BackendError
-from cpuaccel.plugin.backend import Applied, Backend, Context, Options
+from cpuaccel.pipeline import Options
+from cpuaccel.plugin.backend import Applied, Backend, Context
 from cpuaccel.plugin.slow import warn_if_slow
 from cpuaccel.report import Outcome, Status
 

@@ -10,7 +10,8 @@ import torch
 from cpuaccel.errors import BackendError
 from cpuaccel.model.output import Structure, tensors
 from cpuaccel.model.signature import Binder, Inputs, Signature, cast_floating
-from cpuaccel.plugin.backend import Applied, Backend, Form, Options
+from cpuaccel.pipeline import Options
+from cpuaccel.plugin.backend import Applied, Backend, Form
 
 Answer = Callable[[Inputs], object]
 """Calls a model with inputs by name and returns what the original would return."""

@@ -10,7 +10,8 @@ from cpuaccel.cli.arguments import BlockingOption, JsonOption, block_by
 from cpuaccel.cli.console import heading, print_json, say, section
 
 if TYPE_CHECKING:
-    from cpuaccel.plugin.backend import Backend, Options
+    from cpuaccel.pipeline import Options
+    from cpuaccel.plugin.backend import Backend
 
 
 MarkdownOption = Annotated[

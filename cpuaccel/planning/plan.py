@@ -9,9 +9,9 @@ import torch
 from cpuaccel.errors import StepError
 from cpuaccel.model.precision import dtype_name
 from cpuaccel.model.signature import Signature
-from cpuaccel.pipeline import Pipeline, Step
+from cpuaccel.pipeline import Options, Pipeline, Step
 from cpuaccel.planning.resolve import ResolvedStep
-from cpuaccel.plugin.backend import Backend, Options
+from cpuaccel.plugin.backend import Backend
 from cpuaccel.plugin.host import Host
 from cpuaccel.plugin.verdict import Verdict
 from cpuaccel.report import Outcome, Status

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pydantic import ValidationError
 
 from cpuaccel.errors import PipelineError, describe_invalid, did_you_mean
-from cpuaccel.pipeline import Pipeline, Step
-from cpuaccel.plugin.backend import Backend, Form, Options
+from cpuaccel.pipeline import Options, Pipeline, Step
+from cpuaccel.plugin.backend import Backend, Form
 from cpuaccel.plugin.manager import PluginHost, disable_plugins, plugin_host
 
 
@@ -45,7 +45,7 @@ def resolve(pipeline: Pipeline, plugins: PluginHost) -> list[ResolvedStep]:
             problems.append(f"{where}: {unknown_backend(step.backend, plugins)}")
             continue
         try:
-            options = backend_class.Options(**step.options)
+            options = backend_class.Options.model_validate(step.options)
         except ValidationError as error:
             fields = backend_class.Options.model_fields
             problems += [

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Generic, TypeVar
 
 import torch
-from pydantic import BaseModel, ConfigDict
 
 from cpuaccel.model.released_weights import Release
 from cpuaccel.model.signature import Signature
+from cpuaccel.pipeline import Options, declare_options
 from cpuaccel.plugin.host import Host
 from cpuaccel.plugin.verdict import Verdict
 
@@ -30,12 +30,6 @@ class Form(enum.StrEnum):
     MODULE = "module"
     SCRIPT = "script"
     COMPILED = "compiled"
-
-
-class Options(BaseModel):
-    """Base of a backend's options: typed, immutable, and unknown names are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 OptionsT = TypeVar("OptionsT", bound=Options)
@@ -113,6 +107,12 @@ class Backend(ABC, Generic[OptionsT]):
     casts: ClassVar[bool] = False
     tolerance: ClassVar[float] = 0.0
     Options: ClassVar[type[Options]] = Options
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        declared, name = cls.__dict__.get("Options"), getattr(cls, "name", None)
+        if isinstance(declared, type) and isinstance(name, str):
+            declare_options(declared, name)
 
     def __init__(self, options: OptionsT) -> None:
         self.options = options

@@ -16,8 +16,8 @@ import pluggy
 if TYPE_CHECKING:
     import torch
 
-    from cpuaccel.pipeline import Step
-    from cpuaccel.plugin.backend import Backend, Options
+    from cpuaccel.pipeline import Options, Step
+    from cpuaccel.plugin.backend import Backend
     from cpuaccel.report import Outcome
 
 PROJECT = "cpuaccel"

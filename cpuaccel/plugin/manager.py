@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import pluggy
 
 from cpuaccel.errors import did_you_mean
-from cpuaccel.pipeline import Step
+from cpuaccel.pipeline import Options, Step
 from cpuaccel.plugin import hookspecs
-from cpuaccel.plugin.backend import Backend, Form, Options
+from cpuaccel.plugin.backend import Backend, Form
 from cpuaccel.plugin.slow import warn_if_slow
 from cpuaccel.report import Outcome
 
@@ -79,7 +79,7 @@ class PluginHost:
         self._manager = pluggy.PluginManager(hookspecs.PROJECT)
         self._manager.add_hookspecs(hookspecs)
         self._entry_points = [(_label(e), e) for e in sorted(entry_points, key=lambda e: e.name)]
-        for name, by in (disabled or {}).items():
+        for name, by in sorted((disabled or {}).items()):
             self.block(name, by)
         for label, entry_point in self._entry_points:
             if not self._manager.is_blocked(label):

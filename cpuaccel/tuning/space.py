@@ -8,10 +8,10 @@ from pydantic import ValidationError
 from cpuaccel.errors import PipelineError
 from cpuaccel.model.precision import dtype_of
 from cpuaccel.model.signature import Signature
-from cpuaccel.pipeline import Pipeline, Step
+from cpuaccel.pipeline import Options, Pipeline, Step
 from cpuaccel.planning.plan import ask
 from cpuaccel.planning.resolve import resolve
-from cpuaccel.plugin.backend import Backend, Form, Options
+from cpuaccel.plugin.backend import Backend, Form
 from cpuaccel.plugin.host import Host
 from cpuaccel.plugin.manager import PluginHost
 from cpuaccel.plugin.verdict import Verdict

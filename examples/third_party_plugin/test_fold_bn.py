@@ -1,6 +1,7 @@
 """Run with ``pytest`` after installing the plugin."""
 
 import torch
+from cpuaccel_fold_bn import FoldBnOptions
 
 import cpuaccel
 from cpuaccel.testing import BackendContract
@@ -42,7 +43,7 @@ def test_both_kinds_of_layers_are_folded() -> None:
 
 
 def test_linear_layers_may_be_left_alone() -> None:
-    step = cpuaccel.Step("fold_bn", linear=False)
+    step = cpuaccel.Step(FoldBnOptions(linear=False))
     fast = cpuaccel.optimize(network(), [step], example_inputs=torch.randn(2, 3, 8, 8), strict=True)
     assert fast.report.outcomes[0].evidence == {"folded": 1}
 

@@ -185,6 +185,61 @@ def test_one_name_is_a_pipeline_of_one_step() -> None:
     assert Pipeline.from_steps("faithful") == Pipeline.from_steps(["faithful"])
 
 
+def test_a_step_from_an_options_object_equals_the_step_by_name() -> None:
+    step = Step(Choosy.Options(layers=3), optional=True)
+    assert step == Step("choosy", optional=True, layers=3)
+    assert Step(Choosy.Options()) == Step("choosy")
+    (planned,) = cpuaccel.explain(encoder(), [step]).steps
+    assert planned.backend.options == Choosy.Options(layers=3)
+
+
+def test_an_option_may_be_named_optional() -> None:
+    class OptionsOfCount(cpuaccel.Options):
+        optional: int = 0
+
+    class Counting(Fake):
+        name = "counting"
+        Options = OptionsOfCount
+
+    step = Step(OptionsOfCount(optional=3))
+    assert (step.backend, step.options, step.optional) == ("counting", {"optional": 3}, False)
+    assert Step(OptionsOfCount(optional=3), optional=True).optional
+
+
+def test_options_that_no_backend_declares() -> None:
+    class Unused(cpuaccel.Options):
+        pass
+
+    with pytest.raises(PipelineError, match="Unused is declared by no backend"):
+        Step(Unused())
+
+
+def test_options_that_two_backends_declare() -> None:
+    class Shared(cpuaccel.Options):
+        pass
+
+    class First(Fake):
+        name = "first"
+        Options = Shared
+
+    class Derived(First):  # inherits Options, does not declare them
+        name = "derived"
+
+    assert Step(Shared()).backend == "first"
+
+    class Second(Fake):
+        name = "second"
+        Options = Shared
+
+    with pytest.raises(PipelineError, match="Shared is declared by first and second"):
+        Step(Shared())
+
+
+def test_options_in_both_forms() -> None:
+    with pytest.raises(PipelineError, match=r"Options and by keyword \(fuse\)"):
+        Step(Choosy.Options(layers=3), fuse=True)
+
+
 def test_steps_show_themselves_as_they_are_written() -> None:
     step = Step("choosy", optional=True, layers=3)
     assert repr(step) == "Step('choosy', optional=True, layers=3)"

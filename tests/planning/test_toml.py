@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from cpuaccel.errors import PipelineError
 from cpuaccel.pipeline import Pipeline, Step
+from cpuaccel.planning.resolve import resolve_here
 from cpuaccel.planning.toml import read_pipeline, write_pipeline
 
 
@@ -161,6 +162,18 @@ def test_what_is_written_is_read_back(
     path = tmp_path_factory.getbasetemp() / "roundtrip.toml"
     write_pipeline(Pipeline(tuple(steps), dtype), path)
     assert read_pipeline(path) == Pipeline(tuple(steps), dtype, str(path))
+
+
+def test_typed_options_are_written_with_the_backends_name(tmp_path: Path) -> None:
+    plugin = pytest.importorskip("cpuaccel_plugins.int8")
+    kinds = (plugin.Kind.HEAD, plugin.Kind.OTHER)
+    options = plugin.Int8Options(max_error=0.05, float_kinds=kinds)
+    path = tmp_path / "pipeline.toml"
+    write_pipeline(Pipeline.from_steps([Step(options)]), path)
+    (step,) = read_pipeline(path).steps
+    assert step == Step("int8", max_error=0.05, float_kinds=["head", "other"])
+    ((resolved,),) = resolve_here(read_pipeline(path))
+    assert resolved.backend.options == options
 
 
 def test_an_option_that_toml_cannot_hold(tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """Backend ``bettertransformer``: fused attention, and no computing on padding."""
 
 import cpuaccel
-from cpuaccel_plugins.bettertransformer.backend import BetterTransformer
+from cpuaccel_plugins.bettertransformer.backend import BetterTransformer, BetterTransformerOptions
+
+__all__ = ["BetterTransformerOptions", "cpuaccel_backends"]
 
 
 @cpuaccel.hookimpl

@@ -2,9 +2,10 @@
 
 import cpuaccel
 from cpuaccel_plugins.int8.backend import Int8
+from cpuaccel_plugins.int8.options import Int8Options, Kind
 from cpuaccel_plugins.int8.sensitivity import sensitive_linears
 
-__all__ = ["cpuaccel_backends", "sensitive_linears"]
+__all__ = ["Int8Options", "Kind", "cpuaccel_backends", "sensitive_linears"]
 
 
 @cpuaccel.hookimpl

@@ -1,7 +1,9 @@
 """Backend ``onednn``: the graph optimization that IPEX brought, on operators of stock torch."""
 
 import cpuaccel
-from cpuaccel_plugins.onednn.backend import OneDnn
+from cpuaccel_plugins.onednn.backend import OneDnn, OneDnnOptions
+
+__all__ = ["OneDnnOptions", "cpuaccel_backends"]
 
 
 @cpuaccel.hookimpl

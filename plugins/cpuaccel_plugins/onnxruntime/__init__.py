@@ -1,7 +1,9 @@
 """Backend ``onnxruntime``: exported to ONNX, computed by ONNX Runtime's CPU provider."""
 
 import cpuaccel
-from cpuaccel_plugins.onnxruntime.backend import OnnxRuntime
+from cpuaccel_plugins.onnxruntime.backend import OnnxRuntime, OnnxRuntimeOptions
+
+__all__ = ["OnnxRuntimeOptions", "cpuaccel_backends"]
 
 
 @cpuaccel.hookimpl

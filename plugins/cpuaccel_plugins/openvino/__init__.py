@@ -1,8 +1,10 @@
 """Backends ``openvino`` and ``openvino_int8``: OpenVINO's CPU runtime, from the torch module."""
 
 import cpuaccel
-from cpuaccel_plugins.openvino.backend import OpenVino
-from cpuaccel_plugins.openvino.int8_backend import OpenVinoInt8
+from cpuaccel_plugins.openvino.backend import OpenVino, OpenVinoOptions
+from cpuaccel_plugins.openvino.int8_backend import OpenVinoInt8, OpenVinoInt8Options
+
+__all__ = ["OpenVinoInt8Options", "OpenVinoOptions", "cpuaccel_backends"]
 
 
 @cpuaccel.hookimpl
