@@ -3,14 +3,15 @@
 import copy
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import torch
 
 import cpuaccel
-from cpuaccel import Applied, Backend, BackendError, Context, Form, Host, Signature, Verdict
+from cpuaccel import Applied, Backend, BackendError, Context, Form, Host, Verdict
 from cpuaccel_plugins.common.eager_attention import with_eager_attention
+from cpuaccel_plugins.common.engine_errors import leave_out
 
 PACKAGE = "intel-extension-for-pytorch"
 MINORS = ("2.8", "2.7", "2.6")
@@ -96,15 +97,6 @@ class Ipex(Backend[IpexOptions]):
             return precision
         return super().check(host)
 
-    def accepts(self, model: Callable[..., object], signature: Signature) -> Verdict:
-        """IPEX returns a ScriptModule unchanged without a word; it needs the eager module."""
-        if isinstance(model, torch.jit.ScriptModule):
-            return Verdict.no(
-                "the model is a ScriptModule, in which IPEX would replace nothing",
-                "Pass the eager module that it was made of",
-            )
-        return Verdict.yes()
-
     def apply(self, model: torch.nn.Module, context: Context) -> Applied:
         """Run ``ipex.optimize`` and count what it replaced."""
         with warnings.catch_warnings():
@@ -136,7 +128,7 @@ class Ipex(Backend[IpexOptions]):
         if not replaced:
             raise BackendError(
                 f"ipex.optimize replaced no module of {type(model).__name__}",
-                "Leave ipex out for this model",
+                leave_out(self.name),
             )
         return Applied(
             optimized,

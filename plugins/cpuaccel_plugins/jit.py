@@ -6,7 +6,8 @@ import warnings
 import torch
 
 import cpuaccel
-from cpuaccel import Applied, Backend, BackendError, Context, Form, Host, Verdict, describe_error
+from cpuaccel import Applied, Backend, BackendError, Context, Form, Host, Verdict
+from cpuaccel_plugins.common.engine_errors import engine_errors, leave_out
 from cpuaccel_plugins.common.fusions import count_fusions
 
 WARM_UP_CALLS = 2
@@ -59,15 +60,13 @@ class Jit(Backend[JitOptions]):
             # What a trace freezes is found by comparing answers; that TorchScript is no longer
             # developed is in the documentation.
             warnings.simplefilter("ignore")
-            try:
-                if by_name:
-                    script = torch.jit.trace(
-                        flat, example_kwarg_inputs=example, strict=False, check_trace=False
-                    )
-                else:
-                    script = torch.jit.trace(
-                        flat, tuple(example.values()), strict=False, check_trace=False
-                    )
+            with engine_errors("torch.jit.trace", model, leave_out(self.name)):
+                inputs: dict[str, object] = (
+                    {"example_kwarg_inputs": example}
+                    if by_name
+                    else {"example_inputs": tuple(example.values())}
+                )
+                script = torch.jit.trace(flat, **inputs, strict=False, check_trace=False)
                 if not isinstance(script, torch.jit.ScriptModule):
                     raise BackendError(
                         "torch.jit.trace gave no script: TorchScript is switched off in this "
@@ -76,13 +75,6 @@ class Jit(Backend[JitOptions]):
                     )
                 if self.options.freeze:
                     script = torch.jit.freeze(script.eval())
-            except BackendError:
-                raise
-            except Exception as error:  # tracers raise whatever the model's code makes them raise
-                raise BackendError(
-                    f"torch.jit.trace can't take {type(model).__name__}: {describe_error(error)}",
-                    "Leave jit out for this model",
-                ) from error
             for _ in range(WARM_UP_CALLS):
                 script(**example)
         fusions = count_fusions(torch.jit.last_executed_optimized_graph())

@@ -173,7 +173,7 @@ def test_a_model_that_cannot_be_converted_fails_with_the_reason(
         )
     (outcome,) = fast.report.outcomes
     assert outcome.status == "failed"
-    assert outcome.reason.startswith("openvino.convert_model can't take _Untraceable: ")
+    assert outcome.reason.startswith("openvino.convert_model failed on _Untraceable: ")
     assert outcome.remedy == "Leave openvino out for this model"
 
 
@@ -191,8 +191,8 @@ def test_weights_in_float16_are_refused() -> None:
         model, ["openvino"], example_inputs=batch("bert-token", 2, 12, unpadded)
     )
     assert str(plan.steps[0].verdict) == (
-        "the model has weights in float16, and openvino is used in bfloat16 or float32 only. "
-        "Cast the model with model.float() before"
+        "the model has weights in float16, and openvino supports bfloat16 or float32 only. "
+        "Use weights in bfloat16 or float32, or leave openvino out"
     )
 
 

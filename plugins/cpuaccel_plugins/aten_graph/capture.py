@@ -6,8 +6,9 @@ import torch
 from torch.fx import Graph, Node
 
 import cpuaccel
-from cpuaccel import BackendError, Signature, describe_error
+from cpuaccel import BackendError, Signature
 from cpuaccel_plugins.aten_graph.program import Program
+from cpuaccel_plugins.common.engine_errors import engine_errors
 from cpuaccel_plugins.common.open_sizes import at_least_two, open_axes
 
 LEAVE_OUT = "Leave onednn out for this model"
@@ -30,24 +31,16 @@ def capture(model: torch.nn.Module, signature: Signature) -> Program:
 
     flat = cpuaccel.flatten(model, signature.tensors, signature.constants)
     example = at_least_two(signature)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns of its own deprecations
-            exported = export(
-                flat,
-                tuple(example.values()),
-                dynamic_shapes=tuple(axes or None for axes in open_axes(signature).values()),
-                strict=False,
-            )
-            if any(_is_in_place(node) for node in exported.graph.nodes):
-                exported = exported.run_decompositions({})  # decomposes nothing, but that
-    except BackendError:
-        raise
-    except Exception as error:  # exporters raise whatever the model's code makes them raise
-        raise BackendError(
-            f"torch.export can't take {type(model).__name__}: {describe_error(error)}",
-            LEAVE_OUT,
-        ) from error
+    with engine_errors("torch.export", model, LEAVE_OUT), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns of its own deprecations
+        exported = export(
+            flat,
+            tuple(example.values()),
+            dynamic_shapes=tuple(axes or None for axes in open_axes(signature).values()),
+            strict=False,
+        )
+        if any(_is_in_place(node) for node in exported.graph.nodes):
+            exported = exported.run_decompositions({})  # decomposes nothing, but that
     signature_of_graph = exported.graph_signature
     if signature_of_graph.buffers_to_mutate or signature_of_graph.user_inputs_to_mutate:
         raise BackendError(

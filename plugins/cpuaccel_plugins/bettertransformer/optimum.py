@@ -10,8 +10,9 @@ import torch
 from optimum.bettertransformer import BetterTransformer, transformation
 
 import cpuaccel
-from cpuaccel import Applied, BackendError, Context, describe_error
+from cpuaccel import Applied, Context
 from cpuaccel_plugins.common.eager_attention import with_eager_attention
+from cpuaccel_plugins.common.engine_errors import engine_errors, leave_out
 
 
 def apply(model: torch.nn.Module, context: Context) -> Applied:
@@ -21,14 +22,9 @@ def apply(model: torch.nn.Module, context: Context) -> Applied:
         BackendError: optimum knows no replacement for this model's layers, or refuses it.
     """
     copied = model if context.inplace else cpuaccel.shared_copy(model)
-    try:
-        with _quiet():
-            transformed = BetterTransformer.transform(with_eager_attention(copied))
-    except (NotImplementedError, ValueError) as error:
-        raise BackendError(
-            f"optimum's BetterTransformer refuses {type(model).__name__}: {describe_error(error)}",
-            "Leave bettertransformer out for this model",
-        ) from error
+    remedy = leave_out("bettertransformer")
+    with _quiet(), engine_errors("BetterTransformer.transform", model, remedy):
+        transformed = BetterTransformer.transform(with_eager_attention(copied))
     layers = [
         module
         for module in transformed.modules()

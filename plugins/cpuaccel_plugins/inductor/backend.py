@@ -4,9 +4,9 @@ import warnings
 
 import torch
 
-from cpuaccel import Applied, Backend, Context, Form, Host, Options, Verdict
-from cpuaccel_plugins.inductor.build import EXCLUDES, build
+from cpuaccel import Applied, Context, Host, Verdict
 from cpuaccel_plugins.inductor.toolchain import toolchain
+from cpuaccel_plugins.inductor.torch_compile import TorchCompileBackend
 
 COUNTERS = {
     "mkldnn_linear_weight_pack_matcher_count": "packed_linears",
@@ -17,7 +17,7 @@ COUNTERS = {
 """Inductor's counters of what its passes matched, as they are told here."""
 
 
-class Inductor(Backend[Options]):
+class Inductor(TorchCompileBackend):
     """Compiles the whole model with ``torch.compile`` and Inductor, its weights frozen.
 
     Frozen weights and dynamic shapes together are the fast way in float32: only then are linears
@@ -26,10 +26,6 @@ class Inductor(Backend[Options]):
 
     name = "inductor"
     summary = "torch.compile: C++ kernels made for this model, with oneDNN's packed linears"
-    takes = Form.MODULE
-    gives = Form.COMPILED
-    needs_tensors = True
-    excludes = EXCLUDES
     requires = (("torch>=2.13",),)  # the first whose compiled entries are this call's own
 
     def check(self, host: Host) -> Verdict:
@@ -42,5 +38,5 @@ class Inductor(Backend[Options]):
             warnings.simplefilter("ignore")  # torch warns of its own deprecations
             from torch._inductor.compile_fx import compile_fx
 
-        call = build(model, context.signature, self.name, compile_fx, COUNTERS)
+        call = self.compile(model, context.signature, compile_fx, COUNTERS)
         return Applied(call, evidence=call.evidence)

@@ -8,17 +8,9 @@ from typing import ClassVar, Literal
 import torch
 
 import cpuaccel
-from cpuaccel import (
-    Applied,
-    Backend,
-    BackendError,
-    Context,
-    Form,
-    Signature,
-    Verdict,
-    describe_error,
-    dtype_name,
-)
+from cpuaccel import Applied, Backend, Context, Form, Signature, Verdict
+from cpuaccel_plugins.common.engine_errors import engine_errors, leave_out
+from cpuaccel_plugins.common.weight_dtypes import require_weight_dtypes
 from cpuaccel_plugins.onnxruntime.export import export
 from cpuaccel_plugins.onnxruntime.profile import execution_evidence
 from cpuaccel_plugins.onnxruntime.session import SessionCall, open_session
@@ -51,34 +43,20 @@ class OnnxRuntime(Backend[OnnxRuntimeOptions]):
     Options = OnnxRuntimeOptions
 
     def accepts(self, model: Callable[..., object], signature: Signature) -> Verdict:
-        """Require float32 weights: ONNX Runtime's CPU kernels are for float32."""
-        if not (verdict := super().accepts(model, signature)):
-            return verdict
-        parameters = model.parameters() if isinstance(model, torch.nn.Module) else ()
-        others = {p.dtype for p in parameters if p.is_floating_point()} - {torch.float32}
-        if others:
-            named = " and ".join(sorted(map(dtype_name, others)))
-            return Verdict.no(
-                f"the model has weights in {named}, and ONNX Runtime's CPU provider has kernels "
-                "for a whole model in float32 only",
-                "Ask for float32, or leave onnxruntime out",
-            )
-        return Verdict.yes()
+        """Require float32 weights: the CPU provider has no other kernels for a whole model."""
+        return super().accepts(model, signature) and require_weight_dtypes(
+            model, {torch.float32}, self.name
+        )
 
     def apply(self, model: torch.nn.Module, context: Context) -> Applied:
         """Export, open a session, run it once, and see what was executed."""
         exported = export(model, context.signature)
         example = context.signature.tensor_inputs
         with tempfile.TemporaryDirectory(prefix="cpuaccel-") as folder:
-            try:
+            with engine_errors("ONNX Runtime", model, leave_out(self.name)):
                 session = open_session(exported, self.options.optimization, Path(folder))
                 call = SessionCall(session)
                 call(**example)
-            except Exception as error:  # its exceptions have no base of their own
-                raise BackendError(
-                    f"ONNX Runtime can't run {type(model).__name__}: {describe_error(error)}",
-                    "Leave onnxruntime out for this model",
-                ) from error
             executed = execution_evidence(Path(session.end_profiling()), exported.operators)
         evidence = {
             **executed,

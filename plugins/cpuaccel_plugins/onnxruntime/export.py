@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 
 import cpuaccel
-from cpuaccel import BackendError, Signature, describe_error
+from cpuaccel import Signature
+from cpuaccel_plugins.common.engine_errors import engine_errors, leave_out
 from cpuaccel_plugins.common.open_sizes import at_least_two, open_axes
 
 if TYPE_CHECKING:
@@ -48,27 +49,24 @@ def export(model: torch.nn.Module, signature: Signature) -> Exported:
     """
     model = _with_eager_attention(model)
     flat = cpuaccel.flatten(model, signature.tensors, signature.constants)
-    with warnings.catch_warnings(), _quiet():
+    remedy = leave_out("onnxruntime")
+    with (
+        warnings.catch_warnings(),
+        _quiet(),
+        # The exporter wraps what the model raises in a page of advice.
+        engine_errors("torch.onnx.export", model, remedy, innermost=True),
+    ):
         warnings.simplefilter("ignore")  # torch warns of its own deprecations
-        try:
-            program = torch.onnx.export(
-                flat,
-                kwargs=at_least_two(signature),
-                input_names=list(signature.tensors),
-                dynamic_shapes=open_axes(signature),
-                dynamo=True,
-                verbose=False,
-            )
-            assert program is not None
-            return _taken_apart(program.model)
-        except BackendError:
-            raise
-        except Exception as error:  # exporters raise whatever the model's code makes them raise
-            raise BackendError(
-                f"torch.onnx.export can't take {type(model).__name__}: "
-                f"{describe_error(_innermost(error))}",
-                "Leave onnxruntime out for this model",
-            ) from error
+        program = torch.onnx.export(
+            flat,
+            kwargs=at_least_two(signature),
+            input_names=list(signature.tensors),
+            dynamic_shapes=open_axes(signature),
+            dynamo=True,
+            verbose=False,
+        )
+        assert program is not None
+        return _taken_apart(program.model)
 
 
 def _with_eager_attention(model: torch.nn.Module) -> torch.nn.Module:
@@ -116,13 +114,6 @@ def _name_apart(graph: "onnx_ir.Graph") -> None:
     for output in graph.outputs:
         if output.name in inputs:
             output.name = f"{output.name}_returned"
-
-
-def _innermost(error: BaseException) -> BaseException:
-    """What the model's code raised: the exporter wraps it in a page of advice."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error
 
 
 @contextmanager

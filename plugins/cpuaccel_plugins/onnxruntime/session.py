@@ -1,14 +1,13 @@
 """Opening a session of ONNX Runtime on torch's memory, and calling it with torch's tensors."""
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 import torch.utils.dlpack
 
+from cpuaccel_plugins.common.environment import environment_variable
 from cpuaccel_plugins.onnxruntime.export import Exported
 
 if TYPE_CHECKING:
@@ -78,19 +77,10 @@ class SessionCall:
         )
 
 
-@contextmanager
-def _telemetry_off() -> Iterator[None]:
+def _telemetry_off() -> AbstractContextManager[None]:
     """Keep ONNX Runtime from making an identifier of this user and sending usage statistics.
 
     It does so unless the user has opted out, from its first import on and for the process's life.
     cpuaccel's user has not called ONNX Runtime and would not expect it.
     """
-    before = os.environ.get("ORT_DISABLE_TELEMETRY")
-    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["ORT_DISABLE_TELEMETRY"]
-        else:
-            os.environ["ORT_DISABLE_TELEMETRY"] = before
+    return environment_variable("ORT_DISABLE_TELEMETRY", "1")

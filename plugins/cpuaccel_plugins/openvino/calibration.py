@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from cpuaccel import BackendError, Signature
+from cpuaccel import BackendError, Signature, dtype_name
 
 Sample = dict[str, torch.Tensor]
 """Inputs by name, of one row."""
@@ -55,4 +55,4 @@ def _rows(inputs: Mapping[str, torch.Tensor], batched: tuple[str, ...]) -> list[
 
 
 def _told(dtypes: Mapping[str, torch.dtype]) -> str:
-    return ", ".join(f"{name} in {str(dtype)[6:]}" for name, dtype in dtypes.items()) or "nothing"
+    return ", ".join(f"{name} in {dtype_name(d)}" for name, d in dtypes.items()) or "nothing"

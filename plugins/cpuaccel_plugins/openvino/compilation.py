@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from cpuaccel import BackendError
+from cpuaccel_plugins.common.engine_errors import engine_errors, leave_out
 
 if TYPE_CHECKING:
     import openvino
@@ -15,14 +15,19 @@ PRECISIONS = {torch.float32: "f32", torch.bfloat16: "bf16"}
 
 
 def compile_for_cpu(
-    converted: "openvino.Model", asked: torch.dtype, *, name: str, cache_dir: Path | None = None
+    converted: "openvino.Model",
+    precision: torch.dtype,
+    model: torch.nn.Module,
+    backend: str,
+    cache_dir: Path | None,
 ) -> "openvino.CompiledModel":
     """Compile for one call at a time, with as many threads as torch has.
 
     Args:
         converted: the model.
-        asked: the precision, one of ``PRECISIONS``.
-        name: the original's, for what is raised.
+        precision: one of ``PRECISIONS``.
+        model: the original, for errors.
+        backend: the backend's name, for errors.
         cache_dir: where OpenVINO keeps compiled models; None keeps none.
 
     Raises:
@@ -31,7 +36,7 @@ def compile_for_cpu(
     import openvino
 
     settings: dict[str, str | int | bool] = {
-        "INFERENCE_PRECISION_HINT": PRECISIONS[asked],
+        "INFERENCE_PRECISION_HINT": PRECISIONS[precision],
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": 1,
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
@@ -40,10 +45,5 @@ def compile_for_cpu(
     }
     if cache_dir is not None:
         settings["CACHE_DIR"] = str(cache_dir)
-    try:
+    with engine_errors("OpenVINO's compile_model", model, leave_out(backend)):
         return openvino.Core().compile_model(converted, "CPU", settings)
-    except RuntimeError as error:
-        first = str(error).strip().partition("\n")[0]
-        raise BackendError(
-            f"OpenVINO can't compile {name}: {first}", "Leave openvino out for this model"
-        ) from error

@@ -6,19 +6,22 @@ from typing import TYPE_CHECKING
 import torch
 
 import cpuaccel
-from cpuaccel import BackendError, Signature, describe_error
+from cpuaccel import Signature
+from cpuaccel_plugins.common.engine_errors import engine_errors, leave_out
+from cpuaccel_plugins.common.weight_dtypes import weight_dtypes
 from cpuaccel_plugins.openvino.telemetry import telemetry_off
 
 if TYPE_CHECKING:
     import openvino
 
 
-def convert(model: torch.nn.Module, signature: Signature) -> "openvino.Model":
+def convert(model: torch.nn.Module, signature: Signature, backend: str) -> "openvino.Model":
     """Convert a model in float32, its batch and length dynamic, its weights shared if they can be.
 
     Args:
         model: an eager module, in float32 or bfloat16; stays as it is.
         signature: how it is called.
+        backend: the backend's name, for errors.
 
     Returns:
         A model with one input for each tensor that the signature names, floating ones in float32,
@@ -27,7 +30,7 @@ def convert(model: torch.nn.Module, signature: Signature) -> "openvino.Model":
     Raises:
         BackendError: OpenVINO's converter does not take it.
     """
-    if any(p.dtype is torch.bfloat16 for p in model.parameters()):
+    if torch.bfloat16 in weight_dtypes(model):
         model = cpuaccel.shared_copy(model, torch.float32)
         signature = signature.cast(torch.float32)
     flat = cpuaccel.flatten(model, signature.tensors, signature.constants)
@@ -37,13 +40,5 @@ def convert(model: torch.nn.Module, signature: Signature) -> "openvino.Model":
         warnings.simplefilter("ignore")
         import openvino
 
-        try:
+        with engine_errors("openvino.convert_model", model, leave_out(backend)):
             return openvino.convert_model(flat, example_input=example)
-        except BackendError:
-            raise
-        except Exception as error:  # tracers raise whatever the model's code makes them raise
-            raise BackendError(
-                f"openvino.convert_model can't take {type(model).__name__}: "
-                f"{describe_error(error)}",
-                "Leave openvino out for this model",
-            ) from error

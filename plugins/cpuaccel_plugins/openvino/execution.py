@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from cpuaccel import BackendError
+from cpuaccel_plugins.common.engine_errors import leave_out
 
 if TYPE_CHECKING:
     import openvino
@@ -25,6 +26,7 @@ class CompiledCall:
         compiled: "openvino.CompiledModel",
         tensors: Sequence[str],
         returns: torch.dtype | None,
+        backend: str,
     ) -> None:
         """Wrap a compiled model.
 
@@ -32,6 +34,7 @@ class CompiledCall:
             compiled: with floating inputs in float32.
             tensors: names of the inputs.
             returns: the dtype of floating outputs; None for OpenVINO's own.
+            backend: the backend's name, for errors.
 
         Raises:
             BackendError: the model lost the name of an input.
@@ -52,7 +55,7 @@ class CompiledCall:
             raise BackendError(
                 f"of {len(compiled.inputs)} inputs OpenVINO kept the names of {len(ports)} "
                 f"({', '.join(ports) or 'none'})",
-                "Leave openvino out for this model",
+                leave_out(backend),
             )
         self._ports = ports
         self._outputs = range(len(compiled.outputs))

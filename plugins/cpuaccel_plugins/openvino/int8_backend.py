@@ -1,20 +1,19 @@
 """What ``openvino_int8`` asks for, and applying it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
 import torch
 
 import cpuaccel
-from cpuaccel import Applied, Backend, BackendError, Context, Form, Signature, Verdict
-from cpuaccel_plugins.openvino.acceptance import convertible, is_bfloat16, precision
+from cpuaccel import Applied, BackendError, Context
+from cpuaccel_plugins.openvino.base import OpenVinoBackend
 from cpuaccel_plugins.openvino.calibration import examples
-from cpuaccel_plugins.openvino.compilation import compile_for_cpu
 from cpuaccel_plugins.openvino.conversion import convert
-from cpuaccel_plugins.openvino.execution import CompiledCall
 from cpuaccel_plugins.openvino.quantization import quantize
-from cpuaccel_plugins.openvino.runtime_graph import INT8_PRODUCTS, execution_evidence
+from cpuaccel_plugins.openvino.runtime_graph import INT8_PRODUCTS
 
 
 class OpenVinoInt8Options(cpuaccel.Options):
@@ -28,7 +27,7 @@ class OpenVinoInt8Options(cpuaccel.Options):
     calibration: Path | None = None
 
 
-class OpenVinoInt8(Backend[OpenVinoInt8Options]):
+class OpenVinoInt8(OpenVinoBackend[OpenVinoInt8Options]):
     """Converts the model as ``openvino`` does, and has NNCF quantize it to 8 bits.
 
     Weights and activations get scales that stay: the activations' come from samples, so these have
@@ -37,37 +36,21 @@ class OpenVinoInt8(Backend[OpenVinoInt8Options]):
 
     name = "openvino_int8"
     summary = "OpenVINO's CPU runtime in 8 bits, quantized by NNCF on samples of the inputs"
-    takes = Form.MODULE
-    gives = Form.COMPILED
-    needs_tensors = True
     requires = (("torch>=2.8", "openvino>=2026.4", "nncf>=3.4"),)
     excludes: ClassVar[Mapping[str, str]] = {
         "bettertransformer": "NNCF does not follow what removes padding"
     }
-    casts = True
     tolerance = 0.3
     Options = OpenVinoInt8Options
 
-    def accepts(self, model: Callable[..., object], signature: Signature) -> Verdict:
-        """Whether there is something to convert, in a precision that OpenVINO is used in."""
-        return super().accepts(model, signature) and convertible(model)
-
     def apply(self, model: torch.nn.Module, context: Context) -> Applied:
         """Convert, quantize, compile, run once, and see what was executed in 8 bits."""
-        asked, name = precision(model, context.dtype), type(model).__name__
         samples = examples(context.signature, self.options.calibration)
-        quantized = quantize(convert(model, context.signature), samples, context.host, name=name)
-        compiled = compile_for_cpu(quantized, asked, name=name)
-        call = CompiledCall(
-            compiled,
-            context.signature.tensors,
-            returns=torch.bfloat16 if is_bfloat16(model) else None,
-        )
-        call(**context.signature.tensor_inputs)
-        evidence = execution_evidence(compiled, asked)
-        if not evidence.get(INT8_PRODUCTS):
+        converted = convert(model, context.signature, self.name)
+        applied = self.compile(model, quantize(converted, samples, context.host, model), context)
+        if not applied.evidence.get(INT8_PRODUCTS):
             raise BackendError(
-                f"OpenVINO runs none of {name}'s matrix products in 8 bits",
+                f"OpenVINO runs none of {type(model).__name__}'s matrix products in 8 bits",
                 "Use openvino for this model",
             )
-        return Applied(call, evidence={**evidence, "samples": len(samples)})
+        return replace(applied, evidence={**applied.evidence, "samples": len(samples)})

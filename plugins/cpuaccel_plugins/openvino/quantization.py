@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from cpuaccel import BackendError, Host
+from cpuaccel import Host
+from cpuaccel_plugins.common.engine_errors import engine_errors
 from cpuaccel_plugins.openvino.calibration import Sample
 from cpuaccel_plugins.openvino.telemetry import telemetry_off
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def quantize(
-    converted: "openvino.Model", samples: Sequence[Sample], host: Host, *, name: str
+    converted: "openvino.Model", samples: Sequence[Sample], host: Host, model: torch.nn.Module
 ) -> "openvino.Model":
     """Quantize weights by channel and activations by tensor, as NNCF does for transformers.
 
@@ -29,7 +30,7 @@ def quantize(
         converted: in float32.
         samples: what it is called with to see the ranges of activations.
         host: where it will run.
-        name: the original's, for what is raised.
+        model: the original, for errors.
 
     Raises:
         BackendError: NNCF does not take it.
@@ -42,7 +43,7 @@ def quantize(
         data = nncf.Dataset(
             [{name: _readable(tensor) for name, tensor in sample.items()} for sample in samples]
         )
-        try:
+        with engine_errors("nncf.quantize", model, "Use openvino for this model"):
             return nncf.quantize(
                 converted,
                 data,
@@ -52,11 +53,6 @@ def quantize(
                     types=["GroupConvolution"] if "amx_int8" in host.isa else [], validate=False
                 ),
             )
-        except Exception as error:  # it raises what its many algorithms raise
-            raise BackendError(
-                f"NNCF can't quantize {name}: {type(error).__name__}: {error}",
-                "Use openvino for this model",
-            ) from error
 
 
 def _readable(tensor: torch.Tensor) -> np.ndarray:

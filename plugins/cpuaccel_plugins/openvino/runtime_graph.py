@@ -59,12 +59,11 @@ def execution_evidence(
             fused[kind] += 1
     others = {dtype: n for dtype, n in multiplying.items() if dtype is not asked}
     if DTYPES.get(hint) is not asked or others:
+        name = dtype_name(asked)
+        products = (f" and {n} matrix products in {dtype_name(d)}" for d, n in others.items())
         raise BackendError(
-            f"OpenVINO was asked for {dtype_name(asked)}, but it runs with the hint {hint}"
-            + "".join(
-                f" and {n} matrix products in {dtype_name(dtype)}" for dtype, n in others.items()
-            ),
-            f"Ask for another dtype than {dtype_name(asked)}, or leave openvino out",
+            f"OpenVINO was asked for {name}, but it runs with the hint {hint}{''.join(products)}",
+            f"Ask for another dtype than {name}, or leave openvino out",
         )
     return {
         "precision": dtype_name(asked),

@@ -5,25 +5,16 @@ from collections.abc import Callable, Mapping
 
 import torch
 
-from cpuaccel import (
-    Applied,
-    Backend,
-    BackendError,
-    Context,
-    Form,
-    Host,
-    Options,
-    Verdict,
-)
-from cpuaccel_plugins.inductor.build import EXCLUDES, build
+from cpuaccel import Applied, BackendError, Context, Host, Verdict
 from cpuaccel_plugins.inductor.toolchain import toolchain
+from cpuaccel_plugins.inductor.torch_compile import TorchCompileBackend
 from cpuaccel_plugins.zentorch.loading import compiler
 
 WITHOUT = "Leave zentorch out, and try inductor, onednn or openvino"
 NAMESPACE = "zentorch::"
 
 
-class ZenTorch(Backend[Options]):
+class ZenTorch(TorchCompileBackend):
     """Compiles the whole model with ``torch.compile`` and zentorch, its weights frozen.
 
     Unfrozen, zentorch neither packs weights nor fuses query, key and value.
@@ -31,10 +22,6 @@ class ZenTorch(Backend[Options]):
 
     name = "zentorch"
     summary = "AMD's zentorch: torch.compile with ZenDNN's linears and attention, on AMD processors"
-    takes = Form.MODULE
-    gives = Form.COMPILED
-    needs_tensors = True
-    excludes = EXCLUDES
     requires = (("torch>=2.13", "zentorch>=2.13"),)
 
     def check(self, host: Host) -> Verdict:
@@ -65,7 +52,7 @@ class ZenTorch(Backend[Options]):
     def apply(self, model: torch.nn.Module, context: Context) -> Applied:
         """Compile, run once, and see that ZenDNN's operators are what was executed."""
         signature = context.signature
-        call = build(model, signature, self.name, compiler(), counters={})
+        call = self.compile(model, signature, compiler(), counters={})
         example = signature.tensor_inputs
         executed = _executed(call, example)
         if not executed:

@@ -12,8 +12,8 @@ FAILED = {
     "ipex": "ipex: failed. ipex.optimize replaced no module of BertForQuestionAnswering. Leave "
     "ipex out for this model.",
     # Optimum notices it by itself.
-    "bettertransformer": "bettertransformer: failed. it raised Exception: The transformation of "
-    "the model BertForQuestionAnswering to BetterTransformer failed while it should not.",
+    "bettertransformer": "bettertransformer: failed. BetterTransformer.transform failed on "
+    "BertForQuestionAnswering: Exception: The transformation of the model",
 }
 
 Disable = Callable[[pytest.MonkeyPatch], cpuaccel.Step]

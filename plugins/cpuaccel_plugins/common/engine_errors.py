@@ -1,0 +1,38 @@
+"""Errors that an engine, an exporter or the model's own code raises, in one form."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from cpuaccel import BackendError, describe_error
+
+
+def leave_out(backend: str) -> str:
+    """The remedy for a model that a backend can't optimize."""
+    return f"Leave {backend} out for this model"
+
+
+@contextmanager
+def engine_errors(
+    engine: str, model: torch.nn.Module, remedy: str, *, innermost: bool = False
+) -> Iterator[None]:
+    """Raise whatever the block raises as a ``BackendError``; one that is raised already stays.
+
+    Args:
+        engine: the function or library that the block calls, for the reason.
+        model: the model it is called for.
+        remedy: what the user can do.
+        innermost: report the root cause instead of the error that wraps it.
+    """
+    try:
+        yield
+    except BackendError:
+        raise
+    except Exception as error:  # engines have no common base class, and a model raises anything
+        root: BaseException = error
+        while innermost and root.__cause__ is not None:
+            root = root.__cause__
+        raise BackendError(
+            f"{engine} failed on {type(model).__name__}: {describe_error(root)}", remedy
+        ) from error
