@@ -24,6 +24,9 @@ class Subject:
         varies: what may differ from call to call: ``batch``, ``length``, ``left padding``,
             ``right padding``. Take out what the model itself can't have (images have no length),
             or what the engine leaves to the original.
+        needs: facts about this host that the engine needs beside the backend's ``requires``, such
+            as ``{"AVX512": "avx512f" in cpuaccel.host().isa}``. Where one is false, the tests that
+            run the engine are skipped.
     """
 
     backend: ClassVar[str]
@@ -31,6 +34,7 @@ class Subject:
     after: ClassVar[tuple[str, ...]] = ()
     dtypes: ClassVar[tuple[str, ...]] = ("float32", "bfloat16")
     varies: ClassVar[tuple[str, ...]] = ("batch", "length", "left padding", "right padding")
+    needs: ClassVar[Mapping[str, bool]] = {}
 
     def model(self) -> torch.nn.Module:
         """A model in eval mode that the backend accepts; the same weights on every call."""
@@ -44,16 +48,20 @@ class Subject:
             "attention_mask": torch.ones(2, 12, dtype=torch.long),
         }
 
-    @property
-    def backend_class(self) -> type[cpuaccel.Backend[cpuaccel.Options]]:
-        """The class that the plugin offers under this name."""
+    def offered(self, name: str) -> type[cpuaccel.Backend[cpuaccel.Options]]:
+        """The class that a plugin offers under a name."""
         offered = cpuaccel.backends()
-        assert self.backend in offered, (
-            f"no plugin offers {self.backend!r}. Is your distribution installed, and does its "
+        assert name in offered, (
+            f"no plugin offers {name!r}. Is your distribution installed, and does its "
             f"entry point in the group 'cpuaccel' name the right module? Offered: {list(offered)}; "
             f"set aside: {cpuaccel.plugin_host().broken}"
         )
-        return offered[self.backend]
+        return offered[name]
+
+    @property
+    def backend_class(self) -> type[cpuaccel.Backend[cpuaccel.Options]]:
+        """The class under test."""
+        return self.offered(self.backend)
 
     def tolerance(self, dtype: str = "float32") -> float:
         """Largest relative difference in a precision, or more where the backend says so."""
@@ -69,11 +77,23 @@ class Subject:
         return [*earlier, cpuaccel.Step(self.backend, **self.options)]
 
     def need_engine(self) -> None:
-        """Skip the test where this host can't have the pipeline, and say why."""
-        plan = cpuaccel.explain(self.model(), self.steps())
-        for planned in plan.steps:
-            if not planned.verdict:
-                pytest.skip(f"{planned.step.backend} can't be had here: {planned.verdict}")
+        """Skip the test where this host lacks what the pipeline requires or what ``needs`` says.
+
+        A ``check`` or ``accepts`` that refuses where nothing is lacking fails the test: if it
+        decided what runs, its own mistakes would be skipped.
+        """
+        host = cpuaccel.host()
+        for step in self.steps():
+            installed = host.meets(*self.offered(step.backend).requires)
+            if not installed:
+                pytest.skip(f"{step.backend}: {installed}")
+        if lacking := [fact for fact, holds in self.needs.items() if not holds]:
+            pytest.skip(f"this host lacks {' and '.join(lacking)}")
+        for planned in cpuaccel.explain(self.model(), self.steps()).steps:
+            assert planned.verdict, (
+                f"{planned.step.backend} refuses this host or model, though its requirements are "
+                f"met: {planned.verdict}. If its engine needs more, say so in needs"
+            )
 
     def need_dtype(self, dtype: str) -> None:
         """Skip the test where the backend or this host does not compute in a precision."""

@@ -1,6 +1,8 @@
 """Inductor for real, where there is a compiler, and its verdicts everywhere."""
 
+import shutil
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -23,6 +25,7 @@ real = needs("inductor")
 
 class TestContract(BackendContract):
     backend = "inductor"
+    needs: ClassVar[dict[str, bool]] = {"a C++ compiler": shutil.which("g++") is not None}
 
 
 @real

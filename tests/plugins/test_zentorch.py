@@ -1,8 +1,10 @@
 """zentorch for real, where there is an AMD processor and the zentorch for this torch."""
 
 import os
+import shutil
 import subprocess
 import sys
+from typing import ClassVar
 
 import pytest
 import torch
@@ -31,6 +33,11 @@ EPYC = {
 
 class TestContract(BackendContract):
     backend = "zentorch"
+    needs: ClassVar[dict[str, bool]] = {
+        "an AMD processor": "AMD" in cpuaccel.host().processor,
+        "AVX512": "avx512f" in cpuaccel.host().isa,
+        "a C++ compiler": shutil.which("g++") is not None,
+    }
 
 
 @real

@@ -177,6 +177,34 @@ def test_it_fails_at_run_time_where_it_should(
     check(right, right.optimize(right.model()))
 
 
+def test_a_backend_that_refuses_what_it_could_have_is_not_skipped(offer: Offer) -> None:
+    """Its own verdict doesn't decide what runs."""
+    subject = contract(Curt, offer)
+    with pytest.raises(AssertionError, match=r"refuses .* its requirements are met: it can't be"):
+        subject.test_the_report_says_applied_with_evidence()
+
+
+@pytest.mark.parametrize(
+    ("requires", "needs", "reason"),
+    [
+        ((("an-engine-of-tests>=2",),), {}, "an-engine-of-tests is not installed"),
+        ((), {"a vector unit": False, "memory": True}, "this host lacks a vector unit$"),
+    ],
+)
+def test_facts_about_the_host_decide_what_is_skipped(
+    offer: Offer,
+    monkeypatch: pytest.MonkeyPatch,
+    requires: tuple[tuple[str, ...], ...],
+    needs: dict[str, bool],
+    reason: str,
+) -> None:
+    subject = contract(Faithful, offer)
+    monkeypatch.setattr(Faithful, "requires", requires, raising=False)
+    monkeypatch.setattr(type(subject), "needs", needs)
+    with pytest.raises(pytest.skip.Exception, match=reason):
+        subject.test_the_report_says_applied_with_evidence()
+
+
 def test_hosts_that_nobody_thought_of(offer: Offer) -> None:
     from cpuaccel.testing.hosts import ODD_HOSTS
 

@@ -21,6 +21,9 @@ EVERYTHING = cpuaccel.Step("int8", measure=False)
 class TestContractOnBert(BackendContract):
     backend = "int8"
     options: ClassVar[dict[str, Any]] = {"measure": False}
+    needs: ClassVar[dict[str, bool]] = {
+        "AVX512-VNNI or AMX-INT8": bool({"avx512_vnni", "amx_int8"} & cpuaccel.host().isa)
+    }
 
     def model(self) -> torch.nn.Module:
         return tiny_text_model("BertForQuestionAnswering")
