@@ -21,8 +21,8 @@ import psutil
 import torch
 
 import cpuaccel
-from cpuaccel.testing.answers import assert_same_answer
 from cpuaccel.testing.models import tiny_text_model
+from cpuaccel.testing.outputs import assert_same_output
 
 THREADS = 4
 MAX_BATCH, MAX_LENGTH = 6, 48
@@ -57,7 +57,7 @@ class Soak:
         given = inputs(random_sizes.randint(1, MAX_BATCH), random_sizes.randint(3, MAX_LENGTH))
         with torch.no_grad():
             expected = self.model(**given)
-            assert_same_answer(self.fast(**given), expected, given, self.tolerance)
+            assert_same_output(self.fast(**given), expected, given, self.tolerance)
 
     def shapes(self, calls: int) -> dict[str, float]:
         """Call with changing shapes; memory before and after, in MB."""

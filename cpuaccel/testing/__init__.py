@@ -11,7 +11,7 @@ Needs pytest, and nothing else that cpuaccel itself does not need.
 import pytest
 
 # Without it, the assertions of a library say no more than that they failed.
-for _module in ("answers", "application", "declaration", "runtime", "subject", "verdicts"):
+for _module in ("outputs", "application", "declaration", "runtime", "subject", "verdicts"):
     pytest.register_assert_rewrite(f"cpuaccel.testing.{_module}")
 
 from cpuaccel.testing.contract import BackendContract  # noqa: E402

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import cpuaccel
-from cpuaccel.testing.answers import assert_same_answer
+from cpuaccel.testing.outputs import assert_same_output
 from cpuaccel.testing.state import changed, global_state, model_state
 from cpuaccel.testing.subject import Subject
 
@@ -21,7 +21,7 @@ class ApplicationContract(Subject):
         assert all(isinstance(v, (int, float, str)) for v in outcome.evidence.values())
 
     @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
-    def test_the_given_model_stays_as_it_is(self, training: bool) -> None:
+    def test_the_callers_model_is_unchanged(self, training: bool) -> None:
         self.need_engine()
         model = self.model().train(training)
         before = model_state(model)
@@ -29,7 +29,7 @@ class ApplicationContract(Subject):
         fast(**self.example_inputs())
         assert changed(before, model_state(model)) == []
 
-    def test_apply_itself_leaves_its_model_as_it_is(self) -> None:
+    def test_apply_does_not_change_its_model(self) -> None:
         self.need_engine()
         if self.backend_class.takes is not cpuaccel.Form.MODULE:
             pytest.skip(f"{self.backend} takes no module, so there is none to change")
@@ -40,7 +40,7 @@ class ApplicationContract(Subject):
             self.instance().apply(model, cpuaccel.Context(cpuaccel.host(), signature))
         assert changed(before, model_state(model)) == []
 
-    def test_the_given_inputs_stay_as_they_are(self) -> None:
+    def test_the_inputs_are_unchanged(self) -> None:
         self.need_engine()
         inputs = self.example_inputs()
         fast = cpuaccel.optimize(self.model(), self.steps(), example_inputs=inputs, strict=True)
@@ -50,7 +50,7 @@ class ApplicationContract(Subject):
         for name, tensor in inputs.items():
             assert torch.equal(tensor, expected[name]), name
 
-    def test_global_settings_are_as_before(self) -> None:
+    def test_global_settings_are_unchanged(self) -> None:
         self.need_engine()
         model = self.model()
         before = global_state()
@@ -67,9 +67,9 @@ class ApplicationContract(Subject):
         second = self.optimize(model)
         for fast in (first, second):
             assert fast.report.applied == (*self.after, self.backend)
-            assert_same_answer(fast(**inputs), expected, inputs, self.tolerance())
+            assert_same_output(fast(**inputs), expected, inputs, self.tolerance())
 
-    def test_two_models_do_not_disturb_each_other(self) -> None:
+    def test_two_models_are_independent(self) -> None:
         self.need_engine()
         one, other, inputs = self.model(), self.model(), self.example_inputs()
         with torch.no_grad():
@@ -78,7 +78,7 @@ class ApplicationContract(Subject):
             expected = [one(**inputs), other(**inputs)]
         both = [self.optimize(one), self.optimize(other)]
         for fast, answer in zip(both, expected):
-            assert_same_answer(fast(**inputs), answer, inputs, self.tolerance())
+            assert_same_output(fast(**inputs), answer, inputs, self.tolerance())
 
     def test_without_example_inputs_the_first_call_builds(self) -> None:
         self.need_engine()
@@ -87,5 +87,5 @@ class ApplicationContract(Subject):
         assert not fast.report.variants
         with torch.no_grad():
             expected = model(**inputs)
-        assert_same_answer(fast(**inputs), expected, inputs, self.tolerance())
+        assert_same_output(fast(**inputs), expected, inputs, self.tolerance())
         assert fast.report.applied == (*self.after, self.backend)

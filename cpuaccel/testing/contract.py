@@ -1,8 +1,8 @@
 """All that a backend promises, in one class to subclass."""
 
-from cpuaccel.testing.answers import AnswersContract
 from cpuaccel.testing.application import ApplicationContract
 from cpuaccel.testing.declaration import DeclarationContract
+from cpuaccel.testing.outputs import OutputsContract
 from cpuaccel.testing.runtime import RuntimeContract
 from cpuaccel.testing.verdicts import VerdictsContract
 
@@ -11,7 +11,7 @@ class BackendContract(
     DeclarationContract,
     VerdictsContract,
     ApplicationContract,
-    AnswersContract,
+    OutputsContract,
     RuntimeContract,
 ):
     """The tests that every backend has to pass, on the real backend.

@@ -12,7 +12,7 @@ from cpuaccel.testing.subject import Subject
 class DeclarationContract(Subject):
     """Name, summary, forms and options are such that users can write them and cpuaccel check."""
 
-    def test_the_name_is_one_that_users_can_write(self) -> None:
+    def test_the_name_is_valid(self) -> None:
         assert self.backend_class.name == self.backend
         assert re.fullmatch(r"[a-z][a-z0-9_]*", self.backend), "lower case, digits, underscores"
 
@@ -54,6 +54,6 @@ class DeclarationContract(Subject):
         with pytest.raises(ValidationError, match="surely_no_option"):
             self.backend_class.Options(surely_no_option=1)  # type: ignore[call-arg]
 
-    def test_an_instance_holds_its_options(self) -> None:
+    def test_an_instance_keeps_its_options(self) -> None:
         instance = self.instance()
         assert instance.options == self.backend_class.Options(**self.options)

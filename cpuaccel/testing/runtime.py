@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import cpuaccel
-from cpuaccel.testing.answers import assert_same_answer, resized
+from cpuaccel.testing.outputs import assert_same_output, resized
 from cpuaccel.testing.subject import Subject
 
 MODES: dict[str, Callable[[], Any]] = {
@@ -46,16 +46,16 @@ class RuntimeContract(Subject):
         torch.set_num_threads(threads)
 
     @pytest.mark.parametrize("mode", MODES)
-    def test_in_every_mode_of_torch(self, built: cpuaccel.OptimizedModel, mode: str) -> None:
+    def test_every_torch_mode(self, built: cpuaccel.OptimizedModel, mode: str) -> None:
         inputs, before = self.example_inputs(), built.report.calls
         with torch.no_grad():
             expected = built.original(**inputs)
         with MODES[mode]():
             answer = built(**inputs)
-        assert_same_answer(answer, expected, inputs, self.tolerance())
+        assert_same_output(answer, expected, inputs, self.tolerance())
         assert set(built.report.calls - before) == {"optimized"}, built.report
 
-    def test_built_in_inference_mode_it_works_outside(self) -> None:
+    def test_a_model_built_in_inference_mode_works_outside(self) -> None:
         self.need_engine()
         model, inputs = self.model(), self.example_inputs()
         with torch.inference_mode():
@@ -63,10 +63,10 @@ class RuntimeContract(Subject):
             expected = fast.original(**inputs)
         for mode in ("gradients", "inference_mode"):
             with MODES[mode]():
-                assert_same_answer(fast(**inputs), expected, inputs, self.tolerance())
+                assert_same_output(fast(**inputs), expected, inputs, self.tolerance())
         assert set(fast.report.calls) == {"optimized"}, fast.report
 
-    def test_threads_do_not_disturb_each_other(self, built: cpuaccel.OptimizedModel) -> None:
+    def test_threads_get_their_own_outputs(self, built: cpuaccel.OptimizedModel) -> None:
         example, before = self.example_inputs(), built.report.calls
         axes = cpuaccel.Signature.from_inputs(built.original, example).axes
         sizes = range(1, THREADS + 1) if "batch" in self.varies else (2,) * THREADS
@@ -79,7 +79,7 @@ class RuntimeContract(Subject):
             start.wait()
             try:
                 for _ in range(ROUNDS):
-                    assert_same_answer(built(**inputs), answer, inputs, self.tolerance())
+                    assert_same_output(built(**inputs), answer, inputs, self.tolerance())
             except BaseException as error:
                 wrong.append(error)
 
@@ -91,25 +91,23 @@ class RuntimeContract(Subject):
         assert wrong == []
         assert built.report.calls - before == {"optimized": THREADS * ROUNDS}, built.report
 
-    def test_copies_have_weights_of_their_own_and_notice_other_ones(
+    def test_copies_have_their_own_weights_and_notice_changes(
         self, built: cpuaccel.OptimizedModel
     ) -> None:
         copied = pickle.loads(pickle.dumps(copy.deepcopy(built)))  # noqa: S301
         inputs = self.example_inputs()
         with torch.no_grad():
             expected = built.original(**inputs)
-            assert_same_answer(copied(**inputs), expected, inputs, self.tolerance())
+            assert_same_output(copied(**inputs), expected, inputs, self.tolerance())
             for parameter in copied.original.parameters():
                 parameter.mul_(0.5)  # as an optimizer's step does, in place
             changed = copied.original(**inputs)
-        assert_same_answer(copied(**inputs), changed, inputs, self.tolerance())
+        assert_same_output(copied(**inputs), changed, inputs, self.tolerance())
         assert copied.report.calls == {"optimized": 2}, copied.report
-        assert_same_answer(built(**inputs), expected, inputs, self.tolerance())
+        assert_same_output(built(**inputs), expected, inputs, self.tolerance())
 
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
-    def test_a_forked_process_hears_of_it_and_has_the_original(
-        self, built: cpuaccel.OptimizedModel
-    ) -> None:
+    def test_a_forked_process_does_not_run_the_engine(self, built: cpuaccel.OptimizedModel) -> None:
         inputs = self.example_inputs()
         with torch.no_grad():
             expected = built.original(**inputs)
@@ -118,17 +116,17 @@ class RuntimeContract(Subject):
             torch.set_num_threads(1)
             with torch.no_grad():
                 answer = built.original(**inputs)
-            assert_same_answer(answer, expected, inputs)
+            assert_same_output(answer, expected, inputs)
             built(**inputs)
             return "the engine answered"
 
-        assert told_by_fork(child) == (
+        assert run_in_fork(child) == (
             "StepError: strict=True was asked for, but the original had to answer: built before "
             "this process was forked"
         )
 
 
-def told_by_fork(child: Callable[[], str]) -> str:
+def run_in_fork(child: Callable[[], str]) -> str:
     """Run something in a forked process, and return what it returns, or the error that it raised.
 
     Raises:

@@ -33,14 +33,14 @@ print(json.dumps({
 class VerdictsContract(Subject):
     """``check`` and ``accepts`` never raise and import no engine; a no has reason and remedy."""
 
-    def test_check_answers_for_this_host(self) -> None:
+    def test_check_returns_a_verdict_for_this_host(self) -> None:
         assert_complete(self.instance().check(cpuaccel.host()))
 
     @pytest.mark.parametrize("host", ODD_HOSTS.values(), ids=list(ODD_HOSTS))
-    def test_check_answers_for_odd_hosts(self, host: cpuaccel.Host) -> None:
+    def test_check_returns_a_verdict_for_odd_hosts(self, host: cpuaccel.Host) -> None:
         assert_complete(self.instance().check(host))
 
-    def test_requirements_are_held_against_the_host(self) -> None:
+    def test_check_refuses_a_host_without_the_requirements(self) -> None:
         if self.backend_class.requires:
             assert not self.instance().check(ODD_HOSTS["nothing installed"])
 
@@ -61,7 +61,7 @@ class VerdictsContract(Subject):
             "import the engine inside apply, not at the top of the module and not in check"
         )
 
-    def test_accepts_answers_for_this_model(self) -> None:
+    def test_accepts_takes_the_model_under_test(self) -> None:
         model = self.model()
         signature = cpuaccel.Signature.from_inputs(model, self.example_inputs())
         if self.backend_class.takes is cpuaccel.Form.MODULE:
@@ -71,12 +71,12 @@ class VerdictsContract(Subject):
     @pytest.mark.parametrize(
         "model", [torch.nn.Identity(), torch.nn.Linear(2, 2)], ids=["no weights", "one layer"]
     )
-    def test_accepts_answers_for_odd_models(self, model: torch.nn.Module) -> None:
+    def test_accepts_returns_a_verdict_for_odd_models(self, model: torch.nn.Module) -> None:
         for inputs in (torch.ones(1, 2), torch.ones(2)):
             signature = cpuaccel.Signature.from_inputs(model.eval(), inputs)
             assert_complete(self.instance().accepts(model, signature))
 
-    def test_accepts_answers_where_no_input_is_a_tensor(self) -> None:
+    def test_accepts_returns_a_verdict_without_tensor_inputs(self) -> None:
         model = torch.nn.Identity()
         signature = cpuaccel.Signature.from_inputs(model, {"input": 3})
         assert_complete(self.instance().accepts(model, signature))

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import cpuaccel
-from cpuaccel.testing.runtime import told_by_fork
+from cpuaccel.testing.runtime import run_in_fork
 from tests.conftest import Offer
 from tests.fake_backends import Faithful, batch, encoder
 
@@ -28,7 +28,7 @@ def test_with_one_thread_the_original_answers_and_says_so() -> None:
             torch.testing.assert_close(fast(**batch()).pooled, expected)
         return str(dict(fast.report.calls))
 
-    assert told_by_fork(child) == "{'original (built before this process was forked)': 2}"
+    assert run_in_fork(child) == "{'original (built before this process was forked)': 2}"
     fast(**batch())
     assert fast.report.calls == {"optimized": 1}
 
@@ -41,7 +41,7 @@ def test_with_more_threads_the_error_says_what_to_do() -> None:
         fast(**batch())
         return "it answered"
 
-    assert told_by_fork(child) == (
+    assert run_in_fork(child) == (
         "ForkError: the optimized model was called in a fork of the process that built it, which "
         "has none of the 2 threads that torch would wait for, forever. Call "
         "torch.set_num_threads(1) there, and the original answers; to have an optimized one, "
@@ -56,7 +56,7 @@ def test_what_was_not_built_before_is_built_in_the_fork() -> None:
         fast(**batch())
         return str(dict(fast.report.calls))
 
-    assert told_by_fork(child) == "{'optimized': 1}"
+    assert run_in_fork(child) == "{'optimized': 1}"
 
 
 def test_a_fork_while_another_thread_builds_does_not_hang() -> None:
@@ -67,7 +67,7 @@ def test_a_fork_while_another_thread_builds_does_not_hang() -> None:
         return str(dict(fast.report.calls))
 
     with fast._variants._lock:  # as a thread would hold it that builds
-        told = told_by_fork(child)
+        told = run_in_fork(child)
     assert told == "{'original (built before this process was forked)': 1}"
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import cpuaccel
-from cpuaccel.testing.answers import assert_same_answer
+from cpuaccel.testing.outputs import assert_same_output
 from cpuaccel.testing.subject import TOLERANCE
 from tests.models import batch, both, encoder, left, right, unpadded
 
@@ -45,7 +45,7 @@ def assert_originals_answers_at_unseen_shapes(
         inputs = batch(name, size, length, pad)
         with torch.no_grad():
             expected = model(**inputs)
-        assert_same_answer(fast(**inputs), expected, inputs, tolerance)
+        assert_same_output(fast(**inputs), expected, inputs, tolerance)
     assert len(fast.report.variants) == 1
     assert set(fast.report.calls) == {"optimized"}, fast.report
 

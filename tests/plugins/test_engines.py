@@ -8,7 +8,7 @@ import sys
 import torch
 
 import cpuaccel
-from cpuaccel.testing.answers import assert_same_answer
+from cpuaccel.testing.outputs import assert_same_output
 from cpuaccel.testing.state import changed, global_state
 from cpuaccel.testing.subject import TOLERANCE
 from tests.models import batch, encoder, right
@@ -73,7 +73,7 @@ def test_engines_in_turn_leave_torch_and_each_other_alone() -> None:
         answer = fast(**inputs).logits
         coarse = cpuaccel.backends()[engine].tolerance > 0
         tolerance = TOLERANT if coarse else TOLERANCE["float32"]
-        assert_same_answer(answer, expected, inputs, tolerance)
+        assert_same_output(answer, expected, inputs, tolerance)
         assert torch.equal(answer, answers[engine]), engine
         assert set(fast.report.calls) == {"optimized"}, fast.report
     assert changed(before, settings()) == []

@@ -9,7 +9,7 @@ import torch
 
 import cpuaccel
 from cpuaccel.testing import BackendContract, fake_host
-from cpuaccel.testing.answers import assert_same_answer
+from cpuaccel.testing.outputs import assert_same_output
 from cpuaccel.testing.state import changed, global_state
 from tests.conftest import Python
 from tests.models import batch, encoder, right
@@ -68,7 +68,7 @@ def test_a_recompilation_is_frozen_counted_and_told(caplog: pytest.LogCaptureFix
     with torch.no_grad():
         expected = model(x)
     for _ in range(2):
-        assert_same_answer(fast(x), expected, {})
+        assert_same_output(fast(x), expected, {})
     assert evidence["recompilations"] == 1
     assert evidence["compilations"] == compilations + 1
     assert evidence["frozen_weights"] == 2

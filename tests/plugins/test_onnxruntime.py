@@ -9,7 +9,7 @@ import torch
 
 import cpuaccel
 from cpuaccel.testing import BackendContract, fake_host
-from cpuaccel.testing.answers import assert_same_answer
+from cpuaccel.testing.outputs import assert_same_output
 from tests.conftest import Python
 from tests.models import batch, encoder, right, unpadded
 from tests.plugins.engines import (
@@ -130,7 +130,7 @@ def test_inputs_that_are_views_and_carry_gradients() -> None:
     with torch.no_grad():
         expected = model(x.detach())
     answer = fast(x=x)
-    assert_same_answer(answer, expected, {})
+    assert_same_output(answer, expected, {})
     before = x.detach().clone()
     for tensor in (answer["last"], *answer["states"][1]):
         tensor.zero_()

@@ -10,7 +10,7 @@ import torch
 
 import cpuaccel
 from cpuaccel.testing import BackendContract, fake_host
-from cpuaccel.testing.answers import assert_same_answer
+from cpuaccel.testing.outputs import assert_same_output
 from tests.conftest import Python
 from tests.models import batch, encoder, left, right, unpadded
 from tests.plugins.engines import (
@@ -72,7 +72,7 @@ def test_bfloat16_runs_in_bfloat16_and_keeps_the_output_dtype(name: str) -> None
         expected = model(**inputs)
     answer = fast(**inputs)
     assert all(tensor.dtype is torch.float32 for tensor in answer.values())
-    assert_same_answer(answer, expected, inputs, tolerance=5e-2)
+    assert_same_output(answer, expected, inputs, tolerance=5e-2)
 
 
 @real
@@ -98,7 +98,7 @@ def test_padding_is_removed_before_it() -> None:
         varied = batch("bert-token", 3, 17, pad)
         with torch.no_grad():
             expected = model(**varied)
-        assert_same_answer(fast(**varied), expected, varied)
+        assert_same_output(fast(**varied), expected, varied)
     assert set(fast.report.calls) == {"optimized"}, fast.report
 
 
@@ -115,7 +115,7 @@ def test_inputs_that_are_views_and_carry_gradients() -> None:
     assert not x.is_contiguous()
     with torch.no_grad():
         expected = model(x.detach())
-    assert_same_answer(fast(x=x), expected, {})
+    assert_same_output(fast(x=x), expected, {})
 
 
 @real

@@ -11,7 +11,7 @@ import torch
 
 import cpuaccel
 from cpuaccel.testing import BackendContract, fake_host
-from cpuaccel.testing.answers import assert_same_answer
+from cpuaccel.testing.outputs import assert_same_output
 from cpuaccel.testing.state import changed, global_state
 from cpuaccel_plugins.zentorch.loading import WEIGHT_CACHE
 from tests.models import batch, encoder, right
@@ -68,7 +68,7 @@ def test_bfloat16_runs_in_bfloat16() -> None:
     )
     with torch.no_grad():
         expected = model(**inputs)
-    assert_same_answer(fast(**inputs), expected, inputs, tolerance=5e-2)
+    assert_same_output(fast(**inputs), expected, inputs, tolerance=5e-2)
     assert int(fast.report.outcomes[-1].evidence["linear_unary"]) > 0
 
 

@@ -120,17 +120,17 @@ class Crossing(Fake):
 DESERVED = [
     (Lax, BackendContract.test_options_are_frozen),
     (Lax, BackendContract.test_unknown_options_are_errors),
-    (Shouting, BackendContract.test_the_name_is_one_that_users_can_write),
+    (Shouting, BackendContract.test_the_name_is_valid),
     (Shouting, BackendContract.test_the_summary_is_one_line),
     (Alone, BackendContract.test_excludes_names_other_backends_with_reasons),
-    (Curt, BackendContract.test_check_answers_for_this_host),
-    (Curt, BackendContract.test_accepts_answers_for_this_model),
-    (Curt, BackendContract.test_accepts_answers_where_no_input_is_a_tensor),
+    (Curt, BackendContract.test_check_returns_a_verdict_for_this_host),
+    (Curt, BackendContract.test_accepts_takes_the_model_under_test),
+    (Curt, BackendContract.test_accepts_returns_a_verdict_without_tensor_inputs),
     (Silent, BackendContract.test_the_report_says_applied_with_evidence),
-    (Spoiling, BackendContract.test_apply_itself_leaves_its_model_as_it_is),
-    (Hooking, BackendContract.test_apply_itself_leaves_its_model_as_it_is),
-    (Wandering, BackendContract.test_global_settings_are_as_before),
-    (Remembering, BackendContract.test_two_models_do_not_disturb_each_other),
+    (Spoiling, BackendContract.test_apply_does_not_change_its_model),
+    (Hooking, BackendContract.test_apply_does_not_change_its_model),
+    (Wandering, BackendContract.test_global_settings_are_unchanged),
+    (Remembering, BackendContract.test_two_models_are_independent),
     (Changing, BackendContract.test_optimizing_twice_works),
 ]
 
@@ -164,8 +164,8 @@ def test_it_fails_where_it_should(offer: Offer, backend: type[Fake], check: Chec
 @pytest.mark.parametrize(
     ("backend", "check"),
     [
-        (Crossing, BackendContract.test_threads_do_not_disturb_each_other),
-        (Remembering, BackendContract.test_copies_have_weights_of_their_own_and_notice_other_ones),
+        (Crossing, BackendContract.test_threads_get_their_own_outputs),
+        (Remembering, BackendContract.test_copies_have_their_own_weights_and_notice_changes),
     ],
 )
 def test_it_fails_at_run_time_where_it_should(
@@ -209,17 +209,19 @@ def test_hosts_that_nobody_thought_of(offer: Offer) -> None:
     from cpuaccel.testing.hosts import ODD_HOSTS
 
     with pytest.raises(KeyError):
-        contract(Brittle, offer).test_check_answers_for_odd_hosts(ODD_HOSTS["nothing installed"])
+        contract(Brittle, offer).test_check_returns_a_verdict_for_odd_hosts(
+            ODD_HOSTS["nothing installed"]
+        )
 
 
 @pytest.mark.parametrize("backend", [Changing, MaskBlind])
 def test_wrong_answers(offer: Offer, backend: type[Fake]) -> None:
     with pytest.raises(cpuaccel.StepError, match="it changes the answers"):
-        contract(backend, offer).test_the_answers_are_the_originals("float32")
+        contract(backend, offer).test_outputs_match_the_original("float32")
 
 
 def test_frozen_shapes_are_no_fault_as_long_as_variants_answer(offer: Offer) -> None:
-    contract(FrozenLength, offer).test_the_answers_are_the_originals("float32")
+    contract(FrozenLength, offer).test_outputs_match_the_original("float32")
 
 
 def test_an_engine_that_raises_on_a_call(offer: Offer) -> None:
@@ -235,7 +237,7 @@ def test_an_engine_that_raises_on_a_call(offer: Offer) -> None:
             return {"another token": batch(first=49)}
 
     with pytest.raises(cpuaccel.StepError, match="RuntimeError in the optimized model"):
-        Subject().test_the_answers_are_the_originals("float32")
+        Subject().test_outputs_match_the_original("float32")
 
 
 PLUGIN = """

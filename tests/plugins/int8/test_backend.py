@@ -11,7 +11,7 @@ import torch
 
 import cpuaccel
 from cpuaccel.testing import BackendContract, fake_host, tiny_text_model
-from cpuaccel.testing.answers import assert_same_answer
+from cpuaccel.testing.outputs import assert_same_output
 from tests.models import batch, encoder, left, right, unpadded
 from tests.plugins.int8.host import BACKEND, needs_engine
 
@@ -76,7 +76,7 @@ def test_architectures(name: str, linears: int, products: int, head: str) -> Non
         inputs = batch(name, size, length, pad)
         with torch.no_grad():
             expected = model(**inputs)
-        assert_same_answer(fast(**inputs), expected, inputs, BACKEND.tolerance)
+        assert_same_output(fast(**inputs), expected, inputs, BACKEND.tolerance)
     assert set(fast.report.calls) == {"optimized"}, fast.report
     assert not fast.variants[0].frozen
 
@@ -104,7 +104,7 @@ def test_after_bettertransformer_only_real_tokens_are_computed(dtype: str) -> No
         inputs = batch("bert-token", size, length, pad)
         with torch.no_grad():
             expected = model(**inputs)
-        assert_same_answer(fast(**inputs), expected, inputs, BACKEND.tolerance)
+        assert_same_output(fast(**inputs), expected, inputs, BACKEND.tolerance)
     assert set(fast.report.calls) == {"optimized"}, fast.report
 
 

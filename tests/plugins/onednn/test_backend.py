@@ -10,7 +10,7 @@ import torch
 
 import cpuaccel
 from cpuaccel.testing import BackendContract, fake_host, tiny_text_model
-from cpuaccel.testing.answers import assert_same_answer
+from cpuaccel.testing.outputs import assert_same_output
 from tests.models import batch, encoder, left, right, unpadded
 
 HERE = cpuaccel.host().meets(("torch>=2.6",))
@@ -135,7 +135,7 @@ def test_threads_may_call_at_once() -> None:
         for _ in range(3):
             found = list(pool.map(lambda inputs: fast(**inputs), batches))
             for inputs, mine, theirs in zip(batches, found, expected):
-                assert_same_answer(mine, theirs, inputs)
+                assert_same_output(mine, theirs, inputs)
 
 
 @needs_engine
@@ -194,6 +194,6 @@ def test_architectures(name: str, counts: dict[str, int], once: dict[str, int]) 
         inputs = batch(name, size, length, pad)
         with torch.no_grad():
             expected = model(**inputs)
-        assert_same_answer(fast(**inputs), expected, inputs)
+        assert_same_output(fast(**inputs), expected, inputs)
     assert set(fast.report.calls) == {"optimized"}, fast.report
     assert not fast.variants[0].frozen

@@ -11,7 +11,7 @@ import torch
 
 import cpuaccel
 from cpuaccel.testing import tiny_text_model
-from cpuaccel.testing.answers import assert_same_answer
+from cpuaccel.testing.outputs import assert_same_output
 
 HERE = cpuaccel.host().meets(("torch>=2.6",))
 pytestmark = pytest.mark.skipif(not HERE, reason=str(HERE))
@@ -41,7 +41,7 @@ def test_packed_weights_are_given_up_and_no_others() -> None:
     kept = tiny_text_model("BertForMaskedLM")
     expected = kept(**BATCH)
     model, fast = given_up()
-    assert_same_answer(fast(**BATCH), expected, BATCH, 1e-4)
+    assert_same_output(fast(**BATCH), expected, BATCH, 1e-4)
     assert fast.report.variants[0].speed is None
     linears = {n for n, module in kept.named_modules() if isinstance(module, torch.nn.Linear)}
     # The decoder's is the embedding's, too, which the graph still reads as it is.
@@ -68,9 +68,9 @@ def test_convolutions_are_given_up_but_for_those_that_a_batch_norm_is_folded_int
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
     expected = model(x)
     fast = cpuaccel.optimize(model, [STEP], example_inputs=x, keep_original=False)
-    assert_same_answer(fast(x), expected, {}, 1e-4)
+    assert_same_output(fast(x), expected, {}, 1e-4)
     assert set(empty(model)) == {"two_axes.weight", "one_axis.weight"}
-    assert_same_answer(fast.original(x), expected, {}, 0)
+    assert_same_output(fast.original(x), expected, {}, 0)
     assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
 
 
@@ -114,8 +114,8 @@ def test_a_copy_answers_and_gives_its_own_weights_up() -> None:
     _, fast = given_up()
     twin = copy.deepcopy(fast)
     expected = fast.original(**BATCH)
-    assert_same_answer(twin(**BATCH), expected, BATCH, 1e-4)
-    assert_same_answer(fast(**BATCH), expected, BATCH, 1e-4)
+    assert_same_output(twin(**BATCH), expected, BATCH, 1e-4)
+    assert_same_output(fast(**BATCH), expected, BATCH, 1e-4)
     assert empty(twin._modules["original"])
 
 
@@ -128,7 +128,7 @@ def test_looking_at_the_configuration_brings_nothing_back() -> None:
 def test_a_cast_model_gives_up_the_copy_that_was_cast() -> None:
     model, fast = given_up("bfloat16")
     assert not empty(model)  # it holds what bfloat16 can't give back
-    assert_same_answer(fast(**BATCH), model(**BATCH), BATCH, 5e-2)
+    assert_same_output(fast(**BATCH), model(**BATCH), BATCH, 5e-2)
 
 
 def test_where_nothing_takes_the_weights_over_it_is_said(caplog: pytest.LogCaptureFixture) -> None:

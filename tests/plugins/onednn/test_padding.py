@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import cpuaccel
-from cpuaccel.testing.answers import assert_same_answer
+from cpuaccel.testing.outputs import assert_same_output
 from cpuaccel_plugins.common.padding_markers import markers
 from cpuaccel_plugins.onednn.linear import linears
 from cpuaccel_plugins.onednn.packed import pack, read_layout, read_patterns, unpack
@@ -50,7 +50,7 @@ def test_answers_are_the_originals_at_unseen_shapes_and_paddings(name: str) -> N
                 answer.logits.shape[1], inputs["attention_mask"]
             )
             inputs = {**inputs, "attention_mask": frames.long()}
-        assert_same_answer(answer, expected, inputs)
+        assert_same_output(answer, expected, inputs)
     assert set(fast.report.calls) == {"optimized"}, fast.report
 
 

@@ -60,7 +60,7 @@ def test_every_thread_has_its_own() -> None:
     assert not set(found) & set(mine)
 
 
-def test_threads_do_not_disturb_each_other() -> None:
+def test_threads_get_their_own_outputs() -> None:
     joints = [torch.randn(1, 40, 3, 2, 8) for _ in range(4)]
     expected = [attend(joint, None, 0.5, PRODUCTS) for joint in joints]
 

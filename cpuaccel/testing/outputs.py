@@ -15,7 +15,7 @@ LENGTHS = (-5, 3)
 MASK = "attention_mask"
 
 
-class AnswersContract(Subject):
+class OutputsContract(Subject):
     """Called through cpuaccel, the model answers as the original does, at every shape."""
 
     def variations(self) -> dict[str, dict[str, torch.Tensor]]:
@@ -38,7 +38,7 @@ class AnswersContract(Subject):
         return found
 
     @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-    def test_the_answers_are_the_originals(self, dtype: str) -> None:
+    def test_outputs_match_the_original(self, dtype: str) -> None:
         self.need_engine()
         self.need_dtype(dtype)
         model = self.model()
@@ -46,10 +46,10 @@ class AnswersContract(Subject):
         for name, inputs in self.variations().items():
             with torch.no_grad():
                 expected = model(**inputs)
-            assert_same_answer(fast(**inputs), expected, inputs, self.tolerance(dtype), name)
+            assert_same_output(fast(**inputs), expected, inputs, self.tolerance(dtype), name)
         assert set(fast.report.calls) == {"optimized"}, "the original had to answer some calls"
 
-    def test_the_answer_has_the_originals_type(self) -> None:
+    def test_output_types_match_the_original(self) -> None:
         self.need_engine()
         model, inputs = self.model(), self.example_inputs()
         with torch.no_grad():
@@ -58,13 +58,13 @@ class AnswersContract(Subject):
         assert type(answer) is type(expected)
         assert [t.dtype for t in tensors(answer)] == [t.dtype for t in tensors(expected)]
 
-    def test_the_answer_carries_no_gradient(self) -> None:
+    def test_outputs_carry_no_gradient(self) -> None:
         self.need_engine()
         answer = self.optimize(self.model())(**self.example_inputs())
         assert not any(tensor.requires_grad for tensor in tensors(answer))
 
 
-def assert_same_answer(
+def assert_same_output(
     answer: object,
     expected: object,
     inputs: Mapping[str, torch.Tensor],
