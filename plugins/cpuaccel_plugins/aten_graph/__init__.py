@@ -1,1 +1,1 @@
-"""An exported model as a graph of aten operators: captured, cleaned up, compiled."""
+"""An exported model as a graph of aten operators: captured, changed by passes, compiled."""

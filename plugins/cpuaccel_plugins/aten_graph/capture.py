@@ -1,38 +1,47 @@
 """From an eager module to a graph of aten operators, with ``torch.export``."""
 
 import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch.fx import Graph, Node
 
 import cpuaccel
-from cpuaccel import BackendError, Signature
+from cpuaccel import BackendError, Release, Signature
 from cpuaccel_plugins.aten_graph.program import Program
 from cpuaccel_plugins.common.engine_errors import engine_errors
 from cpuaccel_plugins.common.open_sizes import at_least_two, open_axes
 
-LEAVE_OUT = "Leave onednn out for this model"
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+_REMEDY = "Leave this step out for this model"
 
 
-def capture(model: torch.nn.Module, signature: Signature) -> Program:
-    """Export a model for batches and lengths of any size, as far as it allows them.
+def capture(
+    model: torch.nn.Module, signature: Signature, release: Release | None = None
+) -> Program:
+    """Export a model with dynamic batch and length, as far as the model allows.
 
-    Linears and attention stay whole: they are operators of their own in the graph, in which no
-    operator changes a tensor in place.
+    Linears and attention stay whole, as operators of their own. No operator of the graph works in
+    place.
 
     Args:
         model: in eval mode; its tensors are shared, not copied.
-        signature: how it is called; ``signature.axes`` are the sizes to leave open.
+        signature: how it is called; ``signature.axes`` are the sizes to leave dynamic.
+        release: see ``Program.release``.
 
     Raises:
-        BackendError: ``torch.export`` can't take the model, or the model changes its own state.
+        BackendError: ``torch.export`` failed, or the model changes its own state.
     """
     from torch.export import export
 
+    name = type(model).__name__
     flat = cpuaccel.flatten(model, signature.tensors, signature.constants)
     example = at_least_two(signature)
-    with engine_errors("torch.export", model, LEAVE_OUT), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch warns of its own deprecations
+    with engine_errors("torch.export", model, _REMEDY), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns about its own deprecations
         exported = export(
             flat,
             tuple(example.values()),
@@ -40,33 +49,36 @@ def capture(model: torch.nn.Module, signature: Signature) -> Program:
             strict=False,
         )
         if any(_is_in_place(node) for node in exported.graph.nodes):
-            exported = exported.run_decompositions({})  # decomposes nothing, but that
-    signature_of_graph = exported.graph_signature
-    if signature_of_graph.buffers_to_mutate or signature_of_graph.user_inputs_to_mutate:
+            exported = exported.run_decompositions({})  # only makes operators functional
+    outputs = exported.graph_signature
+    if outputs.buffers_to_mutate or outputs.user_inputs_to_mutate:
+        raise BackendError(f"{name} changes its own buffers or inputs when it is called", _REMEDY)
+    if any(node.op == "get_attr" for node in exported.graph.nodes):
         raise BackendError(
-            f"{type(model).__name__} changes its own buffers or its inputs when it is called",
-            LEAVE_OUT,
+            f"{name} has parts under autocast or gradient settings of their own, which torch "
+            f"{torch.__version__} exports as nested graphs",
+            _REMEDY,
         )
-    nested = [n.target for n in exported.graph.nodes if n.op == "get_attr"]
-    if nested:
-        raise BackendError(
-            f"{type(model).__name__} has parts under settings of their own, which torch "
-            f"{torch.__version__} exports as graphs within the graph",
-            LEAVE_OUT,
-        )
-    held = {
-        **signature_of_graph.inputs_to_parameters,
-        **signature_of_graph.inputs_to_buffers,
-        **signature_of_graph.inputs_to_lifted_tensor_constants,
+    return _program(exported, list(example), release)
+
+
+def _program(
+    exported: "ExportedProgram", input_names: Sequence[str], release: Release | None
+) -> Program:
+    signature = exported.graph_signature
+    tensor_names = {
+        **signature.inputs_to_parameters,
+        **signature.inputs_to_buffers,
+        **signature.inputs_to_lifted_tensor_constants,
     }
     tensors = {**exported.constants, **exported.state_dict}
-    program = Program(Graph(), {})
+    program = Program(Graph(), {}, release)
     copies: dict[Node, Node] = {}
-    names = iter(example)
+    names = iter(input_names)
     for node in exported.graph.nodes:
-        if node.op == "placeholder" and node.name in held:
-            tensor = tensors[held[node.name]].detach()
-            copies[node] = program.hold(tensor, node.name)
+        if node.op == "placeholder" and node.name in tensor_names:
+            tensor = tensors[tensor_names[node.name]].detach()
+            copies[node] = program.add_tensor(tensor, node.name)
         else:
             copies[node] = program.graph.node_copy(node, copies.__getitem__)
             if node.op == "placeholder":

@@ -1,4 +1,4 @@
-"""What an exported graph holds and a call does not need."""
+"""Pass: remove what an exported graph has and a call does not need."""
 
 import operator
 
@@ -33,16 +33,20 @@ _ALIASES = (
 _VIEWS = (aten.view.default, aten.reshape.default, aten._unsafe_view.default)
 
 
-def clean(program: Program) -> None:
-    """Remove checks, dropout, casts and views that change nothing, and repeated work."""
+def remove_redundant(program: Program) -> None:
+    """Remove checks, and dropout, casts and views that change nothing; share repeated calls.
+
+    Before -> after: ``dropout(x)`` in eval mode -> ``x``; ``x.to(x.dtype)`` -> ``x``;
+    ``x[0:]`` -> ``x``; ``x + 0`` -> ``x``; ``f(x), f(x)`` -> ``y = f(x)``, used twice.
+    """
     for node in list(program.graph.nodes):
         if _name(node) in _CHECKS and not node.users:
             program.graph.erase_node(node)
     for node in list(program.graph.nodes):
         if is_call(node, *_VIEWS):
-            # The same where a view can be had; where a fusion has changed strides it still works.
+            # The same as a view, but also works after a fusion has changed strides.
             node.target = aten.reshape.default
-        if (source := _equal_to(node)) is not None:
+        if (source := _equal_input(node)) is not None:
             node.replace_all_uses_with(source)
             program.graph.erase_node(node)
     _share_repeated(program)
@@ -54,8 +58,8 @@ def _name(node: Node) -> str:
     return target._schema.name if isinstance(target, torch._ops.OpOverload) else ""
 
 
-def _equal_to(node: Node) -> Node | None:
-    """The node whose value this one merely hands on."""
+def _equal_input(node: Node) -> Node | None:
+    """The input that a node returns unchanged; None if it computes something."""
     if node.op != "call_function" or not node.args or not isinstance(node.args[0], Node):
         return None
     source = node.args[0]
@@ -67,7 +71,7 @@ def _equal_to(node: Node) -> Node | None:
         plain = node.kwargs.get("memory_format") is None
         return source if dtype(node) == dtype(source) and not copies and plain else None
     if is_call(node, aten.clone.default):
-        # Nothing is changed in place; only what comes from outside must not be handed back itself.
+        # No operator works in place; but the caller must not get its own input back.
         own = source.op == "call_function" and node.kwargs.get("memory_format") is None
         return source if own else None
     if is_call(node, aten.slice.Tensor):
@@ -78,13 +82,12 @@ def _equal_to(node: Node) -> Node | None:
     if is_call(node, aten.reshape.default, aten.expand.default):
         return source if same_shape(node, source) else None
     if is_call(node, aten.add.Tensor):
-        # Transformers adds an offset of 0 to the positions in its masks.
+        # Transformers adds an offset of 0 to the positions of masks.
         return source if node.args[1] == 0 and dtype(node) == dtype(source) else None
     return None
 
 
 def _share_repeated(program: Program) -> None:
-    """Compute once what is computed alike twice."""
     known: dict[object, Node] = {}
     for node in list(program.graph.nodes):
         if node.op == "get_attr":
@@ -100,7 +103,7 @@ def _share_repeated(program: Program) -> None:
 
 
 def is_pure(node: Node) -> bool:
-    """Whether a call yields the same whenever it is given the same."""
+    """Whether a call returns the same for the same arguments."""
     target = node.target
     if isinstance(target, torch._ops.OpOverload):
         return torch.Tag.nondeterministic_seeded not in target.tags

@@ -1,43 +1,45 @@
-"""The fused graph as something to call."""
+"""A compiled program as a callable model."""
 
 import torch
 
-from cpuaccel_plugins.aten_graph.codegen import Run
-
-FixedSizes = dict[str, tuple[int | None, ...]]
-"""Of each input, the sizes that the graph was captured for; None where any will do."""
+from cpuaccel_plugins.aten_graph.codegen import compile_program
+from cpuaccel_plugins.aten_graph.program import Program, value
 
 
-class FusedGraph:
+class CompiledGraph:
     """Calls a compiled program: input tensors by name in, a flat tuple of tensors out."""
 
-    def __init__(self, run: Run, sizes: FixedSizes) -> None:
-        """Wrap a program.
-
-        Args:
-            run: the program.
-            sizes: what its inputs have to be.
-        """
-        self._run = run
-        self._sizes = {n: wanted for n, wanted in sizes.items() if any(wanted)}
+    def __init__(self, program: Program) -> None:
+        self._run = compile_program(program)
+        self._fixed_sizes = {
+            str(node.target): sizes
+            for node in program.placeholders
+            if any(sizes := _fixed_sizes(node))
+        }
 
     def __reduce__(self) -> tuple[object, ...]:
         raise TypeError(
-            "a fused graph holds packed weights, which torch can neither copy nor pickle. Copy or "
-            "pickle the optimized model instead: its copy packs them anew"
+            "a compiled graph has packed weights, which torch can neither copy nor pickle. Copy "
+            "or pickle the optimized model instead: its copy packs them again"
         )
 
     def __call__(self, **inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Run it.
+        """Run the program.
 
         Raises:
-            ValueError: an input has another size where the export fixed it.
+            ValueError: an input has another size than the one that the export fixed.
         """
-        for name, wanted in self._sizes.items():
+        for name, fixed in self._fixed_sizes.items():
             shape = inputs[name].shape
-            if any(w is not None and w != size for w, size in zip(wanted, shape)):
+            if any(want is not None and want != size for want, size in zip(fixed, shape)):
                 raise ValueError(
-                    f"{name} has shape {tuple(shape)}, but the graph was exported for {wanted}, "
-                    "where None is any size"
+                    f"{name} must have shape {fixed} (None: any size), got {tuple(shape)}"
                 )
         return self._run(**inputs)
+
+
+def _fixed_sizes(placeholder: object) -> tuple[int | None, ...]:
+    """The sizes of an input that the export fixed; None for dynamic ones."""
+    fake = value(placeholder)
+    shape = () if fake is None else fake.shape
+    return tuple(size if isinstance(size, int) else None for size in shape)

@@ -1,4 +1,4 @@
-"""Pass: what is computed of weights alone is computed once."""
+"""Pass: compute once what depends on weights alone."""
 
 import torch
 from torch.fx import Node
@@ -9,10 +9,10 @@ _GROWING = (aten.expand.default, aten.repeat.default)
 
 
 def fold_constants(program: Program) -> None:
-    """Replace operators whose operands are all held tensors by their result.
+    """Replace operators whose operands are all weights by their result.
 
-    So a weight that is kept in two parts, as by ``weight_norm``, is put together here. Not where
-    the result would be larger than what it is made of.
+    Before -> after: ``linear(x, direction * norm)``, as ``weight_norm`` makes it ->
+    ``linear(x, weight)``. Not if the result is larger than its operands together.
     """
     for node in list(program.graph.nodes):
         if not _is_constant(program, node):
@@ -22,10 +22,10 @@ def fold_constants(program: Program) -> None:
             *torch.fx.map_arg(node.args, program.constant),
             **torch.fx.map_arg(node.kwargs, program.constant),
         )
-        held = sum(operand.numel() for operand in operands if operand is not None)
-        if isinstance(result, torch.Tensor) and result.numel() <= held:
+        size = sum(operand.numel() for operand in operands if operand is not None)
+        if isinstance(result, torch.Tensor) and result.numel() <= size:
             with program.graph.inserting_before(node):
-                program.replace(node, program.hold(result, f"{node.name}_folded"))
+                program.replace(node, program.add_tensor(result, f"{node.name}_folded"))
     program.sweep()
 
 

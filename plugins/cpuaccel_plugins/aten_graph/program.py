@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TypeGuard
+from typing import TypeAlias, TypeGuard
 
 import torch
 from torch.fx import Graph, Node
@@ -12,37 +12,40 @@ from cpuaccel import Release
 
 aten = torch.ops.aten
 
-Shape = tuple[int | torch.SymInt, ...]
-
 
 @dataclass
 class Program:
-    """A graph, the tensors that it holds, and what was done to it.
+    """A graph, its tensors, and a record of what passes did to it.
 
     Attributes:
         graph: placeholders are the model's input tensors; ``get_attr`` nodes name ``tensors``.
         tensors: weights and buffers by name, shared with the model until a pass replaces them.
-        fusions: how often each fusion took place, by its name.
-        left: what was left as it was, by the reason.
-        packed: weights that were packed.
-        huge: bytes of them in huge pages.
-        joined: of a weight that passes joined, what it was joined of, in order.
-        released: weights of the model's own that were let go of for it.
-        release: lets go of one; None where the model keeps them.
-        operators: fused linears other than oneDNN's own: what is called, and which of its
-            arguments is the weight.
+        release: takes a weight from the model once it is packed; None if the model keeps them.
+        fusions: number of fusions by name.
+        left_alone: number of operators that passes did not change, by reason.
+        packed_weights: number of weights that were packed.
+        huge_page_bytes: bytes of packed weights in huge pages.
+        released_weights: number of the model's weights that were released.
+        concatenated: the weights that a weight was concatenated from, in order.
+        linear_operators: fused linears other than oneDNN's, with the index of the weight among
+            their arguments.
+        evidence: what passes add to the evidence themselves.
+        padding_computed: why padding is computed although a backend asked to skip it; None if
+            it is skipped, or no backend asked.
     """
 
     graph: Graph
     tensors: dict[str, torch.Tensor]
-    fusions: Counter[str] = field(default_factory=Counter)
-    left: Counter[str] = field(default_factory=Counter)
-    packed: int = 0
-    huge: int = 0
-    joined: dict[Node, list[Node]] = field(default_factory=dict)
-    released: int = 0
     release: Release | None = None
-    operators: dict[object, int] = field(default_factory=dict)
+    fusions: Counter[str] = field(default_factory=Counter)
+    left_alone: Counter[str] = field(default_factory=Counter)
+    packed_weights: int = 0
+    huge_page_bytes: int = 0
+    released_weights: int = 0
+    concatenated: dict[Node, list[Node]] = field(default_factory=dict)
+    linear_operators: dict[object, int] = field(default_factory=dict)
+    evidence: dict[str, int | float | str] = field(default_factory=dict)
+    padding_computed: str | None = None
 
     @property
     def placeholders(self) -> list[Node]:
@@ -54,24 +57,24 @@ class Program:
         return iter([node for node in self.graph.nodes if is_call(node, *targets)])
 
     def constant(self, node: object) -> torch.Tensor | None:
-        """The tensor that a node stands for, None where it is no held tensor."""
+        """The tensor that a ``get_attr`` node names; None for any other node."""
         if isinstance(node, Node) and node.op == "get_attr":
             return self.tensors[str(node.target)]
         return None
 
-    def held(self, node: object) -> torch.Tensor:
-        """The tensor that a node stands for, where it surely holds one."""
+    def tensor(self, node: object) -> torch.Tensor:
+        """The tensor that a ``get_attr`` node names."""
         tensor = self.constant(node)
         assert tensor is not None
         return tensor
 
-    def hold(self, tensor: torch.Tensor, name: str, like: torch.Tensor | None = None) -> Node:
-        """Add a tensor; call it with the graph's insertion point before its first use.
+    def add_tensor(self, tensor: torch.Tensor, name: str, like: torch.Tensor | None = None) -> Node:
+        """Add a tensor and its node; the graph's insertion point must be before its first use.
 
         Args:
-            tensor: to be held.
+            tensor: the tensor.
             name: is made unique.
-            like: what passes are told that it looks like; by default itself.
+            like: a tensor of the shape and dtype that passes see; ``tensor`` by default.
         """
         unique = name
         while unique in self.tensors:
@@ -79,22 +82,22 @@ class Program:
         self.tensors[unique] = tensor
         node = self.graph.create_node("get_attr", unique)
         seen = tensor if like is None else like
-        # Without memory: a dense weight is let go as soon as it is packed.
+        # On "meta", without memory: a dense weight is released as soon as it is packed.
         node.meta["val"] = torch.empty(tuple(seen.shape), dtype=seen.dtype, device="meta")
         return node
 
     def replace(self, old: Node, new: Node) -> None:
-        """Let the users of a node use another one, of the same value, and remove it."""
+        """Replace a node by another one of the same value, and remove it."""
         new.meta.setdefault("val", old.meta.get("val"))
         old.replace_all_uses_with(new)
         self.graph.erase_node(old)
 
-    def drop(self, held: Node) -> bool:
-        """Forget a held tensor, if nothing uses it. Whether it is forgotten, now or before."""
-        if held.users:
+    def remove_if_unused(self, node: Node) -> bool:
+        """Remove a tensor and its node if nothing uses it. True if it is gone."""
+        if node.users:
             return False
-        if self.tensors.pop(str(held.target), None) is not None:
-            self.graph.erase_node(held)
+        if self.tensors.pop(str(node.target), None) is not None:
+            self.graph.erase_node(node)
         return True
 
     def sweep(self) -> None:
@@ -107,8 +110,12 @@ class Program:
             del self.tensors[name]
 
 
+Pass: TypeAlias = Callable[[Program], None]
+"""Changes a program in place. A pass with parameters is a ``functools.partial`` of one."""
+
+
 def is_call(node: object, *targets: object) -> TypeGuard[Node]:
-    """Whether it is a node that calls one of these functions."""
+    """Whether this is a node that calls one of these functions."""
     return isinstance(node, Node) and node.op == "call_function" and node.target in targets
 
 
@@ -118,26 +125,26 @@ def call(graph: Graph, target: Callable[..., object], *args: object) -> Node:
 
 
 def argument(node: Node, index: int, name: str, default: object = None) -> object:
-    """An argument, given by position or by name."""
+    """An argument that was passed by position or by name."""
     if len(node.args) > index:
         return node.args[index]
     return node.kwargs.get(name, default)
 
 
 def value(node: object) -> torch.Tensor | None:
-    """The fake tensor that tells a node's shape and dtype; None where it yields no tensor."""
-    found = node.meta.get("val") if isinstance(node, Node) else None
-    return found if isinstance(found, torch.Tensor) else None
+    """The fake tensor with a node's shape and dtype; None if the node yields no tensor."""
+    fake = node.meta.get("val") if isinstance(node, Node) else None
+    return fake if isinstance(fake, torch.Tensor) else None
 
 
 def dtype(node: object) -> torch.dtype | None:
     """The dtype of a node's tensor."""
-    found = value(node)
-    return None if found is None else found.dtype
+    fake = value(node)
+    return None if fake is None else fake.dtype
 
 
 def same_shape(one: object, other: object) -> bool:
-    """Whether two nodes surely have the same shape, whatever the sizes left open come to."""
+    """Whether two nodes have the same shape for all values of the dynamic sizes."""
     first, second = value(one), value(other)
     return (
         first is not None
@@ -148,19 +155,19 @@ def same_shape(one: object, other: object) -> bool:
 
 
 def same_size(one: object, other: object) -> bool:
-    """Whether two sizes are surely equal. Asks no guard of the shape environment."""
+    """Whether two sizes are always equal. Adds no guard to the shape environment."""
     return symbol(one) == symbol(other)
 
 
 def symbol(size: object) -> object:
-    """What stands for a size: a number, or a symbolic expression."""
+    """A size as a number or a symbolic expression, to compare by."""
     return size.node.expr if isinstance(size, torch.SymInt) else size
 
 
-def hint(size: object) -> int:
-    """A size as it was in the example."""
+def example_size(size: object) -> int:
+    """The value of a size in the example inputs."""
     if isinstance(size, torch.SymInt):
-        found = size.node.hint
-        return int(found) if found is not None else 1
+        hint = size.node.hint
+        return int(hint) if hint is not None else 1
     assert isinstance(size, int)
     return size

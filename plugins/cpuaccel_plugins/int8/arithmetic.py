@@ -1,136 +1,136 @@
-"""What is computed at call time: activations to 8 bits, and products of them.
+"""Quantization and linears in 8 bits, at call time.
 
-oneDNN's fast kernels take unsigned activations, with one scale and one zero point for all of a
+oneDNN's fast kernels take unsigned activations, with one scale and one zero point for a whole
 tensor, and signed weights, with a scale for each output channel. Sums are exact, in 32 bits.
 """
 
 import functools
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
-from cpuaccel_plugins.int8.spread import Spread
+from cpuaccel_plugins.int8.outliers import OutlierSplit
 
 onednn = torch.ops.onednn
 
 STEPS = 254
-"""Steps between the least and the largest activation: one fewer than there is room for, so that
-rounding can't leave 8 bits."""
+"""Steps between the least and the largest activation: one fewer than 8 bits have, so that rounding
+can't overflow."""
 
 WEIGHT_STEPS = 127
 
 MOST_INPUTS = 2**31 // (255 * WEIGHT_STEPS)
-"""Inputs of a linear at most: more might overflow 32 bits."""
+"""Most input features of a linear: with more, sums might overflow 32 bits."""
 
-ROUNDS = 1.5 * 2**23
-"""Added to a float32 of less than 22 bits, it leaves the nearest integer in the lowest bits."""
+ROUNDING = 1.5 * 2**23
+"""Added to a float32 below 2**22, it leaves the nearest integer in the lowest bits."""
 
 LEAST_SCALE = torch.finfo(torch.float32).tiny
 
 ACTIVATIONS = frozenset({"none", "relu", "tanh", "swish", "gelu"})
-"""What oneDNN's 8 bit linear computes of its result; sigmoid, unlike in float32, it does not."""
+"""Activations that oneDNN's 8 bit linear can fuse; sigmoid is missing, unlike in float32."""
 
 
-@dataclass(frozen=True)
-class Quantized:
+class Quantized(NamedTuple):
     """Activations in 8 bits.
 
     Attributes:
-        values: uint8, contiguous, shape (*, in features and those repeated).
-        scale: what one step means.
-        zero: the value that stands for 0.
+        values: uint8, contiguous, shape (*, in features and repeated ones).
+        scale: size of one step.
+        zero_point: the value that means 0.
     """
 
     values: torch.Tensor
     scale: float
-    zero: int
+    zero_point: int
 
 
 @dataclass(frozen=True)
 class Channels:
-    """What belongs to a weight's output channels.
+    """Parameters of a weight's output channels, each of shape (out features,).
 
     Attributes:
-        scales: float32, shape (out features,).
-        zeros: int64, all 0, of the same shape.
-        bias: float32, of the same shape; None without one.
+        scales: float32.
+        zero_points: int64, all 0.
+        bias: float32; None without one.
     """
 
     scales: torch.Tensor
-    zeros: torch.Tensor
+    zero_points: torch.Tensor
     bias: torch.Tensor | None
 
 
-def quantize(given: torch.Tensor, spread: Spread) -> Quantized:
-    """Activations to 8 bits, by their least and largest; 0 stays exactly 0.
+def quantize(inputs: torch.Tensor, split: OutlierSplit) -> Quantized:
+    """Quantize activations by their least and largest value; 0 stays exactly 0.
 
     Args:
-        given: float32 or bfloat16, shape (*, in features), at least one element.
-        spread: what to divide the columns by, and to repeat.
+        inputs: float32 or bfloat16, shape (*, in features), at least one element.
+        split: how to divide and repeat columns.
 
     Raises:
-        FloatingPointError: some are not finite: then there is no scale, and the original answers.
+        FloatingPointError: an activation is not finite, so there is no scale.
     """
-    columns, extra = given.shape[-1], len(spread.repeated)
-    flat = given.reshape(-1, columns)
+    columns, extra = inputs.shape[-1], len(split.repeated)
+    flat = inputs.reshape(-1, columns)
     divided = flat.float()
     if extra:
-        divided = flat * spread.factors if divided is flat else divided.mul_(spread.factors)
+        divided = flat * split.factors if divided is flat else divided.mul_(split.factors)
     low, high = (bound.item() for bound in torch.aminmax(divided))
     if not math.isfinite(high - low):
-        raise FloatingPointError("the activations are not finite, so 8 bits can't hold them")
+        raise FloatingPointError("activations are not finite and can't be quantized")
     low, high = min(low, 0.0), max(high, 0.0)
     scale = max((high - low) / STEPS, LEAST_SCALE)
-    zero = math.ceil(-low / scale)
-    # The integers are in the lowest byte of the sum; a cast to uint8 is modulo 256.
-    offset = torch.tensor(ROUNDS + zero)
+    zero_point = math.ceil(-low / scale)
+    # The integer is in the lowest byte of the sum; a cast to uint8 is modulo 256.
+    offset = torch.tensor(ROUNDING + zero_point)
     shifted = torch.empty_like(divided) if divided is flat else divided
     torch.add(offset, divided, alpha=1 / scale, out=shifted)
     values = torch.empty(len(flat), columns + extra, dtype=torch.uint8)
     values[:, :columns] = shifted.view(torch.int32)
-    if extra:  # selected in 32 bits, which takes a quarter of the time that it takes in 8
-        values[:, columns:] = shifted.index_select(1, spread.repeated).view(torch.int32)
-    return Quantized(values.view(*given.shape[:-1], columns + extra), scale, zero)
+    if extra:  # index_select in 32 bits takes a quarter of the time that it takes in 8
+        values[:, columns:] = shifted.index_select(1, split.repeated).view(torch.int32)
+    return Quantized(values.view(*inputs.shape[:-1], columns + extra), scale, zero_point)
 
 
 def quantize_weight(
-    weight: torch.Tensor, bias: torch.Tensor | None, spread: Spread
+    weight: torch.Tensor, bias: torch.Tensor | None, split: OutlierSplit
 ) -> tuple[torch.Tensor, Channels]:
-    """A linear's weight to 8 bits, each output channel by its largest magnitude.
+    """Quantize the weight of a linear, each output channel by its largest magnitude.
 
     Args:
         weight: finite, shape (out features, in features).
         bias: shape (out features,).
-        spread: of the activations that it will be multiplied with.
+        split: that of the linear's inputs.
 
     Returns:
-        The weight in oneDNN's blocked layout, and what belongs to its channels.
+        The weight in oneDNN's blocked layout, and the parameters of its channels.
     """
     exact = weight.float()
     scales = (exact.abs().amax(1) / WEIGHT_STEPS).clamp_min(LEAST_SCALE)
     steps = (exact / scales[:, None]).round_().clamp_(-WEIGHT_STEPS, WEIGHT_STEPS).to(torch.int8)
-    wide = torch.cat([steps, steps.index_select(1, spread.repeated)], 1)
+    wide = torch.cat([steps, steps.index_select(1, split.repeated)], 1)
     packed: torch.Tensor = onednn.qlinear_prepack(wide, None)
-    zeros = torch.zeros(len(weight), dtype=torch.int64)
-    return packed, Channels(scales, zeros, None if bias is None else bias.float())
+    zero_points = torch.zeros(len(weight), dtype=torch.int64)
+    return packed, Channels(scales, zero_points, None if bias is None else bias.float())
 
 
-def multiply(
-    given: Quantized,
+def int8_linear(
+    inputs: Quantized,
     weight: torch.Tensor,
     channels: Channels,
     dtype: torch.dtype,
     activation: str,
     algorithm: str,
 ) -> torch.Tensor:
-    """A linear, and an activation of its result.
+    """Compute a linear and an activation of its result.
 
     Args:
-        given: shape (*, in features and those repeated).
+        inputs: values of shape (*, in features and repeated ones).
         weight: packed.
         channels: the weight's.
-        dtype: of the answer.
+        dtype: of the result.
         activation: one of ``ACTIVATIONS``.
         algorithm: ``none`` or ``tanh`` for gelu, empty for others.
 
@@ -138,12 +138,10 @@ def multiply(
         Shape (*, out features).
     """
     result: torch.Tensor = onednn.qlinear_pointwise(
-        given.values,
-        given.scale,
-        given.zero,
+        *inputs,
         weight,
         channels.scales,
-        channels.zeros,
+        channels.zero_points,
         channels.bias,
         1.0,
         0,
@@ -155,22 +153,20 @@ def multiply(
     return result
 
 
-def multiply_add(
-    given: Quantized,
+def int8_linear_add(
+    inputs: Quantized,
     other: torch.Tensor,
     weight: torch.Tensor,
     channels: Channels,
     dtype: torch.dtype,
 ) -> torch.Tensor:
-    """A linear, and another tensor of its result's shape added to it."""
+    """Compute a linear and add another tensor of its result's shape."""
     result: torch.Tensor = onednn.qlinear_pointwise.binary(
-        given.values,
-        given.scale,
-        given.zero,
+        *inputs,
         weight,
         channels.scales,
-        channels.zeros,
-        other.contiguous(),  # of other strides it reads other memory (torch 2.13)
+        channels.zero_points,
+        other.contiguous(),  # with other strides it reads the wrong memory (torch 2.13)
         channels.bias,
         1.0,
         0,
@@ -188,14 +184,15 @@ def multiply_add(
 
 @functools.cache
 def sums_are_exact() -> bool:
-    """Whether 8 bit products are summed without saturating here; found by computing some.
+    """Whether 8 bit products are summed without saturation here; computes some to find out.
 
     Without VNNI they are not: pairs of products are added in 16 bits.
     """
-    inputs = 64
-    weight = torch.full((64, inputs), WEIGHT_STEPS, dtype=torch.int8)
-    ones, zeros = torch.ones(len(weight)), torch.zeros(len(weight), dtype=torch.int64)
+    features = 64
+    weight = torch.full((64, features), WEIGHT_STEPS, dtype=torch.int8)
+    ones, zero_points = torch.ones(len(weight)), torch.zeros(len(weight), dtype=torch.int64)
     packed = onednn.qlinear_prepack(weight, None)
-    given = Quantized(torch.full((4, inputs), 255, dtype=torch.uint8), 1.0, 0)
-    found = multiply(given, packed, Channels(ones, zeros, None), torch.float32, "none", "")
-    return bool((found == 255 * WEIGHT_STEPS * inputs).all())
+    inputs = Quantized(torch.full((4, features), 255, dtype=torch.uint8), 1.0, 0)
+    channels = Channels(ones, zero_points, None)
+    result = int8_linear(inputs, packed, channels, torch.float32, "none", "")
+    return bool((result == 255 * WEIGHT_STEPS * features).all())

@@ -1,4 +1,4 @@
-"""The backend, and what it needs of a processor."""
+"""The backend ``int8``, and which processors it needs."""
 
 from typing import ClassVar
 
@@ -8,18 +8,18 @@ from cpuaccel import Applied, Backend, Context, Form, Host, Verdict
 from cpuaccel_plugins.int8.options import Int8Options
 
 INT8_PRODUCTS = frozenset({"avx512_vnni", "amx_int8"})
-"""Processor flags of which any one means that oneDNN's 8 bit linear is a fast one."""
+"""Processor flags, any one of which makes oneDNN's 8 bit linear fast."""
 
 
 class Int8(Backend[Int8Options]):
-    """Exports the model, and computes its linears in 8 bits; the rest is as in ``onednn``.
+    """Exports the model and computes its linears in 8 bits; the rest is as in ``onednn``.
 
-    Weights have a scale for each output channel; activations get one for all of a tensor, anew in
-    every call.
+    Weights have a scale for each output channel; activations have one for a whole tensor, computed
+    in each call.
     """
 
     name = "int8"
-    summary = "linears in 8 bits on oneDNN, quantized in each call; all else as onednn does it"
+    summary = "linears in 8 bits on oneDNN, quantized in each call; all else as in onednn"
     takes = Form.MODULE
     gives = Form.COMPILED
     needs_tensors = True
@@ -28,17 +28,17 @@ class Int8(Backend[Int8Options]):
     Options: ClassVar[type[Int8Options]] = Int8Options
 
     def check(self, host: Host) -> Verdict:
-        """Ask for a processor that multiplies 8 bits in its vector units."""
+        """Require a processor with vector instructions for 8 bit products."""
         if not host.isa & INT8_PRODUCTS:
             return Verdict.no(
                 f"the processor ({host.processor}) has neither AVX512-VNNI nor AMX-INT8, without "
-                "which 8 bit products are no faster than float32's, and inexact",
-                "Use onednn, or a processor that has one of them",
+                "which 8 bit products are inexact and no faster than float32",
+                "Use onednn, or a processor with one of them",
             )
         return super().check(host)
 
     def apply(self, model: torch.nn.Module, context: Context) -> Applied:
-        """Capture, bring to 8 bits, fuse, pack and compile."""
-        from cpuaccel_plugins.int8.build import build  # torch.export is imported only here
+        """Capture, quantize, fuse, pack and compile."""
+        from cpuaccel_plugins.int8.build import build  # fails with an older torch
 
         return build(model, context, self.options)

@@ -1,25 +1,31 @@
-"""From a module to the graph with linears in 8 bits."""
+"""From a module to a graph with linears in 8 bits: the list of passes."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from functools import partial
 
 import torch
 
 from cpuaccel import Applied, BackendError, Context, Evidence, Signature
 from cpuaccel_plugins.aten_graph.program import Program
-from cpuaccel_plugins.int8.arithmetic import multiply, multiply_add, quantize, sums_are_exact
+from cpuaccel_plugins.aten_graph.size_cache import cache_by_size
+from cpuaccel_plugins.int8.arithmetic import (
+    int8_linear,
+    int8_linear_add,
+    quantize,
+    sums_are_exact,
+)
+from cpuaccel_plugins.int8.choice import Int8Choice
 from cpuaccel_plugins.int8.options import Int8Options
+from cpuaccel_plugins.int8.outliers import OutlierSplit, WeightKey, outlier_splits
 from cpuaccel_plugins.int8.quantize_linears import quantize_linears
-from cpuaccel_plugins.int8.selection import Selection, select, told
-from cpuaccel_plugins.int8.sensitivity import difference, least_in_float
-from cpuaccel_plugins.int8.speed import Speed
-from cpuaccel_plugins.int8.spread import Matrix, Spread, spreads
-from cpuaccel_plugins.onednn.build import build as build_fused
-from cpuaccel_plugins.onednn.evidence import share
+from cpuaccel_plugins.int8.selection import Selection, describe, select
+from cpuaccel_plugins.int8.sensitivity import fewest_in_float, output_difference
+from cpuaccel_plugins.onednn.build import linear_passes, passes_before_linears, run_passes
+from cpuaccel_plugins.onednn.evidence import share_of_flops
 
 
 def build(model: torch.nn.Module, context: Context, options: Int8Options) -> Applied:
-    """Capture a model, bring linears to 8 bits, and fuse the rest as ``onednn`` does.
+    """Capture a model, quantize linears, and fuse the rest as ``onednn`` does.
 
     Args:
         model: in eval mode; stays as it is.
@@ -27,66 +33,74 @@ def build(model: torch.nn.Module, context: Context, options: Int8Options) -> App
         options: the backend's.
 
     Raises:
-        BackendError: it can't be captured, no linear is left to bring to 8 bits, or ``max_error``
-            can't be kept.
+        BackendError: the model can't be captured, no linear is left to quantize, or ``max_error``
+            can't be met.
     """
     if not sums_are_exact():
         raise BackendError(
             "oneDNN's 8 bit products saturate here: it does not use the processor's VNNI",
-            "See whether ONEDNN_MAX_CPU_ISA is set, or use onednn",
+            "Check whether ONEDNN_MAX_CPU_ISA is set, or use onednn",
         )
-    found: dict[str, int | float | str] = {}
     signature = context.signature
-    spread = spreads(lambda: signature.call(model, signature.inputs))
-
-    def to_8_bits(program: Program) -> None:
-        speed = Speed() if options.measure else None
-        selection = select(
-            program,
-            model,
-            float_names=options.float_names,
-            float_kinds=options.float_kinds,
-            speed=speed,
-        )
-        if options.max_error is not None:
-            _keep_sensitive(selection, model, signature, options.max_error, spread)
-        if not selection.chosen:
-            why = told(selection.kept) or "there is none"
-            raise BackendError(
-                f"no linear is left to compute in 8 bits ({why})",
-                "Use onednn, or leave fewer in float",
-            )
-        count = len(selection.chosen)
-        quantize_linears(program, selection, spread)
-        found.update(_evidence(program, selection, count, speed))
-
-    applied = build_fused(
-        model, context, measure=options.measure, prepacked=True, before_linears=to_8_bits
+    splits = outlier_splits(lambda: signature.call(model, signature.inputs))
+    measure = options.measure
+    return run_passes(
+        model,
+        context,
+        [
+            *passes_before_linears(measure=measure, prepack=True),
+            partial(_quantize, model=model, signature=signature, options=options, splits=splits),
+            *linear_passes(measure=measure, prepack=True),
+            cache_by_size,
+        ],
     )
-    return replace(applied, evidence={**found, **applied.evidence})
 
 
-def _keep_sensitive(
-    selection: Selection,
+def _quantize(
+    program: Program,
     model: torch.nn.Module,
     signature: Signature,
-    most: float,
-    spread: Mapping[Matrix, Spread],
+    options: Int8Options,
+    splits: Mapping[WeightKey, OutlierSplit],
 ) -> None:
-    flat, harm = difference(model, [signature.inputs], signature)
-    candidates = list(dict.fromkeys(names[0] for names in selection.chosen.values()))
-    kept = least_in_float(model, candidates, most, harm, spread, called=flat)
-    selection.keep(kept, f"for a difference of at most {most:g}")
+    """Pass: select linears and quantize them.
+
+    Raises:
+        BackendError: none is left.
+    """
+    choice = Int8Choice(measure=options.measure)
+    selection = select(
+        program,
+        model,
+        choice,
+        float_names=options.float_names,
+        float_kinds=options.float_kinds,
+    )
+    if options.max_error is not None:
+        flat, error = output_difference(model, [signature.inputs], signature)
+        sensitive = fewest_in_float(
+            model, selection.names(), options.max_error, error, splits, called=flat
+        )
+        selection.leave_in_float(sensitive, f"for a difference of at most {options.max_error:g}")
+    if not selection.chosen:
+        why = describe(selection.in_float) or "there is none"
+        raise BackendError(
+            f"no linear is left to compute in 8 bits ({why})", "Use onednn, or leave fewer in float"
+        )
+    count = len(selection.chosen)
+    quantize_linears(program, selection, splits)
+    program.evidence.update(_evidence(program, selection, count, choice))
 
 
-def _evidence(program: Program, selection: Selection, count: int, speed: Speed | None) -> Evidence:
-    ratios = speed.ratios.values() if speed is not None else ()
-    fast = [ratio for ratio in ratios if ratio > 1]
+def _evidence(program: Program, selection: Selection, count: int, choice: Int8Choice) -> Evidence:
+    share = share_of_flops(program, {int8_linear, int8_linear_add})
+    speedups = choice.speedups()
+    fastest = f"{min(speedups):.2f}x to {max(speedups):.2f}x" if speedups else None
     return {
         "int8_linears": count,
-        "int8_products": sum(1 for _ in program.calls(multiply, multiply_add)),
-        "int8_inputs": sum(1 for _ in program.calls(quantize)),
-        "share_of_flops_int8": f"{share(program, {multiply, multiply_add}):.1%}",
-        **({"int8_over_float": f"{min(fast):.2f}x to {max(fast):.2f}x"} if fast else {}),
-        **({"in_float": told(selection.kept)} if selection.kept else {}),
+        "int8_products": len(list(program.calls(int8_linear, int8_linear_add))),
+        "int8_inputs": len(list(program.calls(quantize))),
+        "share_of_flops_int8": f"{share:.1%}",
+        **({"int8_over_float": fastest} if fastest else {}),
+        **({"in_float": describe(selection.in_float)} if selection.in_float else {}),
     }

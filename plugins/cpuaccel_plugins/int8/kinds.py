@@ -1,4 +1,4 @@
-"""What a linear is for in a model, read off the graph around it."""
+"""The kind of a linear in a model, derived from the graph around it."""
 
 import operator
 
@@ -7,9 +7,9 @@ from torch.fx import Node
 
 from cpuaccel_plugins.aten_graph.program import Program, aten, is_call
 from cpuaccel_plugins.int8.options import Kind
-from cpuaccel_plugins.int8.spread import Matrix, matrix_of
+from cpuaccel_plugins.int8.outliers import WeightKey, weight_key
 from cpuaccel_plugins.onednn.attention.attend import attend
-from cpuaccel_plugins.onednn.packed import attend_packed
+from cpuaccel_plugins.onednn.attention.packed import attend_packed
 
 _ACTIVATIONS = (aten.gelu.default, aten.relu.default, aten.silu.default)
 _ATTENTION = (
@@ -37,11 +37,12 @@ _BETWEEN = (
     aten.add.Tensor,
     operator.getitem,
 )
-"""What may stand between a linear and what it is for: views, gates, rotary positions."""
+"""Operators that may come between a linear and what defines its kind: views, gates, rotary
+positions."""
 
 
-def kinds(program: Program) -> dict[Node, Kind]:
-    """The kind of every linear in a graph in which none is fused yet."""
+def linear_kinds(program: Program) -> dict[Node, Kind]:
+    """The kind of every linear in a graph in which no linear is fused yet."""
     linears = list(program.calls(aten.linear.default))
     feeding: set[Node] = set()
     for node in reversed(list(program.graph.nodes)):
@@ -51,21 +52,21 @@ def kinds(program: Program) -> dict[Node, Kind]:
 
 
 def _kind(node: Node) -> Kind:
-    given = node.args[0]
-    assert isinstance(given, Node)
-    if _meets(node, _ATTENTION, forward=True):
+    inputs = node.args[0]
+    assert isinstance(inputs, Node)
+    if _reaches(node, _ATTENTION, forward=True):
         return Kind.ATTENTION_IN
-    if _meets(given, _ATTENTION, forward=False):
+    if _reaches(inputs, _ATTENTION, forward=False):
         return Kind.ATTENTION_OUT
-    if _meets(node, _ACTIVATIONS, forward=True):
+    if _reaches(node, _ACTIVATIONS, forward=True):
         return Kind.FFN_IN
-    if _meets(given, _ACTIVATIONS, forward=False):
+    if _reaches(inputs, _ACTIVATIONS, forward=False):
         return Kind.FFN_OUT
     return Kind.OTHER
 
 
-def _meets(start: Node, targets: tuple[object, ...], *, forward: bool) -> bool:
-    """Whether one of these is reached through nothing but what may stand between."""
+def _reaches(start: Node, targets: tuple[object, ...], *, forward: bool) -> bool:
+    """Whether a call of one of these is reached through operators that may come between."""
     seen: set[Node] = set()
     waiting = list(start.users) if forward else [start]
     while waiting:
@@ -78,14 +79,11 @@ def _meets(start: Node, targets: tuple[object, ...], *, forward: bool) -> bool:
     return False
 
 
-def names_of(model: torch.nn.Module) -> dict[Matrix, tuple[str, ...]]:
-    """Where in a model its matrices are, by address and shape: names as ``named_modules`` has them.
-
-    One that several modules share has several names.
-    """
-    found: dict[Matrix, tuple[str, ...]] = {}
+def module_names(model: torch.nn.Module) -> dict[WeightKey, tuple[str, ...]]:
+    """The names of the modules that have a matrix as weight, by the weight."""
+    names: dict[WeightKey, tuple[str, ...]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         if parameter.dim() == 2:
-            key = matrix_of(parameter)
-            found[key] = (*found.get(key, ()), name.removesuffix(".weight"))
-    return found
+            key = weight_key(parameter)
+            names[key] = (*names.get(key, ()), name.removesuffix(".weight"))
+    return names

@@ -1,4 +1,4 @@
-"""What can be asked of ``int8``."""
+"""The options of ``int8``."""
 
 import enum
 from typing import Annotated
@@ -9,17 +9,17 @@ import cpuaccel
 
 
 class Kind(enum.StrEnum):
-    """What a linear is for."""
+    """What a linear does in a model."""
 
     ATTENTION_IN = "attention_in"
     """Query, key, value."""
     ATTENTION_OUT = "attention_out"
     FFN_IN = "ffn_in"
-    """What an activation follows."""
+    """Before an activation."""
     FFN_OUT = "ffn_out"
-    """What comes after an activation."""
+    """After an activation."""
     HEAD = "head"
-    """No other linear is computed from its result."""
+    """No other linear depends on its result."""
     OTHER = "other"
 
 
@@ -27,15 +27,16 @@ class Int8Options(cpuaccel.Options):
     """Options of ``int8``.
 
     Attributes:
-        float_names: linears to leave in float: globs on the names that ``named_modules`` gives
-            them, or regular expressions to be found in them, after ``re:``.
+        float_names: linears to leave in float: globs on their names in ``named_modules``, or
+            regular expressions after ``re:``, searched in them.
         float_kinds: kinds of linears to leave in float.
-        max_error: leave in float those that do the greatest harm, until the outputs on the example
-            inputs differ by no more, relative to the largest magnitude in an output; None leaves it
-            to the pipeline's tolerance. For other data and other measures there is
+        max_error: leave the most sensitive linears in float, until the outputs on the example
+            inputs differ by at most this, relative to the largest magnitude in an output. None:
+            only the pipeline's tolerance applies. For other data and measures use
             ``cpuaccel_plugins.int8.sensitive_linears``.
-        measure: leave in float, after a short probe of each shape, what is not faster in 8 bits,
-            and what stock operators do as fast. Off, builds don't depend on the machine's load.
+        measure: probe each shape briefly, and leave in float what is not faster in 8 bits, and
+            alone what stock operators compute as fast. If False, builds don't depend on the
+            machine's load.
     """
 
     float_names: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""Pass: linears to 8 bits, fused as in float, their input brought to 8 bits once for all."""
+"""Pass: linears in 8 bits, fused as in float, with each input quantized once."""
 
 from collections.abc import Mapping
 
@@ -8,107 +8,116 @@ from cpuaccel_plugins.aten_graph.program import Program, aten, call, dtype
 from cpuaccel_plugins.int8.arithmetic import (
     ACTIVATIONS,
     Channels,
-    multiply,
-    multiply_add,
+    int8_linear,
+    int8_linear_add,
     quantize,
     quantize_weight,
 )
+from cpuaccel_plugins.int8.outliers import OutlierSplit, WeightKey, weight_key
 from cpuaccel_plugins.int8.selection import Selection
-from cpuaccel_plugins.int8.spread import Matrix, Spread, matrix_of
 from cpuaccel_plugins.onednn.linear.binary import fuse_linear_add
 from cpuaccel_plugins.onednn.linear.concat import concat_linears
-from cpuaccel_plugins.onednn.linear.linears import Linear, fused_unary, mkldnn
+from cpuaccel_plugins.onednn.linear.nodes import (
+    FUSED_ADD,
+    FUSED_UNARY,
+    FusedLinear,
+    Linear,
+    replace_by_unary,
+)
 from cpuaccel_plugins.onednn.linear.unary import fuse_linear_unary
-
-_SINGLE, _ADDING = mkldnn._linear_pointwise.default, mkldnn._linear_pointwise.binary
+from cpuaccel_plugins.onednn.operators import NO_ACTIVATION
 
 
 def quantize_linears(
-    program: Program, selection: Selection, spreads: Mapping[Matrix, Spread]
+    program: Program, selection: Selection, splits: Mapping[WeightKey, OutlierSplit]
 ) -> None:
-    """Bring the chosen linears to 8 bits. The others stay, to be fused in float.
+    """Compute the selected linears in 8 bits.
 
-    The passes that fuse linears in float are the ones that fuse them here: they are only told
-    which, and what they made is then brought to 8 bits.
+    Before -> after: ``activation(linear(x, w, b))`` ->
+    ``int8_linear(quantize(x), packed, channels, activation)``, likewise with an addition. They
+    are fused and concatenated by the passes of ``onednn``, then replaced.
 
     Args:
-        program: the graph.
+        program: the graph; no linear of it is fused yet.
         selection: which linears.
-        spreads: of their inputs, by the weight; where there is none, columns stay as they are.
+        splits: how to split outliers of their inputs, by the weight; none where absent.
     """
-    program.operators |= {multiply: 1, multiply_add: 2}
-    _quantize_inputs(program, selection, spreads)
+    program.linear_operators |= {int8_linear: 1, int8_linear_add: 2}
+    _quantize_inputs(program, selection, splits)
     weights = _Weights(program)
-    fuse_linear_unary(program, selection)
-    fuse_linear_add(program, selection)
-    concat_linears(program, selection, lambda _: _to_8_bits(program, weights))
+    accepts = selection.accepts
+    fuse_linear_unary(program, accepts)
+    fuse_linear_add(program, accepts)
+    concat_linears(program, accepts, pack=weights.replace_fused)
     for node in program.calls(aten.linear.default):
-        linear = Linear.of(program, node)
-        if linear is not None and selection.takes(program, linear):
-            fused_unary(program, linear, node, "none")
-    _to_8_bits(program, weights)
+        linear = Linear.from_node(program, node)
+        if linear is not None and accepts(program, linear):
+            replace_by_unary(program, linear, node, NO_ACTIVATION)
+    weights.replace_fused(program)
 
 
 def _quantize_inputs(
-    program: Program, selection: Selection, spreads: Mapping[Matrix, Spread]
+    program: Program, selection: Selection, splits: Mapping[WeightKey, OutlierSplit]
 ) -> None:
-    """Let the linears take their inputs in 8 bits; to the passes these look as they did."""
-    inputs: dict[Node, Node] = {}
+    """Insert quantization; for the passes, its result has the shape and dtype of its input."""
+    quantized: dict[Node, Node] = {}
     for node in selection.chosen:
-        linear = Linear.of(program, node)
+        linear = Linear.from_node(program, node)
         assert linear is not None
-        given, weight = linear.input, program.held(linear.weight)
-        if given not in inputs:
-            spread = spreads.get(matrix_of(weight)) or Spread.none(weight.shape[1])
-            with program.graph.inserting_after(given):
-                inputs[given] = call(program.graph, quantize, given, spread)
-            inputs[given].meta["val"] = given.meta["val"]
-        node.update_arg(0, inputs[given])
-
-
-def _to_8_bits(program: Program, weights: "_Weights") -> None:
-    """Replace oneDNN's linears, and let their dense weights go."""
-    for node in program.calls(_SINGLE):
-        given, dense, bias, activation, _, algorithm = node.args
-        packed, channels = weights.of(dense, bias, given)
-        fused = activation if activation in ACTIVATIONS else "none"
-        with program.graph.inserting_before(node):
-            new = call(
-                program.graph, multiply, given, packed, channels, dtype(node), fused, algorithm
-            )
-            if fused != activation:
-                new.meta["val"] = node.meta["val"]
-                new = call(program.graph, getattr(aten, str(activation)).default, new)
-        program.replace(node, new)
-    for node in program.calls(_ADDING):
-        given, other, dense, bias, _ = node.args
-        packed, channels = weights.of(dense, bias, given)
-        with program.graph.inserting_before(node):
-            new = call(program.graph, multiply_add, given, other, packed, channels, dtype(node))
-        program.replace(node, new)
-    program.sweep()
+        inputs, weight = linear.input, program.tensor(linear.weight)
+        if inputs not in quantized:
+            split = splits.get(weight_key(weight)) or OutlierSplit.none(weight.shape[1])
+            with program.graph.inserting_after(inputs):
+                quantized[inputs] = call(program.graph, quantize, inputs, split)
+            quantized[inputs].meta["val"] = inputs.meta["val"]
+        node.update_arg(0, quantized[inputs])
 
 
 class _Weights:
-    """Weights in 8 bits, each made once, however many linears share it."""
+    """Quantizes each weight once, however many linears share it."""
 
     def __init__(self, program: Program) -> None:
         self._program = program
-        self._made: dict[tuple[Node, object, Spread], tuple[Node, Channels]] = {}
+        self._quantized: dict[tuple[Node, object, OutlierSplit], tuple[Node, Channels]] = {}
 
-    def of(self, dense: object, bias: object, given: object) -> tuple[Node, Channels]:
-        """What a dense weight becomes for an input in 8 bits."""
-        assert isinstance(dense, Node)
-        assert isinstance(given, Node)
-        spread = given.args[1]
-        assert isinstance(spread, Spread)
-        key = (dense, bias, spread)
-        if key not in self._made:
-            program, weight = self._program, self._program.held(dense)
-            packed, channels = quantize_weight(weight, program.constant(bias), spread)
+    def replace_fused(self, program: Program) -> None:
+        """Replace oneDNN's fused linears, and remove their dense weights."""
+        graph = program.graph
+        for node in program.calls(FUSED_UNARY, FUSED_ADD):
+            linear = FusedLinear(node)
+            weight, channels = self._quantize(linear)
+            with graph.inserting_before(node):
+                if linear.other is not None:
+                    operands = (linear.input, linear.other, weight, channels)
+                    new = call(graph, int8_linear_add, *operands, dtype(node))
+                else:
+                    fused = linear.activation.name in ACTIVATIONS
+                    name, algorithm = linear.activation if fused else NO_ACTIVATION
+                    new = call(
+                        graph,
+                        int8_linear,
+                        linear.input,
+                        weight,
+                        channels,
+                        dtype(node),
+                        name,
+                        algorithm,
+                    )
+                    if not fused:
+                        new.meta["val"] = node.meta["val"]
+                        new = linear.activation.add_call(program, new)
+            program.replace(node, new)
+        program.sweep()
+
+    def _quantize(self, linear: FusedLinear) -> tuple[Node, Channels]:
+        program, dense = self._program, linear.weight
+        split = linear.input.args[1]
+        assert isinstance(split, OutlierSplit)
+        key = (dense, linear.bias, split)
+        if key not in self._quantized:
+            weight = program.tensor(dense)
+            packed, channels = quantize_weight(weight, program.constant(linear.bias), split)
             with program.graph.inserting_before(dense):
-                self._made[key] = (
-                    program.hold(packed, f"{dense.target}_int8", like=weight),
-                    channels,
-                )
-        return self._made[key]
+                node = program.add_tensor(packed, f"{dense.target}_int8", like=weight)
+            self._quantized[key] = node, channels
+        return self._quantized[key]

@@ -9,91 +9,104 @@ from fnmatch import fnmatchcase
 import torch
 from torch.fx import Node
 
-from cpuaccel import BackendError
+from cpuaccel import BackendError, Signature
+from cpuaccel_plugins.aten_graph.capture import capture
+from cpuaccel_plugins.aten_graph.cleanup import remove_redundant
 from cpuaccel_plugins.aten_graph.program import Program, aten
 from cpuaccel_plugins.int8.arithmetic import MOST_INPUTS
-from cpuaccel_plugins.int8.kinds import kinds, names_of
+from cpuaccel_plugins.int8.choice import Int8Choice
+from cpuaccel_plugins.int8.kinds import linear_kinds, module_names
 from cpuaccel_plugins.int8.options import Kind
-from cpuaccel_plugins.int8.speed import Speed
-from cpuaccel_plugins.int8.spread import matrix_of
-from cpuaccel_plugins.onednn.linear.linears import Linear
+from cpuaccel_plugins.int8.outliers import weight_key
+from cpuaccel_plugins.onednn.linear.nodes import Linear
 
 REGEX = "re:"
-"""What a pattern begins with that is a regular expression."""
+"""Prefix of patterns that are regular expressions."""
 
 
 @dataclass
 class Selection:
-    """The linears of one graph, divided.
+    """The linears of a graph: those for 8 bits, and the others.
 
     Attributes:
-        chosen: those to compute in 8 bits, each with its weight's names.
-        kept: names of the others, by the reason.
+        chosen: linears to compute in 8 bits, with the names of the modules that share the weight.
+        in_float: names of the others, by reason.
     """
 
     chosen: dict[Node, tuple[str, ...]] = field(default_factory=dict)
-    kept: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    in_float: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
 
-    def takes(self, program: Program, linear: Linear) -> bool:
+    def accepts(self, program: Program, linear: Linear) -> bool:
         """Whether a linear is one to compute in 8 bits."""
         return linear.node in self.chosen
 
-    def keep(self, patterns: Sequence[str], reason: str) -> None:
-        """Leave those in float that any of these patterns names."""
+    def names(self) -> list[str]:
+        """The chosen linears, each once under its first name, in the order of their use."""
+        return list(dict.fromkeys(names[0] for names in self.chosen.values()))
+
+    def leave_in_float(self, patterns: Sequence[str], reason: str) -> None:
+        """Leave in float the linears that any of these patterns matches."""
         for node, names in list(self.chosen.items()):
             if matches(names, patterns):
-                self.kept[reason].append(self.chosen.pop(node)[0])
+                self.in_float[reason].append(self.chosen.pop(node)[0])
 
 
 def select(
     program: Program,
     model: torch.nn.Module,
+    choice: Int8Choice,
     *,
-    float_names: Sequence[str],
-    float_kinds: Sequence[Kind],
-    speed: Speed | None,
+    float_names: Sequence[str] = (),
+    float_kinds: Sequence[Kind] = (),
 ) -> Selection:
-    """Divide the linears of a graph in which none is fused yet.
+    """Select among the linears of a graph in which no linear is fused yet.
 
     Args:
         program: the graph.
-        model: what it was captured of: knows the names.
+        model: the model that it was captured from, which has the names.
+        choice: leaves in float what is not faster in 8 bits.
         float_names: patterns of linears to leave in float.
         float_kinds: kinds to leave in float.
-        speed: leaves in float what is not faster in 8 bits; None leaves nothing for that.
 
     Raises:
-        BackendError: a pattern names no linear of the model.
+        BackendError: a pattern matches no linear of the model.
     """
-    names, found = names_of(model), Selection()
-    kind_of = kinds(program)
+    names, selection = module_names(model), Selection()
+    kinds = linear_kinds(program)
     for node in program.calls(aten.linear.default):
-        linear = Linear.of(program, node)
+        linear = Linear.from_node(program, node)
         if linear is None:
-            found.kept["weights are no constants of a usable dtype"].append(node.name)
+            selection.in_float["without constant weights of a usable dtype"].append(node.name)
             continue
-        weight = program.held(linear.weight)
-        known = names.get(matrix_of(weight), (str(linear.weight.target),))
-        found.chosen[node] = known
-        if kind_of[node] in float_kinds:
-            found.keep(known, f"kind {kind_of[node]}")
+        weight = program.tensor(linear.weight)
+        own_names = names.get(weight_key(weight), (str(linear.weight.target),))
+        selection.chosen[node] = own_names
+        if kinds[node] in float_kinds:
+            selection.leave_in_float(own_names, f"kind {kinds[node]}")
         elif weight.shape[1] > MOST_INPUTS or not bool(weight.isfinite().all()):
-            found.keep(known, "8 bits can't hold it")
-    everything = [*found.chosen.values(), *((n,) for kept in found.kept.values() for n in kept)]
-    _insist(float_names, everything)
-    found.keep(float_names, "by name")
-    if speed is not None:
-        for node in list(found.chosen):
-            linear = Linear.of(program, node)
-            assert linear is not None
-            weight = program.held(linear.weight)
-            if not speed.pays(weight, linear.rows):
-                found.kept["not faster in 8 bits"].append(found.chosen.pop(node)[0])
-    return found
+            selection.leave_in_float(own_names, "not representable in 8 bits")
+    left = ((name,) for names in selection.in_float.values() for name in names)
+    _require_matches(float_names, [*selection.chosen.values(), *left])
+    selection.leave_in_float(float_names, "by name")
+    for node in list(selection.chosen):
+        linear = Linear.from_node(program, node)
+        assert linear is not None
+        if not choice.prefers_int8(program.tensor(linear.weight), linear.rows):
+            selection.in_float["not faster in 8 bits"].append(selection.chosen.pop(node)[0])
+    return selection
+
+
+def linears_of(
+    model: torch.nn.Module, signature: Signature, float_kinds: Sequence[Kind]
+) -> list[str]:
+    """Names of the linears that can be computed in 8 bits, in the order of their use."""
+    program = capture(model, signature)
+    remove_redundant(program)
+    return select(program, model, Int8Choice(measure=False), float_kinds=float_kinds).names()
 
 
 def matches(names: Sequence[str], patterns: Sequence[str]) -> bool:
-    """Whether a pattern names one of these: a glob on all of it, or a regex found in it."""
+    """Whether a pattern matches one of these names: a glob all of it, a regex a part of it."""
     return any(
         re.search(pattern.removeprefix(REGEX), name) is not None
         if pattern.startswith(REGEX)
@@ -103,16 +116,19 @@ def matches(names: Sequence[str], patterns: Sequence[str]) -> bool:
     )
 
 
-def told(kept: Mapping[str, Sequence[str]]) -> str:
+def describe(in_float: Mapping[str, Sequence[str]]) -> str:
     """What was left in float and why, in one line."""
-    return "; ".join(f"{len(names)} {reason}: {', '.join(names)}" for reason, names in kept.items())
+    return "; ".join(
+        f"{len(names)} {reason}: {', '.join(names)}" for reason, names in in_float.items()
+    )
 
 
-def _insist(patterns: Sequence[str], names: Sequence[Sequence[str]]) -> None:
+def _require_matches(patterns: Sequence[str], names: Sequence[Sequence[str]]) -> None:
     for pattern in patterns:
-        if not any(matches(known, [pattern]) for known in names):
+        if not any(matches(own_names, [pattern]) for own_names in names):
+            examples = ", ".join(own_names[0] for own_names in names[:3]) or "none"
             raise BackendError(
-                f"float_names has {pattern!r}, which names none of the model's {len(names)} "
-                f"linears, such as {', '.join(known[0] for known in names[:3]) or 'none'}",
-                "Correct the pattern, or take it out",
+                f"float_names has {pattern!r}, which matches none of the model's {len(names)} "
+                f"linears, such as {examples}",
+                "Correct or remove the pattern",
             )

@@ -1,23 +1,23 @@
-"""Which linears to leave in float, found by computing with all the others in 8 bits."""
+"""Which linears to leave in float, found by computing all others in 8 bits."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
-from torch.nn.functional import linear
-from torch.overrides import TorchFunctionMode
 
 import cpuaccel
 from cpuaccel import CpuaccelError
-from cpuaccel_plugins.int8.arithmetic import Channels, multiply, quantize, quantize_weight
+from cpuaccel_plugins.int8.arithmetic import Channels, int8_linear, quantize, quantize_weight
+from cpuaccel_plugins.int8.linear_hook import LinearHook
 from cpuaccel_plugins.int8.options import Kind
-from cpuaccel_plugins.int8.spread import Matrix, Spread, matrix_of, spreads
+from cpuaccel_plugins.int8.outliers import OutlierSplit, WeightKey, outlier_splits, weight_key
 
 MASK = "attention_mask"
 
-Harm = Callable[[Callable[..., object]], float]
-"""How bad a model's answers are: is called with the model, and larger is worse."""
+Harm: TypeAlias = Callable[[Callable[..., object]], float]
+"""Measures the error of a model, which it calls; larger is worse."""
 
 
 def sensitive_linears(
@@ -26,182 +26,174 @@ def sensitive_linears(
     most: float,
     harm: Harm | None = None,
 ) -> tuple[str, ...]:
-    """Name the linears to leave in float so that the harm done by 8 bits stays within bounds.
+    """Name the linears to leave in float so that the error of 8 bits stays within a bound.
 
     Example::
 
         names = sensitive_linears(model, batches, most=0.02)
         fast = cpuaccel.optimize(model, [cpuaccel.Step("int8", float_names=names)])
 
-    Each linear alone is computed in 8 bits first. Those that do the greatest harm are then left in
+    Each linear alone is computed in 8 bits first. Those with the largest errors are then left in
     float, as few as are enough. That takes as many passes over the batches as there are linears,
     and a few more.
 
     Args:
-        model: as it will be given to ``optimize``.
+        model: as it will be passed to ``optimize``.
         batches: inputs by name.
-        most: the harm to accept at most.
-        harm: called with what is called like the model; without it, the largest difference of an
-            output from the original's on any batch, relative to the output's largest magnitude,
-            over real tokens; batches then have the same inputs.
+        most: the largest error to accept.
+        harm: measures the error; called with a callable of the model's parameters. Default: the
+            largest difference of an output from the original's on any batch, relative to the
+            output's largest magnitude, over real tokens; batches must then have the same inputs.
 
     Returns:
-        Names as ``model.named_modules()`` has them, the greatest harm first; empty where all may
-        be in 8 bits. Heads, which ``int8`` leaves in float by itself, are not among them.
+        Names from ``model.named_modules()``, the most sensitive first; empty if all linears may
+        be in 8 bits. Heads, which ``int8`` leaves in float by default, are not among them.
 
     Raises:
-        CpuaccelError: there is no batch, or the harm is too great with all linears in float.
+        CpuaccelError: there is no batch, or the error is too large with all linears in float.
     """
-    from cpuaccel_plugins.int8.candidates import (
-        linears_of,  # what imports torch.export is imported only here
-    )
+    from cpuaccel_plugins.int8.selection import linears_of  # fails with an older torch
 
-    held = [dict(batch) for batch in batches]
-    if not held:
-        raise CpuaccelError("no batches were given to compare answers on. Pass one at least")
+    all_inputs = [dict(batch) for batch in batches]
+    if not all_inputs:
+        raise CpuaccelError("batches is empty. Pass at least one batch to compare outputs on")
     eager = cpuaccel.shared_copy(model).eval()
-    signature = cpuaccel.Signature.from_inputs(eager, held[0])
+    signature = cpuaccel.Signature.from_inputs(eager, all_inputs[0])
     with torch.no_grad():
         candidates = linears_of(eager, signature, float_kinds=(Kind.HEAD,))
-        spread = spreads(lambda: signature.call(eager, signature.inputs))
+        splits = outlier_splits(lambda: signature.call(eager, signature.inputs))
         if harm is None:
-            flat, harm = difference(eager, held, signature)
-            return least_in_float(eager, candidates, most, harm, spread, called=flat)
-        return least_in_float(eager, candidates, most, harm, spread)
+            flat, harm = output_difference(eager, all_inputs, signature)
+            return fewest_in_float(eager, candidates, most, harm, splits, called=flat)
+        return fewest_in_float(eager, candidates, most, harm, splits)
 
 
-def least_in_float(
+def fewest_in_float(
     model: torch.nn.Module,
     candidates: Sequence[str],
     most: float,
     harm: Harm,
-    spread: Mapping[Matrix, Spread],
+    splits: Mapping[WeightKey, OutlierSplit],
     called: Callable[..., object] | None = None,
 ) -> tuple[str, ...]:
-    """The same, of these linears, with activations spread by what was seen.
+    """Find the fewest of these linears to leave in float, see ``sensitive_linears``.
 
-    Where ``called`` is given, ``harm`` is called with its like: something that calls the model.
+    Args:
+        model: has the linears.
+        candidates: their names.
+        most: the largest error to accept.
+        harm: measures the error.
+        splits: how to split outliers of their inputs.
+        called: what ``harm`` gets a variant of, if not the model: a callable that calls the model.
     """
-    quantized = _Quantized(model, spread, called or model)
+    quantized = _PartlyQuantized(model, splits, called or model)
 
-    def harm_of(names: Iterable[str]) -> float:
+    def error(names: Iterable[str]) -> float:
         quantized.names = frozenset(names)
         return harm(quantized)
 
-    if harm_of(candidates) <= most:
+    if error(candidates) <= most:
         return ()
-    if not harm_of(()) <= most:
+    if not error(()) <= most:
         raise CpuaccelError(
-            f"a harm of {most:g} at most was asked for, but with all linears in float it is "
-            f"{harm_of(()):.3g} already. Allow more, or see whether harm measures what it should"
+            f"the error must be <= {most:g}, but is {error(()):.3g} with all linears in float. "
+            "Accept a larger error, or check how it is measured"
         )
-    alone = {name: harm_of([name]) for name in candidates}
+    alone = {name: error([name]) for name in candidates}
     worst = sorted(candidates, key=alone.__getitem__, reverse=True)
-    few, enough = 0, len(worst)
-    while enough - few > 1:
-        middle = (few + enough) // 2
-        if harm_of(worst[middle:]) <= most:
+    too_few, enough = 0, len(worst)
+    while enough - too_few > 1:
+        middle = (too_few + enough) // 2
+        if error(worst[middle:]) <= most:
             enough = middle
         else:
-            few = middle
+            too_few = middle
     return tuple(worst[:enough])
 
 
-def difference(
+def output_difference(
     model: torch.nn.Module, batches: Sequence[Mapping[str, object]], signature: cpuaccel.Signature
 ) -> tuple[torch.nn.Module, Harm]:
-    """The largest relative difference from a model's answers to these batches.
+    """The largest relative difference from a model's outputs on these batches.
 
     Returns:
-        The model, called with tensors and returning a tuple of tensors, and the harm done to it.
+        The model as a callable from tensors to a tuple of tensors, and the measure.
     """
     flat = cpuaccel.flatten(model, signature.tensors, signature.constants)
-    given = [{n: t for n, t in batch.items() if n in signature.tensors} for batch in batches]
-    wanted = [flat(**inputs) for inputs in given]
+    tensors = [{n: t for n, t in batch.items() if n in signature.tensors} for batch in batches]
+    expected = [flat(**inputs) for inputs in tensors]
 
     def harm(candidate: Callable[..., object]) -> float:
         worst = 0.0
-        for inputs, expected in zip(given, wanted):
-            answer = candidate(**inputs)
-            assert isinstance(answer, tuple)
-            for mine, theirs in zip(answer, expected, strict=True):
-                worst = max(worst, _relative(mine, theirs, inputs.get(MASK)))
+        for inputs, originals in zip(tensors, expected):
+            outputs = candidate(**inputs)
+            assert isinstance(outputs, tuple)
+            for output, original in zip(outputs, originals, strict=True):
+                worst = max(worst, _relative_difference(output, original, inputs.get(MASK)))
         return worst
 
     return flat, harm
 
 
-def _relative(found: torch.Tensor, wanted: torch.Tensor, mask: object) -> float:
-    if not wanted.is_floating_point():
+def _relative_difference(output: torch.Tensor, original: torch.Tensor, mask: object) -> float:
+    if not original.is_floating_point():
         return 0.0
-    if isinstance(mask, torch.Tensor) and mask.dim() == 2 and wanted.shape[:2] == mask.shape:
-        found, wanted = found[mask.bool()], wanted[mask.bool()]
-    largest = max(float(wanted.abs().max()), torch.finfo(torch.float32).tiny)
-    off = float((found.float() - wanted.float()).abs().max()) / largest
-    return math.inf if math.isnan(off) else off
+    if isinstance(mask, torch.Tensor) and mask.dim() == 2 and original.shape[:2] == mask.shape:
+        output, original = output[mask.bool()], original[mask.bool()]
+    largest = max(float(original.abs().max()), torch.finfo(torch.float32).tiny)
+    difference = float((output.float() - original.float()).abs().max()) / largest
+    return math.inf if math.isnan(difference) else difference
 
 
-class _Quantized:
-    """A model of which some linears are computed in 8 bits, as ``int8`` does."""
+class _PartlyQuantized:
+    """A model with some of its linears in 8 bits, as ``int8`` computes them.
+
+    Attributes:
+        names: these linears.
+    """
 
     def __init__(
         self,
         model: torch.nn.Module,
-        spread: Mapping[Matrix, Spread],
+        splits: Mapping[WeightKey, OutlierSplit],
         called: Callable[..., object],
     ) -> None:
         self._called = called
-        self._spread = spread
+        self._splits = splits
         self._weights = {
             name.removesuffix(".weight"): parameter
             for name, parameter in model.named_parameters(remove_duplicate=False)
         }
-        self._made: dict[str, _Linear] = {}
+        self._linears: dict[str, _Int8Linear] = {}
         self.names: frozenset[str] = frozenset()
 
     def __call__(self, *args: object, **kwargs: object) -> object:
-        linears = {matrix_of(self._weights[name]): self._linear(name) for name in self.names}
-        with _Replacing(linears), torch.no_grad():
+        linears = {weight_key(self._weights[name]): self._linear(name) for name in self.names}
+
+        def compute(
+            inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
+        ) -> torch.Tensor | None:
+            linear = linears.get(weight_key(weight))
+            return None if linear is None else linear(inputs, bias)
+
+        with LinearHook(compute), torch.no_grad():
             return self._called(*args, **kwargs)
 
-    def _linear(self, name: str) -> "_Linear":
-        if name not in self._made:
+    def _linear(self, name: str) -> "_Int8Linear":
+        if name not in self._linears:
             weight = self._weights[name].detach()
-            spread = self._spread.get(matrix_of(weight)) or Spread.none(weight.shape[1])
-            self._made[name] = _Linear(spread, *quantize_weight(weight, None, spread))
-        return self._made[name]
+            split = self._splits.get(weight_key(weight)) or OutlierSplit.none(weight.shape[1])
+            self._linears[name] = _Int8Linear(split, *quantize_weight(weight, None, split))
+        return self._linears[name]
 
 
 @dataclass(frozen=True)
-class _Linear:
-    spread: Spread
+class _Int8Linear:
+    split: OutlierSplit
     weight: torch.Tensor
     channels: Channels
 
-    def __call__(self, given: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-        eighth = quantize(given, self.spread)
-        product = multiply(eighth, self.weight, self.channels, given.dtype, "none", "")
+    def __call__(self, inputs: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        quantized = quantize(inputs, self.split)
+        product = int8_linear(quantized, self.weight, self.channels, inputs.dtype, "none", "")
         return product if bias is None else product + bias
-
-
-class _Replacing(TorchFunctionMode):
-    def __init__(self, linears: Mapping[Matrix, _Linear]) -> None:
-        super().__init__()
-        self._linears = linears
-
-    def __torch_function__(
-        self,
-        func: Callable[..., object],
-        types: object,
-        args: tuple[object, ...] = (),
-        kwargs: Mapping[str, object] | None = None,
-    ) -> object:
-        if func is linear:
-            given, weight, bias = (*args, None)[:3]
-            assert isinstance(given, torch.Tensor)
-            assert isinstance(weight, torch.Tensor)
-            replacement = self._linears.get(matrix_of(weight))
-            if replacement is not None:
-                assert bias is None or isinstance(bias, torch.Tensor)
-                return replacement(given, bias)
-        return func(*args, **(kwargs or {}))

@@ -1,17 +1,18 @@
-"""From a module to the fused graph: the passes in their order."""
+"""From a module to a fused graph: the list of passes."""
 
-from collections.abc import Callable
+from collections.abc import Iterable
+from functools import partial
 
 import torch
 
 from cpuaccel import Applied, BackendError, Context
 from cpuaccel_plugins.aten_graph.capture import capture
-from cpuaccel_plugins.aten_graph.cleanup import clean
-from cpuaccel_plugins.aten_graph.codegen import emit
-from cpuaccel_plugins.aten_graph.compiled import FixedSizes, FusedGraph
+from cpuaccel_plugins.aten_graph.cleanup import remove_redundant
+from cpuaccel_plugins.aten_graph.compiled import CompiledGraph
 from cpuaccel_plugins.aten_graph.fold_constants import fold_constants
-from cpuaccel_plugins.aten_graph.program import Program, value
-from cpuaccel_plugins.aten_graph.size_cache import keep_what_sizes_decide
+from cpuaccel_plugins.aten_graph.memory import use_huge_pages
+from cpuaccel_plugins.aten_graph.program import Pass, Program
+from cpuaccel_plugins.aten_graph.size_cache import cache_by_size
 from cpuaccel_plugins.onednn.attention.choice import AttentionChoice
 from cpuaccel_plugins.onednn.attention.joint_operands import join_operands
 from cpuaccel_plugins.onednn.attention.rewrite import fuse_attention
@@ -19,34 +20,38 @@ from cpuaccel_plugins.onednn.conv.batch_norm import fold_batch_norm
 from cpuaccel_plugins.onednn.conv.choice import ConvChoice
 from cpuaccel_plugins.onednn.conv.pointwise import fuse_convs
 from cpuaccel_plugins.onednn.evidence import evidence
-from cpuaccel_plugins.onednn.heap import trim
-from cpuaccel_plugins.onednn.huge_pages import gather
 from cpuaccel_plugins.onednn.linear.binary import fuse_linear_add
-from cpuaccel_plugins.onednn.linear.choice import Choice
+from cpuaccel_plugins.onednn.linear.choice import LinearChoice, MklChoice
 from cpuaccel_plugins.onednn.linear.concat import concat_linears
-from cpuaccel_plugins.onednn.linear.mkl_choice import MklChoice
-from cpuaccel_plugins.onednn.linear.mkl_pass import use_mkl
-from cpuaccel_plugins.onednn.linear.prepack import fuse_rest, prepack
-from cpuaccel_plugins.onednn.linear.unary import fuse_linear_unary
+from cpuaccel_plugins.onednn.linear.pack import pack_linears
+from cpuaccel_plugins.onednn.linear.unary import fuse_linear_unary, replace_remaining_linears
 from cpuaccel_plugins.onednn.remove_padding import remove_padding
 
 
-def build(
-    model: torch.nn.Module,
-    context: Context,
-    *,
-    measure: bool,
-    prepacked: bool,
-    before_linears: Callable[[Program], None] | None = None,
-) -> Applied:
-    """Capture a model, fuse its graph, prepack its weights and compile it.
+def build(model: torch.nn.Module, context: Context, *, measure: bool, prepack: bool) -> Applied:
+    """Fuse a model's graph; for the options see ``OneDnnOptions``.
+
+    Raises:
+        BackendError: oneDNN is switched off, or the model can't be captured.
+    """
+    return run_passes(
+        model,
+        context,
+        [
+            *passes_before_linears(measure=measure, prepack=prepack),
+            *linear_passes(measure=measure, prepack=prepack),
+            cache_by_size,
+        ],
+    )
+
+
+def run_passes(model: torch.nn.Module, context: Context, passes: Iterable[Pass]) -> Applied:
+    """Capture a model, run passes over its graph in order, and compile it.
 
     Args:
         model: in eval mode; stays as it is.
         context: how it is called.
-        measure: see the backend's options.
-        prepacked: the same.
-        before_linears: a pass that comes before those over linears, and leaves them the rest.
+        passes: use operators of oneDNN.
 
     Raises:
         BackendError: oneDNN is switched off, or the model can't be captured.
@@ -55,44 +60,48 @@ def build(
         raise BackendError(
             "oneDNN is switched off in this process", "Set torch.backends.mkldnn.enabled = True"
         )
-    program = capture(model, context.signature)
-    program.release = context.release
-    clean(program)
-    choice, attention = Choice(measure, prepacked), AttentionChoice(measure)
-    by_mkl = MklChoice(measure)
-
-    def pack(program: Program) -> None:
-        use_mkl(program, by_mkl)
-        prepack(program)
-        trim()
-
-    padding = remove_padding(program, attention)
-    fuse_attention(program, attention)
-    if prepacked:
-        fold_constants(program)
-        fold_batch_norm(program)
-        fuse_convs(program, ConvChoice(measure))
-    if before_linears is not None:
-        before_linears(program)
-    # An activation or an addition belongs to one linear; only those with neither are joined.
-    fuse_linear_unary(program, choice)
-    fuse_linear_add(program, choice)
-    if prepacked:
-        concat_linears(program, choice, pack)
-        join_operands(program)
-    fuse_rest(program, choice)
-    if prepacked:
-        pack(program)
-        program.huge = gather(t for t in program.tensors.values() if t.is_mkldnn)
-    keep_what_sizes_decide(program)
-    graph = FusedGraph(emit(program), _sizes(program))
-    return Applied(graph, evidence=evidence(program, padding))
+    program = capture(model, context.signature, context.release)
+    for change in passes:
+        change(program)
+    return Applied(CompiledGraph(program), evidence=evidence(program))
 
 
-def _sizes(program: Program) -> FixedSizes:
-    sizes: FixedSizes = {}
-    for node in program.placeholders:
-        found = value(node)
-        if found is not None:
-            sizes[str(node.target)] = tuple(s if isinstance(s, int) else None for s in found.shape)
-    return sizes
+def passes_before_linears(*, measure: bool, prepack: bool) -> list[Pass]:
+    """The passes over everything but linears."""
+    attention = AttentionChoice(measure=measure)
+    passes: list[Pass] = [
+        remove_redundant,
+        partial(remove_padding, choice=attention),
+        partial(fuse_attention, choice=attention),
+    ]
+    if prepack:
+        convs = ConvChoice(measure=measure)
+        passes += [fold_constants, fold_batch_norm, partial(fuse_convs, choice=convs)]
+    return passes
+
+
+def linear_passes(*, measure: bool, prepack: bool) -> list[Pass]:
+    """The passes over linears. Packed weights of convolutions are moved into huge pages, too."""
+    accepts = LinearChoice(measure=measure, prepack=prepack).accepts
+    # Only linears without an activation or an addition of their own are concatenated.
+    fusions: list[Pass] = [
+        partial(fuse_linear_unary, accepts=accepts),
+        partial(fuse_linear_add, accepts=accepts),
+    ]
+    remaining = partial(replace_remaining_linears, accepts=accepts)
+    if not prepack:
+        return [*fusions, remaining]
+    pack = partial(pack_linears, prefers_mkl=MklChoice(measure=measure).prefers_mkl)
+    return [
+        *fusions,
+        partial(concat_linears, accepts=accepts, pack=pack),
+        join_operands,
+        remaining,
+        pack,
+        _use_huge_pages,
+    ]
+
+
+def _use_huge_pages(program: Program) -> None:
+    packed = (tensor for tensor in program.tensors.values() if tensor.is_mkldnn)
+    program.huge_page_bytes = use_huge_pages(packed)

@@ -1,8 +1,8 @@
 """Pass: between the markers of ``common.padding_markers``, compute on real tokens only.
 
-Between them a batch of B sequences of length S becomes one sequence of its T kept tokens. Every
-operator there has to be one that treats tokens alone, or attention; sizes B and S that are handed
-to reshapes become 1 and T. Where any operator is not known to be such, the whole is left as it is.
+There a batch of B sequences of length S becomes one sequence of its T packed tokens; sizes B and S
+in reshapes become 1 and T. That is right for operators that treat each token alone, and for
+attention. If any other operator is between the markers, padding is computed.
 """
 
 import operator
@@ -14,8 +14,7 @@ from torch.fx import Node
 from cpuaccel_plugins.aten_graph.program import Program, argument, aten, call, symbol, value
 from cpuaccel_plugins.common.padding_markers import markers
 from cpuaccel_plugins.onednn.attention.choice import AttentionChoice
-from cpuaccel_plugins.onednn.attention.rewrite import scale_of, serves, take_place
-from cpuaccel_plugins.onednn.packed import (
+from cpuaccel_plugins.onednn.attention.packed import (
     attend_packed,
     pack,
     read_layout,
@@ -23,10 +22,15 @@ from cpuaccel_plugins.onednn.packed import (
     tokens,
     unpack,
 )
+from cpuaccel_plugins.onednn.attention.rewrite import (
+    attention_scale,
+    is_supported,
+    replace_attention,
+)
 
 _SDPA = aten.scaled_dot_product_attention.default
 
-_BY_ELEMENT = {
+_ELEMENTWISE = {
     aten.add.Tensor,
     aten.sub.Tensor,
     aten.mul.Tensor,
@@ -63,22 +67,29 @@ _MOVES = {aten.transpose.int, aten.unsqueeze.default, aten.permute.default}
 _SIZED = {aten.reshape.default, aten.expand.default}
 
 
-def remove_padding(program: Program, choice: AttentionChoice) -> str:
-    """Replace the markers by packing, and all that is between them by its packed form.
+def remove_padding(program: Program, choice: AttentionChoice) -> None:
+    """Replace the markers by packing, and the operators between them by their packed form.
 
-    Returns:
-        Empty where it was done, or where there are no markers; else why it was not.
+    Before -> after: ``marker_unpack(f(marker_pack(x, real), real), real)`` ->
+    ``unpack(f(pack(x, layout)), layout)`` with ``layout = read_layout(real)``. If that can't be
+    done, markers are removed and ``program.padding_computed`` is set to the reason.
     """
     packs, unpacks = (list(program.calls(marker)) for marker in markers())
     if not packs:
-        return ""
-    reason = _Region(program, packs, unpacks).rewrite(choice)
-    for marker in (*program.calls(*markers()),):
+        return
+    try:
+        _Region(program, packs, unpacks).rewrite(choice)
+    except _NotPackableError as obstacle:
+        program.padding_computed = str(obstacle)
+    for marker in program.calls(*markers()):
         source = marker.args[0]
         assert isinstance(source, Node)
         program.replace(marker, source)
     program.sweep()
-    return reason
+
+
+class _NotPackableError(Exception):
+    """Something between the markers has no packed form."""
 
 
 class _Region:
@@ -87,7 +98,7 @@ class _Region:
         self._packs = packs
         self._unpacks = set(unpacks)
         self._real = packs[0].args[1]
-        # The exporter need not have found out that the mask's sizes are the hidden states'.
+        # The exporter may not know that the mask and the hidden states have the same sizes.
         shapes = [_sizes(self._real), *(_sizes(marker.args[0]) for marker in packs)]
         self._batches = {shape[0] for shape in shapes} - {1}
         self._lengths = {shape[1] for shape in shapes}
@@ -96,59 +107,63 @@ class _Region:
         self._region = {*packs, *self._inside}
 
     def _collect(self) -> list[Node]:
-        """What lies between the markers, in order."""
+        """The nodes between the markers, in order."""
         inside = set(self._packs)
         for node in self._program.graph.nodes:
             if node not in self._unpacks and any(n in inside for n in node.all_input_nodes):
                 inside.add(node)
         return [n for n in self._program.graph.nodes if n in inside and n not in self._packs]
 
-    def rewrite(self, choice: AttentionChoice) -> str:
-        """Pack, if all of it can be packed; the reason, where not."""
-        if any(isinstance(size, int) for size in self._batches | self._lengths):
-            return "the batch size or the length is fixed in the graph"
-        if any(marker.args[1] is not self._real for marker in (*self._packs, *self._unpacks)):
-            return "there are several kinds of padding in the model"
-        for node in self._inside:
-            if reason := self._obstacle(node):
-                return f"{getattr(node.target, '__name__', node.target)} {reason}"
-        self._replace(choice)
-        return ""
+    def rewrite(self, choice: AttentionChoice) -> None:
+        """Pack everything between the markers.
 
-    def _obstacle(self, node: Node) -> str:
-        """Why a node can't be packed; empty where it can."""
+        Raises:
+            _NotPackableError: not everything can be packed; nothing was changed.
+        """
+        if any(isinstance(size, int) for size in self._batches | self._lengths):
+            raise _NotPackableError("the batch size or the length is fixed in the graph")
+        if any(marker.args[1] is not self._real for marker in (*self._packs, *self._unpacks)):
+            raise _NotPackableError("the model has several padding masks")
+        for node in self._inside:
+            self._check(node)
+        self._replace(choice)
+
+    def _check(self, node: Node) -> None:
         target = node.target
+        name = getattr(target, "__name__", target)
         if target is _SDPA:
-            return self._attention_obstacle(node)
-        outside = [n for n in node.all_input_nodes if n not in self._region]
+            mask = argument(node, 3, "attn_mask")
+            if not isinstance(mask, Node) or not self._comes_from_padding(mask):
+                raise _NotPackableError(f"{name} has another mask than the padding mask")
+            if not is_supported(node):
+                raise _NotPackableError(f"{name} is of a kind that is not packed")
+            return
         if target in _SIZED:
-            return "" if self._keeps_tokens(node) else "moves tokens"
-        if any(self._has_tokens(n) for n in outside if value(n) is not None):
-            return "takes in something for each token from outside"
-        if target in _BY_ELEMENT:
-            return ""
+            if not self._keeps_tokens(node):
+                raise _NotPackableError(f"{name} moves tokens")
+            return
+        outside = [n for n in node.all_input_nodes if n not in self._region]
+        if any(self._token_axes(n) for n in outside if value(n) is not None):
+            raise _NotPackableError(f"{name} reads a tensor of tokens from outside")
+        if target in _ELEMENTWISE or target in _MOVES:
+            return
         source = node.all_input_nodes[0]
         if target in _LAST_AXIS:
-            return "" if self._token_axes(source)[-1:] != [_rank(source) - 1] else "mixes tokens"
-        if target in _MOVES:
-            return ""
-        if target in _BY_AXIS:
-            return "" if self._spares_tokens(node, source) else "mixes tokens"
-        return "is not known to treat tokens alone"
-
-    def _attention_obstacle(self, node: Node) -> str:
-        mask = argument(node, 3, "attn_mask")
-        if not isinstance(mask, Node) or not self._comes_from_padding(mask):
-            return "has another mask than the padding's"
-        return "" if serves(node) else "is of a kind that is not packed"
+            mixes = self._token_axes(source)[-1:] == [_rank(source) - 1]
+        elif target in _BY_AXIS:
+            mixes = not self._spares_tokens(node, source)
+        else:
+            raise _NotPackableError(f"{name} is not known to treat tokens alone")
+        if mixes:
+            raise _NotPackableError(f"{name} mixes tokens")
 
     def _comes_from_padding(self, mask: Node) -> bool:
-        found = value(mask)
-        if found is None or found.dtype is not torch.bool or found.shape[1] != 1:
+        fake = value(mask)
+        if fake is None or fake.dtype is not torch.bool or fake.shape[1] != 1:
             return False
-        if symbol(found.shape[0]) not in self._batches:
+        if symbol(fake.shape[0]) not in self._batches:
             return False
-        if symbol(found.shape[3]) not in self._lengths:
+        if symbol(fake.shape[3]) not in self._lengths:
             return False
         seen, waiting = set(), [mask]
         while waiting:
@@ -161,15 +176,13 @@ class _Region:
         return False
 
     def _token_axes(self, node: Node) -> list[int]:
-        found = value(node)
-        assert found is not None
+        fake = value(node)
+        assert fake is not None
         own = self._batches | self._lengths | self._flats
-        return [axis for axis, size in enumerate(found.shape) if symbol(size) in own]
-
-    def _has_tokens(self, node: Node) -> bool:
-        return bool(self._token_axes(node))
+        return [axis for axis, size in enumerate(fake.shape) if symbol(size) in own]
 
     def _spares_tokens(self, node: Node, source: Node) -> bool:
+        """Whether the axes that an operator works along are not axes of tokens."""
         rank, tokens_at = _rank(source), self._token_axes(source)
         if node.target is aten.mean.dim:
             axes: Iterable[object] = argument(node, 1, "dim") or range(rank)  # type: ignore[assignment]
@@ -179,7 +192,7 @@ class _Region:
         return all(isinstance(axis, int) and axis % rank not in tokens_at for axis in axes)
 
     def _keeps_tokens(self, node: Node) -> bool:
-        """Whether a reshape leaves the axes of tokens in front, or an expansion all of them."""
+        """Whether a reshape keeps the axes of tokens in front, or an expansion keeps all axes."""
         source, result = value(node.args[0]), value(node)
         if source is None or result is None:
             return False
@@ -237,9 +250,9 @@ class _Region:
         assert query is not None
         assert isinstance(mask, Node)
         pattern = None
-        seen = value(mask)
-        assert seen is not None
-        if seen.shape[2] != 1:
+        fake_mask = value(mask)
+        assert fake_mask is not None
+        if fake_mask.shape[2] != 1:
             if mask not in patterns:
                 patterns[mask] = call(graph, read_patterns, mask, layout, query.dtype)
             pattern = patterns[mask]
@@ -249,19 +262,19 @@ class _Region:
             tuple(node.args[:3]),
             layout,
             pattern,
-            scale_of(node, query),
-            choice.of(query),
+            attention_scale(node, query),
+            choice.method_by_length(query),
         )
-        take_place(self._program, node, new)
+        replace_attention(self._program, node, new)
 
 
 def _sizes(node: object) -> list[object]:
-    found = value(node)
-    assert found is not None
-    return [symbol(size) for size in found.shape]
+    fake = value(node)
+    assert fake is not None
+    return [symbol(size) for size in fake.shape]
 
 
 def _rank(node: Node) -> int:
-    found = value(node)
-    assert found is not None
-    return found.dim()
+    fake = value(node)
+    assert fake is not None
+    return fake.dim()

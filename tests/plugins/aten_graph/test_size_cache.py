@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import cpuaccel
-from cpuaccel_plugins.aten_graph.size_cache import Kept
+from cpuaccel_plugins.aten_graph.size_cache import SizeCache
 from tests.plugins.onednn.graphs import Linears, X, assert_same, fuse
 
 Linear = Callable[[torch.Tensor], torch.Tensor]
@@ -24,12 +24,12 @@ def positions(x: torch.Tensor, a: Linear, b: Linear, c: Linear) -> torch.Tensor:
     return a(x) + torch.arange(x.shape[0] * 2)[: x.shape[0], None, None] * b(x) + c(x)
 
 
-def built(function: Function) -> tuple[Linears, cpuaccel.Applied, list[Kept]]:
+def built(function: Function) -> tuple[Linears, cpuaccel.Applied, list[SizeCache]]:
     model = Linears(function)
     applied = fuse(model, X)
     run = applied.model._run  # type: ignore[attr-defined]
     owners = (getattr(bound, "__self__", None) for bound in run.__globals__.values())
-    return model, applied, [owner for owner in owners if isinstance(owner, Kept)]
+    return model, applied, [owner for owner in owners if isinstance(owner, SizeCache)]
 
 
 @pytest.mark.parametrize("function", [distances, positions])

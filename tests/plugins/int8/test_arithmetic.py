@@ -10,13 +10,13 @@ from torch.nn.functional import gelu
 
 from cpuaccel_plugins.int8.arithmetic import (
     LEAST_SCALE,
-    multiply,
-    multiply_add,
+    int8_linear,
+    int8_linear_add,
     quantize,
     quantize_weight,
     sums_are_exact,
 )
-from cpuaccel_plugins.int8.spread import Spread
+from cpuaccel_plugins.int8.outliers import OutlierSplit
 from tests.plugins.int8.host import needs_engine
 
 pytestmark = needs_engine
@@ -25,10 +25,10 @@ ROUNDING = 0.501
 """Of a step, the most that a value is moved by; float32's own rounding is in it."""
 
 
-def restored(values: torch.Tensor, spread: Spread) -> torch.Tensor:
+def restored(values: torch.Tensor, spread: OutlierSplit) -> torch.Tensor:
     """What the 8 bits stand for, columns put together again, in float64."""
     eighth = quantize(values, spread)
-    steps = (eighth.values.double() - eighth.zero) * eighth.scale
+    steps = (eighth.values.double() - eighth.zero_point) * eighth.scale
     columns = values.shape[-1]
     whole = steps[..., :columns].clone()
     for extra, column in enumerate(spread.repeated.tolist()):
@@ -37,7 +37,7 @@ def restored(values: torch.Tensor, spread: Spread) -> torch.Tensor:
 
 
 def bound(
-    values: torch.Tensor, weight: torch.Tensor, spread: Spread
+    values: torch.Tensor, weight: torch.Tensor, spread: OutlierSplit
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The exact product, and how far each of its elements may be off."""
     scale = quantize(values, spread).scale
@@ -84,9 +84,11 @@ def test_the_error_stays_within_what_the_scales_allow(
     elif layout == "sliced":
         values = torch.cat([values, values], 1)[:, :inputs]
     weight = torch.randn(outputs, inputs, generator=generator)
-    spread = Spread.of(values.abs().amax(0)) if spread_out else Spread.none(inputs)
+    spread = (
+        OutlierSplit.from_largest(values.abs().amax(0)) if spread_out else OutlierSplit.none(inputs)
+    )
     packed, channels = quantize_weight(weight, None, spread)
-    found = multiply(quantize(values, spread), packed, channels, torch.float32, "none", "")
+    found = int8_linear(quantize(values, spread), packed, channels, torch.float32, "none", "")
     exact, off = bound(values, weight, spread)
     assert bool(((found.double() - exact).abs() <= off).all())
 
@@ -96,7 +98,7 @@ def test_the_error_stays_within_what_the_scales_allow(
 def test_8_bits_stand_for_what_they_were_made_of(seed: int, outlier: float) -> None:
     values = torch.randn(7, 48, generator=torch.Generator().manual_seed(seed))
     values[:, seed % 48] *= outlier
-    for spread in (Spread.none(48), Spread.of(values.abs().amax(0))):
+    for spread in (OutlierSplit.none(48), OutlierSplit.from_largest(values.abs().amax(0))):
         scale = quantize(values, spread).scale
         off = ROUNDING * scale / spread.factors.double()
         assert bool(((restored(values, spread) - values.double()).abs() <= off).all())
@@ -105,24 +107,24 @@ def test_8_bits_stand_for_what_they_were_made_of(seed: int, outlier: float) -> N
 def test_a_column_of_outliers_costs_the_others_less_when_it_is_spread() -> None:
     values = torch.randn(64, 96, generator=torch.Generator().manual_seed(0))
     values[:, 5] *= 20
-    spread = Spread.of(values.abs().amax(0))
+    spread = OutlierSplit.from_largest(values.abs().amax(0))
     assert set(spread.repeated.tolist()) == {5}
     errors = [
         float((restored(values, kept) - values.double()).norm())
-        for kept in (Spread.none(96), spread)
+        for kept in (OutlierSplit.none(96), spread)
     ]
     assert errors[1] < errors[0] / 3
 
 
 def test_columns_that_are_alike_are_not_spread() -> None:
-    assert len(Spread.of(torch.ones(96)).repeated) == 0
-    assert len(Spread.of(torch.zeros(96)).repeated) == 0
+    assert len(OutlierSplit.from_largest(torch.ones(96)).repeated) == 0
+    assert len(OutlierSplit.from_largest(torch.zeros(96)).repeated) == 0
 
 
 @pytest.mark.parametrize("constant", [0.0, 1.0, -2.5, 1e-42, 3e38])
 def test_constant_inputs(constant: float) -> None:
     values = torch.full((3, 16), constant)
-    found = restored(values, Spread.none(16))
+    found = restored(values, OutlierSplit.none(16))
     assert bool(((found - constant).abs() <= max(abs(constant) / 254, LEAST_SCALE)).all())
     if constant == 0:
         assert not found.any()
@@ -130,7 +132,7 @@ def test_constant_inputs(constant: float) -> None:
 
 def test_zero_stays_zero_beside_anything() -> None:
     values = torch.tensor([[0.0, 1.0, -7.3, 11.7]])
-    assert restored(values, Spread.none(4))[0, 0] == 0
+    assert restored(values, OutlierSplit.none(4))[0, 0] == 0
 
 
 @pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf])
@@ -138,24 +140,24 @@ def test_what_is_not_finite_is_refused(wrong: float) -> None:
     values = torch.ones(2, 8)
     values[1, 3] = wrong
     for dtype in (torch.float32, torch.bfloat16):
-        with pytest.raises(FloatingPointError, match="not finite, so 8 bits can't hold them"):
-            quantize(values.to(dtype), Spread.none(8))
+        with pytest.raises(FloatingPointError, match="not finite"):
+            quantize(values.to(dtype), OutlierSplit.none(8))
 
 
 def test_quantizing_leaves_its_input_alone() -> None:
     for dtype in (torch.float32, torch.bfloat16):
         values = torch.randn(4, 48).to(dtype)
         kept = values.clone()
-        quantize(values, Spread.of(torch.tensor([50.0] + [1.0] * 47)))
-        quantize(values, Spread.none(48))
+        quantize(values, OutlierSplit.from_largest(torch.tensor([50.0] + [1.0] * 47)))
+        quantize(values, OutlierSplit.none(48))
         assert torch.equal(values, kept)
 
 
 def test_channels_of_zero_give_their_bias() -> None:
     weight, bias = torch.zeros(16, 8), torch.arange(16.0)
-    packed, channels = quantize_weight(weight, bias, Spread.none(8))
-    eighth = quantize(torch.randn(3, 8), Spread.none(8))
-    found = multiply(eighth, packed, channels, torch.float32, "none", "")
+    packed, channels = quantize_weight(weight, bias, OutlierSplit.none(8))
+    eighth = quantize(torch.randn(3, 8), OutlierSplit.none(8))
+    found = int8_linear(eighth, packed, channels, torch.float32, "none", "")
     assert torch.equal(found, bias.expand(3, 16))
 
 
@@ -169,12 +171,12 @@ def test_an_addition_reads_the_right_memory(strides: str) -> None:
         other = other.transpose(0, 1).contiguous().transpose(0, 1)
     elif strides == "expanded":
         other = other[..., :1].expand(2, 5, 32)
-    spread = Spread.none(16)
+    spread = OutlierSplit.none(16)
     packed, channels = quantize_weight(weight, None, spread)
     eighth = quantize(values, spread)
-    plain = multiply(eighth, packed, channels, torch.float32, "none", "")
+    plain = int8_linear(eighth, packed, channels, torch.float32, "none", "")
     kept = other.clone()
-    found = multiply_add(eighth, other, packed, channels, torch.float32)
+    found = int8_linear_add(eighth, other, packed, channels, torch.float32)
     torch.testing.assert_close(found, plain + kept)
     assert torch.equal(other, kept)
 
@@ -182,10 +184,10 @@ def test_an_addition_reads_the_right_memory(strides: str) -> None:
 @pytest.mark.parametrize("algorithm", ["none", "tanh"])
 def test_both_gelus(algorithm: str) -> None:
     values = torch.randn(6, 16, generator=torch.Generator().manual_seed(2))
-    packed, channels = quantize_weight(torch.eye(16), None, Spread.none(16))
-    eighth = quantize(values, Spread.none(16))
-    plain = multiply(eighth, packed, channels, torch.float32, "none", "")
-    found = multiply(eighth, packed, channels, torch.float32, "gelu", algorithm)
+    packed, channels = quantize_weight(torch.eye(16), None, OutlierSplit.none(16))
+    eighth = quantize(values, OutlierSplit.none(16))
+    plain = int8_linear(eighth, packed, channels, torch.float32, "none", "")
+    found = int8_linear(eighth, packed, channels, torch.float32, "gelu", algorithm)
     torch.testing.assert_close(found, gelu(plain, approximate=algorithm), rtol=1e-5, atol=1e-6)
 
 

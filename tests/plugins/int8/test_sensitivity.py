@@ -82,12 +82,12 @@ def test_a_measure_of_ones_own() -> None:
 
 
 def test_a_bound_that_float_itself_does_not_keep() -> None:
-    with pytest.raises(CpuaccelError, match="with all linears in float it is 1 already"):
+    with pytest.raises(CpuaccelError, match="is 1 with all linears in float"):
         sensitive_linears(encoder("bert-qa"), BATCHES, most=0.5, harm=lambda model: 1.0)
 
 
 def test_no_batches() -> None:
-    with pytest.raises(CpuaccelError, match="no batches were given to compare answers on"):
+    with pytest.raises(CpuaccelError, match="batches is empty"):
         sensitive_linears(encoder("bert-qa"), [], most=0.5)
 
 

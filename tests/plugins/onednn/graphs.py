@@ -43,7 +43,7 @@ def fuse(
     model: torch.nn.Module,
     *example: torch.Tensor,
     dtype: torch.dtype | None = None,
-    prepacked: bool = True,
+    prepack: bool = True,
 ) -> cpuaccel.Applied:
     """Build without measuring: all that can be fused is."""
     if dtype is not None:
@@ -52,7 +52,7 @@ def fuse(
     signature = cpuaccel.Signature.from_inputs(model.eval(), example)
     with torch.no_grad():
         return build(
-            model, cpuaccel.Context(cpuaccel.host(), signature), measure=False, prepacked=prepacked
+            model, cpuaccel.Context(cpuaccel.host(), signature), measure=False, prepack=prepack
         )
 
 

@@ -9,9 +9,9 @@ from torch.nn.functional import scaled_dot_product_attention as stock
 
 import cpuaccel
 from cpuaccel_plugins.onednn.attention import workspace
-from cpuaccel_plugins.onednn.attention.attend import GRAPH, PRODUCTS, Ways, attend
+from cpuaccel_plugins.onednn.attention.attend import GRAPH, PRODUCTS, MethodByLength, attend
 from cpuaccel_plugins.onednn.attention.masks import Mask, read_mask
-from cpuaccel_plugins.onednn.attention.precision import fast_products
+from cpuaccel_plugins.onednn.attention.precision import onednn_matmul
 from tests.conftest import Python
 from tests.plugins.onednn.graphs import assert_same, fuse, kinds
 
@@ -31,11 +31,11 @@ def attended(
     given: tuple[torch.Tensor, ...],
     mask: Mask | None,
     scale: float,
-    ways: Ways = PRODUCTS,
+    methods: MethodByLength = PRODUCTS,
 ) -> torch.Tensor:
     """Attention's result in the stock operator's shape."""
     query, key, value = given
-    flat = attend((query, key, value), mask, scale, ways)
+    flat = attend((query, key, value), mask, scale, methods)
     return flat.unflatten(-1, query.shape[1::2]).transpose(1, 2)
 
 
@@ -77,8 +77,8 @@ MASKS = {
 def test_attends_as_the_stock_operator(mask: torch.Tensor, layout: str) -> None:
     query, key, value = operands(layout)
     expected = stock(query, key, value, mask, scale=0.3)
-    for ways in (PRODUCTS, GRAPH, Ways((1,), ("stock",))):
-        found = attended((query, key, value), read_mask(mask, query.dtype), 0.3, ways)
+    for methods in (PRODUCTS, GRAPH, MethodByLength((1,), ("stock",))):
+        found = attended((query, key, value), read_mask(mask, query.dtype), 0.3, methods)
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -87,7 +87,7 @@ def test_heads_that_do_not_fit_together_are_done_in_turn(
     bytes_at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(workspace, "SCORE_BYTES", bytes_at_once)
-    monkeypatch.setattr(workspace, "_kept", workspace._Kept())
+    monkeypatch.setattr(workspace, "_cache", workspace._WorkspaceCache())
     query, key, value = operands()
     bias = MASKS["a bias"]
     found = attended((query, key, value), read_mask(bias, query.dtype), 0.5)
@@ -116,14 +116,18 @@ def test_masks_are_kept_as_small_as_they_are() -> None:
 
 
 def test_the_way_is_as_at_the_nearest_length_measured() -> None:
-    ways = Ways((100, 400), ("stock", "graph"))
-    found = [ways.at(length) for length in (1, 249, 251, 5000)]
-    assert found == ["stock", "stock", "graph", "graph"]
+    methods = MethodByLength((100, 400), ("stock", "graph"))
+    assert [methods.nearest(length) for length in (1, 249, 251, 5000)] == [
+        "stock",
+        "stock",
+        "graph",
+        "graph",
+    ]
 
 
 def test_ways_are_told() -> None:
-    ways = Ways((32, 128, 384), ("stock", "graph", "graph"))
-    assert str(ways) == "stock at 32; graph at 128, 384 tokens"
+    methods = MethodByLength((32, 128, 384), ("stock", "graph", "graph"))
+    assert str(methods) == "stock at 32; graph at 128, 384 tokens"
     assert str(PRODUCTS) == "products"
 
 
@@ -194,7 +198,7 @@ def test_bfloat16() -> None:
 
 
 def test_the_softmax_in_place_is_exact() -> None:
-    with fast_products():
+    with onednn_matmul():
         query, key, value = (torch.randn(1, 2, 130, 64, generator=GENERATOR) for _ in range(3))
         torch.testing.assert_close(
             attended((query, key, value), None, 0.125),
@@ -204,9 +208,10 @@ def test_the_softmax_in_place_is_exact() -> None:
 
 ALONE = """
 import torch
-from cpuaccel_plugins.onednn.attention.graph import Kind, compiled
+from cpuaccel_plugins.onednn.attention.graph import KernelKey, compile_kernel
 
-assert compiled(Kind(1, 6, 2, 4, torch.float32, 0.5, torch.get_num_threads())) is not None
+key = KernelKey(1, 6, 2, 4, torch.float32, 0.5, torch.get_num_threads())
+assert compile_kernel(key) is not None
 """
 
 

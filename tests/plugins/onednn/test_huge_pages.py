@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from cpuaccel_plugins.onednn import huge_pages
-from cpuaccel_plugins.onednn.huge_pages import gather
-from cpuaccel_plugins.onednn.linear.linears import mkldnn
+from cpuaccel_plugins.aten_graph import memory
+from cpuaccel_plugins.aten_graph.memory import use_huge_pages
+from cpuaccel_plugins.onednn.operators import mkldnn
 
 
 def huge_bytes() -> int:
@@ -25,7 +25,7 @@ def weights() -> list[torch.Tensor]:
 def test_packed_weights_stay_as_they_are(weights: list[torch.Tensor]) -> None:
     packed = [mkldnn._reorder_linear_weight(weight) for weight in weights]
     before = huge_bytes()
-    gathered = gather(packed)
+    gathered = use_huge_pages(packed)
     if not gathered:
         pytest.skip("this system has no huge pages to give")
     assert 0 < gathered <= sum(weight.nbytes for weight in weights)
@@ -36,15 +36,15 @@ def test_packed_weights_stay_as_they_are(weights: list[torch.Tensor]) -> None:
 
 def test_asking_twice_is_as_good_as_once(weights: list[torch.Tensor]) -> None:
     packed = [mkldnn._reorder_linear_weight(weight) for weight in weights]
-    assert gather(packed) == gather(packed)
+    assert use_huge_pages(packed) == use_huge_pages(packed)
 
 
 def test_small_weights_are_left_where_they_are() -> None:
-    assert gather([mkldnn._reorder_linear_weight(torch.randn(8, 8))]) == 0
+    assert use_huge_pages([mkldnn._reorder_linear_weight(torch.randn(8, 8))]) == 0
 
 
 def test_a_system_without_huge_pages(
     weights: list[torch.Tensor], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(huge_pages, "_SIZE", tmp_path / "absent")
-    assert gather([mkldnn._reorder_linear_weight(weight) for weight in weights]) == 0
+    monkeypatch.setattr(memory, "_HUGE_PAGE_SIZE", tmp_path / "absent")
+    assert use_huge_pages([mkldnn._reorder_linear_weight(weight) for weight in weights]) == 0

@@ -1,6 +1,7 @@
 """Linears that MKL computes: right for any rows, and whose weights come back."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 import torch
@@ -10,21 +11,20 @@ from torch.nn import functional
 
 import cpuaccel
 from cpuaccel_plugins.aten_graph.capture import capture
-from cpuaccel_plugins.aten_graph.codegen import emit
+from cpuaccel_plugins.aten_graph.codegen import compile_program
 from cpuaccel_plugins.aten_graph.program import Program
 from cpuaccel_plugins.onednn.evidence import evidence
 from cpuaccel_plugins.onednn.linear import mkl
 from cpuaccel_plugins.onednn.linear.binary import fuse_linear_add
-from cpuaccel_plugins.onednn.linear.choice import Choice
+from cpuaccel_plugins.onednn.linear.choice import LinearChoice, MklChoice
 from cpuaccel_plugins.onednn.linear.concat import concat_linears
-from cpuaccel_plugins.onednn.linear.linears import Fused
-from cpuaccel_plugins.onednn.linear.mkl_choice import MklChoice
-from cpuaccel_plugins.onednn.linear.mkl_pass import use_mkl
-from cpuaccel_plugins.onednn.linear.prepack import fuse_rest, prepack
-from cpuaccel_plugins.onednn.linear.unary import fuse_linear_unary
+from cpuaccel_plugins.onednn.linear.nodes import FusedLinear
+from cpuaccel_plugins.onednn.linear.pack import FusedLinearFilter, pack_linears
+from cpuaccel_plugins.onednn.linear.unary import fuse_linear_unary, replace_remaining_linears
+from cpuaccel_plugins.onednn.operators import NO_ACTIVATION
 from tests.plugins.onednn.graphs import Function, Linears, X
 
-pytestmark = pytest.mark.skipif(not mkl.available(), reason="this torch has no MKL")
+pytestmark = pytest.mark.skipif(not mkl.is_available(), reason="this torch has no MKL")
 
 
 @pytest.fixture(autouse=True)
@@ -56,26 +56,26 @@ def test_a_packed_weight_serves_any_rows(
     weight = torch.randn(outputs, inputs, generator=random)
     x = torch.randn(rows, inputs, generator=random)
     added = torch.randn(outputs, generator=random) if bias else None
-    packed, shaped = mkl.pack(weight), mkl.outline(weight)
-    found = mkl.multiply(x, packed, shaped, added)
+    packed, shaped = mkl.pack(weight), mkl.shape_of(weight)
+    found = mkl.linear(x, packed, shaped, added)
     torch.testing.assert_close(found, functional.linear(x, weight, added), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("size", [(768, 768), (768, 3072), (3072, 768)])
 def test_packed_with_some_threads_it_serves_others(threads: int, size: tuple[int, int]) -> None:
     weight, bias = torch.randn(size), torch.randn(size[0])
-    packed, shaped = mkl.pack(weight), mkl.outline(weight)
+    packed, shaped = mkl.pack(weight), mkl.shape_of(weight)
     torch.set_num_threads(3 - threads)
     for rows in (1, 5, 128, 129, 1000):
         x = torch.randn(rows, size[1])
         expected = functional.linear(x, weight, bias)
-        found = mkl.multiply(x, packed, shaped, bias)
+        found = mkl.linear(x, packed, shaped, bias)
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
 
 
 def test_inputs_of_any_dimensions_strides_and_none_at_all() -> None:
     weight = torch.randn(6, 8)
-    packed, shaped = mkl.pack(weight), mkl.outline(weight)
+    packed, shaped = mkl.pack(weight), mkl.shape_of(weight)
     for x in (
         torch.randn(8),
         torch.randn(2, 3, 4, 8),
@@ -84,13 +84,13 @@ def test_inputs_of_any_dimensions_strides_and_none_at_all() -> None:
         torch.randn(0, 8),
         torch.randn(2, 0, 8),
     ):
-        found = mkl.multiply(x, packed, shaped, None)
+        found = mkl.linear(x, packed, shaped, None)
         torch.testing.assert_close(found, functional.linear(x, weight), rtol=1e-5, atol=1e-5)
 
 
 def test_a_weight_comes_back_exactly() -> None:
     weight = torch.randn(33, 70) * torch.logspace(-30, 30, 70)
-    assert torch.equal(mkl.unpack(mkl.pack(weight), mkl.outline(weight)), weight)
+    assert torch.equal(mkl.unpack(mkl.pack(weight), mkl.shape_of(weight)), weight)
 
 
 def joined(x: torch.Tensor, *linears: torch.nn.Module) -> torch.Tensor:
@@ -99,36 +99,31 @@ def joined(x: torch.Tensor, *linears: torch.nn.Module) -> torch.Tensor:
     return product
 
 
-class Everything:
-    def prefers(self, program: Program, linear: Fused) -> bool:
-        return True
+def everything(program: Program, linear: FusedLinear) -> bool:
+    return True
 
 
-class WithoutActivation:
-    def prefers(self, program: Program, linear: Fused) -> bool:
-        return linear.activation == "none"
+def without_activation(program: Program, linear: FusedLinear) -> bool:
+    return linear.activation == NO_ACTIVATION
 
 
 def built(
-    model: torch.nn.Module, choice: Everything | WithoutActivation | MklChoice, x: torch.Tensor = X
+    model: torch.nn.Module, prefers_mkl: FusedLinearFilter, x: torch.Tensor = X
 ) -> tuple[Program, cpuaccel.Evidence]:
     """A program with all passes over linears; its answers are held against the module's."""
     program = capture(model.eval(), cpuaccel.Signature.from_inputs(model, (x,)))
-    fuse_linear_unary(program, all_fused := Choice(measure=False))
-    fuse_linear_add(program, all_fused)
-
-    def pack(program: Program) -> None:
-        use_mkl(program, choice)
-        prepack(program)
-
-    concat_linears(program, all_fused, pack)
-    fuse_rest(program, all_fused)
+    accepts = LinearChoice(measure=False).accepts
+    fuse_linear_unary(program, accepts)
+    fuse_linear_add(program, accepts)
+    pack = partial(pack_linears, prefers_mkl=prefers_mkl)
+    concat_linears(program, accepts, pack)
+    replace_remaining_linears(program, accepts)
     pack(program)
-    run = emit(program)
+    run = compile_program(program)
     for given_ in (x, x[:1], x.repeat(2, 3, 1)):
         (found,) = run(x=given_)
         torch.testing.assert_close(found, model(given_), rtol=1e-4, atol=1e-5)
-    return program, evidence(program, "")
+    return program, evidence(program)
 
 
 @pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
@@ -148,7 +143,7 @@ def built(
     ids=["alone", "gelu", "gelu tanh", "relu", "silu", "tanh", "sigmoid", "add", "joined"],
 )
 def test_what_was_fused_comes_after_it(function: Function, bias: bool) -> None:
-    program, told = built(Linears(function, bias), Everything())
+    program, told = built(Linears(function, bias), everything)
     assert told["linears_by_mkl"] == told["packed_weights"] == 1
     assert told["share_of_flops_fused"] == "100.0%" or "matmul" in str(program.graph)
     assert not {name for name in told if name.startswith("linear+")}
@@ -159,32 +154,35 @@ def test_a_weight_that_two_linears_share_goes_to_one_of_the_two() -> None:
         twice: torch.Tensor = a(functional.gelu(a(x)))
         return twice
 
-    _, told = built(Linears(shared), WithoutActivation())
+    _, told = built(Linears(shared), without_activation)
     assert "linears_by_mkl" not in told
-    _, told = built(Linears(shared), Everything())
+    _, told = built(Linears(shared), everything)
     assert (told["linears_by_mkl"], told["packed_weights"]) == (2, 1)
 
 
 def test_other_precisions_stay_on_onednn() -> None:
+    if not (verdict := cpuaccel.host().bf16()):
+        pytest.skip(str(verdict))
     model = Linears(lambda x, a, b, c: a(x)).bfloat16()
     program = capture(model.eval(), cpuaccel.Signature.from_inputs(model, (X.bfloat16(),)))
-    fuse_rest(program, Choice(measure=False))
-    use_mkl(program, Everything())
-    assert "linears_by_mkl" not in evidence(program, "")
+    replace_remaining_linears(program, LinearChoice(measure=False).accepts)
+    pack_linears(program, everything)
+    assert "linears_by_mkl" not in evidence(program)
 
 
 @pytest.mark.parametrize("function", [lambda x, a, b, c: a(x), joined], ids=["alone", "joined"])
 def test_without_measuring_all_stay_on_onednn(function: Function) -> None:
-    _, told = built(Linears(function), MklChoice(measure=False))
+    _, told = built(Linears(function), MklChoice(measure=False).prefers_mkl)
     assert "linears_by_mkl" not in told
 
 
 def test_a_probe_decides_once_for_each_class() -> None:
     choice = MklChoice()
     model = Linears(lambda x, a, b, c: functional.gelu(c(b(a(x)))) + x)
-    _, told = built(model, choice)
-    assert len(choice.ratios) == 2
-    assert all(ratio > 0 for ratio in choice.ratios.values())
-    faster = {fused for (_, _, fused, _), ratio in choice.ratios.items() if ratio > 1.03}
-    counts = {"none": 2, "gelu": 1}
-    assert told.get("linears_by_mkl", 0) == sum(counts[fused] for fused in faster)
+    _, told = built(model, choice.prefers_mkl)
+    times = choice.engines.times
+    assert sorted(kind.activation.name for kind in times) == ["gelu", "none"]
+    by_mkl = [kind for kind in times if choice.engines.fastest(kind) == "mkl"]
+    assert told.get("linears_by_mkl", 0) == sum(
+        2 - kind.activation.name.count("g") for kind in by_mkl
+    )

@@ -6,8 +6,8 @@ import torch
 import cpuaccel
 from cpuaccel.testing.outputs import assert_same_output
 from cpuaccel_plugins.common.padding_markers import markers
-from cpuaccel_plugins.onednn.linear import linears
-from cpuaccel_plugins.onednn.packed import pack, read_layout, read_patterns, unpack
+from cpuaccel_plugins.onednn.attention.packed import pack, read_layout, read_patterns, unpack
+from cpuaccel_plugins.onednn.linear.nodes import FUSED_ADD
 from tests.models import batch, both, encoder, left, right, unpadded
 from tests.plugins.onednn.graphs import assert_same, fuse
 
@@ -62,7 +62,7 @@ def test_padding_is_not_computed(name: str, monkeypatch: pytest.MonkeyPatch) -> 
     fast = cpuaccel.optimize(encoder(name), STEPS, example_inputs=inputs, strict=True)
     run = fast.variants[0].model._run  # type: ignore[attr-defined]
     rows: list[int] = []
-    adds = linears.mkldnn._linear_pointwise.binary._op
+    adds = FUSED_ADD._op
 
     def noting(x: torch.Tensor, *rest: object) -> torch.Tensor:
         rows.append(x[..., 0].numel())
@@ -139,8 +139,8 @@ class Marked(torch.nn.Module):
     ("between", "reason"),
     [
         ("over tokens", "cumsum.default is not known to treat tokens alone"),
-        ("from outside", "add.Tensor takes in something for each token from outside"),
-        ("of tokens", "add.Tensor takes in something for each token from outside"),
+        ("from outside", "add.Tensor reads a tensor of tokens from outside"),
+        ("of tokens", "add.Tensor reads a tensor of tokens from outside"),
         ("moved", "reshape.default moves tokens"),
         ("mean", "mean.dim mixes tokens"),
         ("cut", "slice.Tensor mixes tokens"),

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from cpuaccel_plugins.onednn.attention import precision
-from cpuaccel_plugins.onednn.attention.precision import THROUGH_ONEDNN, fast_products
+from cpuaccel_plugins.onednn.attention.precision import PRECISION, onednn_matmul
 
 inside_matters = pytest.mark.skipif(
-    not precision.stays_exact(), reason="oneDNN would not compute exactly here"
+    not precision.is_exact(), reason="oneDNN would not compute exactly here"
 )
 
 
@@ -20,17 +20,17 @@ def current() -> str:
 @inside_matters
 def test_it_holds_inside_and_is_put_back() -> None:
     before = current()
-    with fast_products():
-        assert current() == THROUGH_ONEDNN
-        with fast_products():
-            assert current() == THROUGH_ONEDNN
-        assert current() == THROUGH_ONEDNN
+    with onednn_matmul():
+        assert current() == PRECISION
+        with onednn_matmul():
+            assert current() == PRECISION
+        assert current() == PRECISION
     assert current() == before
 
 
 def test_it_is_put_back_after_an_error() -> None:
     before = current()
-    with pytest.raises(ZeroDivisionError), fast_products():
+    with pytest.raises(ZeroDivisionError), onednn_matmul():
         _ = 1 / 0
     assert current() == before
 
@@ -39,7 +39,7 @@ def test_it_is_put_back_after_an_error() -> None:
 def test_what_the_caller_sets_meanwhile_stays() -> None:
     before = current()
     try:
-        with fast_products():
+        with onednn_matmul():
             torch.set_float32_matmul_precision("high")
         assert current() == "high"
     finally:
@@ -52,7 +52,7 @@ def test_the_last_of_several_threads_puts_it_back() -> None:
     entered, leave = threading.Barrier(4), threading.Event()
 
     def work() -> None:
-        with fast_products():
+        with onednn_matmul():
             entered.wait()
             leave.wait()
 
@@ -60,7 +60,7 @@ def test_the_last_of_several_threads_puts_it_back() -> None:
     for thread in threads:
         thread.start()
     entered.wait()
-    assert current() == THROUGH_ONEDNN
+    assert current() == PRECISION
     leave.set()
     for thread in threads:
         thread.join()
@@ -68,8 +68,8 @@ def test_the_last_of_several_threads_puts_it_back() -> None:
 
 
 def test_where_it_would_not_be_exact_nothing_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precision, "stays_exact", lambda: False)
+    monkeypatch.setattr(precision, "is_exact", lambda: False)
     before = current()
-    with fast_products.__wrapped__():
+    with onednn_matmul.__wrapped__():
         assert current() == before
     assert current() == before

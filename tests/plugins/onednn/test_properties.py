@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cpuaccel_plugins.onednn.linear import mkl
-from cpuaccel_plugins.onednn.linear.mkl_choice import MklChoice
+from cpuaccel_plugins.onednn.linear.choice import MklChoice
 from tests.plugins.onednn.graphs import assert_same, fuse
 
 WIDTH = 8
@@ -111,12 +111,12 @@ def test_any_graph_answers_as_eager_does(model: Machine) -> None:
     assert_answers_as_eager_does(model)
 
 
-@pytest.mark.skipif(not mkl.available(), reason="this torch has no MKL")
+@pytest.mark.skipif(not mkl.is_available(), reason="this torch has no MKL")
 @settings(max_examples=60)
 @given(model=GRAPHS)
 def test_any_graph_does_whose_linears_go_to_mkl(model: Machine) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(MklChoice, "prefers", lambda *_: True)
+        patch.setattr(MklChoice, "prefers_mkl", lambda *_: True)
         assert_answers_as_eager_does(model)
 
 

@@ -7,7 +7,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention as stock
 
 from cpuaccel_plugins.onednn.attention import workspace as workspace_module
-from cpuaccel_plugins.onednn.attention.attend import PRODUCTS, apart, attend
+from cpuaccel_plugins.onednn.attention.attend import PRODUCTS, attend, split_operands
 from cpuaccel_plugins.onednn.attention.workspace import Sizes, workspace
 
 SIZES = Sizes(2, 5, 5, 4, torch.float32)
@@ -15,7 +15,7 @@ SIZES = Sizes(2, 5, 5, 4, torch.float32)
 
 @pytest.fixture(autouse=True)
 def nothing_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workspace_module, "_kept", workspace_module._Kept())
+    monkeypatch.setattr(workspace_module, "_cache", workspace_module._WorkspaceCache())
 
 
 def addresses(sizes: Sizes) -> list[int]:
@@ -24,7 +24,7 @@ def addresses(sizes: Sizes) -> list[int]:
 
 def check(joint: torch.Tensor) -> None:
     """A joint operand and its three parts, against the stock operator."""
-    query, key, value = apart(joint)
+    query, key, value = split_operands(joint)
     expected = stock(query, key, value, scale=0.5).transpose(1, 2).flatten(2)
     torch.testing.assert_close(attend(joint, None, 0.5, PRODUCTS), expected)
     torch.testing.assert_close(attend((query, key, value), None, 0.5, PRODUCTS), expected)
@@ -44,7 +44,7 @@ def test_a_longer_sequence_takes_more_memory_and_shorter_ones_share_it() -> None
     assert workspace(SIZES).parts[0].query.untyped_storage().data_ptr() == memory
 
 
-@pytest.mark.parametrize("name", ["KEPT_BYTES", "KEPT_SIZES"])
+@pytest.mark.parametrize("name", ["MOST_CACHED_BYTES", "MOST_CACHED_SIZES"])
 def test_there_is_a_limit_to_what_is_kept(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workspace_module, name, 1)
     first = workspace(SIZES)

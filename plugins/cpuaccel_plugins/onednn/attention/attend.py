@@ -1,4 +1,4 @@
-"""Attention at call time, in the way that was measured fastest."""
+"""Attention at call time, by the method that was measured fastest."""
 
 import bisect
 import itertools
@@ -10,37 +10,36 @@ from typing import Literal, TypeAlias
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from cpuaccel_plugins.onednn.attention.graph import Kind, kernels
+from cpuaccel_plugins.onednn.attention.graph import KernelKey, kernels
 from cpuaccel_plugins.onednn.attention.masks import Mask, Span
-from cpuaccel_plugins.onednn.attention.precision import fast_products
+from cpuaccel_plugins.onednn.attention.precision import onednn_matmul
 from cpuaccel_plugins.onednn.attention.workspace import Sizes, Workspace, workspace
 
 Operands: TypeAlias = torch.Tensor | tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-"""Queries, keys and values, each of shape (batch, heads, tokens, head size); or where they come of
-one joint linear its result, shape (batch, tokens, 3, heads, head size)."""
+"""Queries, keys and values, each of shape (batch, heads, tokens, head size); or the result of one
+joint linear that computes all three, shape (batch, tokens, 3, heads, head size)."""
 
-_AS_IT_IS = nullcontext()
+_UNCHANGED = nullcontext()
 
-
-Way: TypeAlias = Literal["stock", "products", "graph"]
-"""The stock operator; matrix products and a softmax; or these in one piece, by oneDNN's graph API,
-where sizes come up often enough to be compiled for, and else as products."""
+Method: TypeAlias = Literal["stock", "products", "graph"]
+"""The stock operator; matrix products and a softmax; or a kernel compiled from these by oneDNN's
+graph API, for sizes that are frequent enough to compile for, with products for all others."""
 
 
 @dataclass(frozen=True)
-class Ways:
-    """Which way of attending was measured fastest for which lengths.
+class MethodByLength:
+    """The method of attention that was measured fastest at several lengths.
 
     Attributes:
-        lengths: lengths measured, ascending.
-        fastest: for each.
+        lengths: the lengths measured, ascending.
+        fastest: the method for each.
     """
 
     lengths: tuple[int, ...]
-    fastest: tuple[Way, ...]
+    fastest: tuple[Method, ...]
 
-    def at(self, length: int) -> Way:
-        """The way for so many tokens: as at the nearest length measured."""
+    def nearest(self, length: int) -> Method:
+        """The method for a length: that of the nearest length measured."""
         index = bisect.bisect(self.lengths, length)
         if index == len(self.lengths):
             return self.fastest[-1]
@@ -52,28 +51,33 @@ class Ways:
         if len(self.lengths) == 1:
             return self.fastest[0]
         alike = itertools.groupby(zip(self.lengths, self.fastest), operator.itemgetter(1))
-        parts = [f"{way} at {', '.join(str(length) for length, _ in own)}" for way, own in alike]
+        parts = [
+            f"{method} at {', '.join(str(length) for length, _ in group)}"
+            for method, group in alike
+        ]
         return f"{'; '.join(parts)} tokens"
 
 
-PRODUCTS = Ways((1,), ("products",))
+PRODUCTS = MethodByLength((1,), ("products",))
 """Products for every length."""
 
-GRAPH = Ways((1,), ("graph",))
-"""One piece for every length, as far as it can be had."""
+GRAPH = MethodByLength((1,), ("graph",))
+"""Compiled kernels for every length, where they can be compiled."""
 
 
-def attend(operands: Operands, mask: Mask | None, scale: float, ways: Ways) -> torch.Tensor:
-    """Attend, row by row of the batch.
+def attend(
+    operands: Operands, mask: Mask | None, scale: float, method_by_length: MethodByLength
+) -> torch.Tensor:
+    """Scaled dot product attention, row by row of the batch.
 
     Args:
         operands: any strides.
-        mask: what ``read_mask`` made.
+        mask: from ``read_mask``.
         scale: factor on the scores.
-        ways: how to do it.
+        method_by_length: which method to use.
 
     Returns:
-        Shape (batch, queries, heads x head size), as the linear that follows wants it.
+        Shape (batch, queries, heads x head size), as the next linear reads it.
     """
     if isinstance(operands, torch.Tensor):
         batch, queries, _, heads, size = operands.shape
@@ -81,57 +85,57 @@ def attend(operands: Operands, mask: Mask | None, scale: float, ways: Ways) -> t
     else:
         batch, heads, queries, size = operands[0].shape
         keys, dtype = operands[1].shape[2], operands[0].dtype
-    way = ways.at(keys)
-    if way == "stock":
-        return by_stock(operands, None, None if mask is None else mask.given, scale)
-    if way == "graph" and mask is None:
-        whole = by_graph(operands, scale)
-        if whole is not None:
-            return whole
+    method = method_by_length.nearest(keys)
+    if method == "stock":
+        return attend_by_stock(operands, None, None if mask is None else mask.original, scale)
+    if method == "graph" and mask is None:
+        result = attend_by_graph(operands, scale)
+        if result is not None:
+            return result
     out = torch.empty(batch, queries, heads * size, dtype=dtype)
     spans = None if mask is None else mask.spans
     added = None if mask is None else mask.added
     for row in range(batch):
-        space = load(
-            operands if batch == 1 else rows(operands, row, row + 1),
+        space = load_workspace(
+            operands if batch == 1 else _select_row(operands, row),
             None if spans is None else spans[row if len(spans) > 1 else 0],
         )
         bias = None if added is None else added[row if len(added) > 1 else 0]
-        attend_row(space, bias, scale, out, row * queries)
+        attend_sequence(space, bias, scale, out, row * queries)
     if mask is not None and mask.idle is not None:
         out.view(batch, queries, heads, size).masked_fill_(mask.idle.transpose(1, 2), 0)
     return out
 
 
-def by_stock(
+def attend_by_stock(
     operands: Operands, span: Span | None, mask: torch.Tensor | None, scale: float
 ) -> torch.Tensor:
     """Attend by the stock operator, to the keys of a span or to all."""
-    query, key, value = apart(operands, span)
-    found = scaled_dot_product_attention(query, key, value, mask, scale=scale)
-    return found.transpose(1, 2).flatten(2)
+    query, key, value = split_operands(operands, span)
+    result = scaled_dot_product_attention(query, key, value, mask, scale=scale)
+    return result.transpose(1, 2).flatten(2)
 
 
-def by_graph(operands: Operands, scale: float) -> torch.Tensor | None:
-    """Attend in one piece to all tokens, where that can be done."""
+def attend_by_graph(operands: Operands, scale: float) -> torch.Tensor | None:
+    """Attend by a compiled kernel to all keys; None if there is none for these operands."""
     if not isinstance(operands, torch.Tensor):
         return None
     batch, tokens, _, heads, size = operands.shape
     width = heads * size
-    # is_contiguous() does not look at the stride of a single row, but what was compiled does.
+    # is_contiguous() ignores the stride of a single row, but the compiled kernel does not.
     if operands.stride() != (3 * tokens * width, 3 * width, width, size, 1):
         return None
     threads = torch.get_num_threads()
-    kernel = kernels.of(Kind(batch, tokens, heads, size, operands.dtype, scale, threads))
+    kernel = kernels.get(KernelKey(batch, tokens, heads, size, operands.dtype, scale, threads))
     return None if kernel is None else kernel(operands)
 
 
-def apart(operands: Operands, span: Span | None = None) -> tuple[torch.Tensor, ...]:
+def split_operands(operands: Operands, span: Span | None = None) -> tuple[torch.Tensor, ...]:
     """Queries, keys and values, each of shape (batch, heads, tokens, head size).
 
     Args:
-        operands: any.
-        span: the keys and values that are wanted; None for all.
+        operands: separate or joint.
+        span: the range of keys and values; None for all.
     """
     if isinstance(operands, torch.Tensor):
         query, key, value = operands.permute(2, 0, 3, 1, 4).unbind(0)
@@ -143,58 +147,58 @@ def apart(operands: Operands, span: Span | None = None) -> tuple[torch.Tensor, .
     return query, key[:, :, first:last], value[:, :, first:last]
 
 
-def rows(operands: Operands, begin: int, end: int) -> Operands:
-    """Those of some rows of the batch."""
+def _select_row(operands: Operands, row: int) -> Operands:
+    """The operands of one row of the batch, as a batch of one."""
     if isinstance(operands, torch.Tensor):
-        return operands[begin:end]
+        return operands[row : row + 1]
     query, key, value = operands
-    return query[begin:end], key[begin:end], value[begin:end]
+    return query[row : row + 1], key[row : row + 1], value[row : row + 1]
 
 
-def cut(operands: Operands, begin: int, end: int) -> Operands:
-    """Those of some tokens of a single row."""
+def slice_tokens(operands: Operands, begin: int, end: int) -> Operands:
+    """The operands of some tokens in a batch of one."""
     if isinstance(operands, torch.Tensor):
-        # Not [:, begin:end]: strides are to be those of a tensor of this size, as compiled for.
+        # Not [:, begin:end]: kernels are compiled for the strides of a tensor of this size.
         return operands[0, begin:end].unsqueeze(0)
     query, key, value = operands
     return query[:, :, begin:end], key[:, :, begin:end], value[:, :, begin:end]
 
 
-def load(operands: Operands, span: Span | None) -> Workspace:
-    """Copy a single row's operands together into this thread's memory.
+def load_workspace(operands: Operands, span: Span | None) -> Workspace:
+    """Copy the operands of a batch of one into this thread's workspace.
 
     Args:
         operands: of a batch of one.
-        span: the keys that are attended to; None for all.
+        span: the range of keys to attend to; None for all.
     """
     if span is None and isinstance(operands, torch.Tensor):
         _, length, _, heads, size = operands.shape
         space = workspace(Sizes(heads, length, length, size, operands.dtype))
         space.fill_jointly(operands)
         return space
-    query, key, value = apart(operands, span)
+    query, key, value = split_operands(operands, span)
     _, heads, queries, size = query.shape
     space = workspace(Sizes(heads, queries, key.shape[2], size, query.dtype))
     space.fill(query, key, value)
     return space
 
 
-def attend_row(
+def attend_sequence(
     space: Workspace, bias: torch.Tensor | None, scale: float, out: torch.Tensor, first: int
 ) -> None:
-    """Attend within one sequence.
+    """Attend within one sequence, by products.
 
     Args:
-        space: holds its operands.
+        space: has the operands.
         bias: added to the scores, broadcast to (heads, queries, keys).
         scale: factor on the scores.
-        out: shape (batch, tokens, heads x head size), contiguous; is written.
-        first: where the sequence's result begins there, in tokens of all the batch.
+        out: the result is written here, shape (batch, tokens, heads x head size), contiguous.
+        first: index of the sequence's first token in ``out``, counted over the whole batch.
     """
     heads, queries, _, size, dtype = space.sizes
     width = heads * size
     own = out.as_strided((heads, queries, size), (size, width, 1), first * width)
-    with fast_products() if dtype is torch.float32 else _AS_IT_IS:
+    with onednn_matmul() if dtype is torch.float32 else _UNCHANGED:
         for part in space.parts:
             scores = part.scores
             torch.baddbmm(scores, part.query, part.transposed_key, beta=0, alpha=scale, out=scores)

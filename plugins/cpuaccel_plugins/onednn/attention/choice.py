@@ -1,66 +1,80 @@
-"""Which way of attending is really the fastest here, for each kind of attention."""
+"""Which method of attention is fastest here, for each kind of attention."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from cpuaccel_plugins.aten_graph.program import hint
-from cpuaccel_plugins.aten_graph.timing import fastest
-from cpuaccel_plugins.onednn.attention.attend import GRAPH, PRODUCTS, Way, Ways, apart, attend
-from cpuaccel_plugins.onednn.attention.graph import Kind, compiled
-from cpuaccel_plugins.onednn.heap import trim
+from cpuaccel_plugins.aten_graph.fastest import FastestChoice, least_times
+from cpuaccel_plugins.aten_graph.program import example_size
+from cpuaccel_plugins.onednn.attention.attend import (
+    GRAPH,
+    PRODUCTS,
+    Method,
+    MethodByLength,
+    attend,
+    split_operands,
+)
+from cpuaccel_plugins.onednn.attention.graph import KernelKey, compile_kernel
 
 LENGTHS = (32, 128, 512)
-"""Where the ways are held against each other."""
+"""Lengths that are measured."""
 
 ROUNDS = 3
 
 MARGIN = 1.05
-"""How much faster than products one piece has to be: it is compiled for each length again."""
+"""How much faster than products a compiled kernel has to be: each length is compiled again."""
 
 MOST_HEADS = 16
-"""Heads in a probe at most."""
+"""Most heads in a probe."""
 
 
-@dataclass
+class AttentionKind(NamedTuple):
+    """Which attention one probe stands for."""
+
+    heads: int
+    head_size: int
+    dtype: torch.dtype
+    length: int
+
+
 class AttentionChoice:
-    """Decides by a short probe for each class of attention: heads, head size and dtype.
+    """Chooses the method of attention."""
 
-    Attributes:
-        measure: whether to probe; where not, all is done in one piece.
-        found: the classes probed, and the fastest ways.
-    """
+    def __init__(self, *, measure: bool = True) -> None:
+        """Measure nothing yet.
 
-    measure: bool = True
-    found: dict[tuple[int, int, torch.dtype], Ways] = field(default_factory=dict)
+        Args:
+            measure: probe each kind of attention once; else use compiled kernels for all.
+        """
+        self._measure = measure
+        self.methods: FastestChoice[AttentionKind, Method] = FastestChoice(
+            _measure, handicaps={"graph": MARGIN}
+        )
 
-    def of(self, query: torch.Tensor) -> Ways:
-        """The fastest ways for queries like these, shape (batch, heads, tokens, size)."""
-        heads = min(hint(query.shape[1]), MOST_HEADS)
-        key = (heads, hint(query.shape[3]), query.dtype)
-        if key not in self.found:
-            self.found[key] = _measure(*key) if self.measure else GRAPH
-        return self.found[key]
+    def method_by_length(self, query: torch.Tensor) -> MethodByLength:
+        """The fastest methods for queries like these, shape (batch, heads, tokens, head size)."""
+        if not self._measure:
+            return GRAPH
+        heads = min(example_size(query.shape[1]), MOST_HEADS)
+        kind = partial(AttentionKind, heads, example_size(query.shape[3]), query.dtype)
+        return MethodByLength(
+            LENGTHS, tuple(self.methods.fastest(kind(length)) for length in LENGTHS)
+        )
 
 
-def _measure(heads: int, size: int, dtype: torch.dtype) -> Ways:
-    def fastest_at(length: int) -> Way:
-        # As from one joint linear: tokens first, heads beside each other.
-        joint = torch.ones(1, length, 3, heads, size, dtype=dtype)
-        query, key, value = apart(joint)
-        candidates: dict[Way, Callable[[], object]] = {
-            "stock": lambda: scaled_dot_product_attention(query, key, value, scale=1.0),
-            "products": lambda: attend(joint, None, 1.0, PRODUCTS),
-        }
-        kernel = compiled(Kind(1, length, heads, size, dtype, 1.0, torch.get_num_threads()))
-        if kernel is not None:
-            candidates["graph"] = lambda: kernel(joint)
-        times = fastest(candidates, ROUNDS)
-        if kernel is not None:
-            times["graph"] *= MARGIN
-        trim()
-        return min(times, key=times.__getitem__)
-
-    return Ways(LENGTHS, tuple(map(fastest_at, LENGTHS)))
+def _measure(kind: AttentionKind) -> dict[Method, float]:
+    heads, size, dtype, length = kind
+    # As one joint linear returns it: tokens first, heads side by side.
+    joint = torch.ones(1, length, 3, heads, size, dtype=dtype)
+    query, key, value = split_operands(joint)
+    candidates: dict[Method, Callable[[], object]] = {
+        "stock": lambda: scaled_dot_product_attention(query, key, value, scale=1.0),
+        "products": lambda: attend(joint, None, 1.0, PRODUCTS),
+    }
+    kernel = compile_kernel(KernelKey(1, length, heads, size, dtype, 1.0, torch.get_num_threads()))
+    if kernel is not None:
+        candidates["graph"] = lambda: kernel(joint)
+    return least_times(candidates, ROUNDS)

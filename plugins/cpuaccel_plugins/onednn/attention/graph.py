@@ -1,8 +1,8 @@
-"""Attention in one piece: oneDNN's graph API, which stock PyTorch reaches through TorchScript.
+"""Attention as one kernel of oneDNN's graph API, which stock PyTorch reaches through TorchScript.
 
-It goes head by head, and a head's scores stay in one core's cache: as operators of their own, the
-products and the softmax write those of all heads to memory, and read them again. TorchScript
-compiles it for fixed sizes, in some milliseconds: sizes have to come up often to be worth it.
+It computes head by head, and a head's scores stay in a core's cache; separate products and softmax
+write the scores of all heads to memory and read them again. TorchScript compiles a kernel for
+fixed sizes in some milliseconds, which pays only for frequent sizes.
 """
 
 import threading
@@ -14,16 +14,16 @@ from typing import NamedTuple, TypeAlias
 import torch
 
 USES = 24
-"""Calls for the same sizes before they are compiled for: two of a model with twelve layers."""
+"""Uses of the same sizes before a kernel is compiled: two calls of a model with twelve layers."""
 
-KEPT = 512
-"""Kinds of attention that are compiled at most; further ones are left to products."""
+MOST_KERNELS = 512
+"""Most kernels in a process; attention of further sizes is computed by products."""
 
-COUNTED = 4096
-"""Kinds whose calls are counted at most."""
+MOST_COUNTED = 4096
+"""Most sizes whose uses are counted."""
 
 Kernel: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
-"""Takes a joint operand, (batch, tokens, 3, heads, head size), contiguous in every axis; returns
+"""Takes joint operands, shape (batch, tokens, 3, heads, head size), contiguous; returns shape
 (batch, tokens, heads x head size)."""
 
 _SOURCE = """
@@ -35,8 +35,8 @@ def attend(joint):
 """
 
 
-class Kind(NamedTuple):
-    """What attention is compiled for: sizes, the factor on the scores, and the threads it takes."""
+class KernelKey(NamedTuple):
+    """What a kernel is compiled for: sizes, the factor on the scores, and torch's threads."""
 
     batch: int
     tokens: int
@@ -47,52 +47,52 @@ class Kind(NamedTuple):
     threads: int
 
 
-class Kernels:
-    """Those compiled so far in this process, and how often others were called for."""
+class KernelCache:
+    """The kernels compiled in this process, and how often other sizes were used."""
 
     def __init__(self) -> None:
-        self._found: dict[Kind, Kernel | None] = {}
-        self._uses: Counter[Kind] = Counter()
+        self._kernels: dict[KernelKey, Kernel | None] = {}
+        self._uses: Counter[KernelKey] = Counter()
         self._compiling = threading.Lock()
 
-    def of(self, kind: Kind) -> Kernel | None:
-        """What attends so in one piece; None while it is called for seldom, or not to be had."""
+    def get(self, key: KernelKey) -> Kernel | None:
+        """The kernel; None if its sizes are not frequent yet, or it can't be compiled."""
         try:
-            return self._found[kind]
+            return self._kernels[key]
         except KeyError:
-            return self._count(kind)
+            return self._count(key)
 
-    def _count(self, kind: Kind) -> Kernel | None:
-        if len(self._found) >= KEPT:
+    def _count(self, key: KernelKey) -> Kernel | None:
+        if len(self._kernels) >= MOST_KERNELS:
             return None
-        if len(self._uses) >= COUNTED:
+        if len(self._uses) >= MOST_COUNTED:
             self._uses.clear()
-        self._uses[kind] += 1
-        # Who finds another thread compiling does without, and asks again in the next layer.
-        if self._uses[kind] < USES or not self._compiling.acquire(blocking=False):
+        self._uses[key] += 1
+        # While another thread compiles, use products instead of waiting.
+        if self._uses[key] < USES or not self._compiling.acquire(blocking=False):
             return None
         try:
-            kernel = self._found[kind] = compiled(kind)
+            kernel = self._kernels[key] = compile_kernel(key)
         finally:
             self._compiling.release()
         return kernel
 
 
-def compiled(kind: Kind) -> Kernel | None:
-    """Have torch compile it; None where this torch does not make one piece of it.
+def compile_kernel(key: KernelKey) -> Kernel | None:
+    """Compile a kernel; None if torch does not fuse all of it.
 
     Args:
-        kind: ``kind.threads`` are those that torch has now.
+        key: ``key.threads`` must be the number of threads that torch uses now.
     """
-    batch, tokens, heads, size, dtype, scale, _ = kind
+    batch, tokens, heads, size, dtype, scale, _ = key
     source = _SOURCE.format(scale=scale, batch=batch, tokens=tokens, width=heads * size)
     before = torch._C._jit_set_llga_enabled(True)
     try:
         with warnings.catch_warnings(), torch.inference_mode(False), torch.no_grad():
-            warnings.simplefilter("ignore")  # an engine in the process may warn of its own passes
+            warnings.simplefilter("ignore")  # other engines' passes may warn
             example = torch.zeros(batch, tokens, 3, heads, size, dtype=dtype)
             kernel: Kernel = torch.jit.CompilationUnit(source).attend
-            for _ in range(2):  # the first call is observed, the second compiled
+            for _ in range(2):  # TorchScript profiles the first call and compiles in the second
                 kernel(example)
             executed = str(torch.jit.last_executed_optimized_graph())
     except RuntimeError:
@@ -102,4 +102,4 @@ def compiled(kind: Kind) -> Kernel | None:
     return kernel if "oneDNNFusionGroup" in executed else None
 
 
-kernels = Kernels()
+kernels = KernelCache()

@@ -1,7 +1,7 @@
-"""The memory that attention computes in: a thread's own, kept from layer to layer and call to call.
+"""Memory that attention computes in: cached for each thread, across layers and calls.
 
-A view of a tensor takes a microsecond, and ten where the weights that passed have driven torch's
-code out of the caches. Those that a sequence's attention needs are therefore made once.
+Making a view of a tensor takes a microsecond, or ten after weights have evicted torch's code from
+the caches. So the views for a sequence are made once.
 """
 
 import threading
@@ -10,20 +10,20 @@ from typing import NamedTuple
 import torch
 
 SCORE_BYTES = 8 * 2**20
-"""Scores computed at once at most: they are to stay in the processor's caches."""
+"""Most scores computed at once, so that they stay in the processor's caches."""
 
-KEPT_BYTES = 64 * 2**20
-"""Memory kept at most: attention that needs more takes so long that making it anew is nothing."""
+MOST_CACHED_BYTES = 64 * 2**20
+"""Most memory to cache: attention that needs more takes so long that allocation does not matter."""
 
-KEPT_SIZES = 64
-"""Kinds of sequences whose views are kept at most."""
+MOST_CACHED_SIZES = 64
+"""Most sizes of sequences whose views are cached."""
 
 _ALIGNMENT = 64
 """Bytes, as torch's own allocations are aligned."""
 
 
 class Sizes(NamedTuple):
-    """What the memory of one sequence depends on."""
+    """The sizes that a workspace depends on."""
 
     heads: int
     queries: int
@@ -33,29 +33,29 @@ class Sizes(NamedTuple):
 
     @property
     def operand_bytes(self) -> int:
-        """What queries, keys and values take."""
+        """Bytes of queries, keys and values."""
         numbers = self.heads * self.size * (self.queries + 2 * self.keys)
         return -(-numbers * self.dtype.itemsize // _ALIGNMENT) * _ALIGNMENT
 
     @property
-    def together(self) -> int:
-        """Heads whose scores are computed at once."""
+    def heads_at_once(self) -> int:
+        """Number of heads whose scores are computed at once."""
         one = self.queries * self.keys * self.dtype.itemsize
         return max(1, min(self.heads, SCORE_BYTES // one))
 
     @property
     def bytes(self) -> int:
-        """What all of it takes."""
-        scores = self.together * self.queries * self.keys * self.dtype.itemsize
+        """Bytes of operands and scores."""
+        scores = self.heads_at_once * self.queries * self.keys * self.dtype.itemsize
         return self.operand_bytes + scores
 
 
 class Part(NamedTuple):
-    """Of some heads, what their products take and where their scores go.
+    """The tensors for computing some heads.
 
     Attributes:
-        heads: which ones.
-        whole: whether they are all.
+        heads: which heads.
+        whole: whether these are all heads.
         query: shape (heads, queries, head size).
         transposed_key: shape (heads, head size, keys).
         value: shape (heads, keys, head size).
@@ -71,17 +71,18 @@ class Part(NamedTuple):
 
 
 class Workspace:
-    """Operands and scores of one sequence, each contiguous, in one piece of memory.
+    """Operands and scores of one sequence, each contiguous, in one tensor of memory.
 
-    Products would copy head by head what lies scattered, which took a tenth of their time.
+    Products of operands that are not contiguous copy them head by head, which took a tenth of
+    their time.
     """
 
     def __init__(self, sizes: Sizes, memory: torch.Tensor) -> None:
-        """Lay them out.
+        """Make the views.
 
         Args:
             sizes: of the sequence.
-            memory: uint8, of at least ``sizes.bytes``.
+            memory: uint8, at least ``sizes.bytes`` of it.
         """
         self.sizes = sizes
         heads, queries, keys, size, dtype = sizes
@@ -94,15 +95,15 @@ class Workspace:
         if queries == keys:
             self._joint = operands[:whole].view(1, 3, heads, keys, size).permute(0, 3, 1, 2, 4)
         scores = memory[sizes.operand_bytes : sizes.bytes].view(dtype)
-        scores = scores.view(sizes.together, queries, keys)
+        scores = scores.view(sizes.heads_at_once, queries, keys)
         query, key, value = self._query[0], self._key[0], self._value[0]
         self.parts = []
-        for begin in range(0, heads, sizes.together):
-            own = slice(begin, min(begin + sizes.together, heads))
+        for begin in range(0, heads, sizes.heads_at_once):
+            own = slice(begin, min(begin + sizes.heads_at_once, heads))
             self.parts.append(
                 Part(
                     own,
-                    sizes.together == heads,
+                    sizes.heads_at_once == heads,
                     query[own],
                     key[own].transpose(1, 2),
                     value[own],
@@ -111,45 +112,45 @@ class Workspace:
             )
 
     def fill(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> None:
-        """Copy operands, shape (1, heads, queries or keys, head size), any strides."""
+        """Copy operands here, shape (1, heads, queries or keys, head size), any strides."""
         self._query.copy_(query)
         self._key.copy_(key)
         self._value.copy_(value)
 
     def fill_jointly(self, joint: torch.Tensor) -> None:
-        """Copy operands that lie in one, shape (1, tokens, 3, heads, head size), at once."""
+        """Copy joint operands here, shape (1, tokens, 3, heads, head size)."""
         assert self._joint is not None
         self._joint.copy_(joint)
 
 
-class _Kept(threading.local):
+class _WorkspaceCache(threading.local):
     def __init__(self) -> None:
         self._memory = torch.empty(0, dtype=torch.uint8)
-        self._known: dict[Sizes, Workspace] = {}
+        self._workspaces: dict[Sizes, Workspace] = {}
 
-    def of(self, sizes: Sizes) -> Workspace:
-        found = self._known.get(sizes)
-        if found is None:
-            # What is made in inference mode could not be written to outside of it.
+    def get(self, sizes: Sizes) -> Workspace:
+        workspace = self._workspaces.get(sizes)
+        if workspace is None:
+            # A tensor made in inference mode can't be written to outside of it.
             with torch.inference_mode(False):
-                found = self._make(sizes)
-        return found
+                workspace = self._make(sizes)
+        return workspace
 
     def _make(self, sizes: Sizes) -> Workspace:
         needed = sizes.bytes
-        if needed > KEPT_BYTES:
+        if needed > MOST_CACHED_BYTES:
             return Workspace(sizes, torch.empty(needed, dtype=torch.uint8))
-        if needed > len(self._memory) or len(self._known) == KEPT_SIZES:
-            self._known.clear()
+        if needed > len(self._memory) or len(self._workspaces) == MOST_CACHED_SIZES:
+            self._workspaces.clear()
         if needed > len(self._memory):
             self._memory = torch.empty(needed, dtype=torch.uint8)
-        found = self._known[sizes] = Workspace(sizes, self._memory)
-        return found
+        workspace = self._workspaces[sizes] = Workspace(sizes, self._memory)
+        return workspace
 
 
-_kept = _Kept()
+_cache = _WorkspaceCache()
 
 
 def workspace(sizes: Sizes) -> Workspace:
-    """Memory for a sequence, until this thread asks for the next one's."""
-    return _kept.of(sizes)
+    """The workspace of this thread for a sequence; valid until the thread asks for another one."""
+    return _cache.get(sizes)

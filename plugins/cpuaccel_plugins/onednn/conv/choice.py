@@ -1,85 +1,89 @@
-"""How each convolution runs best here: packed, with plain weights, or by the stock operator."""
+"""Which weight layout is fastest here for each kind of convolution."""
 
 import enum
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 
+from cpuaccel_plugins.aten_graph.fastest import FastestChoice, least_times
 from cpuaccel_plugins.aten_graph.program import Program
-from cpuaccel_plugins.aten_graph.timing import fastest
-from cpuaccel_plugins.onednn.conv.convs import Conv, pack_conv
-from cpuaccel_plugins.onednn.heap import trim
-from cpuaccel_plugins.onednn.linear.linears import mkldnn
+from cpuaccel_plugins.onednn.conv.nodes import Conv, ConvSettings, pack_conv_weight
+from cpuaccel_plugins.onednn.operators import mkldnn
 
 BATCHES = (1, 2)
-"""A packed weight is laid out for one size of input. For some classes of convolution oneDNN was
-measured to take twelve times as long for another batch size: so more than one is probed."""
+"""A packed weight is laid out for one input size. For some kinds of convolution oneDNN took twelve
+times as long for another batch size, so the worst of several counts."""
 
 ROUNDS = 3
 MARGIN = 1.03
 
 
-class Weights(enum.Enum):
-    """What a convolution's weights are like."""
+class WeightLayout(enum.Enum):
+    """How the weight of a convolution is laid out."""
 
     PACKED = enum.auto()
+    """For oneDNN, by oneDNN."""
     CHANNELS_LAST = enum.auto()
+    """For oneDNN, plain."""
     STOCK = enum.auto()
+    """As it is, for the stock operator."""
 
 
-@dataclass
+class ConvKind(NamedTuple):
+    """Which convolutions one probe stands for."""
+
+    dtype: torch.dtype
+    weight_shape: tuple[int, ...]
+    settings: ConvSettings
+    input_size: tuple[int, ...]
+
+
 class ConvChoice:
-    """Decides by a short probe for each class of convolutions, at the example's size.
+    """Chooses the weight layout of convolutions."""
 
-    Attributes:
-        measure: whether to probe; where not, every convolution runs packed.
-        found: the classes probed, and what is best for them.
-    """
+    def __init__(self, *, measure: bool = True) -> None:
+        """Measure nothing yet.
 
-    measure: bool = True
-    found: dict[str, Weights] = field(default_factory=dict)
+        Args:
+            measure: probe each kind of convolution once, at the example's size; else pack all.
+        """
+        self.layouts: FastestChoice[ConvKind, WeightLayout] = FastestChoice(
+            _measure,
+            handicaps={WeightLayout.STOCK: MARGIN},
+            fixed=None if measure else WeightLayout.PACKED,
+        )
 
-    def of(self, program: Program, conv: Conv) -> Weights:
-        """What weights a convolution is to run with."""
-        if not self.measure:
-            return Weights.PACKED
-        weight = program.held(conv.weight)
-        key = f"{weight.dtype} {tuple(weight.shape)} {conv.settings} {conv.input_size}"
-        if key not in self.found:
-            self.found[key] = _measure(weight.unsqueeze(2) if conv.flat else weight, conv)
-            trim()
-        return self.found[key]
+    def layout(self, program: Program, conv: Conv) -> WeightLayout:
+        """The fastest layout for a convolution."""
+        weight = conv.weight_2d(program)
+        kind = ConvKind(weight.dtype, tuple(weight.shape), conv.settings, conv.input_size)
+        return self.layouts.fastest(kind)
 
 
-def _measure(weight: torch.Tensor, conv: Conv) -> Weights:
-    packed = pack_conv(weight, conv.settings, conv.input_size)
+def _measure(kind: ConvKind) -> dict[WeightLayout, float]:
+    """For each layout its time over the fastest one's, at the worst batch size."""
+    weight = torch.ones(kind.weight_shape, dtype=kind.dtype)
+    packed = pack_conv_weight(weight, kind.settings, kind.input_size)
     plain = weight.contiguous(memory_format=torch.channels_last)
-    worst = dict.fromkeys(Weights, 0.0)
-    for batch in BATCHES:
-        times = _times(conv, weight, packed, plain, batch)
-        for way in Weights:
-            worst[way] = max(worst[way], times[way.name] / min(times.values()))
-    return min(worst, key=lambda way: worst[way] * (MARGIN if way is Weights.STOCK else 1))
+    padding, stride, dilation, groups = kind.settings
 
+    def fused(inputs: torch.Tensor, weight: torch.Tensor) -> None:
+        mkldnn._convolution_pointwise(inputs, weight, None, *kind.settings, "none", [], "")
 
-def _times(
-    conv: Conv, weight: torch.Tensor, packed: torch.Tensor, plain: torch.Tensor, batch: int
-) -> dict[str, float]:
-    padding, stride, dilation, groups = conv.settings
-    given = torch.ones([batch, *conv.input_size[1:]], dtype=weight.dtype)
-    # As the convolution before leaves it, where that runs on oneDNN, too.
-    after = given.to(memory_format=torch.channels_last)
+    def times(batch: int) -> dict[WeightLayout, float]:
+        inputs = torch.ones([batch, *kind.input_size[1:]], dtype=kind.dtype)
+        # As a convolution before it leaves them, if that runs on oneDNN, too.
+        channels_last = inputs.to(memory_format=torch.channels_last)
+        return least_times(
+            {
+                WeightLayout.PACKED: lambda: fused(channels_last, packed),
+                WeightLayout.CHANNELS_LAST: lambda: fused(channels_last, plain),
+                WeightLayout.STOCK: lambda: torch.nn.functional.conv2d(
+                    inputs, weight, None, stride, padding, dilation, groups
+                ),
+            },
+            ROUNDS,
+        )
 
-    def fused(weight: torch.Tensor) -> None:
-        mkldnn._convolution_pointwise(after, weight, None, *conv.settings, "none", [], "")
-
-    return fastest(
-        {
-            Weights.STOCK.name: lambda: torch.nn.functional.conv2d(
-                given, weight, None, stride, padding, dilation, groups
-            ),
-            Weights.PACKED.name: lambda: fused(packed),
-            Weights.CHANNELS_LAST.name: lambda: fused(plain),
-        },
-        ROUNDS,
-    )
+    measured = [times(batch) for batch in BATCHES]
+    return {layout: max(t[layout] / min(t.values()) for t in measured) for layout in WeightLayout}

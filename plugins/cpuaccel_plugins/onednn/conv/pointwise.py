@@ -1,43 +1,44 @@
-"""Pass: a convolution with the addition and the activation after it, and its weights packed."""
+"""Pass: a convolution, and the addition and activation after it, become one operator."""
 
 from torch.fx import Node
 
 from cpuaccel_plugins.aten_graph.program import Program, aten, dtype, is_call, same_shape
-from cpuaccel_plugins.onednn.conv.choice import ConvChoice, Weights
-from cpuaccel_plugins.onednn.conv.convs import CONVOLUTIONS, Conv, fused_conv
-from cpuaccel_plugins.onednn.linear.unary import ACTIVATIONS, algorithm_of
+from cpuaccel_plugins.onednn.conv.choice import ConvChoice, WeightLayout
+from cpuaccel_plugins.onednn.conv.nodes import CONVOLUTIONS, Conv, replace_by_fused_conv
+from cpuaccel_plugins.onednn.operators import ACTIVATIONS, NO_ACTIVATION, Activation
 
 
 def fuse_convs(program: Program, choice: ConvChoice) -> None:
-    """Fuse ``activation(conv(x) + other)``, each part of it if it is there, and pack weights.
+    """Fuse convolutions with additions and activations, and pack their weights.
 
-    Not where anything else uses what lies between, where the addition broadcasts, or where the
-    convolution is left alone.
+    Before -> after: ``activation(conv(x, w, b) + other)``, where the addition, the activation or
+    both may be absent -> ``fused_conv(x, packed, b, other, activation)``. Not if anything else
+    uses what lies between, if the addition broadcasts, or if the stock operator is as fast.
     """
     for node in program.calls(*CONVOLUTIONS):
-        conv = Conv.of(program, node)
+        conv = Conv.from_node(program, node)
         if conv is None:
-            program.left["convolutions whose weights are no constants of a usable dtype"] += 1
+            program.left_alone["convolutions without constant weights of a usable dtype"] += 1
             continue
-        weights = choice.of(program, conv)
-        if weights is Weights.STOCK:
-            program.left["convolutions that the stock operator runs as fast"] += 1
+        layout = choice.layout(program, conv)
+        if layout is WeightLayout.STOCK:
+            program.left_alone["convolutions that the stock operator runs as fast"] += 1
             continue
-        at, added = node, None
-        user = _only_user(node)
+        last, added = node, None
+        user = _only_user(last)
         if user is not None and (added := _added(node, user)) is not None:
-            at = user
+            last = user
             program.fusions["conv+add"] += 1
-        user = _only_user(at)
-        activation = None
+        user = _only_user(last)
+        activation = NO_ACTIVATION
         if is_call(user, *ACTIVATIONS):
-            assert user is not None
-            name, known_as = ACTIVATIONS[user.target]  # type: ignore[index]
-            activation, at = (name, algorithm_of(user)), user
-            program.fusions[f"conv+{known_as}"] += 1
-        packed = weights is Weights.PACKED
-        fused_conv(program, conv, at, packed=packed, activation=activation, added=added)
-        program.packed += packed
+            activation, last = Activation.from_node(user), user
+            program.fusions[f"conv+{activation.label}"] += 1
+        packed = layout is WeightLayout.PACKED
+        replace_by_fused_conv(
+            program, conv, last, packed=packed, activation=activation, added=added
+        )
+        program.packed_weights += packed
 
 
 def _only_user(node: Node) -> Node | None:
@@ -46,7 +47,7 @@ def _only_user(node: Node) -> Node | None:
 
 
 def _added(node: Node, user: Node) -> Node | None:
-    """What a node's only user adds to it, if it is a plain addition of the same shape."""
+    """What the only user of a node adds to it, if it is a plain addition of the same shape."""
     if not is_call(user, aten.add.Tensor) or user.kwargs.get("alpha", 1) != 1:
         return None
     other = user.args[1] if user.args[0] is node else user.args[0]

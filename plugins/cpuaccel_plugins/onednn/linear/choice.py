@@ -1,89 +1,146 @@
-"""Whether a linear on a packed weight is really faster here, for each shape that a model has."""
+"""Whether stock torch, oneDNN or MKL computes a linear fastest here, for each shape in a model."""
 
 import itertools
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections.abc import Callable
+from functools import partial
+from typing import Literal, NamedTuple, TypeAlias
 
 import torch
 
+from cpuaccel_plugins.aten_graph.fastest import FastestChoice, least_times
 from cpuaccel_plugins.aten_graph.program import Program
-from cpuaccel_plugins.aten_graph.timing import fastest
-from cpuaccel_plugins.onednn.heap import trim
 from cpuaccel_plugins.onednn.linear import mkl
-from cpuaccel_plugins.onednn.linear.linears import Linear, mkldnn
+from cpuaccel_plugins.onednn.linear.nodes import FUSED_ADD, FUSED_UNARY, FusedLinear, Linear
+from cpuaccel_plugins.onednn.operators import Activation, mkldnn
+
+Engine: TypeAlias = Literal["stock", "onednn", "mkl"]
 
 PROBED_ROWS = 256
-"""Rows at most in a probe: more take longer and tell no more."""
+"""Most rows in a probe: more take longer and change no result."""
 
 ROUNDS = 5
 
-CACHED = 8 * 2**20
-"""Bytes of weights of which, in turn, each has left a core's cache before it comes again."""
+CACHE_BYTES = 8 * 2**20
+"""Bytes of weights to use in turn, so that each has left a core's cache before it comes again."""
 
-MOST = 32
-"""Weights at most in a probe: more would take longer, and such small ones stay cached in models."""
+MOST_WEIGHTS = 32
+"""Most weights in a probe. Weights so small that this is not enough stay cached in models, too."""
 
 MARGIN = 1.03
-"""How much slower than stock oneDNN's may be measured and still be used: a tie goes to it, because
-fusions come with it."""
+"""How much slower than stock oneDNN may be measured and still be used, since fusions need it; and
+by how much MKL has to be faster than oneDNN."""
 
 
-class Takes(Protocol):
-    """Decides which linears the passes may fuse."""
+class LinearKind(NamedTuple):
+    """Which linears one probe stands for."""
 
-    def takes(self, program: Program, linear: Linear) -> bool:
-        """Whether a linear may be fused."""
+    outputs: int
+    inputs: int
+    dtype: torch.dtype
+    rows: int
 
 
-@dataclass
-class Choice:
-    """Decides by a short probe for each class of linears: shape, dtype and rows.
+class FusedKind(NamedTuple):
+    """Which fused linears one probe stands for. With an addition there is no activation."""
 
-    Fused linears may go on to MKL, so that it counts if either is faster than the stock operator.
+    outputs: int
+    inputs: int
+    rows: int
+    adds: bool
+    activation: Activation
 
-    Attributes:
-        measure: whether to probe; where not, every linear runs on oneDNN.
-        prepack: whether weights are packed, or shared with the model as they are.
-        ratios: of the classes probed, the stock operator's time over that with a packed weight.
+
+class LinearChoice:
+    """Decides which linears leave the stock operator.
+
+    A fused linear may still go to MKL afterwards, so being faster on either is enough.
     """
 
-    measure: bool = True
-    prepack: bool = True
-    ratios: dict[tuple[int, int, torch.dtype, int], float] = field(default_factory=dict)
+    def __init__(self, *, measure: bool = True, prepack: bool = True) -> None:
+        """Measure nothing yet.
 
-    def takes(self, program: Program, linear: Linear) -> bool:
+        Args:
+            measure: probe each kind of linear once; else accept all.
+            prepack: whether weights will be packed.
+        """
+        self.engines: FastestChoice[LinearKind, Engine] = FastestChoice(
+            partial(_measure_linear, prepack=prepack),
+            handicaps={"stock": MARGIN},
+            fixed=None if measure else "onednn",
+        )
+
+    def accepts(self, program: Program, linear: Linear) -> bool:
         """Whether a linear is to run on oneDNN."""
-        return not self.measure or self.ratio(program, linear) * MARGIN >= 1
-
-    def ratio(self, program: Program, linear: Linear) -> float:
-        """The stock operator's time over that with a packed weight, measured once a class."""
-        weight = program.held(linear.weight)
-        rows = min(linear.rows, PROBED_ROWS)
-        key = (*weight.shape, weight.dtype, rows)
-        if key not in self.ratios:
-            self.ratios[key] = _measure(*key, prepack=self.prepack)
-            trim()
-        return self.ratios[key]
+        weight = program.tensor(linear.weight)
+        outputs, inputs = weight.shape
+        kind = LinearKind(outputs, inputs, weight.dtype, min(linear.rows, PROBED_ROWS))
+        return self.engines.fastest(kind) != "stock"
 
 
-def _measure(outputs: int, inputs: int, dtype: torch.dtype, rows: int, *, prepack: bool) -> float:
-    given = torch.ones(rows, inputs, dtype=dtype)
-    dense = weights((outputs, inputs), dtype)
-    used = [mkldnn._reorder_linear_weight(weight) for weight in dense] if prepack else dense
-    stock, fused = itertools.cycle(dense), itertools.cycle(used)
-    candidates = {
-        "stock": lambda: torch.nn.functional.linear(given, next(stock)),
-        "onednn": lambda: mkldnn._linear_pointwise(given, next(fused), None, "none", [], ""),
+class MklChoice:
+    """Decides which fused linears MKL computes, with what is fused with them done separately."""
+
+    def __init__(self, *, measure: bool = True) -> None:
+        """Measure nothing yet.
+
+        Args:
+            measure: probe each kind of fused linear once; else prefer oneDNN.
+        """
+        self.engines: FastestChoice[FusedKind, Engine] = FastestChoice(
+            _measure_fused,
+            handicaps={"mkl": MARGIN},
+            fixed=None if measure and mkl.is_available() else "onednn",
+        )
+
+    def prefers_mkl(self, program: Program, linear: FusedLinear) -> bool:
+        """Whether MKL is to compute a linear, in float32."""
+        outputs, inputs = program.tensor(linear.weight).shape
+        kind = FusedKind(
+            outputs,
+            inputs,
+            min(linear.rows, PROBED_ROWS),
+            linear.other is not None,
+            linear.activation,
+        )
+        return self.engines.fastest(kind) == "mkl"
+
+
+def _measure_linear(kind: LinearKind, *, prepack: bool) -> dict[Engine, float]:
+    inputs = torch.ones(kind.rows, kind.inputs, dtype=kind.dtype)
+    dense = _weights(kind.outputs, kind.inputs, kind.dtype)
+    onednn = [mkldnn._reorder_linear_weight(w) for w in dense] if prepack else dense
+    stock, blocked = itertools.cycle(dense), itertools.cycle(onednn)
+    candidates: dict[Engine, Callable[[], object]] = {
+        "onednn": lambda: FUSED_UNARY(inputs, next(blocked), None, "none", [], "")
     }
-    if prepack and dtype is torch.float32 and mkl.available():
-        shaped = mkl.outline(dense[0])
-        packed = itertools.cycle([mkl.pack(weight) for weight in dense])
-        candidates["mkl"] = lambda: mkl.multiply(given, next(packed), shaped, None)
-    times = fastest(candidates, max(ROUNDS, len(dense)))
-    return times.pop("stock") / min(times.values())
+    if prepack and kind.dtype is torch.float32 and mkl.is_available():
+        shape, packed = mkl.shape_of(dense[0]), itertools.cycle([mkl.pack(w) for w in dense])
+        candidates["mkl"] = lambda: mkl.linear(inputs, next(packed), shape, None)
+    candidates["stock"] = lambda: torch.nn.functional.linear(inputs, next(stock))
+    return least_times(candidates, max(ROUNDS, len(dense)))
 
 
-def weights(shape: tuple[int, int], dtype: torch.dtype) -> list[torch.Tensor]:
-    """Weights to call with in turn, so many that each comes from memory, as it does in a model."""
-    size = shape[0] * shape[1] * dtype.itemsize
-    return [torch.ones(shape, dtype=dtype) for _ in range(min(max(1, CACHED // size), MOST))]
+def _measure_fused(kind: FusedKind) -> dict[Engine, float]:
+    inputs, other = torch.ones(kind.rows, kind.inputs), torch.ones(kind.rows, kind.outputs)
+    bias = torch.ones(kind.outputs)
+    dense = _weights(kind.outputs, kind.inputs, torch.float32)
+    shape, packed = mkl.shape_of(dense[0]), itertools.cycle([mkl.pack(w) for w in dense])
+    blocked = itertools.cycle([mkldnn._reorder_linear_weight(w) for w in dense])
+    name, algorithm = kind.activation
+
+    def by_onednn() -> object:
+        if kind.adds:
+            return FUSED_ADD(inputs, other, next(blocked), bias, "add")
+        return FUSED_UNARY(inputs, next(blocked), bias, name, [], algorithm)
+
+    def by_mkl() -> object:
+        result = mkl.linear(inputs, next(packed), shape, bias)
+        return result + other if kind.adds else kind.activation.apply(result)
+
+    return least_times({"onednn": by_onednn, "mkl": by_mkl}, max(ROUNDS, len(dense)))
+
+
+def _weights(outputs: int, inputs: int, dtype: torch.dtype) -> list[torch.Tensor]:
+    """Enough weights that, used in turn, each comes from memory, as it does in a model."""
+    count = min(max(1, CACHE_BYTES // (outputs * inputs * dtype.itemsize)), MOST_WEIGHTS)
+    return [torch.ones(outputs, inputs, dtype=dtype) for _ in range(count)]

@@ -2,17 +2,16 @@
 
 import operator
 from collections import defaultdict
-from collections.abc import Callable
 
 import torch
 from torch.fx import Node
 
-from cpuaccel_plugins.aten_graph.program import Program, aten, call, is_call, value
+from cpuaccel_plugins.aten_graph.program import Pass, Program, aten, call, is_call, value
 from cpuaccel_plugins.common.fusions import CONCAT_LINEAR
-from cpuaccel_plugins.onednn.linear.choice import Takes
-from cpuaccel_plugins.onednn.linear.linears import Linear, fused_unary
+from cpuaccel_plugins.onednn.linear.nodes import Linear, LinearFilter, replace_by_unary
+from cpuaccel_plugins.onednn.operators import NO_ACTIVATION
 
-_READS_STRIDED = (
+_VIEWS = (
     aten.reshape.default,
     aten.transpose.int,
     aten.permute.default,
@@ -20,49 +19,56 @@ _READS_STRIDED = (
     aten.split.Tensor,
     aten.chunk.default,
 )
-"""Users that take a part of the joint result for what it is: a view, not a contiguous tensor."""
+"""Users that take part of the joint result as a view, without a contiguous copy."""
 
 
-def concat_linears(program: Program, choice: Takes, pack: Callable[[Program], None]) -> None:
-    """Join linears of one input, whose weights are then held once, joint, and packed at once.
+def concat_linears(program: Program, accepts: LinearFilter, pack: Pass) -> None:
+    """Concatenate the weights of linears of one input.
 
-    Not linears whose results are computed with directly: an operator over a part of a wider
-    result reads memory in pieces, and an activation or addition is better fused.
+    Before -> after: ``linear(x, w1), linear(x, w2)`` -> ``split(linear(x, cat([w1, w2])))``. Not
+    linears whose results an operator computes with directly: it would read a part of a wider
+    result, in pieces, and an activation or addition is better fused.
+
+    Args:
+        program: the graph.
+        accepts: which linears may be concatenated.
+        pack: packs the weights of fused linears. It runs after each concatenation, so that only
+            one concatenated weight at a time takes memory beside its parts.
     """
     groups: dict[tuple[Node, torch.dtype | None, bool], list[Linear]] = defaultdict(list)
     for node in program.calls(aten.linear.default):
-        linear = Linear.of(program, node)
-        if linear is None or not choice.takes(program, linear):
+        linear = Linear.from_node(program, node)
+        if linear is None or not accepts(program, linear):
             continue
-        if all(is_call(user, *_READS_STRIDED) for user in node.users):
-            weight = program.held(linear.weight)
+        if all(is_call(user, *_VIEWS) for user in node.users):
+            weight = program.tensor(linear.weight)
             groups[(linear.input, weight.dtype, linear.bias is None)].append(linear)
     for linears in groups.values():
         if len(linears) > 1:
-            _join(program, linears)
-            pack(program)  # at once, so that only one joint weight at a time is held dense, too
+            _concat(program, linears)
+            pack(program)
             program.fusions[CONCAT_LINEAR] += 1
 
 
-def _join(program: Program, linears: list[Linear]) -> None:
+def _concat(program: Program, linears: list[Linear]) -> None:
     first = linears[0]
-    weights = [program.held(linear.weight) for linear in linears]
-    joint = value(first.node)
-    assert joint is not None
+    weights = [program.tensor(linear.weight) for linear in linears]
+    fake = value(first.node)
+    assert fake is not None
     sizes = [len(weight) for weight in weights]
     with program.graph.inserting_before(first.node):
-        weight = program.hold(torch.cat(weights), f"{first.weight.target}_joint")
+        weight = program.add_tensor(torch.cat(weights), f"{first.weight.target}_joint")
         bias = None
         if first.bias is not None:
-            biases = [program.held(linear.bias) for linear in linears]
-            bias = program.hold(torch.cat(biases), f"{first.bias.target}_joint")
+            biases = [program.tensor(linear.bias) for linear in linears]
+            bias = program.add_tensor(torch.cat(biases), f"{first.bias.target}_joint")
         whole = call(program.graph, aten.linear.default, first.input, weight, bias)
-        whole.meta["val"] = joint.new_empty((*joint.shape[:-1], sum(sizes)))
+        whole.meta["val"] = fake.new_empty((*fake.shape[:-1], sum(sizes)))
         parts = call(program.graph, aten.split_with_sizes.default, whole, sizes, -1)
         members = [call(program.graph, operator.getitem, parts, i) for i in range(len(sizes))]
     for linear, member in zip(linears, members):
         program.replace(linear.node, member)
-    joint_linear = Linear.of(program, whole)
-    assert joint_linear is not None
-    fused_unary(program, joint_linear, whole, "none")
-    program.joined[weight] = [linear.weight for linear in linears]
+    joint = Linear.from_node(program, whole)
+    assert joint is not None
+    replace_by_unary(program, joint, whole, NO_ACTIVATION)
+    program.concatenated[weight] = [linear.weight for linear in linears]

@@ -1,39 +1,36 @@
-"""Pass: a linear and the activation that alone uses it become one operator."""
+"""Passes: a linear and the activation after it become one operator; so do linears without one."""
 
-from torch.fx import Node
-
-from cpuaccel_plugins.aten_graph.program import Program, argument, aten, is_call
-from cpuaccel_plugins.onednn.linear.choice import Takes
-from cpuaccel_plugins.onednn.linear.linears import Linear, fused_unary
-
-ACTIVATIONS = {
-    aten.relu.default: ("relu", "relu"),
-    aten.silu.default: ("swish", "silu"),
-    aten.tanh.default: ("tanh", "tanh"),
-    aten.sigmoid.default: ("sigmoid", "sigmoid"),
-    aten.gelu.default: ("gelu", "gelu"),
-}
-"""Of an activation, its name in oneDNN's operator and in the evidence."""
-
-STOCK = {name: (activation, known_as) for activation, (name, known_as) in ACTIVATIONS.items()}
-"""Of a name in oneDNN's operator, the activation, and its name in the evidence."""
+from cpuaccel_plugins.aten_graph.program import Program, aten
+from cpuaccel_plugins.onednn.linear.nodes import Linear, LinearFilter, replace_by_unary
+from cpuaccel_plugins.onednn.operators import ACTIVATIONS, NO_ACTIVATION, Activation
 
 
-def fuse_linear_unary(program: Program, choice: Takes) -> None:
-    """Fuse ``activation(linear(x))``.
+def fuse_linear_unary(program: Program, accepts: LinearFilter) -> None:
+    """Fuse linears with activations.
 
-    Not where anything else uses the linear's result, and not where the linear is left alone.
+    Before -> after: ``activation(linear(x, w, b))`` -> ``fused_unary(x, w, b, activation)``. Not
+    if anything else uses the linear's result.
     """
     for node in program.calls(*ACTIVATIONS):
-        linear = Linear.of(program, node.args[0])
-        if linear is None or len(linear.node.users) > 1 or not choice.takes(program, linear):
+        linear = Linear.from_node(program, node.args[0])
+        if linear is None or len(linear.node.users) > 1 or not accepts(program, linear):
             continue
-        name, known_as = ACTIVATIONS[node.target]  # type: ignore[index]
-        fused_unary(program, linear, node, name, algorithm_of(node))
+        activation = Activation.from_node(node)
+        replace_by_unary(program, linear, node, activation)
         program.graph.erase_node(linear.node)
-        program.fusions[f"linear+{known_as}"] += 1
+        program.fusions[f"linear+{activation.label}"] += 1
 
 
-def algorithm_of(node: Node) -> str:
-    """Which gelu an activation is, in oneDNN's words; empty for others."""
-    return str(argument(node, 1, "approximate", "none")) if is_call(node, aten.gelu.default) else ""
+def replace_remaining_linears(program: Program, accepts: LinearFilter) -> None:
+    """Use oneDNN for the linears that nothing was fused with, and record those left alone.
+
+    Before -> after: ``linear(x, w, b)`` -> ``fused_unary(x, w, b, none)``.
+    """
+    for node in program.calls(aten.linear.default):
+        linear = Linear.from_node(program, node)
+        if linear is None:
+            program.left_alone["linears without constant weights of a usable dtype"] += 1
+        elif accepts(program, linear):
+            replace_by_unary(program, linear, node, NO_ACTIVATION)
+        else:
+            program.left_alone["linears that the stock operator runs as fast"] += 1

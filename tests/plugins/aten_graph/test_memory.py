@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cpuaccel_plugins.onednn.heap import trim
+from cpuaccel_plugins.aten_graph.memory import trim_heap
 
 MIB = 2**20
 
@@ -23,7 +23,7 @@ def test_what_lies_free_between_other_things_goes_back() -> None:
     tensors = [torch.ones(64 * 1024 // 4) for _ in range(2000)]
     del tensors[::2]
     before = resident()
-    trim()
+    trim_heap()
     assert before - resident() > 30 * MIB
     assert all(bool((tensor == 1).all()) for tensor in tensors)
 
@@ -31,4 +31,4 @@ def test_what_lies_free_between_other_things_goes_back() -> None:
 def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.platform", "win32")
     monkeypatch.setattr("ctypes.CDLL", None)
-    trim()
+    trim_heap()

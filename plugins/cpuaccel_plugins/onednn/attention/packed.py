@@ -1,28 +1,28 @@
-"""Computing on real tokens only, at call time: a batch as one long sequence of its tokens."""
+"""Real tokens only, at call time: a batch as one long sequence of its tokens without padding."""
 
 from dataclasses import dataclass
 
 import torch
 
 from cpuaccel_plugins.onednn.attention.attend import (
+    MethodByLength,
     Operands,
-    Ways,
-    attend_row,
-    by_graph,
-    by_stock,
-    cut,
-    load,
+    attend_by_graph,
+    attend_by_stock,
+    attend_sequence,
+    load_workspace,
+    slice_tokens,
 )
 
 
 @dataclass(frozen=True)
 class Sequence:
-    """Where one sequence of the batch stands in the long one.
+    """The place of one sequence of the batch in the long one.
 
     Attributes:
-        start: of its tokens.
-        first: of those that are attended to: all but a first token that is padding.
-        end: of both.
+        start: index of its first token.
+        first: index of the first token to attend to: not the first token if that is padding.
+        end: index after its last token.
     """
 
     start: int
@@ -34,17 +34,18 @@ class Sequence:
 class Layout:
     """How the tokens of one call are packed.
 
-    Kept are the real ones, and of every sequence the first, which pooled heads read.
+    Packed are the real tokens, and the first token of every sequence, which pooled heads read.
 
     Attributes:
-        batch: sequences.
-        length: tokens of each, padding included.
-        tokens: tokens kept.
-        index: their places in the flattened batch, shape (tokens,); None where all are kept.
-        sources: for every place in the flattened batch, the kept token that is put there on
-            unpacking: itself, or for padding the last one before it, shape (batch * length,);
-            None where all are kept.
-        sequences: where each sequence stands.
+        batch: number of sequences.
+        length: tokens of each, with padding.
+        tokens: number of packed tokens.
+        index: indices of the packed tokens in the flattened batch, shape (tokens,); None if all
+            tokens are packed.
+        sources: for every token of the flattened batch, the packed token to unpack to it: itself,
+            or for padding the last one before it; shape (batch * length,). None if all tokens are
+            packed.
+        sequences: the place of each sequence.
     """
 
     batch: int
@@ -56,30 +57,30 @@ class Layout:
 
 
 def read_layout(real: torch.Tensor) -> Layout:
-    """Look at which tokens are real, once a call; shape (batch, length), bool."""
+    """Read which tokens are real, once a call; shape (batch, length), bool."""
     batch, length = real.shape
     if bool(real.all()):
         every = [Sequence(row * length, row * length, (row + 1) * length) for row in range(batch)]
         return Layout(batch, length, batch * length, None, None, every)
-    kept = real.clone()
-    kept[:, 0] = True
-    counts = kept.sum(1).tolist()
+    packed = real.clone()
+    packed[:, 0] = True
+    counts = packed.sum(1).tolist()
     sequences, start = [], 0
     for count, begins in zip(counts, real[:, 0].tolist()):
         sequences.append(Sequence(start, start if begins else start + 1, start + count))
         start += count
-    flat = kept.reshape(-1)
+    flat = packed.reshape(-1)
     return Layout(batch, length, start, flat.nonzero().squeeze(1), flat.cumsum(0) - 1, sequences)
 
 
 def tokens(layout: Layout) -> int:
-    """How many tokens are kept: the length of the long sequence."""
+    """The number of packed tokens: the length of the long sequence."""
     return layout.tokens
 
 
 def pack(hidden: torch.Tensor, layout: Layout) -> torch.Tensor:
     """Shape (batch or 1, length, *) becomes (1, tokens, *)."""
-    if hidden.shape[0] != layout.batch:  # rotary embeddings are given once for all sequences
+    if hidden.shape[0] != layout.batch:  # rotary embeddings are the same for all sequences
         hidden = hidden.expand(layout.batch, *hidden.shape[1:])
     flat = hidden.reshape(-1, *hidden.shape[2:])
     return (flat if layout.index is None else flat.index_select(0, layout.index)).unsqueeze(0)
@@ -94,10 +95,10 @@ def unpack(packed: torch.Tensor, layout: Layout) -> torch.Tensor:
 
 
 def read_patterns(mask: torch.Tensor, layout: Layout, dtype: torch.dtype) -> list[torch.Tensor]:
-    """What is added to each sequence's scores, of a mask that says more than what is real.
+    """Read what to add to the scores of each sequence, from a mask that also has windows.
 
     Args:
-        mask: shape (batch, 1, length, length), bool, True where attended.
+        mask: shape (batch, 1, length, length), bool, True for keys to attend to.
         layout: of the call.
         dtype: of the scores.
 
@@ -107,15 +108,16 @@ def read_patterns(mask: torch.Tensor, layout: Layout, dtype: torch.dtype) -> lis
     places = layout.index
     if places is None:
         places = torch.arange(layout.tokens)
-    found = []
+    patterns = []
     for row, sequence in enumerate(layout.sequences):
         own = places[sequence.start : sequence.end] - row * layout.length
         keys = own[sequence.first - sequence.start :]
         allowed = mask[row, 0][own][:, keys]
-        # A query that attends to nothing is padding: what comes of it is left open, but finite.
+        # A query that attends to nothing is padding: its result is arbitrary, but finite.
         lowest = torch.finfo(dtype).min
-        found.append(torch.zeros(1, *allowed.shape, dtype=dtype).masked_fill_(~allowed, lowest))
-    return found
+        zeros = torch.zeros(1, *allowed.shape, dtype=dtype)
+        patterns.append(zeros.masked_fill_(~allowed, lowest))
+    return patterns
 
 
 def attend_packed(
@@ -123,16 +125,16 @@ def attend_packed(
     layout: Layout,
     patterns: list[torch.Tensor] | None,
     scale: float,
-    ways: Ways,
+    method_by_length: MethodByLength,
 ) -> torch.Tensor:
-    """Attend within each sequence of the long one.
+    """Scaled dot product attention within each sequence of the long one.
 
     Args:
-        operands: of all sequences, as of a batch of one; any strides.
-        layout: where the sequences stand.
-        patterns: what ``read_patterns`` made, None where all real tokens are attended to.
+        operands: of all sequences, as a batch of one; any strides.
+        layout: where the sequences are.
+        patterns: from ``read_patterns``; None to attend to all real tokens.
         scale: factor on the scores.
-        ways: how to do it.
+        method_by_length: which method to use.
 
     Returns:
         Shape (1, tokens, heads x head size).
@@ -148,16 +150,17 @@ def attend_packed(
         (sequence.start, sequence.first, sequence.end) for sequence in layout.sequences
     ):
         bias = None if patterns is None else patterns[row]
-        own = cut(operands, start, end)
+        own = slice_tokens(operands, start, end)
         span = None if first == start else (first - start, end - start)
-        way = ways.at(end - first)
-        if way == "stock":
-            out[:, start:end] = by_stock(own, span, None if bias is None else bias[None], scale)
+        method = method_by_length.nearest(end - first)
+        if method == "stock":
+            mask = None if bias is None else bias[None]
+            out[:, start:end] = attend_by_stock(own, span, mask, scale)
             continue
-        if way == "graph" and bias is None and span is None:
-            whole = by_graph(own, scale)
-            if whole is not None:
-                out[:, start:end] = whole
+        if method == "graph" and bias is None and span is None:
+            result = attend_by_graph(own, scale)
+            if result is not None:
+                out[:, start:end] = result
                 continue
-        attend_row(load(own, span), bias, scale, out, start)
+        attend_sequence(load_workspace(own, span), bias, scale, out, start)
     return out

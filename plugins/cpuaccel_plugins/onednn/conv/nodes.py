@@ -1,0 +1,170 @@
+"""The convolutions of a graph, and oneDNN's fused operators in their place."""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from torch.fx import Node
+
+from cpuaccel_plugins.aten_graph.program import (
+    Program,
+    argument,
+    aten,
+    call,
+    example_size,
+    is_call,
+    value,
+)
+from cpuaccel_plugins.onednn.operators import DTYPES, NO_ACTIVATION, Activation, mkldnn
+
+CONVOLUTIONS = (aten.conv2d.default, aten.conv1d.default)
+
+FUSED_UNARY = mkldnn._convolution_pointwise.default
+"""A convolution and an activation."""
+
+FUSED_ADD = mkldnn._convolution_pointwise.binary
+"""A convolution, an addition and an activation."""
+
+Pair: TypeAlias = tuple[int, int]
+"""Of height and width."""
+
+ConvSettings: TypeAlias = tuple[Pair, Pair, Pair, int]
+"""Padding, stride, dilation and groups, in the order of oneDNN's operators."""
+
+
+@dataclass(frozen=True)
+class Conv:
+    """A convolution over one or two axes that is not fused yet.
+
+    Attributes:
+        node: the ``aten.conv1d`` or ``aten.conv2d`` call.
+        input: shape (batch, channels, [height,] width).
+        weight: shape (out channels, channels / groups, [height,] width), a tensor of the program.
+        bias: shape (out channels,), a tensor of the program; None without one.
+        settings: for two axes; over one axis, the height is 1.
+    """
+
+    node: Node
+    input: Node
+    weight: Node
+    bias: Node | None
+    settings: ConvSettings
+
+    @classmethod
+    def from_node(cls, program: Program, node: object) -> "Conv | None":
+        """Read a node; None if it is not a convolution with constant weights of a usable dtype."""
+        if not is_call(node, *CONVOLUTIONS):
+            return None
+        inputs, weight = node.args[0], node.args[1]
+        bias = argument(node, 2, "bias")
+        tensor, fake = program.constant(weight), value(inputs)
+        axes = 1 if is_call(node, aten.conv1d.default) else 2
+        if (
+            tensor is None
+            or fake is None
+            or tensor.dtype not in DTYPES
+            or tensor.layout is not torch.strided
+            or fake.dim() != axes + 2
+            or (bias is not None and program.constant(bias) is None)
+        ):
+            return None
+        assert isinstance(inputs, Node)
+        assert isinstance(weight, Node)
+        assert bias is None or isinstance(bias, Node)
+        stride, padding, dilation = (
+            _pair(argument(node, index, name, [default]), axes, default)
+            for index, name, default in ((3, "stride", 1), (4, "padding", 0), (5, "dilation", 1))
+        )
+        groups = argument(node, 6, "groups", 1)
+        assert isinstance(groups, int)
+        return cls(node, inputs, weight, bias, (padding, stride, dilation, groups))
+
+    @property
+    def is_1d(self) -> bool:
+        """Whether it runs over one axis only."""
+        return is_call(self.node, aten.conv1d.default)
+
+    @property
+    def input_size(self) -> tuple[int, ...]:
+        """The shape of the input in the example, with two axes."""
+        fake = value(self.input)
+        assert fake is not None
+        size = tuple(map(example_size, fake.shape))
+        return (*size[:2], 1, *size[2:]) if self.is_1d else size
+
+    def weight_2d(self, program: Program) -> torch.Tensor:
+        """The weight, with two axes."""
+        weight = program.tensor(self.weight)
+        return weight.unsqueeze(2) if self.is_1d else weight
+
+
+def _pair(numbers: object, axes: int, default: int) -> Pair:
+    """A setting for two axes, from one for one axis, or from one number for all axes."""
+    assert isinstance(numbers, Sequence)
+    if axes == 1:
+        return default, int(numbers[0])
+    return int(numbers[0]), int(numbers[-1])
+
+
+def replace_by_fused_conv(
+    program: Program,
+    conv: Conv,
+    old: Node,
+    *,
+    packed: bool,
+    activation: Activation = NO_ACTIVATION,
+    added: Node | None = None,
+) -> None:
+    """Replace a node by a fused convolution, and release its weight if nothing else uses it.
+
+    Args:
+        program: the graph.
+        conv: the convolution.
+        old: the node to replace: the last of those that are fused.
+        packed: pack the weight for the example's size; else lay it out channels last.
+        activation: the activation at the end.
+        added: what is added before it; None for nothing.
+    """
+    graph = program.graph
+    weight, weight_2d = program.tensor(conv.weight), conv.weight_2d(program)
+    if packed:
+        laid_out = pack_conv_weight(weight_2d, conv.settings, conv.input_size)
+    else:
+        laid_out = weight_2d.contiguous(memory_format=torch.channels_last)
+    with graph.inserting_before(old):
+        node = program.add_tensor(laid_out, f"{conv.weight.target}_laid_out", like=weight)
+        inputs, other = conv.input, added
+        if conv.is_1d:
+            inputs = call(graph, aten.unsqueeze.default, inputs, 2)
+            other = None if added is None else call(graph, aten.unsqueeze.default, added, 2)
+        operands = (node, conv.bias, *conv.settings)
+        if other is None:
+            name, algorithm = activation
+            new = call(graph, FUSED_UNARY, inputs, *operands, name, [], algorithm)
+        else:
+            fused: tuple[object, ...] = (activation.name, [], activation.algorithm)
+            if activation == NO_ACTIVATION:
+                fused = (None, [], None)
+            new = call(graph, FUSED_ADD, inputs, other, *operands, "add", 1.0, *fused)
+        if conv.is_1d:
+            new = call(graph, aten.squeeze.dim, new, 2)
+    program.replace(old, new)
+    program.sweep()
+    if program.release is not None and str(conv.weight.target) not in program.tensors:
+        restore = functools.partial(_unpack, laid_out, weight.shape)
+        program.released_weights += program.release(weight, restore)
+
+
+def _unpack(laid_out: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+    dense = laid_out.to_dense() if laid_out.is_mkldnn else laid_out.contiguous()
+    return dense.reshape(shape)
+
+
+def pack_conv_weight(
+    weight: torch.Tensor, settings: ConvSettings, input_size: Sequence[int]
+) -> torch.Tensor:
+    """Pack a weight for inputs of a size; oneDNN takes inputs of other sizes, too."""
+    packed: torch.Tensor = mkldnn._reorder_convolution_weight(weight, *settings, input_size)
+    return packed

@@ -1,0 +1,68 @@
+"""What oneDNN's fused operators in stock torch compute: dtypes and activations."""
+
+from typing import NamedTuple
+
+import torch
+from torch.fx import Node
+
+from cpuaccel_plugins.aten_graph.program import Program, argument, aten, call, is_call
+
+mkldnn = torch.ops.mkldnn
+
+DTYPES = (torch.float32, torch.bfloat16)
+"""Dtypes that backends here use it for; float16 fails without AVX512-FP16."""
+
+_NAMES = {
+    aten.relu.default: "relu",
+    aten.silu.default: "swish",
+    aten.tanh.default: "tanh",
+    aten.sigmoid.default: "sigmoid",
+    aten.gelu.default: "gelu",
+}
+"""An activation's name in oneDNN's operators."""
+
+_OPERATORS = {name: operator for operator, name in _NAMES.items()}
+
+ACTIVATIONS = tuple(_NAMES)
+
+
+class Activation(NamedTuple):
+    """An activation, as oneDNN's operators take it.
+
+    Attributes:
+        name: ``none`` for no activation.
+        algorithm: ``none`` or ``tanh`` for gelu; empty for others.
+    """
+
+    name: str
+    algorithm: str = ""
+
+    @classmethod
+    def from_node(cls, node: Node) -> "Activation":
+        """The activation that one of the ``ACTIVATIONS`` computes."""
+        gelu = is_call(node, aten.gelu.default)
+        algorithm = str(argument(node, 1, "approximate", "none")) if gelu else ""
+        return cls(_NAMES[node.target], algorithm)  # type: ignore[index]
+
+    @property
+    def label(self) -> str:
+        """The name in evidence, such as ``silu`` in ``linear+silu``."""
+        return "silu" if self.name == "swish" else self.name
+
+    def apply(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Compute it by the stock operator."""
+        if self == NO_ACTIVATION:
+            return tensor
+        options = {"approximate": self.algorithm} if self.algorithm else {}
+        result: torch.Tensor = _OPERATORS[self.name](tensor, **options)
+        return result
+
+    def add_call(self, program: Program, node: Node) -> Node:
+        """Add a call of the stock operator on a node, at the graph's insertion point."""
+        new = call(program.graph, _OPERATORS[self.name], node)
+        if self.algorithm:
+            new.kwargs = {"approximate": self.algorithm}
+        return new
+
+
+NO_ACTIVATION = Activation("none")
