@@ -160,7 +160,7 @@ def test_a_weight_that_two_linears_share_goes_to_one_of_the_two() -> None:
     assert (told["linears_by_mkl"], told["packed_weights"]) == (2, 1)
 
 
-def test_other_precisions_stay_on_onednn() -> None:
+def test_bfloat16_stays_on_onednn() -> None:
     if not (verdict := cpuaccel.host().bf16()):
         pytest.skip(str(verdict))
     model = Linears(lambda x, a, b, c: a(x)).bfloat16()
