@@ -12,8 +12,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from cpuaccel.api import backends, optimize
-    from cpuaccel.artifact.reading import load
+    from cpuaccel.api import backends, load, optimize
     from cpuaccel.errors import (
         ArtifactError,
         BackendError,
@@ -33,8 +32,7 @@ if TYPE_CHECKING:
     from cpuaccel.model.signature import Signature
     from cpuaccel.optimized import OptimizedModel
     from cpuaccel.pipeline import Options, Pipeline, Step
-    from cpuaccel.planning.explain import explain
-    from cpuaccel.planning.plan import Plan
+    from cpuaccel.planning.plan import Plan, explain
     from cpuaccel.plugin.backend import Applied, Backend, Context, Evidence, Form
     from cpuaccel.plugin.hookspecs import hookimpl
     from cpuaccel.plugin.host import Host, host
@@ -45,8 +43,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "cpuaccel.api": ("backends", "optimize"),
-    "cpuaccel.artifact.reading": ("load",),
+    "cpuaccel.api": ("backends", "load", "optimize"),
     "cpuaccel.plugin.backend": ("Applied", "Backend", "Context", "Evidence", "Form"),
     "cpuaccel.errors": (
         "ArtifactError",
@@ -60,13 +57,12 @@ _HOMES = {
         "StepError",
         "describe_error",
     ),
-    "cpuaccel.planning.explain": ("explain",),
     "cpuaccel.model.flatten": ("flatten",),
     "cpuaccel.plugin.hookspecs": ("hookimpl",),
     "cpuaccel.plugin.host": ("Host", "host"),
     "cpuaccel.optimized": ("OptimizedModel",),
     "cpuaccel.pipeline": ("Options", "Pipeline", "Step"),
-    "cpuaccel.planning.plan": ("Plan",),
+    "cpuaccel.planning.plan": ("Plan", "explain"),
     "cpuaccel.plugin.manager": ("plugin_host",),
     "cpuaccel.model.precision": ("dtype_name",),
     "cpuaccel.model.released_weights": ("Release",),

@@ -1,22 +1,20 @@
-"""The front door: ``optimize``."""
+"""The front door: ``optimize``, ``load`` and ``backends``."""
 
-import functools
 import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Literal, Unpack
 
 import torch
 
-from cpuaccel.building.builders import builder_for
+from cpuaccel.building.settings import BuildSettings
 from cpuaccel.errors import CpuaccelError
-from cpuaccel.model.precision import dtype_name
 from cpuaccel.optimized import OptimizedModel
 from cpuaccel.pipeline import Options, Pipeline, Step
-from cpuaccel.planning.explain import check, explain
+from cpuaccel.planning.plan import check_model, explain
 from cpuaccel.plugin.backend import Backend
 from cpuaccel.plugin.manager import plugin_host
-from cpuaccel.report import Report
+from cpuaccel.variants import Variants
 
 if TYPE_CHECKING:
     from cpuaccel.tuning.request import TuneArguments
@@ -38,7 +36,7 @@ def optimize(
     keep_original: bool = True,
     **tuning: "Unpack[TuneArguments]",
 ) -> OptimizedModel:
-    """Make a model fast for inference on this CPU, and check that its answers stay the same.
+    """Make a model fast for inference on this CPU, and verify that its outputs stay the same.
 
     Example::
 
@@ -47,136 +45,124 @@ def optimize(
         print(fast.report)
 
     Args:
-        model: any module; Transformers models of any task.
+        model: any module, such as a Transformers model of any task.
         backends: names of backends, or ``Step``s with options, in the order to apply them. An
-            empty list with a ``dtype`` just casts. ``"auto"`` tries all there are on the example
-            inputs, each in a process of its own, and takes the fastest whose answers hold.
-        pipeline: instead of ``backends``: a TOML file, or a ``Pipeline``.
-        example_inputs: a batch by parameter name, a tuple of positional inputs or one tensor.
-            Without it the first call builds, and waits for it. With ``"auto"`` it is required, and
-            may be a list of batches.
-        dtype: ``float32`` or ``bfloat16`` for the whole pipeline; by default the pipeline file's,
-            else the model's own. Inputs and answers keep the original's dtypes.
-        strict: raise where a step can't be applied or the optimized model can't answer, instead
-            of warning and going on without it.
+            empty list with a ``dtype`` only casts. ``"auto"`` measures candidate pipelines on the
+            example inputs, each in its own process, and uses the fastest whose outputs are right.
+        pipeline: a TOML file or a ``Pipeline``, instead of ``backends``.
+        example_inputs: a batch by parameter name, a tuple of positional inputs, or one tensor.
+            Without it the model is built at the first call. ``"auto"`` requires it, and accepts a
+            list of batches.
+        dtype: ``float32`` or ``bfloat16`` for the whole pipeline. Default: that of the pipeline
+            file, otherwise the model's own. Inputs and outputs keep the original's dtypes.
+        strict: raise where a step can't be applied or the optimized model can't serve a call.
+            Default: log a warning, and continue without the step or with the original.
         tolerance: largest accepted difference of an output from the original's, relative to the
-            largest magnitude in that output. Default 1e-4 for float32, 5e-2 for bfloat16, and more
-            with a backend that says so of itself, as int8 does.
-        inplace: let backends change the model itself, instead of a copy of its modules that shares
-            its weights; saves memory with engines that would copy the weights too.
-        keep_original: False lets backends that lay weights out anew take the model's own memory
-            for it, weight by weight, so that none is held twice (``onednn``, its linears). The
-            model given can't be called then; whatever needs it (a call that the optimized model
-            can't answer, ``.original``, ``state_dict``, ``to``, a copy) brings its weights back,
-            exactly, and says so. Speed is not compared with the original's.
-        **tuning: with ``"auto"``, see ``cpuaccel.tuning.request.TuneArguments``: ``budget``,
-            ``target``, ``precisions``, ``metric``, ``max_drop``, ``threads``, ``traffic``,
-            ``lock``, ``cache``, ``time_limit``, ``memory_limit``.
+            largest magnitude in that output. Default: 1e-4 for float32, 5e-2 for bfloat16, or the
+            tolerance that a coarser backend such as int8 declares.
+        inplace: let backends change the model itself instead of a copy of its modules that shares
+            its weights. Saves memory with engines that would copy the weights.
+        keep_original: False lets backends that repack weights (``onednn``, for linears) release
+            the model's own memory weight by weight, so that no weight is held twice. The original
+            model can't be called then; whatever needs it (a fallback, ``.original``,
+            ``state_dict``, ``to``, a copy) restores its weights exactly and logs a warning. Speed
+            is not measured.
+        **tuning: only with ``"auto"``, see ``cpuaccel.tuning.request.TuneArguments``.
 
     Returns:
         A module that is called like the original, with ``.original`` and ``.report``.
 
     Raises:
-        PipelineError: the pipeline can't be right; names every mistake.
-        StepError: with ``strict``, what could not be applied.
-        LockError: with ``lock``, a lockfile that can't be used.
-        SignatureError: the example inputs are none that ``forward`` takes.
+        PipelineError: the pipeline is invalid; lists every mistake.
+        StepError: with ``strict``, a step can't be applied.
+        LockError: the lock file can't be used.
+        SignatureError: ``forward`` does not accept the example inputs.
     """
+    check_model(model)
+    settings = BuildSettings(
+        strict=strict, tolerance=tolerance, inplace=inplace, keep_original=keep_original
+    )
     if backends == "auto":
-        return _optimize_auto(
-            model,
-            example_inputs,
-            tuning,
-            refused={
-                "pipeline": pipeline,
-                "dtype": dtype,
-                "keep_original": None if keep_original else False,
-            },
-            strict=strict,
-            tolerance=tolerance,
-            inplace=inplace,
-        )
+        given = {"pipeline": pipeline is not None, "dtype": dtype is not None}
+        return _optimize_auto(model, example_inputs, settings, given, tuning)
     if tuning:
-        raise CpuaccelError(
-            f"{', '.join(tuning)} belongs to a search, but the pipeline was given. Pass "
-            "backends='auto', or leave it out"
-        )
-    plan = explain(
-        model,
-        backends,
-        pipeline=pipeline,
-        example_inputs=example_inputs,
-        dtype=dtype,
-        strict=strict,
-        tolerance=tolerance,
-        inplace=inplace,
-    )
-    builder = builder_for(
-        plan,
-        model,
-        strict=strict,
-        tolerance=tolerance,
-        inplace=inplace,
-        keep_original=keep_original,
-    )
-    dtype_in_force = plan.dtype_in_force
-    report = Report(
-        str(plan.pipeline),
-        "the model's own" if dtype_in_force is None else dtype_name(dtype_in_force),
-        tuple(planned.skipped for planned in plan.steps if not planned.verdict),
-    )
-    recreate = functools.partial(
-        optimize,
-        pipeline=plan.pipeline,
-        strict=strict,
-        tolerance=tolerance,
-        inplace=inplace,
-        keep_original=keep_original,
-    )
-    optimized = OptimizedModel(builder, report, recreate)
-    if example_inputs is not None:
-        optimized.prepare(builder.binder.bind_example(example_inputs))
-        if not keep_original and not builder.released:
-            logger.warning(
-                "keep_original=False was asked for, but no step took weights over: the original's "
-                "are kept"
-            )
+        raise CpuaccelError(f'{", ".join(f"{name}=" for name in tuning)} needs backends="auto"')
+    plan = explain(model, backends, pipeline=pipeline, example_inputs=example_inputs, dtype=dtype)
+    optimized = OptimizedModel(Variants(model, [plan], settings))
+    if plan.signature is not None:
+        optimized.prepare(plan.signature.inputs)
+        if not keep_original and not optimized.released:
+            logger.warning("keep_original=False has no effect: no step released any weights")
     return optimized
 
 
 def _optimize_auto(
     model: torch.nn.Module,
     example_inputs: "Batches | None",
+    settings: BuildSettings,
+    given: Mapping[str, bool],
     tuning: "TuneArguments",
-    *,
-    refused: Mapping[str, object],
-    strict: bool,
-    tolerance: float | None,
-    inplace: bool,
 ) -> OptimizedModel:
     from cpuaccel.tuning.auto import optimize_auto
     from cpuaccel.tuning.progress import told_if_interrupted
     from cpuaccel.tuning.request import Request
 
-    remedies = {
-        "pipeline": "pass one of the two",
-        "dtype": "pass precisions=",
-        "keep_original": "leave it out, and pass it with the pipeline that was chosen",
-    }
-    for name, remedy in remedies.items():
-        if refused[name] is not None:
-            raise CpuaccelError(f"{name} was given with backends='auto': {remedy}")
-    check(model, tolerance)
-    if example_inputs is None:
+    if given["pipeline"]:
+        raise CpuaccelError('pass one of pipeline= and backends="auto", got both')
+    if given["dtype"]:
+        raise CpuaccelError('dtype= can\'t be used with backends="auto". Pass precisions=')
+    if not settings.keep_original:
         raise CpuaccelError(
-            "backends='auto' was asked for without example_inputs, on which candidates are "
-            "measured. Pass a batch, or a list of batches"
+            'keep_original=False can\'t be used with backends="auto". Pass it with the pipeline '
+            "that the search chose"
         )
-    request = Request.of(model, tuning, tolerance=tolerance, strict=strict)
+    if example_inputs is None:
+        raise CpuaccelError('backends="auto" needs example_inputs. Pass a batch or a list of them')
+    request = Request.of(model, tuning, settings)
     with told_if_interrupted() as progress:
-        return optimize_auto(model, example_inputs, request, inplace=inplace, progress=progress)
+        return optimize_auto(model, example_inputs, request, progress=progress)
+
+
+def load(
+    folder: str | Path,
+    model: torch.nn.Module | None = None,
+    *,
+    on_change: Literal["rebuild", "refuse"] = "rebuild",
+    trust_engine_files: bool = False,
+) -> OptimizedModel:
+    """Load a folder that ``OptimizedModel.save`` wrote, and verify its outputs.
+
+    The checksum of every file is verified. The model gets the saved weights, the outputs of the
+    original on the stored examples are compared with the stored ones, and the pipeline is applied
+    and compared with both. No code is loaded from the folder: a Transformers model is made from
+    its configuration by the installed Transformers, any other model by the caller.
+
+    Example::
+
+        fast.save("fast/")
+        fast = cpuaccel.load("fast/")  # a Transformers model
+        fast = cpuaccel.load("mine/", MyModel())  # any other: its weights are replaced
+
+    Args:
+        folder: the folder.
+        model: the model to load the weights into. It is changed only if loading succeeds.
+        on_change: what to do on another machine, or with other versions of what the pipeline
+            uses: ``"rebuild"`` applies and verifies the pipeline here, ``"refuse"`` raises.
+        trust_engine_files: on the same machine with the same versions, run the folder's
+            TorchScript instead of tracing again. TorchScript is a program: trust it only where
+            you would run code from the same source.
+
+    Returns:
+        The optimized model, built for every way of calling that was saved.
+
+    Raises:
+        ArtifactError: the folder is incomplete or changed, or the outputs differ.
+    """
+    from cpuaccel.artifact.reading import read_artifact
+
+    return OptimizedModel(read_artifact(Path(folder), model, on_change, trust_engine_files))
 
 
 def backends() -> Mapping[str, type[Backend[Options]]]:
-    """The backends that this environment's plugins offer, by name."""
+    """Return the backends that the installed plugins offer, by name."""
     return dict(plugin_host().backends)

@@ -1,21 +1,21 @@
-"""What one ``optimize`` did: outcomes, fidelity, timing, and the calls since."""
+"""What one ``optimize`` did: outcomes, fidelity, speed, and the calls since."""
 
 import enum
+import os
+import threading
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-from cpuaccel.calls import Calls
-from cpuaccel.checks.difference import Difference
 from cpuaccel.timing import Ratio
 
-if TYPE_CHECKING:
-    from cpuaccel.tuning.decisions.result import Tuning
+CAST_STEP = "dtype"
+"""The name among the outcomes of the cast to the pipeline's precision."""
 
 
 class Status(enum.StrEnum):
-    """What a step came to."""
+    """The result of a step."""
 
     APPLIED = "applied"
     SKIPPED = "skipped"
@@ -24,17 +24,17 @@ class Status(enum.StrEnum):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one step came to.
+    """The result of one step, and why.
 
     Attributes:
-        step: the backend's name.
+        step: name of the backend.
         status: applied, skipped or failed.
-        reason: for what was not applied, what is true.
+        reason: why the step was not applied.
         remedy: what the user can do about it.
-        evidence: what shows that it took.
-        seconds: time that applying it took.
-        bytes: growth of the process's resident memory meanwhile.
-        restored: global settings that it changed and that were put back.
+        evidence: what shows that the step took effect.
+        seconds: time that the step took.
+        bytes: growth of the process's resident memory during the step.
+        restored: global settings that the step changed and that were restored.
     """
 
     step: str
@@ -57,16 +57,36 @@ class Outcome:
 
 
 @dataclass(frozen=True)
+class Difference:
+    """How far one output tensor is from the original's.
+
+    Attributes:
+        probe: the inputs: the example, or how they were varied.
+        output: the tensor's place in the output, such as ``logits``.
+        absolute: largest absolute difference, over real tokens.
+        relative: the same, divided by the largest magnitude in the original's tensor.
+    """
+
+    probe: str
+    output: str
+    absolute: float
+    relative: float
+
+    def __str__(self) -> str:
+        return f"{self.output} differs by {self.absolute:.3g}, {self.relative:.3g} of its magnitude"
+
+
+@dataclass(frozen=True)
 class Fidelity:
-    """How close the optimized model's answers are to the original's.
+    """How close the outputs of the optimized model are to the original's.
 
     Attributes:
         tolerance: largest relative difference that is accepted.
         differences: one for each probe and output tensor.
-        frozen: axes (``batch``, ``length``) that the optimized model was found to have frozen;
-            calls that differ in these get a variant of their own.
-        unprobed: variations that the original itself refused.
-        refused: paddings that the optimized model raises on; the original answers such calls.
+        frozen: axes (``batch``, ``length``) whose size is fixed in the optimized model; calls of
+            other sizes get their own variant.
+        unprobed: variations on which the original raises.
+        refused: paddings on which the optimized model raises; such calls fall back to the original.
     """
 
     tolerance: float
@@ -77,17 +97,21 @@ class Fidelity:
 
     @property
     def worst(self) -> Difference | None:
-        """The output that is furthest off, relative to its magnitude."""
+        """The largest relative difference."""
         return max(self.differences, key=lambda d: d.relative, default=None)
 
     def __str__(self) -> str:
         worst = self.worst
         if worst is None:
-            return "no tensor to compare"
+            return "no tensors to compare"
         frozen = f"; frozen: {', '.join(self.frozen)}" if self.frozen else ""
-        refused = f"; left to the original: {', '.join(self.refused)}" if self.refused else ""
+        refused = (
+            f"; fallback to the original with {', '.join(self.refused)}" if self.refused else ""
+        )
         unprobed = (
-            f"; the original takes no other {', '.join(self.unprobed)}" if self.unprobed else ""
+            f"; not varied, since the original raises: {', '.join(self.unprobed)}"
+            if self.unprobed
+            else ""
         )
         return (
             f"largest difference {worst.absolute:.2g} in {worst.output}, {worst.relative:.2g} of "
@@ -104,9 +128,9 @@ class VariantReport:
         inputs: the example inputs: names, dtypes and shapes.
         outcomes: one for each step, in order.
         fidelity: of the whole pipeline; None where no step was applied.
-        speed: original time over optimized time on the example, a first look; None where no step
-            was applied, or where it was measured otherwise.
-        seconds: time that building took in all, checks of the answers included.
+        speed: original time over optimized time on the example, from a short measurement; None
+            where no step was applied or nothing was measured.
+        seconds: build time, including the comparisons with the original.
     """
 
     inputs: str
@@ -122,19 +146,91 @@ class VariantReport:
             lines.append(f"fidelity  {self.fidelity}")
         if self.speed is not None:
             slower = "slower than the original on these inputs; " if self.speed.high < 1 else ""
-            lines.append(f"speed     {self.speed} ({slower}a first look; cpuaccel bench measures)")
+            lines.append(f"speed     {self.speed} ({slower}short measurement; see cpuaccel bench)")
         return "\n".join(lines)
 
 
-class Report:
-    """Everything that one ``optimize`` did, growing as the model is called.
+class CallKey(enum.StrEnum):
+    """The stable keys of ``Report.calls``: which model served a call, and why the original did."""
+
+    OPTIMIZED = "optimized"
+    """Served by the optimized model. All others were served by the original."""
+    TRAINING = "fallback:training"
+    """The model is in training mode."""
+    NOT_APPLIED = "fallback:not_applied"
+    """No step of the pipeline was applied."""
+    METHOD = "fallback:method"
+    """A method other than ``forward`` was called, such as ``generate``."""
+    INPUT_TYPE = "fallback:input_type"
+    """An input is neither a tensor nor a plain Python value."""
+    VARIANT_LIMIT = "fallback:variant_limit"
+    """The model is called in more ways than variants are built for."""
+    DEVICE = "fallback:device"
+    """The weights are not on the CPU."""
+    FORK = "fallback:fork"
+    """The process was forked after the variants were built."""
+    BUILDING = "fallback:building"
+    """The call comes from inside a build, such as from a hook of the model."""
+    SWITCHED_OFF = "fallback:switched_off"
+    """The variant had too many consecutive faults."""
+    ERROR = "fallback:error"
+    """The optimized model raised an exception."""
+    NAN = "fallback:nan"
+    """The optimized output has NaN or infinity, and the original's has not."""
+    NAN_IN_ORIGINAL = "fallback:nan_in_original"
+    """The original's output has NaN or infinity, too."""
+    OUTPUT_FORM = "fallback:output_form"
+    """The optimized output has another type, dtype or shape than the original's."""
+    NEW_OUTPUT_SHAPE = "fallback:new_output_shape"
+    """The first output of a shape that the probes did not have; the original confirmed it."""
+
+
+@dataclass(frozen=True)
+class Fallback:
+    """Why the original model serves a call.
 
     Attributes:
-        pipeline: the steps asked for.
+        key: the key under which the call is counted.
+        reason: what is special about this call.
+    """
+
+    key: CallKey
+    reason: str
+
+
+class TuningRecord(Protocol):
+    """What a report shows of a search (``cpuaccel.tuning``)."""
+
+    @property
+    def rebuilt(self) -> tuple[str, ...]:
+        """What was verified when the winner was built in this process."""
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the record as JSON-serializable data."""
+
+
+_counting = threading.Lock()
+"""One lock for all reports: a lock in each would keep reports from being copied."""
+
+
+def _renew_lock() -> None:
+    global _counting
+    _counting = threading.Lock()
+
+
+# Another thread may hold the lock at a fork, and does not exist in the child to release it.
+os.register_at_fork(after_in_child=_renew_lock)
+
+
+class Report:
+    """Everything that one ``optimize`` did, and the calls since.
+
+    Attributes:
+        pipeline: the steps of the pipeline.
         dtype: the precision in force, or ``the model's own``.
-        planned: outcomes known before any inputs were seen: the steps this host can't have.
+        planned: outcomes known before any inputs: the steps that this host does not support.
         variants: one for each way of calling that was built.
-        tuning: how the pipeline was chosen, where it was by ``backends="auto"``.
+        tuning: how the pipeline was chosen by ``backends="auto"``; otherwise None.
     """
 
     def __init__(self, pipeline: str, dtype: str, planned: tuple[Outcome, ...]) -> None:
@@ -142,28 +238,41 @@ class Report:
         self.dtype = dtype
         self.planned = planned
         self.variants: list[VariantReport] = []
-        self.tuning: Tuning | None = None
-        self._calls = Calls()
+        self.tuning: TuningRecord | None = None
+        self.reset_calls()
 
     @property
     def calls(self) -> Counter[str]:
-        """How many calls the optimized model answered (``optimized``) and how many the original.
+        """Number of calls by ``CallKey``, as a copy."""
+        with _counting:
+            return Counter({str(key): count for key, count in self._calls.items()})
 
-        Those by reason: ``original (...)``. A copy, as of now.
+    @property
+    def fallbacks(self) -> dict[str, str]:
+        """The reason of the latest call under each key of ``calls`` other than ``optimized``."""
+        with _counting:
+            return {str(key): reason for key, reason in self._reasons.items()}
+
+    def count(self, key: CallKey, reason: str = "") -> None:
+        """Count a call, from any thread.
+
+        Args:
+            key: which model served it, and why.
+            reason: details of a fallback.
         """
-        return self._calls.counts()
+        with _counting:
+            self._calls[key] += 1
+            if reason:
+                self._reasons[key] = reason
 
-    def count(self, what: str) -> None:
-        """Count a call."""
-        self._calls.add(what)
-
-    def forget_calls(self) -> None:
-        """Begin to count anew: those so far were none of the user's."""
-        self._calls = Calls()
+    def reset_calls(self) -> None:
+        """Start counting again."""
+        self._calls: Counter[CallKey] = Counter()
+        self._reasons: dict[CallKey, str] = {}
 
     @property
     def outcomes(self) -> tuple[Outcome, ...]:
-        """The steps' outcomes for the first variant; before it, those known beforehand."""
+        """The outcomes of the first variant, or those known before any was built."""
         return self.variants[0].outcomes if self.variants else self.planned
 
     @property
@@ -177,19 +286,25 @@ class Report:
             lines.append(str(self.tuning))
         if not self.variants:
             lines += [f"step      {outcome}" for outcome in self.planned]
-            lines.append("waiting   for the first call: no example_inputs were given")
+            lines.append("waiting   for the first call, since there were no example_inputs")
         lines += [str(variant) for variant in self.variants]
-        if calls := self.calls:
-            lines.append("calls     " + ", ".join(f"{n} {why}" for why, n in calls.items()))
+        fallbacks = self.fallbacks
+        counted = [
+            f"{count} {key}{f' ({fallbacks[key]})' if key in fallbacks else ''}"
+            for key, count in self.calls.items()
+        ]
+        if counted:
+            lines.append(f"calls     {', '.join(counted)}")
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, object]:
-        """The same as data that JSON can hold."""
+        """Return the report as JSON-serializable data."""
         return {
             "pipeline": self.pipeline,
             "dtype": self.dtype,
             "planned": [asdict(outcome) for outcome in self.planned],
             "variants": [asdict(variant) for variant in self.variants],
             "calls": dict(self.calls),
+            "fallbacks": self.fallbacks,
             "tuning": self.tuning and self.tuning.to_dict(),
         }

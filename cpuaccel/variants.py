@@ -1,4 +1,4 @@
-"""What is built for the ways of calling a model: in this process, for its weights as they are."""
+"""The variants of a model: a cache by the way of calling, for this process and these weights."""
 
 import logging
 import os
@@ -8,139 +8,171 @@ from collections.abc import Callable, Sequence
 import torch
 
 from cpuaccel.building.builder import Builder
+from cpuaccel.building.reference import Reference
+from cpuaccel.building.settings import BuildSettings
 from cpuaccel.building.variant import Variant
 from cpuaccel.errors import ForkError
 from cpuaccel.model.signature import Inputs
-from cpuaccel.report import Report
+from cpuaccel.planning.plan import Plan
+from cpuaccel.report import CallKey, Fallback, Report
 
 logger = logging.getLogger("cpuaccel")
 
 MAX_VARIANTS = 8
-"""Ways of calling that get a variant of their own; the original answers any others."""
+"""Ways of calling that get their own variant; the original serves all others."""
+
+Choose = Callable[[Inputs], int]
+"""Returns the index of the plan that serves a call."""
 
 _CONSTANTS = (bool, int, float, str, type(None), torch.dtype)
 
 
 class Variants:
-    """A variant for each way of calling, built when it is first called for."""
+    """A variant for each way of calling, built at the first such call.
+
+    Attributes:
+        plans: the plans to build by.
+        settings: see ``BuildSettings``.
+        choose: which plan serves a call; None where there is one.
+        reference: the original model.
+        builders: one for each plan.
+        report: lists the variants, and counts the calls.
+    """
 
     def __init__(
         self,
-        builders: Sequence[Builder],
-        report: Report,
-        choose: Callable[[Inputs], Builder] | None,
+        model: torch.nn.Module,
+        plans: Sequence[Plan],
+        settings: BuildSettings,
+        choose: Choose | None = None,
     ) -> None:
         """Build nothing yet.
 
-        Args:
-            builders: of one model, by one plan each.
-            report: where variants are noted.
-            choose: which builder's variants answer a call; None if the first one's answer all.
+        Raises:
+            StepError: with ``settings.strict``, a step that this host does not support.
         """
-        self._builders = builders
-        self._report = report
-        self._choose = choose
-        self._built: dict[object, Variant] = {}
+        for plan in plans:
+            plan.warn_or_raise(strict=settings.strict)
+        self.plans = tuple(plans)
+        self.settings = settings
+        self.choose = choose
+        self.reference = Reference(model, inplace=settings.inplace)
+        self.builders = tuple(Builder(plan, self.reference, settings) for plan in plans)
+        self.report = Report(
+            " | ".join(str(plan.pipeline) for plan in plans),
+            " | ".join(dict.fromkeys(plan.dtype_name for plan in plans)),
+            tuple(p.skipped for plan in plans for p in plan.steps if not p.verdict),
+        )
+        self._variants: dict[object, Variant] = {}
         self._lock = threading.RLock()
         self._building = False
         self._process = os.getpid()
         self._forked = False
-        self._left_behind: dict[object, Variant] = {}
+        self._of_parent: dict[object, Variant] = {}
 
     @property
     def built(self) -> list[Variant]:
-        """What was built so far."""
-        return list(dict.fromkeys(self._built.values()))
+        """The variants built so far."""
+        return list(dict.fromkeys(self._variants.values()))
 
     def refresh(self) -> None:
-        """Make sure that what was built is this process's, and for the weights as they are.
+        """Discard the variants if the weights changed or the process was forked.
 
         Raises:
-            ForkError: in this process any call would wait forever.
+            ForkError: any call in this process would deadlock.
         """
         if os.getpid() != self._process:
-            self._move_in()
+            self._reset_after_fork()
         if self._forked and torch.get_num_threads() > 1:
             raise ForkError(
-                f"the optimized model was called in a fork of the process that built it, which "
-                f"has none of the {torch.get_num_threads()} threads that torch would wait for, "
-                "forever. Call torch.set_num_threads(1) there, and the original answers; to have "
-                "an optimized one, start processes with the method 'spawn', or fork before "
-                "optimizing"
+                "the optimized model was called after fork: torch would deadlock, waiting for "
+                f"{torch.get_num_threads()} threads that exist only in the parent process. Use the "
+                'start method "spawn" or fork before optimizing; or call '
+                "torch.set_num_threads(1), and the original serves the calls"
             )
-        weights = self._builders[0].weights
+        weights = self.reference.weights
         if weights.changed():
             with self._lock:
                 if not self._building and weights.changed():
-                    logger.info("the original's weights were changed: building anew")
-                    self.forget()
+                    logger.info("the original's weights have changed: rebuilding")
+                    self.clear()
 
-    def forget(self) -> None:
-        """Build anew from here on: the original's weights are no longer what they were."""
+    def clear(self) -> None:
+        """Discard all variants, since the original's weights have changed."""
         with self._lock:
-            self._built.clear()
-            for builder in self._builders:
-                builder.reset()
+            self._variants.clear()
+            self._reset_builders()
 
-    def for_call(self, inputs: Inputs) -> Variant | str:
-        """The variant for a call, built if need be; a reason where it can't have one."""
-        builder = self._builders[0] if self._choose is None else self._choose(inputs)
-        key: list[tuple[object, ...]] = [(builder,)]
+    def get(self, inputs: Inputs) -> Variant | Fallback:
+        """Return the variant for a call, building it if needed.
+
+        Raises:
+            StepError: see ``Builder.build``.
+        """
+        index = 0 if self.choose is None else self.choose(inputs)
+        way: list[tuple[object, ...]] = [(index,)]
         for name, value in inputs.items():
             if isinstance(value, torch.Tensor):
-                key.append((name, value.dtype, value.dim()))
+                way.append((name, value.dtype, value.dim()))
             elif isinstance(value, _CONSTANTS):
-                key.append((name, type(value), value))
+                way.append((name, type(value), value))
             else:
-                return f"input {name!r} is a {type(value).__name__}"
-        found = self._built.get(tuple(key))
-        if found is not None and not found.frozen:
-            return found
+                return Fallback(CallKey.INPUT_TYPE, f"input {name!r} is a {type(value).__name__}")
+        key = tuple(way)
+        variant = self._variants.get(key)
+        if variant is not None and not variant.frozen:
+            return variant
         shapes = tuple(v.shape for v in inputs.values() if isinstance(v, torch.Tensor))
-        if found is not None:
-            found = self._built.get((tuple(key), shapes))
-            if found is not None:
-                return found
-        return self._build(builder, tuple(key), shapes, inputs)
+        if variant is not None:
+            variant = self._variants.get((key, shapes))
+            if variant is not None:
+                return variant
+        return self._build(self.builders[index], key, shapes, inputs)
 
     def _build(
         self, builder: Builder, key: object, shapes: object, inputs: Inputs
-    ) -> Variant | str:
+    ) -> Variant | Fallback:
         if self._forked:
-            return "built before this process was forked"
+            return Fallback(CallKey.FORK, "built before the process was forked")
         with self._lock:
-            if self._building:  # by this thread: the model was called by a hook of its own
-                return "called while it is being built"
-            known = self._built.get(key)
-            if known is not None:  # another thread was quicker, or the shapes are frozen
-                known = known if not known.frozen else self._built.get((key, shapes))
+            if self._building:  # by this thread: a hook of the model called it
+                return Fallback(CallKey.BUILDING, "called while it is being built")
+            known = self._variants.get(key)
+            if known is not None:  # another thread was faster, or the shapes are frozen
+                known = known if not known.frozen else self._variants.get((key, shapes))
             if known is not None:
                 return known
             if len(self.built) >= MAX_VARIANTS:
-                return f"more than {MAX_VARIANTS} ways of calling"
-            elsewhere = {t.device.type for t in builder.original.parameters()} - {"cpu"}
-            if elsewhere:
-                return f"its weights are on {' and '.join(sorted(elsewhere))}"
+                return Fallback(CallKey.VARIANT_LIMIT, f"more than {MAX_VARIANTS} ways of calling")
+            devices = {t.device.type for t in self.reference.original.parameters()} - {"cpu"}
+            if devices:
+                where = " and ".join(sorted(devices))
+                return Fallback(CallKey.DEVICE, f"its weights are on {where}")
             self._building = True
             try:
                 variant = builder.build(inputs)
             finally:
                 self._building = False
-            # Where one variant has frozen its shapes, none is trusted with other shapes.
-            if self._built.setdefault(key, variant).frozen:
-                self._built[(key, shapes)] = variant
-            self._report.variants.append(variant.report)
+            # Once one variant has frozen its shapes, none serves other shapes.
+            if self._variants.setdefault(key, variant).frozen:
+                self._variants[(key, shapes)] = variant
+            self.report.variants.append(variant.report)
             return variant
 
-    def _move_in(self) -> None:
-        """Leave behind what was built before this process was forked.
+    def _reset_after_fork(self) -> None:
+        """Stop using the parent's variants.
 
-        Its engines' threads have not come along, and building anew may wait for them, too.
+        The threads of their engines do not exist in this process; rebuilding may wait for them.
         """
         self._lock = threading.RLock()  # another thread may have held it
         self._building = False
-        self._forked = self._forked or bool(self._built)
+        self._forked = self._forked or bool(self._variants)
         self._process = os.getpid()
-        # Kept, for letting go of them may wait for their threads; OpenVINO does.
-        self._left_behind, self._built = self._built, {}
-        self._builders[0].reset()
+        # Kept alive: destroying them may wait for their threads, as with OpenVINO.
+        self._of_parent, self._variants = self._variants, {}
+        self._reset_builders()
+
+    def _reset_builders(self) -> None:
+        self.reference.reset()
+        for builder in self.builders:
+            builder.reset()

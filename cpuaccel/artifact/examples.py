@@ -6,11 +6,12 @@ from dataclasses import dataclass
 import torch
 
 from cpuaccel.artifact.record import Call, Constant, Dtype, Script
-from cpuaccel.checks.difference import Difference
-from cpuaccel.checks.probes import Probe, compare
+from cpuaccel.checks.compare import compare
+from cpuaccel.checks.probes import Probe
 from cpuaccel.model.output import Leaf, leaves
 from cpuaccel.model.precision import dtype_name
 from cpuaccel.model.signature import Inputs, Signature, tensors_of
+from cpuaccel.report import Difference
 
 
 @dataclass(frozen=True)

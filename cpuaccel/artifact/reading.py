@@ -9,7 +9,6 @@ from typing import Literal
 
 import torch
 
-from cpuaccel.api import optimize
 from cpuaccel.artifact import layout
 from cpuaccel.artifact.architecture import CannotMakeError, make
 from cpuaccel.artifact.contents import Contents
@@ -17,52 +16,30 @@ from cpuaccel.artifact.examples import Example
 from cpuaccel.artifact.record import Record, fingerprint, read_record
 from cpuaccel.artifact.scripts import read_scripts
 from cpuaccel.artifact.tensors import mismatch, put, read_tensors
-from cpuaccel.building.stage import calling
+from cpuaccel.building.settings import BuildSettings
+from cpuaccel.building.stage import autocast
 from cpuaccel.errors import ArtifactError, CpuaccelError
 from cpuaccel.model.precision import default_tolerance
-from cpuaccel.model.signature import Inputs
-from cpuaccel.optimized import OptimizedModel
+from cpuaccel.model.signature import Binder, Inputs
+from cpuaccel.planning.plan import make_plan
 from cpuaccel.planning.toml import parse_pipeline
+from cpuaccel.report import Fallback
+from cpuaccel.variants import Variants
 
 logger = logging.getLogger("cpuaccel")
 
 
-def load(
-    folder: str | Path,
-    model: torch.nn.Module | None = None,
-    *,
-    on_change: Literal["rebuild", "refuse"] = "rebuild",
-    trust_engine_files: bool = False,
-) -> OptimizedModel:
-    """Load what ``OptimizedModel.save`` wrote, and check that it answers as it did.
-
-    Every file is held against its hash. The model gets its weights, the original's answers to the
-    stored examples are held against the stored ones, the pipeline is applied, and what it gives is
-    held against both. No code comes from the folder: a Transformers model is made of its
-    configuration by the installed Transformers, any other by the caller.
-
-    Example::
-
-        fast.save("fast/")
-        fast = cpuaccel.load("fast/")  # a Transformers model
-        fast = cpuaccel.load("mine/", MyModel())  # any other: its weights are replaced
-
-    Args:
-        folder: what ``save`` wrote.
-        model: the model to put the weights into. It is changed only if loading succeeds.
-        on_change: what to do on another machine, or with other versions of what the pipeline uses:
-            apply the pipeline here, whose steps are checked anew, or refuse.
-        trust_engine_files: run the folder's TorchScript instead of making it anew, on the same
-            machine with the same versions. TorchScript is a program: trust it only where you would
-            run code from the same source.
-
-    Returns:
-        The optimized model, built for every way of calling that was saved.
+def read_artifact(
+    folder: Path,
+    model: torch.nn.Module | None,
+    on_change: Literal["rebuild", "refuse"],
+    trust_engine_files: bool,
+) -> Variants:
+    """Read a folder and build what was saved. See ``cpuaccel.load``.
 
     Raises:
-        ArtifactError: what the folder lacks, or what is not as it was saved.
+        ArtifactError: the folder is incomplete or changed, or the outputs differ.
     """
-    folder = Path(folder)
     if on_change not in ("rebuild", "refuse"):
         raise ArtifactError(
             f"loading {folder} with on_change={on_change!r} was asked for. Pass 'rebuild' or "
@@ -84,7 +61,7 @@ def load(
 
 def _load(
     contents: Contents, model: torch.nn.Module | None, refuse: bool, trust_engine_files: bool
-) -> OptimizedModel:
+) -> Variants:
     record = read_record(contents)
     pipeline = parse_pipeline(contents.text(layout.PIPELINE), contents.folder / layout.PIPELINE)
     changed = record.made.changes(fingerprint(pipeline, record.model.packages))
@@ -109,36 +86,37 @@ def _load(
             f"{contents.asked} into a {type(model).__name__}, but the weights of the "
             f"{record.model.name} that was saved {problem}. Pass a model like that one"
         )
-    with put(model, weights, record.tied), torch.no_grad(), calling(None):
-        optimized = optimize(
-            model,
-            pipeline=pipeline,
+    with put(model, weights, record.tied), torch.no_grad(), autocast(None):
+        settings = BuildSettings(
             strict=record.settings.strict,
             tolerance=record.settings.tolerance,
             keep_original=record.settings.keep_original,
         )
-        optimized._builder.ready.update(scripts)
-        _prepare(contents, optimized, examples)
-    return optimized
+        variants = Variants(model, [make_plan(model, pipeline)], settings)
+        variants.builders[0].saved.update(scripts)
+        _build(contents, variants, examples)
+    return variants
 
 
-def _prepare(contents: Contents, optimized: OptimizedModel, examples: list[Example]) -> None:
-    """Build for every stored call; answers of the original and of what is built are as stored."""
-    builder = optimized._builder
-    usual = default_tolerance({p.dtype for p in builder.eager.parameters()})
-    calls = [_bound(optimized, example.inputs) for example in examples]
+def _build(contents: Contents, variants: Variants, examples: list[Example]) -> None:
+    """Build a variant for every stored call, and compare all outputs with the stored ones."""
+    reference = variants.reference
+    usual = default_tolerance({p.dtype for p in reference.eager.parameters()})
+    calls = [_bound(reference.binder, example.inputs) for example in examples]
     for example, inputs in zip(examples, calls):
-        answer = functools.partial(builder.run_original, inputs)
-        _compare(contents, optimized, example, answer, usual, "the model")
+        run = functools.partial(reference.run, inputs)
+        _compare(contents, reference.eager, example, run, usual, "the model")
     for example, inputs in zip(examples, calls):
-        variant = optimized.prepare(inputs)
-        if isinstance(variant, str):
-            raise contents.fault(layout.RECORD, f"holds a call that can't be answered: {variant}")
-        accepted = variant.report.fidelity
-        if accepted is not None:
-            answer = functools.partial(variant.answer, inputs)
-            tolerance = usual + accepted.tolerance
-            _compare(contents, optimized, example, answer, tolerance, "what the pipeline gives")
+        variant = variants.get(inputs)
+        if isinstance(variant, Fallback):
+            raise contents.fault(
+                layout.RECORD, f"has a call that can't be optimized: {variant.reason}"
+            )
+        fidelity = variant.report.fidelity
+        if fidelity is not None:
+            run = functools.partial(variant.run, inputs)
+            tolerance = usual + fidelity.tolerance
+            _compare(contents, reference.eager, example, run, tolerance, "the pipeline")
 
 
 def _made(
@@ -164,8 +142,7 @@ def _made(
         ) from None
 
 
-def _bound(optimized: OptimizedModel, inputs: Inputs) -> Inputs:
-    binder = optimized._builder.binder
+def _bound(binder: Binder, inputs: Inputs) -> Inputs:
     bound = binder.bind((), inputs)
     binder.check(bound)
     return bound
@@ -173,7 +150,7 @@ def _bound(optimized: OptimizedModel, inputs: Inputs) -> Inputs:
 
 def _compare(
     contents: Contents,
-    optimized: OptimizedModel,
+    original: torch.nn.Module,
     example: Example,
     answer: Callable[[], object],
     tolerance: float,
@@ -181,7 +158,7 @@ def _compare(
 ) -> None:
     """Hold answers against the stored ones."""
     try:
-        found = example.differences(answer(), optimized._builder.eager)
+        found = example.differences(answer(), original)
     except Exception as error:  # models raise what they like on inputs that are not theirs
         raise ArtifactError(
             f"{contents.asked}, but {whose} raises {type(error).__name__} on the stored example "

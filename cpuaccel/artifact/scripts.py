@@ -11,7 +11,7 @@ from cpuaccel.artifact import layout
 from cpuaccel.artifact.contents import Contents
 from cpuaccel.artifact.record import Record, Script
 from cpuaccel.building.stage import Stage
-from cpuaccel.building.variant import Ready
+from cpuaccel.building.variant import SavedBuild
 from cpuaccel.errors import describe_error
 from cpuaccel.model.precision import dtype_of
 from cpuaccel.plugin.backend import Form
@@ -20,7 +20,7 @@ from cpuaccel.report import Outcome, Status
 logger = logging.getLogger("cpuaccel")
 
 
-def read_scripts(contents: Contents, record: Record) -> dict[str, Ready]:
+def read_scripts(contents: Contents, record: Record) -> dict[str, SavedBuild]:
     """Load each script: this runs torch's loader on the file.
 
     Returns:
@@ -57,12 +57,14 @@ def _load(contents: Contents, file: str) -> torch.nn.Module | None:
             return script
     except Exception as error:
         logger.warning(
-            "%s is made anew: torch.jit.load raised %s", file, describe_error(error)[:200]
+            "%s can't be loaded; rebuilding: torch.jit.load raised %s",
+            file,
+            describe_error(error)[:200],
         )
         return None
 
 
-def _ready(script: torch.nn.Module, described: Script) -> Ready:
+def _ready(script: torch.nn.Module, described: Script) -> SavedBuild:
     stage = Stage(
         script,
         Form.SCRIPT,
@@ -70,7 +72,7 @@ def _ready(script: torch.nn.Module, described: Script) -> Ready:
         dtype_of(described.autocast),
         described.tolerance,
     )
-    return Ready(stage, tuple(_loaded(o, described.file) for o in described.outcomes))
+    return SavedBuild(stage, tuple(_loaded(o, described.file) for o in described.outcomes))
 
 
 def _loaded(outcome: Outcome, file: str) -> Outcome:

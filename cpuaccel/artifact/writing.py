@@ -9,27 +9,24 @@ import torch
 
 from cpuaccel.artifact import layout
 from cpuaccel.artifact.architecture import describe
-from cpuaccel.artifact.atomic_write import replace_folder
+from cpuaccel.artifact.atomic_folder import replace_folder
 from cpuaccel.artifact.contents import write_sums
 from cpuaccel.artifact.examples import Example
 from cpuaccel.artifact.record import Record, Script, Settings, fingerprint
 from cpuaccel.artifact.tensors import take, write_tensors
-from cpuaccel.building.builder import Builder
 from cpuaccel.building.variant import Variant
 from cpuaccel.errors import ArtifactError
 from cpuaccel.model.precision import dtype_name
 from cpuaccel.planning.toml import write_pipeline
 from cpuaccel.plugin.backend import Form
-from cpuaccel.report import Report
+from cpuaccel.variants import Variants
 
 
-def save(builder: Builder, report: Report, variants: Sequence[Variant], folder: Path) -> list[Path]:
+def save(variants: Variants, folder: Path) -> list[Path]:
     """Write a folder that ``cpuaccel.load`` reads; one that is there already is replaced at once.
 
     Args:
-        builder: what built the variants, with the original's weights in place.
-        report: what was done.
-        variants: what was built.
+        variants: what was built, with the original's weights in place.
         folder: is made if missing.
 
     Returns:
@@ -39,14 +36,14 @@ def save(builder: Builder, report: Report, variants: Sequence[Variant], folder: 
         ArtifactError: nothing was built yet, or the model or the folder can't take it. A folder
             that was there is as it was.
     """
-    if not variants:
+    if not variants.built:
         raise ArtifactError(
             f"saving to {folder} was asked for, but nothing is built yet. Pass example_inputs to "
             "optimize(), or call the model once"
         )
     try:
         with replace_folder(folder) as new:
-            names = _write(builder, report, variants, new)
+            names = _write(variants, new)
             write_sums(new, names)
     except (OSError, TypeError, ValueError, KeyError, safetensors.SafetensorError) as error:
         raise ArtifactError(
@@ -56,32 +53,32 @@ def save(builder: Builder, report: Report, variants: Sequence[Variant], folder: 
     return [folder / name for name in (*names, layout.SUMS)]
 
 
-def _write(
-    builder: Builder, report: Report, variants: Sequence[Variant], folder: Path
-) -> list[str]:
-    weights, tied = take(builder.original)
-    model, config = describe(builder.original, weights, tied)
-    scripts = _write_scripts(variants, folder)
+def _write(variants: Variants, folder: Path) -> list[str]:
+    reference, settings = variants.reference, variants.settings
+    (plan,) = variants.plans
+    weights, tied = take(reference.original)
+    model, config = describe(reference.original, weights, tied)
+    scripts = _write_scripts(variants.built, folder)
     examples = []
     with torch.no_grad():
-        for variant in variants:
-            output = builder.run_original(variant.signature.inputs)
+        for variant in variants.built:
+            output = reference.run(variant.signature.inputs)
             file = scripts.get(id(variant.model))
             script = None if file is None else _script(variant, file)
             examples.append(Example.of(variant.signature, output, script))
     record = Record(
         model=model,
         settings=Settings(
-            tolerance=builder.tolerance,
-            strict=builder.strict,
-            keep_original=builder.keep_original,
+            tolerance=settings.tolerance,
+            strict=settings.strict,
+            keep_original=settings.keep_original,
         ),
         calls=tuple(example.call for example in examples),
         tied=tied,
-        made=fingerprint(builder.plan.pipeline, model.packages),
+        made=fingerprint(plan.pipeline, model.packages),
     )
-    write_pipeline(builder.plan.pipeline, folder / layout.PIPELINE)
-    _write_json(report.to_dict(), folder / layout.REPORT)
+    write_pipeline(plan.pipeline, folder / layout.PIPELINE)
+    _write_json(variants.report.to_dict(), folder / layout.REPORT)
     _write_json(record.model_dump(mode="json"), folder / layout.RECORD)
     if config is not None:
         _write_json(config, folder / layout.CONFIG)
@@ -98,7 +95,7 @@ def _write_scripts(variants: Sequence[Variant], folder: Path) -> dict[int, str]:
     """Write each script once; the files' names by the script's id."""
     files: dict[int, str] = {}
     for variant in variants:
-        if variant.form is Form.SCRIPT and id(variant.model) not in files:
+        if variant.stage.form is Form.SCRIPT and id(variant.model) not in files:
             assert isinstance(variant.model, torch.jit.ScriptModule)
             name = layout.script_name(len(files))
             # Through memory: torch's own writer ends the process where the disk is full.

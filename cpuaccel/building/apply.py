@@ -1,63 +1,65 @@
-"""Asking a backend to apply itself, and making sense of whatever comes back."""
+"""Calling ``Backend.apply`` with global settings restored, and checking what it returns."""
 
 import logging
 from collections.abc import Mapping
 
 import torch
 
-from cpuaccel.building.global_settings import settings_kept
-from cpuaccel.building.stage import calling
+from cpuaccel.building.global_settings import restored_settings
+from cpuaccel.building.stage import autocast
 from cpuaccel.errors import BackendError
 from cpuaccel.pipeline import Options
 from cpuaccel.plugin.backend import Applied, Backend, Context
 from cpuaccel.plugin.slow import warn_if_slow
-from cpuaccel.report import Outcome, Status
 
 logger = logging.getLogger("cpuaccel")
 
 
-def ask_to_apply(
+def apply_backend(
     backend: Backend[Options],
     model: torch.nn.Module,
     context: Context,
-    autocast: torch.dtype | None,
-    restored: list[str],
-) -> Applied | Outcome:
-    """What ``apply`` returns, or the outcome of a step that failed.
+    autocast_dtype: torch.dtype | None,
+) -> tuple[Applied, tuple[str, ...]]:
+    """Apply a backend once.
 
     Args:
-        backend: asked once, with global settings put back afterwards.
-        model: in the form that it takes.
+        backend: the step's backend.
+        model: in the form that the backend takes.
         context: see ``Backend.apply``.
-        autocast: the dtype that the model has to be called under, None for none.
-        restored: gets the names of the settings that were put back.
+        autocast_dtype: the dtype under whose autocast the model runs, None for none.
+
+    Returns:
+        What the backend returned, and the names of the global settings that it had changed.
+
+    Raises:
+        BackendError: the backend refused, failed, or returned something invalid.
     """
-    name = backend.name
     try:
         with (
-            warn_if_slow(f"{name} is being applied"),
-            settings_kept() as changed,
-            calling(autocast),
+            warn_if_slow(f"{backend.name} is being applied"),
+            restored_settings() as restored,
+            autocast(autocast_dtype),
         ):
             applied = backend.apply(model, context)
-    except BackendError as error:
-        return Outcome(name, Status.FAILED, error.reason, error.remedy)
+    except BackendError:
+        raise
     except (Exception, SystemExit) as error:  # some engines exit when imported
-        logger.debug("%s failed", name, exc_info=True)
-        reason = f"it raised {type(error).__name__}: {error}"
-        return Outcome(name, Status.FAILED, reason, "Leave the step out, or report this")
-    restored += changed
-    if mistake := _mistake(applied):
-        return Outcome(name, Status.FAILED, mistake, "Report this to the plugin's author")
-    return applied
+        logger.debug("%s failed", backend.name, exc_info=True)
+        raise BackendError(
+            f"it raised {type(error).__name__}: {error}", "Leave the step out, or report this"
+        ) from error
+    _check(applied)
+    return applied, tuple(restored)
 
 
-def _mistake(applied: object) -> str:
-    """What is wrong with what a backend's ``apply`` returned, if anything is."""
+def _check(applied: object) -> None:
+    remedy = "Report this to the plugin's author"
     if not isinstance(applied, Applied):
-        return f"its apply returned a {type(applied).__name__} in place of an Applied"
+        raise BackendError(f"apply must return an Applied, got a {type(applied).__name__}", remedy)
     if not callable(applied.model):
-        return f"its apply gave a {type(applied.model).__name__} as the model, and none to call"
+        kind = type(applied.model).__name__
+        raise BackendError(f"Applied.model must be callable, got a {kind}", remedy)
     if not isinstance(applied.evidence, Mapping):
-        return f"its evidence is a {type(applied.evidence).__name__} in place of a mapping"
-    return ""
+        kind = type(applied.evidence).__name__
+        raise BackendError(f"Applied.evidence must be a mapping, got a {kind}", remedy)

@@ -1,4 +1,4 @@
-"""Keeping torch's and the process's global settings as they were."""
+"""Restoring the global settings of torch and of the process."""
 
 import logging
 import os
@@ -30,10 +30,9 @@ def _write_environment(environment: object) -> None:
 
 
 def _compiler(module: str) -> _Setting:
-    """The settings in one of torch.compile's configuration modules, where it is imported.
+    """The settings in a configuration module of torch.compile, if it is imported already.
 
-    Importing it here would take a second from everyone who compiles nothing. What a step imports
-    first has nobody's settings to lose.
+    Importing it here would cost a second. A module that a step imports first holds only defaults.
     """
 
     def read() -> object:
@@ -75,11 +74,11 @@ _SETTINGS = {
 
 
 @contextmanager
-def settings_kept() -> Iterator[list[str]]:
-    """Put global settings back on leaving: what a backend changes must not outlive its step.
+def restored_settings() -> Iterator[list[str]]:
+    """Restore global settings on exit: changes by a backend must not outlive its step.
 
     Yields:
-        A list that on leaving holds the names of the settings that had been changed.
+        A list that holds the names of the changed settings after the exit.
     """
     before = {name: setting.read() for name, setting in _SETTINGS.items()}
     random_states = torch.random.get_rng_state(), random.getstate()

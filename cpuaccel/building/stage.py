@@ -1,9 +1,9 @@
-"""The model between two steps, and how to get the original's kind of answer out of it."""
+"""The model between two steps, and how to call it like the original."""
 
-import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
@@ -13,8 +13,16 @@ from cpuaccel.model.signature import Binder, Inputs, Signature, cast_floating
 from cpuaccel.pipeline import Options
 from cpuaccel.plugin.backend import Applied, Backend, Form
 
-Answer = Callable[[Inputs], object]
-"""Calls a model with inputs by name and returns what the original would return."""
+
+class Output(NamedTuple):
+    """A model's output as the original returns it, and its tensors in order."""
+
+    value: object
+    tensors: list[torch.Tensor]
+
+
+Call = Callable[[Inputs], Output]
+"""Calls a model with inputs by name."""
 
 
 @dataclass(frozen=True)
@@ -22,11 +30,11 @@ class Stage:
     """The model between two steps.
 
     Attributes:
-        model: what the last step gave.
-        form: the form that it has.
-        dtype: the precision that it was brought to, None for the original's.
-        autocast: the dtype under whose autocast it has to be called, if any.
-        tolerance: the widest that a backend applied so far declares.
+        model: the result of the last step.
+        form: the form of the model.
+        dtype: the precision of the model, None for the original's own.
+        autocast: the dtype under whose autocast the model runs, None for none.
+        tolerance: the widest tolerance that an applied backend declares.
     """
 
     model: Callable[..., object]
@@ -38,76 +46,67 @@ class Stage:
     def after(
         self, backend: Backend[Options], applied: Applied, dtype: torch.dtype | None
     ) -> "Stage":
-        """The stage that a step leads to.
+        """Return the stage after a step.
 
         Args:
-            backend: the step's.
-            applied: what it returned.
-            dtype: the precision that it brought the weights to, if it did.
+            backend: the backend of the step.
+            applied: what the backend returned.
+            dtype: the precision that the backend cast the weights to, None if it did not.
         """
         autocast = applied.autocast or self.autocast
         tolerance = max(self.tolerance, backend.tolerance)
         dtype = self.dtype or dtype or autocast
         return Stage(applied.model, backend.gives, dtype, autocast, tolerance)
 
-    def answering(self, binder: Binder, signature: Signature, output: object) -> Answer:
-        """Make what calls the model and answers as the original would.
+    def caller(self, binder: Binder, signature: Signature, output: object) -> Call:
+        """Return a closure that calls the model like the original.
+
+        It casts the inputs, calls the model, flattens the output once, casts its tensors back and
+        rebuilds the original's output type once.
 
         Args:
             binder: calls the original.
             signature: how the original was called.
-            output: what it returned then.
+            output: what the original returned for that call.
         """
-        answer: Answer
-        if self.form is Form.MODULE:
-            answer = functools.partial(binder.call, self.model)
-        else:
-            answer = _restoring(self.model, Structure.from_output(output), signature.constants)
-        if self.dtype is not None:
-            answer = _casting(answer, self.dtype, output)
-        if self.autocast is not None:
-            answer = _autocasting(answer, self.autocast)
-        return answer
+        model, dtype, autocast_dtype = self.model, self.dtype, self.autocast
+        is_module, constants = self.form is Form.MODULE, signature.constants
+        # An output that holds more than tensors passes through a module that is not cast.
+        rebuilds = not is_module or dtype is not None
+        structure = Structure.from_output(output) if rebuilds else None
+        dtypes = [tensor.dtype for tensor in tensors(output)] if dtype is not None else []
+
+        def run(inputs: Inputs) -> object:
+            if is_module:
+                return binder.call(model, inputs)
+            if constants:
+                inputs = {n: v for n, v in inputs.items() if n not in constants}
+            return model(**inputs)
+
+        def call(inputs: Inputs) -> Output:
+            if dtype is not None:
+                inputs = cast_floating(inputs, dtype)
+            if autocast_dtype is None:
+                value = run(inputs)
+            else:
+                with autocast(autocast_dtype):
+                    value = run(inputs)
+            flat = tensors(value)
+            if structure is None:
+                return Output(value, flat)
+            if len(flat) != structure.count:
+                raise BackendError(
+                    f"the model must return {structure.count} tensors, got {len(flat)}"
+                )
+            if dtypes:
+                flat = [tensor.to(d) for tensor, d in zip(flat, dtypes)]
+            return Output(structure.restore(iter(flat)), flat)
+
+        return call
 
 
-def _restoring(
-    model: Callable[..., object], structure: Structure, constants: Mapping[str, object]
-) -> Answer:
-    """Call with tensors alone, and build the original's output from the flat tuple."""
-    count = structure.count
-
-    def answer(inputs: Inputs) -> object:
-        if constants:
-            inputs = {n: v for n, v in inputs.items() if n not in constants}
-        answered = tensors(model(**inputs))
-        if len(answered) != count:
-            raise BackendError(f"it returned {len(answered)} tensors in place of {count}")
-        return structure.restore(iter(answered))
-
-    return answer
-
-
-def _casting(answer: Answer, dtype: torch.dtype, output: object) -> Answer:
-    """Cast inputs on the way in, and answers back to what the original's were."""
-    structure, dtypes = Structure.from_output(output), [tensor.dtype for tensor in tensors(output)]
-
-    def cast_answer(inputs: Inputs) -> object:
-        answered = tensors(answer(cast_floating(inputs, dtype)))
-        return structure.restore(t.to(d) for t, d in zip(answered, dtypes, strict=True))
-
-    return cast_answer
-
-
-def _autocasting(answer: Answer, dtype: torch.dtype) -> Answer:
-    def autocast_answer(inputs: Inputs) -> object:
-        with calling(dtype):
-            return answer(inputs)
-
-    return autocast_answer
-
-
-def calling(autocast: torch.dtype | None) -> AbstractContextManager[object]:
-    """Autocast for the CPU with its weight cache off, which tracing can't take, or no autocast."""
+def autocast(dtype: torch.dtype | None) -> AbstractContextManager[object]:
+    """Autocast for the CPU, or no autocast. Tracing does not support autocast's weight cache."""
     return torch.autocast(
-        "cpu", dtype=autocast or torch.bfloat16, enabled=autocast is not None, cache_enabled=False
+        "cpu", dtype=dtype or torch.bfloat16, enabled=dtype is not None, cache_enabled=False
     )

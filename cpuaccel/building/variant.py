@@ -1,14 +1,17 @@
-"""What is built for one way of calling a model."""
+"""A model built for one way of calling it, and whether it is still used."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from cpuaccel.building.health import Health
-from cpuaccel.building.stage import Answer, Stage
-from cpuaccel.checks.output_form import Expectation
-from cpuaccel.model.signature import Signature
-from cpuaccel.plugin.backend import Form
-from cpuaccel.report import Outcome, Status, VariantReport
+import torch
+
+from cpuaccel.building.stage import Call, Stage
+from cpuaccel.checks.output_form import OutputForm
+from cpuaccel.model.signature import Inputs, Signature
+from cpuaccel.report import Outcome, VariantReport
+
+MAX_FAULTS = 5
+"""Consecutive faults after which a variant is switched off: each one costs two calls."""
 
 
 @dataclass(eq=False)
@@ -16,44 +19,61 @@ class Variant:
     """A model built for one way of calling it.
 
     Attributes:
-        answer: calls it.
-        model: the last step's result, the original where no step was applied.
-        form: the form that ``model`` has.
+        call: calls the model; the original where no step was applied.
+        stage: the result of the last step.
+        signature: the call that the variant was built for.
         report: what was done.
-        watched: whether NaN and infinity in its answers are a fault (the original's had none).
-        expected: what its answers have to look like; None if nothing is known.
-        health: its faults.
-        signature: the call that it was built for.
-        stage: ``model`` with the precision that it has to be called in.
+        applied: whether any step was applied.
+        frozen: whether the variant serves only calls with the example's exact shapes.
+        finite: whether NaN and infinity are faults (the original's output has none).
+        output_form: types and shapes that its outputs must have; None if unknown.
+        off: why the variant is no longer used; empty while it is.
     """
 
-    answer: Answer
-    model: Callable[..., object]
-    form: Form
-    report: VariantReport
-    watched: bool
-    expected: Expectation | None
-    signature: Signature
+    call: Call
     stage: Stage
-    health: Health = field(default_factory=Health)
+    signature: Signature
+    report: VariantReport
+    applied: bool
+    frozen: bool
+    finite: bool
+    output_form: OutputForm | None
+    off: str = ""
+    _faults: int = field(default=0, repr=False)
 
     @property
-    def applied(self) -> bool:
-        """Whether it is anything but the original."""
-        return any(o.status is Status.APPLIED for o in self.report.outcomes)
+    def model(self) -> Callable[..., object] | torch.nn.Module:
+        """The result of the last step."""
+        return self.stage.model
 
-    @property
-    def frozen(self) -> bool:
-        """Whether it answers only calls of exactly the example's shapes."""
-        return self.report.fidelity is not None and bool(self.report.fidelity.frozen)
+    def run(self, inputs: Inputs) -> object:
+        """Call the model and return its output unchecked."""
+        return self.call(inputs).value
+
+    def record_success(self) -> None:
+        """Reset the number of consecutive faults."""
+        self._faults = 0
+
+    def record_fault(self, reason: str) -> bool:
+        """Count a call that the original served although this variant should have.
+
+        Returns:
+            Whether this fault switched the variant off. Concurrent faults may count as one; the
+            variant is then switched off a few calls later.
+        """
+        self._faults += 1
+        if self._faults < MAX_FAULTS or self.off:
+            return False
+        self.off = f"switched off after {MAX_FAULTS} consecutive faults, the last one: {reason}"
+        return True
 
 
 @dataclass(frozen=True)
-class Ready:
-    """What an earlier build came to. It is held against the original like what a step gives.
+class SavedBuild:
+    """The result of an earlier build, verified like the result of a step before it is used.
 
     Attributes:
-        stage: its last.
+        stage: the result of its last step.
         outcomes: one for each step.
     """
 

@@ -19,11 +19,11 @@ from transformers.trainer_utils import EvalLoopOutput
 import cpuaccel
 from cpuaccel.errors import CpuaccelError, PipelineError
 from cpuaccel.model.weights import weights_state
-from cpuaccel.optimized import OPTIMIZED, OptimizedModel
+from cpuaccel.optimized import OptimizedModel
 from cpuaccel.pipeline import Pipeline
 from cpuaccel.planning.resolve import resolve_here
 from cpuaccel.planning.toml import read_pipeline
-from cpuaccel.report import Outcome, Status
+from cpuaccel.report import CallKey, Outcome, Status
 
 _TIMES_COMPILATION = hasattr(transformers.Trainer, "torch_jit_model_eval")
 """Whether Trainer itself takes ``jit_compilation_time`` out of the runtime, as before version 5."""
@@ -182,6 +182,6 @@ def _metrics(outcomes: Iterable[Outcome], calls: Counter[str], seconds: float) -
     return {
         "jit_compilation_time": round(seconds, 4),
         **applied,
-        "cpuaccel_calls_optimized": calls[OPTIMIZED],
-        "cpuaccel_calls_original": calls.total() - calls[OPTIMIZED],
+        "cpuaccel_calls_optimized": calls[CallKey.OPTIMIZED],
+        "cpuaccel_calls_original": calls.total() - calls[CallKey.OPTIMIZED],
     }

@@ -34,7 +34,7 @@ def outside_inference_mode() -> Iterator[None]:
         yield
 
 
-def followed() -> bool:
+def is_captured() -> bool:
     """Whether a tracer, an exporter or a compiler follows the call.
 
     It would take into its graph what only makes sense in Python: counting, locks, building.

@@ -1,27 +1,35 @@
-"""A pipeline held against a host and a signature, before any work."""
+"""A pipeline checked against a host and a signature before any work: ``cpuaccel.explain``."""
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import ParamSpec
 
 import torch
 
-from cpuaccel.errors import StepError
-from cpuaccel.model.precision import dtype_name
-from cpuaccel.model.signature import Signature
+from cpuaccel.errors import CpuaccelError, PipelineError, StepError
+from cpuaccel.model.precision import dtype_name, dtype_of
+from cpuaccel.model.signature import ExampleInputs, Signature
 from cpuaccel.pipeline import Options, Pipeline, Step
-from cpuaccel.planning.resolve import ResolvedStep
+from cpuaccel.planning.resolve import resolve_here
+from cpuaccel.planning.toml import read_pipeline
 from cpuaccel.plugin.backend import Backend
-from cpuaccel.plugin.host import Host
+from cpuaccel.plugin.host import Host, host
+from cpuaccel.plugin.manager import plugin_host
 from cpuaccel.plugin.verdict import Verdict
 from cpuaccel.report import Outcome, Status
 
+logger = logging.getLogger("cpuaccel")
+
 Question = ParamSpec("Question")
+
+OWN_DTYPE = "the model's own"
 
 
 @dataclass(frozen=True)
 class PlannedStep:
-    """A step and what can be said of it beforehand."""
+    """A step, its backend, and whether this host and this model support it."""
 
     step: Step
     backend: Backend[Options]
@@ -38,50 +46,49 @@ class Plan:
     """What ``optimize`` would do.
 
     Attributes:
-        pipeline: what was asked for.
-        steps: each step with its verdict.
-        dtype: the precision asked for, None for the model's own.
-        precision: the verdict on that precision.
-        host: what it was planned for.
+        pipeline: the pipeline.
+        steps: its steps, each with a verdict.
+        precision: whether this host supports the precision of the pipeline.
+        host: the host that was asked about.
+        signature: the example inputs, bound to the model's parameters; None if there are none.
     """
 
     pipeline: Pipeline
     steps: tuple[PlannedStep, ...]
-    dtype: torch.dtype | None
     precision: Verdict
     host: Host
+    signature: Signature | None = field(default=None, repr=False)
 
     @property
-    def dtype_in_force(self) -> torch.dtype | None:
-        """The precision that will be computed in, None for the model's own."""
-        return self.dtype if self.precision else None
+    def dtype(self) -> torch.dtype | None:
+        """The precision that will be used, None for the model's own."""
+        return self.pipeline.dtype if self.precision else None
 
-    def require(self) -> None:
-        """Insist on every step that is not optional, and on the precision.
+    @property
+    def dtype_name(self) -> str:
+        """The precision that will be used, as text."""
+        return _dtype_name(self.dtype)
+
+    def warn_or_raise(self, *, strict: bool) -> None:
+        """Log what this host or model does not support, except optional steps.
 
         Raises:
-            StepError: names all that can't be had.
+            StepError: with ``strict``, instead of logging.
         """
-        missing = [
-            f"{p.step.backend}: {p.verdict}"
-            for p in self.steps
-            if not p.verdict and not p.step.optional
-        ]
+        missing = [p for p in self.steps if not p.verdict and not p.step.optional]
+        asked = _dtype_name(self.pipeline.dtype)
+        if strict and (missing or not self.precision):
+            lines = [f"{planned.step.backend}: {planned.verdict}" for planned in missing]
+            lines += [] if self.precision else [f"dtype {asked}: {self.precision}"]
+            listed = "".join(f"\n  - {line}" for line in lines)
+            raise StepError(f"strict=True, but pipeline {self.pipeline} is not supported:{listed}")
+        for planned in missing:
+            logger.warning("%s", planned.skipped)
         if not self.precision:
-            missing.append(f"dtype {self._dtype_name}: {self.precision}")
-        if missing:
-            lines = "\n".join(f"  - {m}" for m in missing)
-            raise StepError(
-                f"pipeline {self.pipeline} was asked for with strict=True, but not all of it can "
-                f"be had:\n{lines}"
-            )
-
-    @property
-    def _dtype_name(self) -> str:
-        return "the model's own" if self.dtype is None else dtype_name(self.dtype)
+            logger.warning("%s is not used: %s", asked, self.precision)
 
     def __str__(self) -> str:
-        lines = [f"pipeline  {self.pipeline}, dtype {self._dtype_name}"]
+        lines = [f"pipeline  {self.pipeline}, dtype {_dtype_name(self.pipeline.dtype)}"]
         if not self.precision:
             lines.append(f"dtype     no. {self.precision}.")
         for planned in self.steps:
@@ -91,10 +98,10 @@ class Plan:
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, object]:
-        """The same as data that JSON can hold."""
+        """Return the plan as JSON-serializable data."""
         return {
             "pipeline": str(self.pipeline),
-            "dtype": self._dtype_name,
+            "dtype": _dtype_name(self.pipeline.dtype),
             "precision": asdict(self.precision),
             "steps": [
                 {
@@ -109,46 +116,108 @@ class Plan:
         }
 
 
-def make_plan(
-    pipeline: Pipeline,
-    resolved: list[ResolvedStep],
-    host: Host,
-    model: Callable[..., object],
-    signature: Signature | None,
+def explain(
+    model: torch.nn.Module,
+    backends: Iterable[str | Step] | None = None,
+    *,
+    pipeline: str | Path | Pipeline | None = None,
+    example_inputs: ExampleInputs | None = None,
+    dtype: torch.dtype | str | None = None,
 ) -> Plan:
-    """Ask every backend about the host, and where inputs are known about the model.
+    """Return what ``optimize`` would do with the same arguments, without doing it.
+
+    Without ``example_inputs`` the verdicts are about this host only.
+
+    Raises:
+        PipelineError: the pipeline is invalid; lists every mistake.
+        SignatureError: ``forward`` does not accept the example inputs.
+    """
+    check_model(model)
+    return make_plan(model, _pipeline(backends, pipeline, dtype_of(dtype)), example_inputs)
+
+
+def check_model(model: object) -> None:
+    """Raise ``CpuaccelError`` unless this is a module."""
+    if not isinstance(model, torch.nn.Module):
+        raise CpuaccelError(f"model must be a torch.nn.Module, got a {type(model).__name__}")
+
+
+def make_plan(
+    model: torch.nn.Module,
+    pipeline: Pipeline,
+    example_inputs: ExampleInputs | None = None,
+    on: Host | None = None,
+) -> Plan:
+    """Ask each backend about the host, and with example inputs about the model.
 
     Args:
-        pipeline: what was asked for.
-        resolved: its steps, as ``resolve`` returned them.
-        host: this machine, or another one that is wondered about.
         model: the original.
-        signature: how it is called, None where no inputs are known yet.
+        pipeline: the steps.
+        example_inputs: see ``optimize``.
+        on: the host to ask about, this one by default.
+
+    Raises:
+        PipelineError: the pipeline is invalid; lists every mistake.
+        SignatureError: ``forward`` does not accept the example inputs.
     """
+    (resolved,) = resolve_here(pipeline)
+    if isinstance(model, torch.jit.ScriptModule):
+        raise PipelineError(
+            f"pipeline {pipeline} on a ScriptModule",
+            [
+                f"{step.backend.name} takes a {step.backend.takes}, but the model is a script "
+                "already: pass the eager module that the script was made from"
+                for step in resolved[:1]
+            ],
+        )
+    asked = host() if on is None else on
+    signature = None if example_inputs is None else Signature.from_inputs(model, example_inputs)
     planned = []
     for step in resolved:
-        verdict = ask(step.backend.check, host)
+        verdict = ask(step.backend.check, asked)
         if verdict and signature is not None:
             verdict = ask(step.backend.accepts, model, signature)
         planned.append(PlannedStep(step.step, step.backend, verdict))
-    precision = host.bf16() if pipeline.dtype is torch.bfloat16 else Verdict.yes()
-    return Plan(pipeline, tuple(planned), pipeline.dtype, precision, host)
+    precision = asked.bf16() if pipeline.dtype is torch.bfloat16 else Verdict.yes()
+    return Plan(pipeline, tuple(planned), precision, asked, signature)
 
 
 def ask(
     question: Callable[Question, Verdict], *args: Question.args, **kwargs: Question.kwargs
 ) -> Verdict:
-    """Ask a backend something that must not raise; if it does, that is a no."""
+    """Ask a backend a question; an exception counts as a no."""
+    remedy = "Report this to the plugin's author"
     try:
         answer = question(*args, **kwargs)
-        if isinstance(answer, Verdict):
-            return answer
-        return Verdict.no(
-            f"its plugin answered with a {type(answer).__name__} in place of a Verdict",
-            "Report this to the plugin's author",
-        )
     except (Exception, SystemExit) as error:
-        return Verdict.no(
-            f"its plugin could not tell, and raised {type(error).__name__}: {error}",
-            "Report this to the plugin's author",
+        return Verdict.no(f"its plugin raised {type(error).__name__}: {error}", remedy)
+    if isinstance(answer, Verdict):
+        return answer
+    return Verdict.no(f"its plugin must return a Verdict, got a {type(answer).__name__}", remedy)
+
+
+def _pipeline(
+    backends: Iterable[str | Step] | None,
+    pipeline: str | Path | Pipeline | None,
+    dtype: torch.dtype | None,
+) -> Pipeline:
+    if (backends is None) == (pipeline is None):
+        given = "neither" if backends is None else "both"
+        offered = ", ".join(sorted(plugin_host().backends))
+        raise PipelineError(
+            "optimize()",
+            [
+                f"pass one of backends and pipeline, got {given}; for example backends=['jit']. "
+                f"Available: {offered}"
+            ],
         )
+    if backends is not None:
+        return Pipeline.from_steps(backends, dtype)
+    read = pipeline if isinstance(pipeline, Pipeline) else read_pipeline(pipeline or "")
+    if dtype is None:
+        return read
+    return Pipeline(read.steps, dtype, read.source, read.disable_plugins)
+
+
+def _dtype_name(dtype: torch.dtype | None) -> str:
+    return OWN_DTYPE if dtype is None else dtype_name(dtype)

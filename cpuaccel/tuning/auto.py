@@ -48,7 +48,6 @@ def optimize_auto(
     example_inputs: Batches,
     request: Request,
     *,
-    inplace: bool = False,
     progress: Progress = lambda snapshot: None,
 ) -> OptimizedModel:
     """Choose the pipeline that is fastest here, and build it.
@@ -57,7 +56,6 @@ def optimize_auto(
         model: the original.
         example_inputs: one batch or several.
         request: what is asked for.
-        inplace: as ``optimize`` takes it.
         progress: is told how the search goes.
 
     Returns:
@@ -69,7 +67,7 @@ def optimize_auto(
             no longer fits.
     """
     workload = Workload.of(model, example_inputs, request.traffic)
-    work = _Auto(model, workload, request, inplace, progress)
+    work = _Auto(model, workload, request, progress)
     with ended_by_sigterm():
         return work.run()
 
@@ -80,13 +78,11 @@ class _Auto:
         model: torch.nn.Module,
         workload: Workload,
         request: Request,
-        inplace: bool,
         progress: Progress,
     ) -> None:
         self._model = model
         self._workload = workload
         self._request = request
-        self._inplace = inplace
         self._progress = progress
         self._binder = Binder(model)
         self._eager = shared_copy(model)
@@ -109,9 +105,10 @@ class _Auto:
                     return optimized
             tuning = self._search()
             optimized = self._first_that_holds(tuning)
-            assert optimized.report.tuning is not None
+            chosen = optimized.report.tuning
+            assert isinstance(chosen, Tuning)
             if path is not None:
-                self._keep(path, optimized.report.tuning)
+                self._keep(path, chosen)
             return optimized
 
     def _path(self) -> Path | None:
@@ -129,7 +126,7 @@ class _Auto:
             logger.warning("%s", error)
             return None
         if lock is None:
-            if self._request.strict and self._request.lock is not None:
+            if self._request.settings.strict and self._request.lock is not None:
                 raise LockError(
                     f"strict=True was asked for with lock={str(path)!r}, but there is no such "
                     "file. Make it by tuning once without strict"
@@ -153,7 +150,7 @@ class _Auto:
         return optimized
 
     def _refuse(self, path: Path, what: str, reasons: Sequence[str]) -> None:
-        if self._request.strict:
+        if self._request.settings.strict:
             lines = "".join(f"\n  - {reason}" for reason in reasons)
             raise LockError(
                 f"strict=True was asked for with lock={str(path)!r}, which {what}. Tune again "
@@ -221,13 +218,8 @@ class _Auto:
         """
         if self._request.threads is not None:
             torch.set_num_threads(decision.threads)
-        optimized = assemble(
-            self._model,
-            decision,
-            strict=self._request.strict,
-            tolerance=self._request.tolerance,
-            inplace=self._inplace,
-        )
+        settings = dataclasses.replace(self._request.settings, measure_speed=False)
+        optimized = assemble(self._model, decision, settings)
         for batch in self._workload.batches:
             optimized.prepare(batch)
         if decision.pipelines.keys() == {ORIGINAL}:
@@ -239,7 +231,7 @@ class _Auto:
         speedup = self._speedup(optimized)
         if speedup.slower:
             raise Disproved(f"it is {speedup} as fast as eager")
-        optimized.report.forget_calls()
+        optimized.report.reset_calls()
         worst = max((d.relative for d in differences), default=0.0)
         return optimized, (
             f"{speedup} as fast as eager in this process; outputs within {worst:.2g} of the "

@@ -8,6 +8,7 @@ from typing import Literal, TypedDict
 
 import torch
 
+from cpuaccel.building.settings import BuildSettings
 from cpuaccel.errors import CpuaccelError
 from cpuaccel.model.precision import TOLERANCE, dtype_name, dtype_of
 from cpuaccel.tuning.metric import Metric
@@ -65,10 +66,11 @@ class Request:
     """The same, checked and with its defaults. See ``TuneArguments``.
 
     Attributes:
-        tolerance: as ``optimize`` takes it.
-        strict: a decision that no longer fits is refused rather than made anew.
+        settings: how candidates and the winner are built. With ``strict``, a decision that no
+            longer fits is an error instead of the start of a new search.
     """
 
+    settings: BuildSettings
     budget: float = DEFAULT_BUDGET
     target: Target = "latency"
     precisions: tuple[str, ...] = ("float32",)
@@ -80,17 +82,13 @@ class Request:
     cache: bool = True
     time_limit: float | None = None
     memory_limit: int | None = None
-    tolerance: float | None = None
-    strict: bool = False
 
     @classmethod
     def of(
         cls,
         model: torch.nn.Module,
         arguments: TuneArguments,
-        *,
-        tolerance: float | None = None,
-        strict: bool = False,
+        settings: BuildSettings | None = None,
     ) -> "Request":
         """Check what was passed.
 
@@ -105,7 +103,7 @@ class Request:
         if isinstance(precisions, str):
             precisions = (precisions,)
         given["precisions"] = tuple(dict.fromkeys(map(_precision, precisions)))
-        request = cls(**given, tolerance=tolerance, strict=strict)  # type: ignore[arg-type]
+        request = cls(**given, settings=settings or BuildSettings())  # type: ignore[arg-type]
         request._check()
         return request
 
@@ -117,7 +115,8 @@ class Request:
         by a metric or a wider tolerance of their own: these then decide.
         """
         default = max(TOLERANCE[getattr(torch, name)] for name in self.precisions)
-        wider = self.tolerance is not None and self.tolerance > default
+        tolerance = self.settings.tolerance
+        wider = tolerance is not None and tolerance > default
         return math.inf if self.metric is not None or wider else default
 
     @property

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from cpuaccel.timing import FEWEST_PAIRS, Speedup
 from cpuaccel.tuning.decisions.result import Row, Standing
-from cpuaccel.tuning.workers.parent import Worker, WorkerFailure
+from cpuaccel.tuning.workers.parent import Died, Worker
 from cpuaccel.tuning.workers.timing import CLEAR_PAIRS, NARROW
 
 TURN_SECONDS = 0.3
@@ -51,12 +51,14 @@ def run_off(finalists: Sequence[Finalist], weights: Sequence[float], deadline: f
         for index in alive[turn % len(alive) :] + alive[: turn % len(alive)]:
             try:
                 limit = max(_patience(rows[index]), deadline - time.monotonic())
-                (passes,) = finalists[index][1].run(TURN_SECONDS, limit)
-            except WorkerFailure as failure:
-                rows[index] = replace(rows[index], standing=failure.standing, reason=failure.reason)
+                found = finalists[index][1].turn(TURN_SECONDS, limit)
+            except Died as death:
+                rows[index] = replace(
+                    rows[index], standing=Standing(death.kind), reason=death.reason
+                )
                 continue
             times[index].append(
-                statistics.median(sum(w * t for w, t in zip(weights, p)) for p in passes.times)
+                statistics.median(sum(w * t for w, t in zip(weights, p)) for p in found.times)
             )
         alive = [index for index in alive if rows[index].standing is Standing.MEASURED]
         alive = in_reach(alive, times)

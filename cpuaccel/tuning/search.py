@@ -24,9 +24,9 @@ from cpuaccel.tuning.request import Request
 from cpuaccel.tuning.runoff import run_off
 from cpuaccel.tuning.space import Space
 from cpuaccel.tuning.workers.messages import Job
-from cpuaccel.tuning.workers.parent import WorkerFailure
-from cpuaccel.tuning.workers.pickling import dump_model
-from cpuaccel.tuning.workers.throughput import measure_instances, splits
+from cpuaccel.tuning.workers.parent import Died
+from cpuaccel.tuning.workers.pickling import ship
+from cpuaccel.tuning.workers.throughput import LaunchFailed, measure_instances, splits
 from cpuaccel.tuning.workers.trial import Trial
 from cpuaccel.tuning.workload import Workload
 
@@ -92,20 +92,19 @@ class Search:
         Raises:
             ModelError: the model can't be sent to another process.
         """
-        with tempfile.TemporaryFile() as subject:
-            dump_model(self._model, self._references, subject)
-            try:
+        try:
+            with tempfile.TemporaryFile() as subject:
+                ship(self._model, self._references, subject)
                 self._try_all(subject)
                 if self._request.threads == "auto":
                     self._try_threads(subject)
-                self._decide()
-            finally:  # the next phase needs the whole machine
-                self._board.close()
-                for trial in self._paused:
-                    trial.worker.close()
-            winner, why, rule = self._chosen()
-            throughput = self._request.target == "throughput"
-            instances = self._side_by_side(winner, subject) if throughput else ()
+            self._decide()
+        finally:  # what goes on afterwards needs all of the machine
+            self._board.close()
+            for trial in self._paused:
+                trial.worker.close()
+        winner, why, rule = self._chosen()
+        instances = self._side_by_side(winner) if self._request.target == "throughput" else ()
         tuning = Tuning(
             target=self._request.target,
             winner=winner,
@@ -137,7 +136,7 @@ class Search:
             else:
                 return
         for trial in self._paused:
-            late = WorkerFailure(Standing.TIMED_OUT, "not built before the budget ended")
+            late = Died(Standing.TIMED_OUT, "it was not built yet when the budget ended")
             self._note(trial, trial.failed(late))
         self._paused.clear()
 
@@ -173,14 +172,14 @@ class Search:
             if row.standing is Standing.MEASURED:
                 self._tell(f"measuring {trial.candidate}")
                 limit = max(ending - time.monotonic(), 0.0) + self._budget.whole_measure
-                row = trial.measure(row, self._budget.measure, limit)
-        except WorkerFailure as failure:
-            if may_wait and failure.standing is Standing.TIMED_OUT and not trial.built:
+                row = trial.measure(row, limit)
+        except Died as death:
+            if may_wait and death.kind == Standing.TIMED_OUT and not trial.built:
                 trial.pause()
                 self._paused.append(trial)
                 self._space.put_off(trial.candidate)
                 return
-            row = trial.failed(failure)
+            row = trial.failed(death)
         except BaseException:
             trial.worker.close()
             raise
@@ -204,8 +203,9 @@ class Search:
             candidate.steps,
             candidate.precision,
             candidate.threads or self._threads,
-            self._request.tolerance,
+            self._request.settings.tolerance,
             self._workload.weights,
+            self._budget.measure,
             to_beat,
             outputs=self._judge is not None,
         )
@@ -236,26 +236,26 @@ class Search:
             rule = find_rule(first, comparable, self._workload.shapes, self._workload.weights)
         return first.candidate, f"{speedup} as fast as eager", rule
 
-    def _side_by_side(self, winner: Candidate, subject: IO[bytes]) -> tuple[Instances, ...]:
-        """Measure the winner in several processes at once."""
+    def _side_by_side(self, winner: Candidate) -> tuple[Instances, ...]:
+        """The winner in several processes at once."""
         found = []
         for count in splits(self._host.cores):
             self._tell(f"running {count} processes of {winner} side by side")
             try:
                 found.append(
                     measure_instances(
-                        subject,
-                        self._workload,
+                        self._model,
+                        self._references,
+                        self._workload.weights,
                         winner,
                         count=count,
                         cores=self._host.cores,
-                        tolerance=self._request.tolerance,
-                        memory_limit=self._memory_limit,
+                        tolerance=self._request.settings.tolerance,
                         deadline=self._budget.end,
                     )
                 )
-            except WorkerFailure as failure:
-                self._space.not_tried.append(NotTried(f"{count} processes", failure.reason))
+            except LaunchFailed as error:
+                self._space.not_tried.append(NotTried(f"{count} processes", str(error)))
         return tuple(found)
 
     def _turn(self, trial: Trial) -> tuple[int, float]:

@@ -1,6 +1,7 @@
 """An engine that fails while it is called: what answers, what is counted, when it is given up."""
 
 import logging
+import re
 import threading
 from collections.abc import Callable
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 import cpuaccel
-from cpuaccel.building.health import MAX_FAULTS
+from cpuaccel.building.variant import MAX_FAULTS
 from cpuaccel.testing import Encoded, MaskedEncoder
 from tests.conftest import Offer
 from tests.fake_backends import Call, Fake, NanLater, Opaque, RaisingLater, batch, encoded, encoder
@@ -78,46 +79,51 @@ class Listing(Fake):
         return list(answer) if bool((ids == 49).any()) else answer
 
 
-FAULTS: list[tuple[type[Fake], str]] = [
-    (RaisingLater, "RuntimeError in the optimized model"),
-    (NanLater, "NaN or infinity in the optimized answer"),
-    (Transposing, "a tensor of shape [12, 2, 16] in the optimized answer"),
-    (Shortening, "a tensor of shape [1, 16] in the optimized answer"),
-    (Narrowing, "a tensor of shape [2, 8] in the optimized answer"),
-    (Flattening, "a tensor of shape [384] in the optimized answer"),
-    (Halving, "a tensor of torch.bfloat16 in place of torch.float32 in the optimized answer"),
-    (Listing, "a list in place of a Encoded in the optimized answer"),
-    (Dropping, "BackendError in the optimized model"),
-    (Adding, "BackendError in the optimized model"),
+FAULTS: list[tuple[type[Fake], str, str]] = [
+    (RaisingLater, "fallback:error", "RuntimeError in the optimized model"),
+    (NanLater, "fallback:nan", "NaN or infinity in the output"),
+    (Transposing, "fallback:output_form", "a tensor of shape [12, 2, 16] in the output"),
+    (Shortening, "fallback:output_form", "a tensor of shape [1, 16] in the output"),
+    (Narrowing, "fallback:output_form", "a tensor of shape [2, 8] in the output"),
+    (Flattening, "fallback:output_form", "a tensor of shape [384] in the output"),
+    (Halving, "fallback:output_form", "a tensor of torch.bfloat16 instead of torch.float32"),
+    (Listing, "fallback:output_form", "a list instead of a Encoded in the output"),
+    (Dropping, "fallback:error", "BackendError in the optimized model"),
+    (Adding, "fallback:error", "BackendError in the optimized model"),
 ]
 
 
 @pytest.fixture(autouse=True)
 def _backends(offer: Offer) -> None:
-    offer(Opaque, *(backend for backend, _ in FAULTS))
+    offer(Opaque, *(backend for backend, *_ in FAULTS))
 
 
 def same(answer: object, expected: object) -> bool:
     return type(answer) is Encoded and all(map(torch.equal, answer, encoded(expected)))
 
 
-@pytest.mark.parametrize(("backend", "reason"), FAULTS, ids=[b.name for b, _ in FAULTS])
-def test_a_fault_is_answered_by_the_original_and_counted(backend: type[Fake], reason: str) -> None:
+@pytest.mark.parametrize(
+    ("backend", "key", "reason"), FAULTS, ids=[backend.name for backend, *_ in FAULTS]
+)
+def test_the_original_serves_a_fault_and_it_is_counted(
+    backend: type[Fake], key: str, reason: str
+) -> None:
     model = encoder()
     fast = cpuaccel.optimize(model, [backend.name], example_inputs=batch(), strict=False)
     assert same(fast(**BAD), model(**BAD))
     assert same(fast(**batch()), model(**batch()))
-    assert fast.report.calls == {f"original ({reason})": 1, "optimized": 1}
+    assert fast.report.calls == {key: 1, "optimized": 1}
+    assert reason in fast.report.fallbacks[key]
 
 
-@pytest.mark.parametrize(("backend", "reason"), FAULTS, ids=[b.name for b, _ in FAULTS])
-def test_a_fault_raises_where_strict(backend: type[Fake], reason: str) -> None:
+@pytest.mark.parametrize(
+    ("backend", "key", "reason"), FAULTS, ids=[backend.name for backend, *_ in FAULTS]
+)
+def test_a_fault_raises_with_strict(backend: type[Fake], key: str, reason: str) -> None:
     fast = cpuaccel.optimize(encoder(), [backend.name], example_inputs=batch(), strict=True)
-    with pytest.raises(cpuaccel.StepError) as caught:
+    with pytest.raises(cpuaccel.StepError, match=re.escape(reason)):
         fast(**BAD)
-    assert str(caught.value) == (
-        f"strict=True was asked for, but the original had to answer: {reason}"
-    )
+    assert key not in fast.report.calls
 
 
 def test_many_faults_in_a_row_switch_it_off_with_one_warning(
@@ -129,13 +135,14 @@ def test_many_faults_in_a_row_switch_it_off_with_one_warning(
         assert same(fast(**BAD), model(**BAD))
     assert same(fast(**batch()), model(**batch()))
     reason = "RuntimeError in the optimized model"
-    off = f"switched off after {MAX_FAULTS} faults in a row, the last: {reason}"
-    assert fast.report.calls == {f"original ({reason})": MAX_FAULTS, f"original ({off})": 3}
-    loud = [r.getMessage() for r in caplog.records if r.getMessage().startswith("the optimized")]
-    assert loud == [
-        "the optimized model for input_ids: int64[2, 12], attention_mask: int64[2, 12] is "
-        f"{off}. The original answers all such calls from here on; load_state_dict() or another "
-        "optimize() builds anew"
+    off = f"switched off after {MAX_FAULTS} consecutive faults, the last one: {reason}"
+    assert fast.report.calls == {"fallback:error": MAX_FAULTS, "fallback:switched_off": 3}
+    assert fast.report.fallbacks["fallback:switched_off"] == off
+    warnings = [r.getMessage() for r in caplog.records if r.getMessage().startswith("the variant")]
+    assert warnings == [
+        "the variant for input_ids: int64[2, 12], attention_mask: int64[2, 12] is "
+        f"{off}. The original serves these calls from now on; load_state_dict() or another "
+        "optimize() rebuilds the variant"
     ]
 
 
@@ -180,7 +187,7 @@ def test_where_the_original_itself_gives_infinity_it_is_no_fault(strict: bool) -
         assert fast(torch.ones(2), torch.zeros(2)).isinf().all()
     assert fast(torch.ones(2), torch.ones(2)).tolist() == [1, 1]
     assert fast.report.calls == {
-        "original (NaN or infinity in its own answer, too)": 2 * MAX_FAULTS,
+        "fallback:nan_in_original": 2 * MAX_FAULTS,
         "optimized": 1,
     }
 
@@ -208,7 +215,7 @@ def test_the_original_is_the_judge_of_shapes_never_seen() -> None:
     for _ in range(3):
         assert fast(torch.ones(3, 20)).shape == (3, 16)
     assert fast.report.calls == {
-        "original (the first answer of such a shape)": 1,
+        "fallback:new_output_shape": 1,
         "optimized": 2,
     }
 
@@ -249,7 +256,7 @@ def test_threads_that_fail_at_once_are_all_counted() -> None:
         thread.join()
     assert wrong == []
     assert fast.report.calls.total() == 100
-    assert fast.variants[0].health.off
+    assert fast.variants[0].off
 
 
 def test_the_error_that_the_engine_raised_is_in_the_debug_log(

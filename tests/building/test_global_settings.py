@@ -3,13 +3,13 @@ import os
 import pytest
 import torch
 
-from cpuaccel.building.global_settings import settings_kept
+from cpuaccel.building.global_settings import restored_settings
 from tests.conftest import Python
 
 
 def test_what_changes_is_put_back_and_listed() -> None:
     threads, environment = torch.get_num_threads(), dict(os.environ)
-    with settings_kept() as restored:
+    with restored_settings() as restored:
         torch.set_num_threads(threads + 1)
         torch.set_default_dtype(torch.float64)
         torch.set_grad_enabled(not torch.is_grad_enabled())
@@ -32,7 +32,7 @@ def test_what_changes_is_put_back_and_listed() -> None:
 
 
 def test_what_stays_is_not_listed() -> None:
-    with settings_kept() as restored:
+    with restored_settings() as restored:
         torch.set_num_threads(torch.get_num_threads())
     assert restored == []
 
@@ -42,7 +42,7 @@ def test_an_error_passes_through_and_settings_are_put_back() -> None:
         torch.set_default_dtype(torch.float64)
         raise ZeroDivisionError
 
-    with pytest.raises(ZeroDivisionError), settings_kept():
+    with pytest.raises(ZeroDivisionError), restored_settings():
         fail()
     assert torch.get_default_dtype() is torch.float32
 
@@ -51,7 +51,7 @@ def test_random_numbers_go_on_as_if_nothing_had_been_drawn() -> None:
     torch.manual_seed(7)
     expected = torch.rand(3)
     torch.manual_seed(7)
-    with settings_kept():
+    with restored_settings():
         torch.rand(100)
     assert torch.equal(torch.rand(3), expected)
 
@@ -62,7 +62,7 @@ def test_compiler_settings_are_put_back_where_they_are_imported() -> None:
     if not hasattr(dynamo, "get_config_copy"):
         pytest.skip("this torch has no copy of its compiler's settings to give")
     before = dynamo.suppress_errors, inductor.freezing, inductor.cpp.threads
-    with settings_kept() as restored:
+    with restored_settings() as restored:
         dynamo.suppress_errors = not before[0]
         inductor.freezing = not before[1]
         inductor.cpp.threads = 3
@@ -73,11 +73,11 @@ def test_compiler_settings_are_put_back_where_they_are_imported() -> None:
 def test_compiler_settings_are_not_imported_to_be_kept(python: Python) -> None:
     code = """
 import sys
-from cpuaccel.building.global_settings import settings_kept
+from cpuaccel.building.global_settings import restored_settings
 def imported():
     return {"torch._dynamo.config", "torch._inductor.config"} & sys.modules.keys()
 before = imported()
-with settings_kept():
+with restored_settings():
     pass
 assert imported() == before
 """

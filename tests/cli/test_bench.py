@@ -106,7 +106,7 @@ def test_calls_that_the_original_answered_are_told(run: Run, offer: Offer) -> No
     }
     assert statuses[2] == ("applied", [])
     assert statuses[5][0] == "partly applied"
-    assert "4 calls were answered by the original (RuntimeError" in statuses[5][1][0]
+    assert "the original served 4 calls: RuntimeError" in statuses[5][1][0]
 
 
 def test_the_error_of_bfloat16_is_against_float32_and_its_ratio_against_bfloat16(

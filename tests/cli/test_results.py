@@ -1,13 +1,12 @@
 import pytest
 
-from cpuaccel.building.builder import CAST_STEP
 from cpuaccel.cli.bench.results import Standing, judge, merge
-from cpuaccel.report import Outcome, Status, VariantReport
+from cpuaccel.report import CAST_STEP, Outcome, Status, VariantReport
 
 JIT = Outcome("jit", Status.APPLIED)
 CAST = Outcome(CAST_STEP, Status.APPLIED)
-FAILED = Outcome("jit", Status.FAILED, "it changes the answers")
-UNCAST = Outcome(CAST_STEP, Status.FAILED, "it changes the answers")
+FAILED = Outcome("jit", Status.FAILED, "it changes the outputs")
+UNCAST = Outcome(CAST_STEP, Status.FAILED, "it changes the outputs")
 IPEX = Outcome("ipex", Status.SKIPPED, "it is not installed", "Install it")
 
 
@@ -29,9 +28,9 @@ def test_standing(outcomes: tuple[Outcome, ...], standing: Standing) -> None:
 
 
 def test_calls_that_the_original_answered() -> None:
-    standing, notes = judge((JIT,), {"original (NaN)": 3})
+    standing, notes = judge((JIT,), {"NaN": 3})
     assert standing is Standing.PARTLY
-    assert notes == ("3 calls were answered by the original (NaN)",)
+    assert notes == ("the original served 3 calls: NaN",)
 
 
 def test_no_variant_hides_behind_another() -> None:

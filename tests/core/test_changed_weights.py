@@ -161,5 +161,5 @@ def test_moving_it_away_from_the_cpu_says_where_it_is(caplog: pytest.LogCaptureF
     model.to("meta")
     answer = fast(**{name: tensor.to("meta") for name, tensor in batch().items()})
     assert answer.pooled.device.type == "meta"
-    assert fast.report.calls == {"original (its weights are on meta)": 1}
+    assert fast.report.calls == {"fallback:device": 1}
     assert len(caplog.records) == 1

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 import cpuaccel
+from cpuaccel.optimized import OptimizedModel
 from cpuaccel.pipeline import Pipeline
 from cpuaccel.planning.toml import read_pipeline
 from cpuaccel.testing import MaskedEncoder
@@ -112,9 +113,9 @@ def outcome(model: torch.nn.Module, args: list[Any], kwargs: dict[str, Any]) -> 
 @given(args=ARGUMENTS, kwargs=NAMED, seed=st.integers(0, 99))
 def test_any_call(engine: str, args: list[Any], kwargs: dict[str, Any], seed: int) -> None:
     assume(args or kwargs)
-    fast = cpuaccel.optimize(MODEL, [engine])
-    fast._builder, fast._variants = FAST[engine]._builder, copy.copy(FAST[engine]._variants)
-    fast._variants._built = dict(fast._variants._built)
+    shared = copy.copy(FAST[engine]._variants)
+    shared._variants = dict(shared._variants)
+    fast = OptimizedModel(shared)
     expected, found = outcome(MODEL, args, kwargs), outcome(fast, args, kwargs)
     if isinstance(expected, type):
         assert found is expected

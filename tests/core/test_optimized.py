@@ -49,14 +49,14 @@ def same(answer: object, expected: object) -> bool:
 
 
 LATER = [
-    ("raising_later", "RuntimeError in the optimized model"),
-    ("nan_later", "NaN or infinity in the optimized answer"),
+    ("raising_later", "fallback:error", "RuntimeError in the optimized model"),
+    ("nan_later", "fallback:nan", "NaN or infinity in the output"),
 ]
 
 
-@pytest.mark.parametrize(("backend", "reason"), LATER)
-def test_where_the_engine_fails_the_original_answers(
-    caplog: pytest.LogCaptureFixture, backend: str, reason: str
+@pytest.mark.parametrize(("backend", "key", "reason"), LATER)
+def test_the_original_serves_calls_on_which_the_engine_fails(
+    caplog: pytest.LogCaptureFixture, backend: str, key: str, reason: str
 ) -> None:
     model = encoder()
     fast = cpuaccel.optimize(model, [backend], example_inputs=batch())
@@ -65,22 +65,21 @@ def test_where_the_engine_fails_the_original_answers(
     for _ in range(3):
         assert same(fast(**bad), model(**bad))
     assert same(fast(**batch()), model(**batch()))
-    assert fast.report.calls == {f"original ({reason})": 3, "optimized": 1}
+    assert fast.report.calls == {key: 3, "optimized": 1}
     assert [record.getMessage() for record in caplog.records] == [
-        f"the original answers: {reason} (told once, counted in the report)"
+        f"falling back to the original model: {reason} (logged once, counted in report.calls)"
     ]
-    assert f"calls     3 original ({reason}), 1 optimized" in str(fast.report)
+    assert f"calls     3 {key} ({reason}), 1 optimized" in str(fast.report)
 
 
-@pytest.mark.parametrize(("backend", "reason"), LATER)
-def test_where_the_engine_fails_strict_raises(backend: str, reason: str) -> None:
+@pytest.mark.parametrize(("backend", "key", "reason"), LATER)
+def test_with_strict_a_failing_engine_raises(backend: str, key: str, reason: str) -> None:
     fast = cpuaccel.optimize(encoder(), [backend], example_inputs=batch(), strict=True)
     fast(**batch())
     with pytest.raises(cpuaccel.StepError) as caught:
         fast(**batch(first=49))
-    assert str(caught.value) == (
-        f"strict=True was asked for, but the original had to answer: {reason}"
-    )
+    assert str(caught.value) == f"strict=True, but this call needs the original: {reason}"
+    assert key not in fast.report.calls
 
 
 @pytest.mark.parametrize("strict", [False, True], ids=["lenient", "strict"])
@@ -92,7 +91,7 @@ def test_where_all_steps_are_optional_and_none_can_be_had_the_original_answers(
     fast = cpuaccel.optimize(model, steps, example_inputs=batch(), strict=strict)
     assert same(fast(**batch()), model(**batch()))
     assert fast.report.applied == ()
-    assert fast.report.calls == {"original (no step was applied)": 1}
+    assert fast.report.calls == {"fallback:not_applied": 1}
     assert caplog.records == []
 
 
@@ -148,7 +147,7 @@ def test_an_input_that_is_no_plain_value_runs_the_original(
 
     fast = cpuaccel.optimize(Listing(), ["faithful"])
     assert fast([torch.ones(1), torch.ones(1)]).item() == 2
-    assert fast.report.calls == {"original (input 'parts' is a list)": 1}
+    assert fast.report.calls == {"fallback:input_type": 1}
     assert len(caplog.records) == 1
 
 
@@ -223,7 +222,7 @@ def test_training_runs_the_original_and_evaluation_uses_what_it_learnt(backend: 
     optimizer = torch.optim.SGD(fast.parameters(), lr=0.5)
     fast(**batch()).pooled.pow(2).sum().backward()
     optimizer.step()
-    assert fast.report.calls["original (training mode)"] == 1
+    assert fast.report.calls["fallback:training"] == 1
     fast.eval()
     assert not model.training
     after = fast(**batch()).pooled

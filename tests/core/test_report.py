@@ -1,7 +1,6 @@
 import json
 
-from cpuaccel.checks.difference import Difference
-from cpuaccel.report import Fidelity, Outcome, Report, Status, VariantReport
+from cpuaccel.report import CallKey, Difference, Fidelity, Outcome, Report, Status, VariantReport
 from cpuaccel.timing import Ratio
 
 APPLIED = Outcome("jit", Status.APPLIED, evidence={"graph_nodes": 12}, seconds=1.5, bytes=10)
@@ -22,8 +21,9 @@ def report() -> Report:
     made.variants.append(
         VariantReport("x: float32[1, 2]", (SKIPPED, APPLIED), FIDELITY, Ratio(2.0, 1.9, 2.1, 7))
     )
-    for what in ("optimized", "optimized", "optimized", "original (NaN)"):
-        made.count(what)
+    for what in ("optimized", "optimized", "optimized", "nan"):
+        key = CallKey.OPTIMIZED if what == "optimized" else CallKey.NAN
+        made.count(key, "" if what == "optimized" else "NaN in the output")
     return made
 
 
@@ -35,8 +35,8 @@ def test_what_was_done_is_told_line_by_line() -> None:
         "step      jit: applied in 1.50 s (graph nodes 12)",
         "fidelity  largest difference 4e-06 in logits, 3e-06 of its magnitude (tolerance 0.0001; "
         "2 probes; frozen: length)",
-        "speed     2.00x [1.90, 2.10] (a first look; cpuaccel bench measures)",
-        "calls     3 optimized, 1 original (NaN)",
+        "speed     2.00x [1.90, 2.10] (short measurement; see cpuaccel bench)",
+        "calls     3 optimized, 1 fallback:nan (NaN in the output)",
     ]
 
 
@@ -47,7 +47,7 @@ def test_before_the_first_call_it_tells_what_is_known() -> None:
     assert str(waiting).splitlines() == [
         "pipeline  ipex,jit, dtype float32",
         "step      ipex: skipped. it is not installed. Install it.",
-        "waiting   for the first call: no example_inputs were given",
+        "waiting   for the first call, since there were no example_inputs",
     ]
 
 
@@ -60,7 +60,7 @@ def test_the_worst_output_is_the_one_furthest_off_relative_to_itself() -> None:
     assert FIDELITY.worst == Difference("batch", "logits", 4e-6, 3e-6)
     empty = Fidelity(1e-4, ())
     assert empty.worst is None
-    assert str(empty) == "no tensor to compare"
+    assert str(empty) == "no tensors to compare"
 
 
 def test_an_outcome_without_remedy_or_evidence() -> None:
@@ -77,17 +77,17 @@ def test_a_report_is_data_that_json_can_hold() -> None:
     assert variant["outcomes"][1]["evidence"] == {"graph_nodes": 12}
     assert variant["fidelity"]["frozen"] == ["length"]
     assert variant["speed"]["median"] == 2.0
-    assert data["calls"] == {"optimized": 3, "original (NaN)": 1}
+    assert data["calls"] == {"optimized": 3, "fallback:nan": 1}
 
 
 def test_a_slow_down_is_told_in_words() -> None:
     variant = VariantReport("x", (APPLIED,), FIDELITY, Ratio(0.6, 0.58, 0.63, 7))
     assert str(variant).splitlines()[-1] == (
-        "speed     0.60x [0.58, 0.63] (slower than the original on these inputs; a first look; "
-        "cpuaccel bench measures)"
+        "speed     0.60x [0.58, 0.63] (slower than the original on these inputs; short "
+        "measurement; see cpuaccel bench)"
     )
 
 
 def test_variations_that_the_original_refused_are_told() -> None:
     fidelity = Fidelity(1e-4, FIDELITY.differences, unprobed=("length",))
-    assert "2 probes; the original takes no other length)" in str(fidelity)
+    assert "2 probes; not varied, since the original raises: length)" in str(fidelity)

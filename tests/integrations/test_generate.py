@@ -15,7 +15,7 @@ from cpuaccel.report import Status  # noqa: E402
 from tests.integrations.parts import TEXTS, letters_tokenizer  # noqa: E402
 from tests.models import generator  # noqa: E402
 
-NOT_ACCELERATED = "original (generate is not accelerated)"
+NOT_ACCELERATED = "fallback:method"
 TOLD = "the original answers: generate is not accelerated (told once, counted in the report)"
 
 CAUSAL = ["gpt2", "qwen2"]
@@ -75,7 +75,7 @@ def test_a_model_in_training_mode_generates_without_dropout() -> None:
     assert torch.equal(found, model.eval().generate(**left_padded(), **call))
     fast.train()
     fast.generate(**left_padded(), **call)  # type: ignore[operator]
-    assert fast.report.calls == {NOT_ACCELERATED: 1, "original (training mode)": 1}
+    assert fast.report.calls == {NOT_ACCELERATED: 1, "fallback:training": 1}
 
 
 def test_the_generation_config_may_be_changed_later() -> None:
@@ -127,7 +127,7 @@ def test_a_decoder_that_returns_its_cache_answers_as_the_original() -> None:
         assert fast.report.calls == {"optimized": 1}
     else:
         assert "use_cache=False" in outcome.remedy
-        assert fast.report.calls == {"original (no step was applied)": 1}
+        assert fast.report.calls == {"fallback:not_applied": 1}
 
 
 def test_an_encoder_and_decoder() -> None:
@@ -189,7 +189,7 @@ def test_features_of_one_kind_are_the_originals_and_told(
         first, (expected if isinstance(expected, torch.Tensor) else expected[0]).detach()
     )
     assert not first.requires_grad
-    assert fast.report.calls == {f"original ({method} is not accelerated)": 1}
+    assert fast.report.calls == {"fallback:method": 1}
     assert [r.levelno for r in caplog.records if r.name == "cpuaccel"] == [logging.WARNING]
 
 

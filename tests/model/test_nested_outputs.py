@@ -101,7 +101,7 @@ def test_a_hook_that_calls_the_model_again_does_not_build_for_ever() -> None:
     assert len(inside) == 2
     for found in inside:
         torch.testing.assert_close(found, expected)
-    assert fast.report.calls == {"original (called while it is being built)": 2, "optimized": 1}
+    assert fast.report.calls == {"fallback:building": 2, "optimized": 1}
 
 
 def test_a_hook_of_the_optimized_model_may_call_it() -> None:

@@ -6,7 +6,6 @@ import torch
 import cpuaccel
 from cpuaccel import Pipeline, Step
 from cpuaccel.planning.plan import make_plan
-from cpuaccel.planning.resolve import resolve
 from cpuaccel.testing import fake_host
 from tests.conftest import Offer
 from tests.fake_backends import Faithful, Refusing, Unavailable, batch, encoder
@@ -42,21 +41,20 @@ def test_inputs_that_forward_does_not_take_are_told_at_once() -> None:
 def test_a_plan_for_a_machine_that_is_not_at_hand() -> None:
     pipeline = Pipeline.from_steps(["jit", Step("unavailable", optional=True)], torch.bfloat16)
     pipeline = Pipeline(tuple(reversed(pipeline.steps)), pipeline.dtype)
-    resolved = resolve(pipeline, cpuaccel.plugin_host())
     slow = fake_host(
         isa=frozenset({"avx2"}),
         torch_isa="AVX2",
         bf16_speed=0.1,
         packages={"torch": "1.12.1", "an_engine_of.tests": "1.0"},
     )
-    plan = make_plan(pipeline, resolved, slow, encoder(), None)
+    plan = make_plan(encoder(), pipeline, on=slow)
     assert plan.steps[1].verdict.reason == "torch 1.12.1 is installed, >=1.13 is needed"
     assert not plan.precision
-    assert plan.dtype is torch.bfloat16
-    assert plan.dtype_in_force is None
+    assert plan.pipeline.dtype is torch.bfloat16
+    assert plan.dtype is None
     assert str(plan).splitlines()[1].startswith("dtype     no. bfloat16 matrix products run at")
     with pytest.raises(cpuaccel.StepError) as caught:
-        plan.require()
+        plan.warn_or_raise(strict=True)
     assert "jit: torch 1.12.1 is installed" in str(caught.value)
     assert "unavailable:" not in str(caught.value)
 
@@ -89,4 +87,4 @@ def test_the_callers_dtype_goes_before_the_files() -> None:
     pipeline = Pipeline.from_steps(["faithful"], torch.bfloat16)
     plan = cpuaccel.explain(encoder(), pipeline=pipeline, dtype="float32")
     assert plan.dtype is torch.float32
-    assert cpuaccel.explain(encoder(), pipeline=pipeline).dtype is torch.bfloat16
+    assert cpuaccel.explain(encoder(), pipeline=pipeline).pipeline.dtype is torch.bfloat16

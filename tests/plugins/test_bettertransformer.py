@@ -8,7 +8,8 @@ import torch
 from packaging.version import Version
 
 import cpuaccel
-from cpuaccel.checks.probes import Probe, compare
+from cpuaccel.checks.compare import compare
+from cpuaccel.checks.probes import Probe
 from cpuaccel.model.output import leaves
 from cpuaccel.testing import BackendContract, fake_host
 from tests.models import batch, both, encoder, left, right, unpadded

@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 
 import cpuaccel
-from cpuaccel.checks.probes import Probe, compare
+from cpuaccel.checks.compare import compare
+from cpuaccel.checks.probes import Probe
 from cpuaccel.model.output import leaves
 from tests.models import Inputs, batch, both, encoder, left, right, unpadded
 

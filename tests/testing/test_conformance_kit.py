@@ -216,7 +216,7 @@ def test_hosts_that_nobody_thought_of(offer: Offer) -> None:
 
 @pytest.mark.parametrize("backend", [Changing, MaskBlind])
 def test_wrong_answers(offer: Offer, backend: type[Fake]) -> None:
-    with pytest.raises(cpuaccel.StepError, match="it changes the answers"):
+    with pytest.raises(cpuaccel.StepError, match="it changes the outputs"):
         contract(backend, offer).test_outputs_match_the_original("float32")
 
 

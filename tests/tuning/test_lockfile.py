@@ -94,7 +94,7 @@ def test_a_decision_that_no_longer_holds(locked: Path, install: Install) -> None
     del sys.modules["t_short"]
     install("short")
     with pytest.raises(
-        cpuaccel.LockError, match=r"which no longer holds(.|\n)*it changes the answers"
+        cpuaccel.LockError, match=r"which no longer holds(.|\n)*it changes the outputs"
     ):
         cpuaccel.optimize(Waiting(), "auto", example_inputs=IDS, lock=locked, strict=True)
 

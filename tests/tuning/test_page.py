@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 import cpuaccel
-from cpuaccel.checks.difference import Difference
+from cpuaccel.report import Difference
 from cpuaccel.testing import fake_host
 from cpuaccel.timing import Speedup
 from cpuaccel.tuning.candidate import Candidate, NotTried

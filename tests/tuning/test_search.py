@@ -44,22 +44,22 @@ def test_plugins_that_misbehave_are_rows_and_nothing_more(
     }
     assert reasons["exits"] == (
         "crashed",
-        "the process exited with code 7 during the build: no licence",
+        "its process exited with code 7 while it was built and proven: no licence",
     )
     assert reasons["segfaults"] == (
         "crashed",
-        "SIGSEGV ended the process during the build",
+        "its process was ended by SIGSEGV while it was built and proven",
     )
     assert reasons["hangs"] == (
         "timed out",
-        f"timed out after {limit} s during the build",
+        f"it took longer than {limit} s while it was built and proven",
     )
     assert reasons["leaks"][0] == "out of memory"
-    assert "GiB during the build, more than the 1.0 GiB allowed" in reasons["leaks"][1]
+    assert "GiB while it was built and proven, more than the 1.0 GiB allowed" in reasons["leaks"][1]
     assert found["leaks"].peak_bytes > 2**30
     assert reasons["dies_later"] == (
         "crashed",
-        "the process exited with code 9 during timing",
+        "its process exited with code 9 while it was measured",
     )
     assert reasons["leaves"] == (
         "refused",
@@ -67,13 +67,13 @@ def test_plugins_that_misbehave_are_rows_and_nothing_more(
         "Leave the step out, or report this",
     )
     assert reasons["wrong"][0] == "refused"
-    assert "it changes the answers: 0 differs by" in reasons["wrong"][1]
-    assert "it changes the answers" in reasons["nan"][1]
+    assert "it changes the outputs: 0 differs by" in reasons["wrong"][1]
+    assert "it changes the outputs" in reasons["nan"][1]
     assert found["jit"].speedup is not None
     assert {c.name for c in tuning(fast).chosen} <= {"jit", "eager"}
     # What a step that can't be had is a part of is not tried, and that is said.
     not_tried = {one.name: one.reason for one in tuning(fast).not_tried}
-    assert not_tried["exits,jit in float32"].startswith("exits can't be had: the process exited")
+    assert not_tried["exits,jit in float32"].startswith("exits can't be had: its process exited")
     answer = fast(**batch())
     assert torch.allclose(answer.states, encoder(**batch()).states, atol=1e-5)  # type: ignore[attr-defined]
 
@@ -89,7 +89,7 @@ def test_what_hangs_and_holds_the_interpreter_ends_with_its_limit(
     row = rows(fast)["hangs_holding_the_lock"]
     assert (row.standing, row.reason) == (
         "timed out",
-        f"timed out after {limit} s during the build",
+        f"it took longer than {limit} s while it was built and proven",
     )
     assert tuning(fast).winner.name == "eager"
     assert tuning(fast).why == "no candidate could be measured, so the original is kept"
@@ -187,9 +187,7 @@ def test_several_shapes_are_shared_by_length(install: Install) -> None:
         assert torch.equal(fast(**one), one["input_ids"] * 2.0)  # type: ignore[arg-type]
     assert fast.report.calls == {"optimized": 3}
     assert [v.outcomes[-1].step for v in fast.report.variants] == ["short", "long"]
-    with pytest.raises(
-        cpuaccel.ArtifactError, match=r"shared by several pipelines \(short, long\)"
-    ):
+    with pytest.raises(cpuaccel.ArtifactError, match=r"several \(short \| long\)"):
         fast.save("nowhere")
 
 
@@ -356,12 +354,12 @@ def test_threads_are_looked_for_among_the_cores(install: Install) -> None:
 
 
 MISTAKES = {
-    "example_inputs": ({"example_inputs": None}, "'auto' was asked for without example_inputs"),
+    "example_inputs": ({"example_inputs": None}, "needs example_inputs"),
     "no batch": ({"example_inputs": []}, "example_inputs is an empty list"),
-    "dtype": ({"dtype": "bfloat16"}, "dtype was given with backends='auto': pass precisions="),
+    "dtype": ({"dtype": "bfloat16"}, "Pass precisions="),
     "keep_original": (
         {"keep_original": False},
-        "keep_original was given with backends='auto': leave it out, and pass it with the pipeline",
+        "keep_original=False can't be used with",
     ),
     "precisions": ({"precisions": ["int3"]}, "dtype='int3' was asked for"),
     "no precision": ({"precisions": []}, "precisions is empty. Name float32, bfloat16 or both"),
@@ -386,7 +384,7 @@ def test_mistakes(mistake: str) -> None:
 
 
 def test_arguments_of_a_search_without_one() -> None:
-    with pytest.raises(cpuaccel.CpuaccelError, match="budget belongs to a search"):
+    with pytest.raises(cpuaccel.CpuaccelError, match="budget= needs"):
         cpuaccel.optimize(Waiting(), ["jit"], budget=3)
 
 

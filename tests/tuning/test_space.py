@@ -7,6 +7,7 @@ import torch
 
 import cpuaccel
 from cpuaccel import Applied, Backend, Context, Form, Options
+from cpuaccel.building.settings import BuildSettings
 from cpuaccel.model.signature import Signature
 from cpuaccel.plugin.manager import PluginHost
 from cpuaccel.testing import fake_host
@@ -100,7 +101,7 @@ def test_what_is_coarse_by_design_takes_part_only_where_that_is_allowed() -> Non
 )
 def test_how_coarse_a_backend_may_be(asked: dict[str, object], coarseness: float) -> None:
     tolerance = asked.pop("tolerance", None)
-    request = Request.of(encoder(), asked, tolerance=tolerance)  # type: ignore[arg-type]
+    request = Request.of(encoder(), asked, BuildSettings(tolerance=tolerance))
     assert request.coarseness == coarseness
 
 
@@ -156,7 +157,7 @@ def test_what_a_step_that_crashed_is_a_part_of_is_not_tried() -> None:
 
 def test_what_was_refused_in_one_precision_is_tried_in_another() -> None:
     found = space(PACK, TRACE, precisions=("float32", "bfloat16"))
-    taken = search(found, "pack in bfloat16", "it changes the answers")
+    taken = search(found, "pack in bfloat16", "it changes the outputs")
     assert {one.name for one in found.not_tried} == {"pack,trace in bfloat16"}
     assert "pack,trace in float32" in taken
 
@@ -164,11 +165,11 @@ def test_what_was_refused_in_one_precision_is_tried_in_another() -> None:
 def test_where_a_mere_cast_was_refused_only_what_casts_by_itself_is_tried() -> None:
     casting: ClassVar = backend("casting", Form.MODULE, Form.COMPILED, casts=True)
     found = space(PACK, casting, precisions=("float32", "bfloat16"))
-    taken = search(found, "eager in bfloat16", "it changes the answers")
+    taken = search(found, "eager in bfloat16", "it changes the outputs")
     assert "casting in bfloat16" in taken
     assert {one.name: one.reason for one in found.not_tried} == dict.fromkeys(
         ("pack in bfloat16", "pack,casting in bfloat16"),
-        "the cast to bfloat16 can't be had: it changes the answers",
+        "the cast to bfloat16 can't be had: it changes the outputs",
     )
     assert "pack in float32" in taken
 

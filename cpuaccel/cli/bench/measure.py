@@ -9,16 +9,17 @@ from dataclasses import dataclass
 import torch
 
 from cpuaccel.api import optimize
-from cpuaccel.checks.probes import Probe, compare
+from cpuaccel.checks.compare import compare
+from cpuaccel.checks.probes import Probe
 from cpuaccel.cli.bench.memory import peak_memory
 from cpuaccel.cli.bench.results import EAGER, Result, Standing, judge, merge
 from cpuaccel.cli.models.cases import Case, call_all
 from cpuaccel.model.output import leaves
 from cpuaccel.model.signature import Inputs
-from cpuaccel.optimized import OPTIMIZED, OptimizedModel
+from cpuaccel.optimized import OptimizedModel
 from cpuaccel.pipeline import Pipeline
 from cpuaccel.plugin.host import Host
-from cpuaccel.report import Outcome, Status
+from cpuaccel.report import CallKey, Outcome, Status
 from cpuaccel.timing import Ratio, interleave, percentile
 
 DEFAULT_ROUNDS = 40
@@ -252,7 +253,11 @@ def _stand(
     outcomes = merge(report.variants)
     since = Counter(report.calls)
     since.subtract(earlier or {})
-    by_original = {why: n for why, n in since.items() if n > 0 and why != OPTIMIZED}
+    fallbacks = {
+        report.fallbacks.get(key, key): count
+        for key, count in since.items()
+        if count > 0 and key != CallKey.OPTIMIZED
+    }
     if subject.name == EAGER and all(o.status is Status.APPLIED for o in outcomes):
         return Standing.EAGER, (), outcomes
-    return (*judge(outcomes, by_original), outcomes)
+    return (*judge(outcomes, fallbacks), outcomes)

@@ -4,9 +4,8 @@ import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
-from cpuaccel.building.builder import CAST_STEP
 from cpuaccel.cli.models.cases import Case
-from cpuaccel.report import Outcome, Status, VariantReport
+from cpuaccel.report import CAST_STEP, Outcome, Status, VariantReport
 from cpuaccel.timing import Ratio
 
 EAGER = "eager"
@@ -88,17 +87,17 @@ def merge(variants: Sequence[VariantReport]) -> tuple[Outcome, ...]:
 
 
 def judge(
-    outcomes: Sequence[Outcome], by_original: Mapping[str, int]
+    outcomes: Sequence[Outcome], fallbacks: Mapping[str, int]
 ) -> tuple[Standing, tuple[str, ...]]:
     """Whether a pipeline is what its name says, and why not.
 
     Args:
         outcomes: of its steps.
-        by_original: calls that the original answered in its place, by reason.
+        fallbacks: number of calls that the original served, by reason.
     """
     amiss = [str(outcome) for outcome in outcomes if outcome.status is not Status.APPLIED]
     steps = [outcome for outcome in outcomes if outcome.step != CAST_STEP]
     if not any(step.status is Status.APPLIED for step in steps):
         return Standing.NOT_APPLIED, tuple(amiss)
-    amiss += [f"{count} calls were answered by the {why}" for why, count in by_original.items()]
+    amiss += [f"the original served {n} calls: {reason}" for reason, n in fallbacks.items()]
     return (Standing.PARTLY if amiss else Standing.APPLIED), tuple(amiss)

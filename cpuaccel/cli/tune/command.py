@@ -150,11 +150,13 @@ def tune(
 
         check_page(html)
 
+    from cpuaccel.building.settings import BuildSettings
     from cpuaccel.cli.models.cases import make_cases
     from cpuaccel.cli.models.load import load_model
     from cpuaccel.cli.tune.unfinished import nothing_lost
     from cpuaccel.plugin.host import host
     from cpuaccel.tuning.auto import optimize_auto
+    from cpuaccel.tuning.decisions.result import Tuning
     from cpuaccel.tuning.request import Request
 
     loaded = load_model(model, task).float()
@@ -172,14 +174,13 @@ def tune(
             "time_limit": time_limit,
             "memory_limit": None if memory_limit is None else int(memory_limit * 2**30),
         },
-        tolerance=tolerance,
-        strict=strict,
+        BuildSettings(tolerance=tolerance, strict=strict),
     )
     here = host()
     with nothing_lost(model, here, json=json) as progress:
         optimized = optimize_auto(loaded, batches, request, progress=progress)
     tuning = optimized.report.tuning
-    assert tuning is not None
+    assert isinstance(tuning, Tuning)
     found: dict[str, object] = {
         "model": model,
         "host": here.to_dict(),

@@ -10,6 +10,7 @@ from rich.table import Table
 from cpuaccel.cli.console import heading, new_table, say, stdout
 from cpuaccel.plugin.host import Host
 from cpuaccel.tuning.decisions.result import Row, Standing, Tuning
+from cpuaccel.tuning.workers.throughput import launch_line
 
 _COLOURS = {Standing.CHOSEN: "bold green", Standing.MEASURED: "default"}
 _FIGURES = frozenset(
@@ -39,11 +40,12 @@ def show(model: str, tuning: Tuning, host: Host, written: Sequence[Path]) -> Non
         heading("Not tried")
         for one in tuning.not_tried:
             say(f"  {one.name}: {one.reason}")
-    if tuning.best_instances is not None:
+    if tuning.instances:
         heading("Instances")
         for instance in tuning.instances:
             say(f"  {instance}")
-        say(f"  launch your program with: {tuning.best_instances.command}")
+        best = max(tuning.instances, key=lambda one: one.rows_per_second)
+        say(f"  run yours so: {launch_line(best)}")
     heading("Chosen")
     say(f"  {tuning.winner}: {tuning.why}")
     if tuning.rule is not None:

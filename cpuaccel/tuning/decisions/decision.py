@@ -1,20 +1,20 @@
 """What a search comes to: the pipelines that answer, and which calls each answers."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 
-from cpuaccel.building.builder import Builder
-from cpuaccel.building.builders import make_builder
+from cpuaccel.building.settings import BuildSettings
 from cpuaccel.model.signature import Inputs
 from cpuaccel.optimized import OptimizedModel
 from cpuaccel.pipeline import Pipeline
-from cpuaccel.report import Report
+from cpuaccel.planning.plan import make_plan
 from cpuaccel.tuning.candidate import Candidate
 from cpuaccel.tuning.decisions.result import Rule, Tuning
 from cpuaccel.tuning.workload import Shape
+from cpuaccel.variants import Variants
 
 
 @dataclass(frozen=True)
@@ -41,46 +41,18 @@ class Decision:
         )
 
 
-def assemble(
-    model: torch.nn.Module,
-    decision: Decision,
-    *,
-    strict: bool,
-    tolerance: float | None,
-    inplace: bool,
-) -> OptimizedModel:
-    """The optimized model that a decision describes; nothing is built yet. Args are ``optimize``'s.
+def assemble(model: torch.nn.Module, decision: Decision, settings: BuildSettings) -> OptimizedModel:
+    """Return the optimized model of a decision; nothing is built yet.
 
     Raises:
-        CpuaccelError: one of its pipelines can't be right here.
+        CpuaccelError: one of its pipelines is invalid here.
     """
-
-    def builder(pipeline: Pipeline) -> Builder:
-        return make_builder(
-            model,
-            pipeline,
-            strict=strict,
-            tolerance=tolerance,
-            inplace=inplace,
-        )
-
-    builders = {c: builder(pipeline) for c, pipeline in decision.pipelines.items()}
-    first, *others = builders.values()
-    report = Report(
-        " | ".join(candidate.name for candidate in builders),
-        " | ".join(dict.fromkeys(candidate.precision for candidate in builders)),
-        (),
-    )
-    return OptimizedModel(
-        first,
-        report,
-        functools.partial(
-            assemble, decision=decision, strict=strict, tolerance=tolerance, inplace=inplace
-        ),
-        others=others,
-        choose=None if decision.rule is None else _chooser(decision.rule, builders),
-    )
+    plans = [make_plan(model, pipeline) for pipeline in decision.pipelines.values()]
+    choose = None
+    if decision.rule is not None:
+        choose = functools.partial(_choose, decision.rule, tuple(decision.pipelines))
+    return OptimizedModel(Variants(model, plans, settings, choose))
 
 
-def _chooser(rule: Rule, builders: dict[Candidate, Builder]) -> Callable[[Inputs], Builder]:
-    return lambda inputs: builders[rule.choose(Shape.of(inputs))]
+def _choose(rule: Rule, candidates: Sequence[Candidate], inputs: Inputs) -> int:
+    return candidates.index(rule.choose(Shape.of(inputs)))

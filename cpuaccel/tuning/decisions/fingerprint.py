@@ -48,6 +48,7 @@ def take_fingerprint(
         host: this machine and environment.
         plugins: the backends on offer: a new one may be the better choice.
     """
+    tolerance = request.settings.tolerance
     return TuningFingerprint(
         **dict(Fingerprint.from_host(host, plugins, plugins.backends, ["transformers"])),
         cores=host.cores,
@@ -73,7 +74,7 @@ def take_fingerprint(
             "target": request.target,
             "precisions": ", ".join(request.precisions),
             "threads": str(request.threads or torch.get_num_threads()),
-            "tolerance": "default" if request.tolerance is None else f"{request.tolerance:g}",
+            "tolerance": "default" if tolerance is None else f"{tolerance:g}",
             "metric": f"at most {request.max_drop:g} less" if request.metric else "none",
         },
     )

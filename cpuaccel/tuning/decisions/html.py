@@ -8,11 +8,12 @@ from importlib import resources
 from pathlib import Path
 
 import cpuaccel
-from cpuaccel.artifact.atomic_write import write_file
 from cpuaccel.errors import CpuaccelError
 from cpuaccel.plugin.host import Host
 from cpuaccel.timing import percentile
+from cpuaccel.tuning.decisions.atomic_write import write_whole
 from cpuaccel.tuning.decisions.result import Row, Standing, Tuning
+from cpuaccel.tuning.workers.throughput import launch_line
 
 SHOWN_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd", "bf16", "sve")
 MOST_DOTS = 80
@@ -49,7 +50,7 @@ def write_page(path: Path, model: str, tuning: Tuning, host: Host) -> None:
         CpuaccelError: it can't be written.
     """
     try:
-        write_file(path, render_page(model, tuning, host))
+        write_whole(path, render_page(model, tuning, host))
     except OSError as error:
         raise CpuaccelError(
             f"{path} was to be written, but can't be: {error.strerror}. Make room there"
@@ -85,6 +86,9 @@ def render_page(model: str, tuning: Tuning, host: Host) -> str:
         ranking=[_figures(row, tuning.weights) for row in ranked],
         top=max([1.0, *(row.speedup.high for row in ranked if row.speedup)]),
         latencies=_latencies(ranked, tuning.weights),
+        launch=max(
+            ((one.rows_per_second, launch_line(one)) for one in tuning.instances), default=(0, "")
+        )[1],
         outputs=list(outputs),
         compared=[row for row in tuning.rows if row.differences],
         failed=[row for row in tuning.rows if not row.rounds or row.reason],

@@ -14,11 +14,11 @@ from typing import Literal
 import tomli_w
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from cpuaccel.artifact.atomic_write import write_file
 from cpuaccel.errors import LockError, describe_invalid
 from cpuaccel.model.precision import dtype_of
 from cpuaccel.pipeline import Pipeline, Step
 from cpuaccel.tuning.candidate import OWN, Candidate
+from cpuaccel.tuning.decisions.atomic_write import write_whole
 from cpuaccel.tuning.decisions.decision import Decision
 from cpuaccel.tuning.decisions.fingerprint import TuningFingerprint
 from cpuaccel.tuning.decisions.result import Rule, Tuning
@@ -160,7 +160,7 @@ def write_lock(path: Path, tuning: Tuning, fingerprint: TuningFingerprint) -> No
         }
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_file(path, HEADER + tomli_w.dumps(table))
+        write_whole(path, HEADER + tomli_w.dumps(table))
     except OSError as error:
         raise LockError(
             f"{path} was to be written, but can't be: {error.strerror}. Choose another place"

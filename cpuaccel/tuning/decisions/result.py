@@ -5,14 +5,11 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 
-from cpuaccel.checks.difference import Difference
+from cpuaccel.report import Difference
 from cpuaccel.timing import Speedup
 from cpuaccel.tuning.candidate import Candidate, NotTried
 from cpuaccel.tuning.workers.timing import Round
 from cpuaccel.tuning.workload import Shape
-
-LAUNCHER = "torch.backends.xeon.run_cpu"
-"""Torch's launcher, which pins processes to their cores."""
 
 
 class Standing(enum.StrEnum):
@@ -133,14 +130,6 @@ class Instances:
     threads: int
     rows_per_second: float
 
-    @property
-    def command(self) -> str:
-        """The command that starts a program in the same way."""
-        return (
-            f"python -m {LAUNCHER} --ninstances {self.count} "
-            f"--ncores-per-instance {self.threads} your_program.py"
-        )
-
     def __str__(self) -> str:
         return (
             f"{self.count} processes of {self.threads} threads: "
@@ -217,11 +206,6 @@ class Tuning:
         if self.rule is None:
             return (self.winner,)
         return tuple(dict.fromkeys((self.rule.low, self.rule.high)))
-
-    @property
-    def best_instances(self) -> Instances | None:
-        """The split of the cores with the highest throughput, where that was measured."""
-        return max(self.instances, key=lambda one: one.rows_per_second, default=None)
 
     def choosing(self, winner: Candidate) -> "Tuning":
         """The same with another winner, and the rows standing as that makes them."""

@@ -1,85 +1,58 @@
-"""A worker process: ``python -m cpuaccel.tuning.workers.child``, with a socket as standard input.
+"""The process that one candidate lives in: ``python -m cpuaccel.tuning.workers.child FD...``.
 
-It receives its file descriptors through the socket, builds the candidate of its job and then times
-it on command. Output that a plugin prints can't get between the messages. When the search's
-process ends, for whatever reason, so does this one.
+It reads its job and then commands from one pipe and answers on another; nothing that a plugin
+prints can get in between. When the search's process ends, however it ends, so does this one.
 """
 
 import contextlib
 import faulthandler
+import json
 import logging
 import os
 import signal
-import socket
+import sys
 from collections.abc import Callable
 from typing import IO
 
 
-def main() -> None:
-    """Build one candidate, and time it until the search's process ends this one."""
-    channel, subject_fd, outputs_fd, lifeline = _receive_descriptors()
-    _die_with_parent(lifeline)
-    _prefer_for_oom_kill()
+def main(arguments: list[str]) -> None:
+    """Try one candidate, and go on timing it for as long as it is told to.
+
+    Args:
+        arguments: file descriptors: where commands come from, where answers go to, where the
+            model is, where outputs go to, and the pipe that closes when the search's process ends.
+    """
+    commands_fd, answers_fd, subject_fd, outputs_fd, lifeline_fd = map(int, arguments)
+    _die_with_parent(lifeline_fd)
+    _be_killed_first()
     faulthandler.enable()
     with (
-        channel.makefile("r", encoding="utf-8") as commands,
-        channel.makefile("w", encoding="utf-8") as replies,
-        # Opened again, since processes that share a descriptor share its position.
-        open(f"/proc/self/fd/{subject_fd}", "rb") as subject,
-        open(f"/proc/self/fd/{outputs_fd}", "wb") as outputs,
+        os.fdopen(commands_fd, "r", encoding="utf-8") as commands,
+        os.fdopen(answers_fd, "w", encoding="utf-8") as answers,
+        os.fdopen(subject_fd, "rb", closefd=False) as subject,
+        os.fdopen(outputs_fd, "wb") as outputs,
     ):
-        _work(commands, replies, subject, outputs)
+        _work(commands, answers, subject, outputs)
 
 
-def _receive_descriptors() -> tuple[socket.socket, int, int, int]:
-    """Return the channel to the search's process, and the subject, the outputs and the lifeline.
-
-    Afterwards standard input is empty.
-    """
-    with socket.socket(fileno=os.dup(0)) as handover:
-        _, descriptors, _, _ = socket.recv_fds(handover, 1, 4, socket.MSG_CMSG_CLOEXEC)
-    if not descriptors:
-        raise SystemExit("the search ended")
-    with open(os.devnull, "rb") as empty:
-        os.dup2(empty.fileno(), 0)
-    channel, subject, outputs, lifeline = descriptors
-    return socket.socket(fileno=channel), subject, outputs, lifeline
-
-
-def _work(commands: IO[str], replies: IO[str], subject: IO[bytes], outputs: IO[bytes]) -> None:
+def _work(commands: IO[str], answers: IO[str], subject: IO[bytes], outputs: IO[bytes]) -> None:
     import torch
 
-    from cpuaccel.building.builder import CAST_STEP
+    from cpuaccel.building.settings import BuildSettings
     from cpuaccel.errors import CpuaccelError
     from cpuaccel.model.output import tensors
-    from cpuaccel.report import Outcome
+    from cpuaccel.report import CAST_STEP, Outcome
     from cpuaccel.tuning.candidate import Candidate
     from cpuaccel.tuning.decisions.decision import Decision, assemble
-    from cpuaccel.tuning.workers.messages import (
-        Built,
-        Job,
-        Measure,
-        Measured,
-        Message,
-        Passes,
-        Refused,
-        Run,
-        decode,
-        encode,
-    )
-    from cpuaccel.tuning.workers.pickling import load_model
+    from cpuaccel.tuning.workers.messages import Built, Measured, Refused, Turn, job_of, tell
+    from cpuaccel.tuning.workers.pickling import receive
     from cpuaccel.tuning.workers.proof import Disproved, prove
     from cpuaccel.tuning.workers.timing import measure, passes
 
-    def send(message: Message) -> None:
-        replies.write(encode(message))
-        replies.flush()
-
-    logging.getLogger("cpuaccel").setLevel(logging.ERROR)  # the reply has the reasons
-    job = decode(commands.readline())
-    assert isinstance(job, Job)
+    logging.getLogger("cpuaccel").setLevel(logging.ERROR)  # the row tells it all
+    job = job_of(commands.readline())
     torch.set_num_threads(job.threads)
-    model, probes = load_model(subject)
+    model, probes = receive(subject)
     batches = [probe.inputs for probe in probes]
 
     from cpuaccel.model.copying import shared_copy
@@ -96,61 +69,64 @@ def _work(commands: IO[str], replies: IO[str], subject: IO[bytes], outputs: IO[b
         optimized = assemble(
             model,
             Decision({candidate: candidate.pipeline}, None, job.threads),
-            strict=False,
-            tolerance=job.tolerance,
-            inplace=False,
+            BuildSettings(tolerance=job.tolerance, measure_speed=False),
         )
         optimized.prepare(batches[0])
         found, differences = prove(optimized, probes)
     except Disproved as error:
-        send(Refused(error.reason, error.differences))
+        tell(Refused(error.reason, error.differences), answers)
         return
     except CpuaccelError as error:
-        send(Refused(str(error)))
+        tell(Refused(str(error)), answers)
         return
     variants = optimized.report.variants
 
-    def shown(outcome: Outcome) -> bool:
+    def told(outcome: Outcome) -> bool:
         return outcome.step != CAST_STEP or not job.steps
 
-    if job.outputs:  # before the reply, on which the search reads them
+    if job.outputs:  # before it is told: the search reads them when it hears of it
         torch.save([tensors(output) for output in found], outputs)
         outputs.flush()
-    send(
+    tell(
         Built(
             sum(variant.seconds for variant in variants),
             tuple(differences),
-            tuple(str(o) for o in optimized.report.outcomes if shown(o)),
-        )
+            tuple(str(o) for o in optimized.report.outcomes if told(o)),
+        ),
+        answers,
     )
     del found, probes
 
-    def calls(call: Callable[..., object]) -> list[Callable[[], object]]:
+    def calling(call: Callable[..., object]) -> list[Callable[[], object]]:
         return [lambda batch=batch: call(batch) for batch in batches]  # type: ignore[misc]
 
-    fast = calls(lambda batch: optimized(**batch))
+    fast = calling(lambda batch: optimized(**batch))
+    command = json.loads(commands.readline() or "{}")
+    if "measure" in command:
+        rounds = measure(
+            calling(call_eager),
+            fast,
+            job.weights,
+            seconds=command["measure"],
+            to_beat=job.to_beat,
+        )
+        tell(Measured(tuple(rounds)), answers)
     for line in commands:
-        command = decode(line)
-        if isinstance(command, Measure):
-            rounds = measure(
-                calls(call_eager), fast, job.weights, seconds=command.seconds, to_beat=job.to_beat
-            )
-            send(Measured(tuple(rounds)))
-        elif isinstance(command, Run):
-            send(Passes(tuple(map(tuple, passes(fast, seconds=command.seconds)))))
+        times = passes(fast, seconds=json.loads(line)["turn"])
+        tell(Turn(tuple(map(tuple, times))), answers)
 
 
 def _die_with_parent(lifeline: int) -> None:
-    """Fork a watcher that kills this process group when the search's process has ended.
+    """Have a small process end this one, and all that it starts, once the search's is gone.
 
-    A thread can't do that: an engine may hold the interpreter's lock. The kernel's signal on a
-    parent's death reaches only this process, not its children.
+    A thread of this process could not, while an engine holds the interpreter's lock; and the
+    kernel's signal on a parent's death would reach this process alone.
     """
     group = os.getpid()
     if os.fork():
         os.close(lifeline)
         return
-    os.setsid()  # not stopped together with the group
+    os.setsid()  # so that it is not stopped where the group is
     os.closerange(0, lifeline)
     os.closerange(lifeline + 1, os.sysconf("SC_OPEN_MAX"))
     os.read(lifeline, 1)
@@ -159,11 +135,11 @@ def _die_with_parent(lifeline: int) -> None:
     os._exit(0)
 
 
-def _prefer_for_oom_kill() -> None:
-    """Make the kernel's OOM killer pick this process instead of the user's."""
+def _be_killed_first() -> None:
+    """Where memory runs out, the kernel shall end this process and not the user's."""
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:
         score.write("1000")
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -1,26 +1,28 @@
-"""Messages between a search and its worker processes: one line of JSON each."""
+"""What a search and its worker processes tell each other: a line of JSON each."""
 
 import json
 from dataclasses import asdict, dataclass
+from typing import IO
 
 from pydantic import TypeAdapter
 
-from cpuaccel.checks.difference import Difference
+from cpuaccel.report import Difference
 from cpuaccel.tuning.workers.timing import Round
 
 
 @dataclass(frozen=True)
 class Job:
-    """The candidate that a worker builds.
+    """What a worker process is to do.
 
     Attributes:
         steps: names of the backends, in order.
         precision: of the pipeline.
         threads: torch's.
-        tolerance: as in ``optimize``.
-        weights: share of each batch in all calls.
+        tolerance: as ``optimize`` takes it.
+        weights: how often each batch is called.
+        seconds: for timing.
         to_beat: the best speedup so far, for each batch.
-        outputs: whether to write the outputs, for the metric.
+        outputs: whether its outputs are to be written for the metric.
     """
 
     steps: tuple[str, ...]
@@ -28,16 +30,17 @@ class Job:
     threads: int
     tolerance: float | None
     weights: tuple[float, ...]
-    to_beat: tuple[float, ...] = ()
-    outputs: bool = False
+    seconds: float
+    to_beat: tuple[float, ...]
+    outputs: bool
 
 
 @dataclass(frozen=True)
 class Built:
-    """The candidate is built, and its outputs match the original's.
+    """The candidate was built and answers as the original does.
 
     Attributes:
-        seconds: of the build, with its verification.
+        seconds: that building took, checks of the answers excluded where they can be told apart.
         differences: from the original's outputs, on each batch.
         evidence: a sentence for each step.
     """
@@ -49,7 +52,7 @@ class Built:
 
 @dataclass(frozen=True)
 class Refused:
-    """The candidate can't be built, or its outputs differ.
+    """The candidate can't be had, or is not what it should be.
 
     Attributes:
         reason: why.
@@ -61,19 +64,8 @@ class Refused:
 
 
 @dataclass(frozen=True)
-class Measure:
-    """The command to time the candidate in turn with eager.
-
-    Attributes:
-        seconds: no new round starts after this long.
-    """
-
-    seconds: float
-
-
-@dataclass(frozen=True)
 class Measured:
-    """The reply to ``Measure``.
+    """How fast it was, next to eager.
 
     Attributes:
         rounds: seconds of eager and of the candidate, for each batch.
@@ -83,19 +75,8 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Run:
-    """The command to time passes of the candidate alone.
-
-    Attributes:
-        seconds: no new pass starts after this long.
-    """
-
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Passes:
-    """The reply to ``Run``.
+class Turn:
+    """How fast it was in one turn of the run-off.
 
     Attributes:
         times: seconds of each batch, pass by pass.
@@ -104,21 +85,27 @@ class Passes:
     times: tuple[tuple[float, ...], ...]
 
 
-Message = Job | Built | Refused | Measure | Measured | Run | Passes
+Message = Built | Refused | Measured | Turn
 
-_KINDS: dict[str, type[Message]] = {
-    kind.__name__: kind for kind in (Job, Built, Refused, Measure, Measured, Run, Passes)
-}
+_KINDS: dict[str, type[Message]] = {k.__name__: k for k in (Built, Refused, Measured, Turn)}
 
 
-def encode(message: Message) -> str:
-    """Return a message as one line."""
-    return json.dumps({"kind": type(message).__name__, **asdict(message)}) + "\n"
+def tell(message: Message | Job, stream: IO[str]) -> None:
+    """Write one message."""
+    stream.write(json.dumps({"kind": type(message).__name__, **asdict(message)}) + "\n")
+    stream.flush()
 
 
-def decode(line: str | bytes) -> Message:
-    """Return the message of a line."""
+def understand(line: str) -> Message:
+    """Read one message back."""
     table: dict[str, object] = json.loads(line)
     kind = _KINDS[str(table.pop("kind"))]
     message: Message = TypeAdapter(kind).validate_python(table)
     return message
+
+
+def job_of(line: str) -> Job:
+    """Read a job back."""
+    table: dict[str, object] = json.loads(line)
+    del table["kind"]
+    return TypeAdapter(Job).validate_python(table)

@@ -18,7 +18,7 @@ except ImportError:  # an extra: without it classes must be in modules that can 
     _pickle = pickle
 
 
-def dump_model(model: torch.nn.Module, references: Sequence[Probe], file: IO[bytes]) -> None:
+def ship(model: torch.nn.Module, references: Sequence[Probe], file: IO[bytes]) -> None:
     """Write a model, its batches and what it answers to them.
 
     Args:
@@ -54,8 +54,8 @@ def dump_model(model: torch.nn.Module, references: Sequence[Probe], file: IO[byt
     file.flush()
 
 
-def load_model(file: IO[bytes]) -> tuple[torch.nn.Module, list[Probe]]:
-    """Read what ``dump_model`` wrote. Only for trusted files: unpickling runs code.
+def receive(file: IO[bytes]) -> tuple[torch.nn.Module, list[Probe]]:
+    """Read what ``ship`` wrote. To be trusted no more than who wrote it: unpickling runs code.
 
     Returns:
         The model, and the references, whose outputs are flat lists of tensors.

@@ -5,12 +5,12 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from cpuaccel.checks.difference import Difference
-from cpuaccel.checks.probes import Probe, compare, has_nonfinite
+from cpuaccel.checks.compare import compare, has_nonfinite
+from cpuaccel.checks.probes import Probe
 from cpuaccel.model.output import leaves, tensors
 from cpuaccel.model.signature import Inputs
-from cpuaccel.optimized import OPTIMIZED, OptimizedModel
-from cpuaccel.report import Outcome, Status
+from cpuaccel.optimized import OptimizedModel
+from cpuaccel.report import CallKey, Difference, Outcome, Status
 from cpuaccel.tuning.workload import Workload
 
 Call = Callable[[Inputs], object]
@@ -66,8 +66,9 @@ def prove(
         differences += found
         for outcomes in (variant.outcomes for variant in optimized.report.variants):
             _insist(outcomes)
-        for reason in (optimized.report.calls - before).keys() - {OPTIMIZED}:
-            raise Disproved(f"{probe.name} was answered by the {reason}", differences)
+        for key in (optimized.report.calls - before).keys() - {CallKey.OPTIMIZED}:
+            reason = optimized.report.fallbacks.get(key, key)
+            raise Disproved(f"{probe.name} was served by the original ({reason})", differences)
         _insist_on(found, probe, output, _tolerance(optimized), differences)
         outputs.append(output)
     return outputs, differences
@@ -91,7 +92,7 @@ def _insist_on(
     worst = max(found, key=lambda d: d.relative, default=None)
     if worst is not None and worst.relative > tolerance:
         raise Disproved(
-            f"it changes the answers to {probe.name}: {worst.output} differs by "
+            f"it changes the outputs for {probe.name}: {worst.output} differs by "
             f"{worst.absolute:.3g}, {worst.relative:.3g} of its magnitude "
             f"(tolerance {tolerance:g})",
             differences,

@@ -9,7 +9,7 @@ from cpuaccel.tuning.candidate import Candidate
 from cpuaccel.tuning.decisions.result import Row, Standing
 from cpuaccel.tuning.metric import Judge
 from cpuaccel.tuning.workers.messages import Job, Refused
-from cpuaccel.tuning.workers.parent import Worker, WorkerFailure
+from cpuaccel.tuning.workers.parent import Died, Worker
 from cpuaccel.tuning.workers.timing import ratios
 
 
@@ -51,11 +51,11 @@ class Trial:
             What was found of it, refused or yet to be timed.
 
         Raises:
-            WorkerFailure: the process failed, or took longer.
+            Died: it did not come that far.
         """
         begun = time.monotonic()
         try:
-            (built,) = self.worker.built(seconds)
+            built = self.worker.built(seconds)
         finally:
             self.spent += time.monotonic() - begun
         row = self._row(Standing.MEASURED, differences=built.differences)
@@ -74,20 +74,19 @@ class Trial:
             reason=fault,
         )
 
-    def measure(self, row: Row, seconds: float, limit: float) -> Row:
+    def measure(self, row: Row, limit: float) -> Row:
         """Time it in turn with eager.
 
         Args:
-            row: the result of ``build``.
-            seconds: duration of the timing.
-            limit: seconds to wait for the result.
+            row: what ``build`` found.
+            limit: seconds after which it is given up.
 
         Raises:
-            WorkerFailure: the process failed, or took longer.
+            Died: it did not come that far.
         """
         begun = time.monotonic()
         try:
-            rounds = self.worker.measure(seconds, limit).rounds
+            rounds = self.worker.measure(self._job.seconds, limit).rounds
         finally:
             self.spent += time.monotonic() - begun
         return replace(
@@ -98,11 +97,11 @@ class Trial:
             tried_seconds=self.spent,
         )
 
-    def failed(self, failure: WorkerFailure) -> Row:
-        """Return the row of a process that failed."""
-        paused = self.pauses and failure.standing is Standing.TIMED_OUT
-        total = f" ({self.spent:.0f} s in total)" if paused else ""
-        return self._row(failure.standing, reason=failure.reason + total)
+    def failed(self, death: Died) -> Row:
+        """What is noted of a process that ended, or had to be ended."""
+        paused = self.pauses and death.kind == Standing.TIMED_OUT
+        in_all = f" ({self.spent:.0f} s in all)" if paused else ""
+        return self._row(Standing(death.kind), reason=death.reason + in_all)
 
     def _row(self, standing: Standing, **found: object) -> Row:
         return Row(

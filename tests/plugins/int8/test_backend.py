@@ -174,7 +174,7 @@ def test_what_is_not_finite_is_left_to_the_original() -> None:
     broken[1, 2] = float("nan")
     with torch.no_grad():
         torch.testing.assert_close(fast(broken), model(broken), equal_nan=True)
-    assert fast.report.calls == {"original (FloatingPointError in the optimized model)": 1}
+    assert fast.report.calls == {"fallback:error": 1}
 
 
 def kept(model: torch.nn.Module, **options: Any) -> cpuaccel.Outcome:

@@ -19,8 +19,8 @@ renamed = dataclasses.replace(host, packages={**host.packages, "torch": "1.13.1"
 backend = cpuaccel.backends()["bettertransformer"]
 print(backend(backend.Options()).check(renamed))
 
-import cpuaccel.planning.explain
-cpuaccel.planning.explain.host = lambda: renamed
+import cpuaccel.planning.plan
+cpuaccel.planning.plan.host = lambda: renamed
 from tests.stacks.answers import PADDED_RIGHT, assert_same_answers, example_of, model_of
 for name in sys.argv[1:]:
     model = model_of(name)

@@ -142,4 +142,4 @@ def test_where_the_original_answers_instead_a_warning_names_the_input(
             assert torch.equal(fast(torch.ones(2), Settings()), torch.full((2,), 3.0))
     (told,) = caplog.messages
     assert told.startswith("the original answers: input 'settings' is a Settings")
-    assert fast.report.calls == {"original (input 'settings' is a Settings)": 2}
+    assert fast.report.calls == {"fallback:input_type": 2}

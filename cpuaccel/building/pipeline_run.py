@@ -1,0 +1,250 @@
+"""Applying the steps of a plan for one way of calling the model, and verifying each."""
+
+import functools
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import psutil
+import torch
+
+from cpuaccel.building.apply import apply_backend
+from cpuaccel.building.reference import Reference
+from cpuaccel.building.settings import BuildSettings
+from cpuaccel.building.stage import Call, Stage
+from cpuaccel.building.variant import SavedBuild
+from cpuaccel.checks.probes import Probes
+from cpuaccel.checks.verify import OutputMismatchError, verify
+from cpuaccel.errors import BackendError, StepError
+from cpuaccel.model.copying import shared_copy
+from cpuaccel.model.output import Structure
+from cpuaccel.model.precision import default_tolerance, dtype_name
+from cpuaccel.model.signature import Signature
+from cpuaccel.planning.plan import Plan, PlannedStep, ask
+from cpuaccel.plugin.backend import Applied, Context, Form
+from cpuaccel.plugin.manager import plugin_host
+from cpuaccel.report import CAST_STEP, Fidelity, Outcome, Status
+
+logger = logging.getLogger("cpuaccel")
+
+
+@dataclass
+class SharedSteps:
+    """Modules that all variants of a builder share, so that their weights exist once.
+
+    Attributes:
+        applied: for each step from module to module, the stage before it and its result.
+        cast: the model in the precision of the pipeline.
+    """
+
+    applied: dict[int, tuple[Stage, Applied, Outcome]] = field(default_factory=dict)
+    cast: Stage | None = None
+
+    def clear(self) -> None:
+        """Discard all of them."""
+        self.applied.clear()
+        self.cast = None
+
+
+class PipelineRun:
+    """One run of a plan's steps.
+
+    Attributes:
+        stage: the result of the last step that was applied and verified.
+        outcomes: one for each step so far.
+        fidelity: how close ``stage`` is to the original; None before any step was applied.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        settings: BuildSettings,
+        reference: Reference,
+        shared: SharedSteps,
+        signature: Signature,
+        probes: Probes,
+        log: Callable[[Outcome, bool], None],
+    ) -> None:
+        """Apply nothing yet.
+
+        Args:
+            plan: the steps, with their verdicts.
+            settings: see ``BuildSettings``.
+            reference: the original model.
+            shared: modules of earlier runs.
+            signature: the way of calling.
+            probes: inputs with the original's outputs.
+            log: receives each outcome, and whether the step is optional.
+        """
+        self.stage = Stage(reference.eager, Form.MODULE)
+        self.outcomes: list[Outcome] = []
+        self.fidelity: Fidelity | None = None
+        self._plan = plan
+        self._settings = settings
+        self._reference = reference
+        self._shared = shared
+        self._signature = signature
+        self._probes = probes
+        self._log = log
+
+    def use(self, saved: SavedBuild) -> bool:
+        """Verify a saved build and take it over; return whether its outputs are right."""
+        try:
+            self.fidelity = self._verify(saved.stage)
+        except OutputMismatchError as error:
+            logger.warning("the saved build failed verification; rebuilding: %s", error)
+            return False
+        self.stage, self.outcomes = saved.stage, list(saved.outcomes)
+        return True
+
+    def apply_steps(self) -> None:
+        """Apply every step whose verdict is a yes, and cast where the precision differs.
+
+        Raises:
+            StepError: see ``Builder.build``.
+        """
+        plugins = plugin_host()
+        dtype = self._plan.dtype
+        uncast = dtype is not None and self._reference.floating_dtypes != {dtype}
+        for index, planned in enumerate(self._plan.steps):
+            if not planned.verdict:
+                self.outcomes.append(planned.skipped)
+                continue
+            if uncast and not planned.backend.casts:
+                self._cast()
+                uncast = False
+            self._reference.released.restore()  # undo releases made by a failed step
+            plugins.before_step(planned.step, self.stage.model)
+            applied = self._apply(index, planned)
+            self._finish(*applied, planned.step.optional)
+            uncast = uncast and applied[0].dtype is None
+            plugins.after_step(planned.step, self.outcomes[-1])
+        if uncast:
+            self._cast()
+
+    def caller(self, stage: Stage) -> Call:
+        """Return a closure that calls a stage like the original."""
+        return stage.caller(self._reference.binder, self._signature, self._probes.example.output)
+
+    def _finish(self, stage: Stage, outcome: Outcome, optional: bool) -> None:
+        """Verify a step that was applied, and record its outcome."""
+        if outcome.status is Status.APPLIED:
+            try:
+                self.fidelity = self._verify(stage)
+                self.stage = stage
+            except OutputMismatchError as error:
+                outcome = replace(outcome, status=Status.FAILED, reason=str(error))
+        self.outcomes.append(outcome)
+        self._log(outcome, optional)
+
+    def _cast(self) -> None:
+        dtype, begun = self._plan.dtype, time.perf_counter()
+        assert dtype is not None
+        assert isinstance(self.stage.model, torch.nn.Module)
+        try:
+            Structure.from_output(self._probes.example.output)  # outputs are cast back
+        except BackendError as error:
+            failed = Outcome(CAST_STEP, Status.FAILED, error.reason, error.remedy)
+            self._finish(self.stage, failed, optional=False)
+            return
+        if self._shared.cast is None:
+            model = shared_copy(self.stage.model, dtype)
+            self._shared.cast = Stage(model, self.stage.form, dtype)
+        outcome = Outcome(
+            CAST_STEP,
+            Status.APPLIED,
+            evidence={"computes_in": dtype_name(dtype)},
+            seconds=time.perf_counter() - begun,
+        )
+        self._finish(self._shared.cast, outcome, optional=False)
+
+    def _apply(self, index: int, planned: PlannedStep) -> tuple[Stage, Outcome]:
+        backend, name, stage = planned.backend, planned.step.backend, self.stage
+        if backend.takes is not stage.form:
+            reason = (
+                f"{name} takes a {backend.takes}, but the step before it that gives one was not "
+                "applied"
+            )
+            return stage, Outcome(name, Status.SKIPPED, reason)
+        cast_dtype = self._plan.dtype if backend.casts else None
+        before, applied, outcome = self._shared.applied.get(index, (None, None, None))
+        if before == stage and applied is not None and outcome is not None:
+            return stage.after(backend, applied, cast_dtype), outcome
+        signature = self._signature
+        if stage.dtype is not None:
+            signature = signature.cast(stage.dtype)
+        if signature is not self._plan.signature or stage.model is not self._reference.eager:
+            verdict = ask(backend.accepts, stage.model, signature)
+            if not verdict:
+                return stage, Outcome(name, Status.SKIPPED, verdict.reason, verdict.remedy)
+        begun, memory = time.perf_counter(), psutil.Process().memory_info().rss
+        try:
+            applied, restored = self._apply_unchanged(planned, signature)
+        except BackendError as error:
+            return stage, Outcome(name, Status.FAILED, error.reason, error.remedy)
+        outcome = Outcome(
+            name,
+            Status.APPLIED,
+            evidence=applied.evidence,
+            seconds=time.perf_counter() - begun,
+            bytes=psutil.Process().memory_info().rss - memory,
+            restored=restored,
+        )
+        if backend.gives is Form.MODULE:
+            self._shared.applied[index] = (stage, applied, outcome)
+        return stage.after(backend, applied, cast_dtype), outcome
+
+    def _apply_unchanged(
+        self, planned: PlannedStep, signature: Signature
+    ) -> tuple[Applied, tuple[str, ...]]:
+        """Apply a backend, and check that it left the model that it was given unchanged."""
+        model, released = self.stage.model, self._reference.released
+        assert isinstance(model, torch.nn.Module)
+        release = (
+            None if self._settings.keep_original else functools.partial(released.release, model)
+        )
+        context = Context(
+            self._plan.host, signature, self._plan.dtype, self._settings.inplace, release
+        )
+        weights = self._reference.weights.of_copy(model)
+        try:
+            return apply_backend(planned.backend, model, context, self.stage.autocast)
+        finally:
+            if not self._settings.inplace and release is None and weights.changed():
+                self._refuse_changed(planned.step.backend)
+
+    def _refuse_changed(self, name: str) -> None:
+        """Stop where a step changed what it was given: nothing that was built is right.
+
+        Raises:
+            StepError: always.
+        """
+        changed = self._reference.weights.changed()
+        self._reference.reset()
+        self._shared.clear()
+        raise StepError(
+            f"{name} changed the model that it was given, which is the reference, instead of a "
+            "copy. "
+            + (
+                "The weights of your model have changed: load them again. "
+                if changed
+                else "Your model is unchanged. "
+            )
+            + "Leave the step out, and report this to the plugin's author"
+        )
+
+    def _verify(self, stage: Stage) -> Fidelity:
+        """Compare outputs on all probes.
+
+        Raises:
+            OutputMismatchError: they differ from the original's.
+        """
+        tolerance = self._settings.tolerance
+        if tolerance is None:
+            dtypes = {stage.dtype} if stage.dtype is not None else self._reference.floating_dtypes
+            tolerance = max(default_tolerance(dtypes), stage.tolerance)
+        call = self.caller(stage)
+        return verify(
+            lambda inputs: call(inputs).value, self._probes, tolerance, self._reference.eager
+        )
