@@ -16,7 +16,10 @@ from tests.integrations.parts import TEXTS, letters_tokenizer  # noqa: E402
 from tests.models import generator  # noqa: E402
 
 NOT_ACCELERATED = "fallback:method"
-TOLD = "the original answers: generate is not accelerated (told once, counted in the report)"
+TOLD = (
+    "falling back to the original model: generate is not accelerated (logged once, counted in "
+    "report.calls)"
+)
 
 CAUSAL = ["gpt2", "qwen2"]
 
@@ -61,7 +64,7 @@ def test_strict_raises_rather_than_run_the_original() -> None:
     with pytest.raises(cpuaccel.StepError) as caught:
         fast.generate(**left_padded())  # type: ignore[operator]
     assert str(caught.value) == (
-        "strict=True was asked for, but the original had to answer: generate is not accelerated"
+        "strict=True, but this call needs the original: generate is not accelerated"
     )
 
 

@@ -61,23 +61,23 @@ FAILS: dict[str, tuple[Doing, str]] = {
     ),
     "returns nothing": (
         lambda model: None,
-        "its apply returned a NoneType in place of an Applied." + AUTHOR,
+        "apply must return an Applied, got a NoneType." + AUTHOR,
     ),
     "returns the model": (
         lambda model: model,
-        "its apply returned a MaskedEncoder in place of an Applied." + AUTHOR,
+        "apply must return an Applied, got a MaskedEncoder." + AUTHOR,
     ),
     "gives a word for the model": (
         lambda model: Applied("fast", evidence={"a": 1}),  # type: ignore[arg-type]
-        "its apply gave a str as the model, and none to call." + AUTHOR,
+        "Applied.model must be callable, got a str." + AUTHOR,
     ),
     "has a number for evidence": (
         lambda model: Applied(model, evidence=3),  # type: ignore[arg-type]
-        "its evidence is a int in place of a mapping." + AUTHOR,
+        "Applied.evidence must be a mapping, got a int." + AUTHOR,
     ),
     "gives what takes no inputs": (
         lambda model: Applied(lambda: None, evidence={"a": 1}),
-        "calling what it gave raised TypeError: ",
+        "calling its model raised TypeError: ",
     ),
 }
 
@@ -96,7 +96,7 @@ def test_a_step_that_fails_is_named_and_left_out(
     assert record.getMessage().startswith(f"animal: failed. {told}")
     with pytest.raises(cpuaccel.StepError) as caught:
         cpuaccel.optimize(model, ["animal"], example_inputs=batch(), strict=True)
-    assert str(caught.value).startswith(f"strict=True was asked for, but animal: failed. {told}")
+    assert str(caught.value).startswith(f"strict=True, but animal: failed. {told}")
 
 
 def test_a_step_that_answers_wrongly_is_named_and_left_out(
@@ -122,10 +122,7 @@ def replaces_a_layer(model: torch.nn.Module) -> object:
     return Applied(model, evidence={"replaced": 1})
 
 
-CHANGED = (
-    "animal changed the model that it was given, instead of a copy of it, and so the reference "
-    "that answers are compared with. "
-)
+CHANGED = "animal changed the model that it was given, which is the reference, instead of a copy. "
 LEAVE_OUT = "Leave the step out, and report this to the plugin's author"
 
 
@@ -135,9 +132,7 @@ def test_a_step_that_changes_the_weights_is_an_error(offer: Offer, strict: bool)
     with pytest.raises(cpuaccel.StepError) as caught:
         cpuaccel.optimize(encoder(), ["animal"], example_inputs=batch(), strict=strict)
     assert str(caught.value) == (
-        CHANGED
-        + "Your model's own weights are no longer what they were: load them again. "
-        + LEAVE_OUT
+        CHANGED + "The weights of your model have changed: load them again. " + LEAVE_OUT
     )
 
 
@@ -147,7 +142,7 @@ def test_a_step_that_changes_the_layers_it_was_given_leaves_the_callers(offer: O
     before, expected = model_state(model), model(**batch()).pooled
     with pytest.raises(cpuaccel.StepError) as caught:
         cpuaccel.optimize(model, ["animal"], example_inputs=batch())
-    assert str(caught.value) == CHANGED + "Your own model is as it was. " + LEAVE_OUT
+    assert str(caught.value) == CHANGED + "Your model is unchanged. " + LEAVE_OUT
     assert changed(before, model_state(model)) == []
     assert torch.equal(model(**batch()).pooled, expected)
 
@@ -204,8 +199,8 @@ class ExitsWhenAsked(Fake):
 @pytest.mark.parametrize(
     ("backend", "told"),
     [
-        (AnswersWithWords, "its plugin answered with a str in place of a Verdict"),
-        (AnswersWithNothing, "its plugin answered with a NoneType in place of a Verdict"),
+        (AnswersWithWords, "its plugin must return a Verdict, got a str"),
+        (AnswersWithNothing, "its plugin must return a Verdict, got a NoneType"),
         (ExitsWhenAsked, "its plugin raised SystemExit: 1"),
     ],
 )
