@@ -166,7 +166,7 @@ def test_a_script_as_the_model_is_refused() -> None:
 
 
 def test_what_is_no_module_is_refused() -> None:
-    with pytest.raises(cpuaccel.CpuaccelError, match="model must be a torch.nn.Module, got a dict"):
+    with pytest.raises(cpuaccel.CpuaccelError, match="got a dict"):
         cpuaccel.explain({}, ["faithful"])  # type: ignore[arg-type]
 
 
