@@ -11,6 +11,7 @@ whether the choice holds where it was not made.
 import argparse
 import json
 import logging
+import statistics
 import tempfile
 import time
 from contextlib import ExitStack
@@ -25,7 +26,7 @@ from cpuaccel.timing import Speedup
 from cpuaccel.tuning.decisions.result import Row, Tuning
 from cpuaccel.tuning.workers.messages import Job, Refused
 from cpuaccel.tuning.workers.parent import Worker
-from cpuaccel.tuning.workers.pickling import ship
+from cpuaccel.tuning.workers.pickling import dump_model
 from cpuaccel.tuning.workers.proof import references
 from cpuaccel.tuning.workers.timing import ratios
 from cpuaccel.tuning.workload import Workload
@@ -126,12 +127,12 @@ def _against_singles(tuning: Tuning) -> str:
 def _again(
     model: torch.nn.Module, batch: dict[str, object], tuning: Tuning, seconds: float
 ) -> None:
-    workload = Workload.of(model, batch)
+    workload = Workload.from_batches(model, batch)
     probes = references(lambda inputs: Binder(model).call(model.eval(), inputs), workload)
     singles = [row.candidate for row in _singles(tuning)[:COMPARED]]
     with ExitStack() as stack:
         subject = stack.enter_context(tempfile.TemporaryFile())
-        ship(model, probes, subject)
+        dump_model(model, probes, subject)
         workers = {}
         for candidate in dict.fromkeys((tuning.winner, *singles)):
             job = Job(
@@ -140,12 +141,10 @@ def _again(
                 tuning.threads,
                 None,
                 workload.weights,
-                seconds / 4,
                 (0.0,),
-                outputs=False,
             )
             worker = stack.enter_context(Worker(job, subject, 2**40))
-            built = worker.built(300.0)
+            (built,) = worker.built(300.0)
             if isinstance(built, Refused):
                 print(f"again: {candidate} is refused: {built.reason}")
                 continue
@@ -157,8 +156,8 @@ def _again(
         begun = time.perf_counter()
         while time.perf_counter() - begun < seconds:
             for candidate, worker in workers.items():
-                passes = sorted(t for (t,) in worker.turn(0.3, 300.0).times)
-                times[candidate].append(passes[len(passes) // 2])
+                (passes,) = worker.run(0.3, 300.0)
+                times[candidate].append(statistics.median(t for (t,) in passes.times))
     for candidate in singles:
         if candidate != tuning.winner and candidate in times:
             pairs = zip(times[candidate], times[tuning.winner])

@@ -104,7 +104,7 @@ def _optimize_auto(
     tuning: "TuneArguments",
 ) -> OptimizedModel:
     from cpuaccel.tuning.auto import optimize_auto
-    from cpuaccel.tuning.progress import told_if_interrupted
+    from cpuaccel.tuning.progress import warn_if_interrupted
     from cpuaccel.tuning.request import Request
 
     if given["pipeline"]:
@@ -118,8 +118,8 @@ def _optimize_auto(
         )
     if example_inputs is None:
         raise CpuaccelError('backends="auto" needs example_inputs. Pass a batch or a list of them')
-    request = Request.of(model, tuning, settings)
-    with told_if_interrupted() as progress:
+    request = Request.from_arguments(model, tuning, settings)
+    with warn_if_interrupted() as progress:
         return optimize_auto(model, example_inputs, request, progress=progress)
 
 

@@ -9,7 +9,7 @@ import torch
 
 from cpuaccel.artifact import layout
 from cpuaccel.artifact.architecture import describe
-from cpuaccel.artifact.atomic_folder import replace_folder
+from cpuaccel.artifact.atomic_write import replace_folder
 from cpuaccel.artifact.contents import write_sums
 from cpuaccel.artifact.examples import Example
 from cpuaccel.artifact.record import Record, Script, Settings, fingerprint

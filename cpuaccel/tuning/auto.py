@@ -24,7 +24,7 @@ from cpuaccel.tuning.decisions.fingerprint import key_of, take_fingerprint
 from cpuaccel.tuning.decisions.lockfile import (
     Lock,
     cache_folder,
-    one_at_a_time,
+    exclusive,
     read_lock,
     write_lock,
 )
@@ -66,7 +66,7 @@ def optimize_auto(
         CpuaccelError: the inputs or the lockfile can't be right; or, with ``strict``, the lockfile
             no longer fits.
     """
-    workload = Workload.of(model, example_inputs, request.traffic)
+    workload = Workload.from_batches(model, example_inputs, request.traffic)
     work = _Auto(model, workload, request, progress)
     with ended_by_sigterm():
         return work.run()
@@ -98,7 +98,7 @@ class _Auto:
         if self._request.metric is not None:
             self._judge = Judge(self._request.metric, self._request.max_drop, self._references)
         path = self._path()
-        with one_at_a_time(path) if path else nullcontext():
+        with exclusive(path) if path else nullcontext():
             if path is not None:
                 optimized = self._taken_up(path)
                 if optimized is not None:
@@ -185,7 +185,7 @@ class _Auto:
         faults: list[str] = []
         while True:
             try:
-                optimized, found = self._build(Decision.of(tuning))
+                optimized, found = self._build(Decision.from_tuning(tuning))
             except (Disproved, CpuaccelError) as error:
                 faults.append(f"{tuning.winner} did not hold in this process: {error}")
                 logger.warning("%s", faults[-1])
@@ -206,9 +206,9 @@ class _Auto:
         for row in rows:
             if row.standing is Standing.MEASURED and row.speedup and row.speedup.significant:
                 why = f"{row.speedup} as fast as eager; what was faster did not hold"
-                return dataclasses.replace(tuning, why=why).choosing(row.candidate)
+                return dataclasses.replace(tuning, why=why).with_winner(row.candidate)
         why = "eager is kept: nothing that was faster held in this process"
-        return dataclasses.replace(tuning, why=why).choosing(ORIGINAL)
+        return dataclasses.replace(tuning, why=why).with_winner(ORIGINAL)
 
     def _build(self, decision: Decision) -> tuple[OptimizedModel, tuple[str, ...]]:
         """Build in this process, and check answers, metric and speed again.

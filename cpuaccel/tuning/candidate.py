@@ -1,4 +1,4 @@
-"""One thing to try, and one that was not."""
+"""Candidates of a search, and what it does not try."""
 
 from dataclasses import dataclass
 
@@ -14,9 +14,9 @@ class Candidate:
     """One pipeline in one precision.
 
     Attributes:
-        steps: names of the backends, in order; none for eager.
-        precision: ``float32``, ``bfloat16``, or ``OWN`` for the original as it is.
-        threads: torch's threads, None for the search's own.
+        steps: names of the backends, in order; empty for eager.
+        precision: ``float32``, ``bfloat16``, or ``OWN`` for the original.
+        threads: torch's threads, None for the search's number.
     """
 
     steps: tuple[str, ...]
@@ -25,13 +25,13 @@ class Candidate:
 
     @property
     def pipeline(self) -> Pipeline:
-        """What ``optimize`` takes."""
+        """The pipeline, with default options."""
         dtype = None if self.precision == OWN else dtype_of(self.precision)
         return Pipeline(tuple(map(Step, self.steps)), dtype, "auto")
 
     @property
     def name(self) -> str:
-        """The steps, or ``eager``."""
+        """The names of the steps, or ``eager``."""
         return ",".join(self.steps) or EAGER
 
     def __str__(self) -> str:
@@ -40,16 +40,16 @@ class Candidate:
 
 
 ORIGINAL = Candidate((), OWN)
-"""Leaving the model as it is."""
+"""The model unchanged."""
 
 
 @dataclass(frozen=True)
 class NotTried:
-    """What was left out of a search.
+    """What a search did not try.
 
     Attributes:
-        name: a backend or a candidate.
-        reason: why, and what to do about it where something can be done.
+        name: a backend, a precision or a candidate.
+        reason: why, and the remedy if there is one.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Whether calls of different shapes should be answered by different candidates."""
+"""Dispatch: whether calls of different shapes are faster with different candidates."""
 
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,27 +10,27 @@ from cpuaccel.tuning.workers.timing import by_batch
 from cpuaccel.tuning.workload import Shape
 
 WORTH = 1.03
-"""How many times as fast it has to be as one candidate for all: two models take more memory."""
+"""Speedup over one candidate for all calls from which dispatch is used: it needs more memory."""
 
 AXES = ("length", "padding", "rows")
 
 Costs = Mapping[Candidate, Sequence[float]]
-"""Expected seconds by candidate, for each batch, weighted."""
+"""Weighted seconds for each batch, by candidate."""
 
 
 def find_rule(
     winner: Row, rows: Sequence[Row], shapes: Sequence[Shape], weights: Sequence[float]
 ) -> Rule | None:
-    """Look for the bound on one axis that two candidates best share the calls at.
+    """Find the axis and bound at which two candidates best divide the calls.
 
     Args:
-        winner: the best for all calls.
-        rows: the candidates that were measured.
+        winner: the best candidate for all calls.
+        rows: the measured candidates.
         shapes: of the batches.
-        weights: how often each is called.
+        weights: share of each batch in all calls.
 
     Returns:
-        None where one candidate for all is as good, as far as the figures can tell.
+        None where dispatch is not significantly faster than one candidate for all calls.
     """
     eager = [statistics.median(e for e, _ in pairs) for pairs in zip(*winner.rounds)]
     weighted = [w * e for w, e in zip(weights, eager)]
@@ -39,7 +39,7 @@ def find_rule(
         row.candidate: [c / s.median for c, s in zip(weighted, by_batch(row.rounds))]
         for row in measured
     }
-    surely = {
+    pessimistic = {
         row.candidate: [c / s.low for c, s in zip(weighted, by_batch(row.rounds))]
         for row in measured
     }
@@ -52,18 +52,18 @@ def find_rule(
             continue
         chosen = [low if b else high for b in below]
         total = sum(expected[c][i] for i, c in enumerate(chosen))
-        # Where another than the winner answers, it has to be better even if it was lucky.
-        certain = sum(
-            (expected if c == winner.candidate else surely)[c][i] for i, c in enumerate(chosen)
+        # Candidates other than the winner count with the lower end of their interval.
+        at_most = sum(
+            (expected if c == winner.candidate else pessimistic)[c][i] for i, c in enumerate(chosen)
         )
         gain = sum(alone) / total
-        if gain >= WORTH and certain < sum(alone) and (best is None or gain > best.gain):
+        if gain >= WORTH and at_most < sum(alone) and (best is None or gain > best.gain):
             best = Rule(axis, bound, low, high, gain)
     return best
 
 
 def _cuts(shapes: Sequence[Shape]) -> Iterator[tuple[str, float, list[bool]]]:
-    """Every bound between two neighbouring values: the axis, the bound, who is below it."""
+    """Yield every bound between two adjacent values: axis, bound, which shapes are below it."""
     for axis in AXES:
         values = [float(getattr(shape, axis)) for shape in shapes]
         for lower, upper in zip(sorted(set(values)), sorted(set(values))[1:]):

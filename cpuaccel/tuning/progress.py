@@ -1,4 +1,4 @@
-"""How far a search is, for whoever watches it."""
+"""Progress of a search, for its observers."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -12,15 +12,15 @@ logger = logging.getLogger("cpuaccel")
 
 @dataclass(frozen=True)
 class Snapshot:
-    """How far a search is.
+    """The state of a search.
 
     Attributes:
-        doing: what is being done.
-        rows: the candidates tried so far.
-        weights: how often each batch is called.
-        waiting: how many are left.
-        begun: when it began, on ``time.monotonic``'s clock.
-        budget: seconds that it may take.
+        doing: the current activity.
+        rows: results of the candidates tried so far.
+        weights: share of each batch in all calls.
+        waiting: number of candidates left.
+        begun: start of the search, on ``time.monotonic``'s clock.
+        budget: seconds for the search.
     """
 
     doing: str
@@ -35,11 +35,11 @@ Progress = Callable[[Snapshot], None]
 
 
 @contextmanager
-def told_if_interrupted() -> Iterator[Progress]:
-    """Warn with what was measured if Ctrl-C ends a search: minutes of work are not to be lost.
+def warn_if_interrupted() -> Iterator[Progress]:
+    """If Ctrl-C ends a search, log the results so far, which may have taken minutes.
 
     Yields:
-        What the search tells its progress to.
+        The search's ``progress``.
     """
     rows: tuple[Row, ...] = ()
 
@@ -55,7 +55,6 @@ def told_if_interrupted() -> Iterator[Progress]:
         ]
         if measured:
             logger.warning(
-                "the search was interrupted, and nothing was written. Measured until then: %s",
-                "; ".join(measured),
+                "search interrupted, no decision saved; measured so far: %s", "; ".join(measured)
             )
         raise

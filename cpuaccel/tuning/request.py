@@ -84,7 +84,7 @@ class Request:
     memory_limit: int | None = None
 
     @classmethod
-    def of(
+    def from_arguments(
         cls,
         model: torch.nn.Module,
         arguments: TuneArguments,
@@ -108,11 +108,10 @@ class Request:
         return request
 
     @property
-    def coarseness(self) -> float:
-        """How coarse a backend that takes part may be by design, as its ``tolerance`` says.
+    def widest_backend_tolerance(self) -> float:
+        """The widest ``tolerance`` of a backend that is included.
 
-        No coarser than the precisions asked for are by default, unless the user judges the answers
-        by a metric or a wider tolerance of their own: these then decide.
+        By default that of the precisions. A metric or a wider tolerance includes all backends.
         """
         default = max(TOLERANCE[getattr(torch, name)] for name in self.precisions)
         tolerance = self.settings.tolerance

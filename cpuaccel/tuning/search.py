@@ -1,4 +1,4 @@
-"""Trying candidates one after the other, each in its own process, until the budget ends."""
+"""The search: candidates are tried one at a time, each in its own process, within a budget."""
 
 import tempfile
 import time
@@ -24,18 +24,18 @@ from cpuaccel.tuning.request import Request
 from cpuaccel.tuning.runoff import run_off
 from cpuaccel.tuning.space import Space
 from cpuaccel.tuning.workers.messages import Job
-from cpuaccel.tuning.workers.parent import Died
-from cpuaccel.tuning.workers.pickling import ship
-from cpuaccel.tuning.workers.throughput import LaunchFailed, measure_instances, splits
+from cpuaccel.tuning.workers.parent import WorkerFailure
+from cpuaccel.tuning.workers.pickling import dump_model
+from cpuaccel.tuning.workers.throughput import measure_instances, splits
 from cpuaccel.tuning.workers.trial import Trial
 from cpuaccel.tuning.workload import Workload
 
 MOST_PAUSED = 4
-"""Each holds the model, and what it has built of it so far."""
+"""Maximum number of paused processes: each holds the model and a partial build."""
 
 
 class Search:
-    """One search."""
+    """One search. ``run`` may be called once."""
 
     def __init__(
         self,
@@ -82,7 +82,9 @@ class Search:
             reference_seconds,
         )
         signature = Signature(Binder(model), workload.batches[0])
-        self._space = Space(plugins, host, eager, signature, request.precisions, request.coarseness)
+        self._space = Space(
+            plugins, host, eager, signature, request.precisions, request.widest_backend_tolerance
+        )
         self._board = Board()
         self._paused: list[Trial] = []
 
@@ -90,58 +92,59 @@ class Search:
         """Search.
 
         Raises:
-            ModelError: the model can't be sent to another process.
+            ModelError: the model can't be pickled for the worker processes.
         """
-        try:
-            with tempfile.TemporaryFile() as subject:
-                ship(self._model, self._references, subject)
+        with tempfile.TemporaryFile() as subject:
+            dump_model(self._model, self._references, subject)
+            try:
                 self._try_all(subject)
                 if self._request.threads == "auto":
                     self._try_threads(subject)
-            self._decide()
-        finally:  # what goes on afterwards needs all of the machine
-            self._board.close()
-            for trial in self._paused:
-                trial.worker.close()
-        winner, why, rule = self._chosen()
-        instances = self._side_by_side(winner) if self._request.target == "throughput" else ()
+                self._run_off()
+            finally:  # the next phase needs the whole machine
+                self._board.close()
+                for trial in self._paused:
+                    trial.worker.close()
+            winner, why, rule = self._choose()
+            throughput = self._request.target == "throughput"
+            instances = self._measure_instances(winner, subject) if throughput else ()
         tuning = Tuning(
             target=self._request.target,
             winner=winner,
             why=why,
             rule=rule,
             rows=tuple(self._board.rows),
-            not_tried=(*self._space.not_tried, *map(self._too_late, self._space.waiting)),
+            not_tried=(*self._space.not_tried, *map(self._not_reached, self._space.waiting)),
             shapes=self._workload.shapes,
             weights=self._workload.weights,
             threads=self._threads,
             instances=instances,
             metric=None if self._judge is None else self._judge.original,
             seconds=time.monotonic() - self._budget.begun,
-        ).choosing(winner)
-        self._tell(f"building {winner} in this process", tuning.rows)
+        ).with_winner(winner)
+        self._report(f"building {winner} in this process", tuning.rows)
         return tuning
 
     def _try_all(self, subject: IO[bytes]) -> None:
         ending = self._budget.trials_end
-        while self._last_build(ending) > time.monotonic():
+        while self._build_deadline(ending) > time.monotonic():
             candidate = self._space.take()
             if candidate is not None:
-                self._go_on(self._trial(candidate, subject), ending)
+                self._advance(self._trial(candidate, subject), ending)
             elif self._paused:
                 trial = min(self._paused, key=self._turn)
                 self._paused.remove(trial)
                 trial.resume()
-                self._go_on(trial, ending)
+                self._advance(trial, ending)
             else:
                 return
         for trial in self._paused:
-            late = Died(Standing.TIMED_OUT, "it was not built yet when the budget ended")
-            self._note(trial, trial.failed(late))
+            late = WorkerFailure(Standing.TIMED_OUT, "not built before the budget ended")
+            self._record(trial, trial.failed(late))
         self._paused.clear()
 
     def _try_threads(self, subject: IO[bytes]) -> None:
-        """The best candidate with other numbers of threads, for the run-off."""
+        """Measure the best candidate with other numbers of threads."""
         best = self._board.best
         if best is None or best.speedup is None or not best.speedup.significant:
             return
@@ -150,54 +153,54 @@ class Search:
         for count in sorted(counts - {self._threads}, reverse=True):
             candidate = replace(best.candidate, threads=count)
             if time.monotonic() < ending and count <= self._host.cores:
-                self._go_on(self._trial(candidate, subject), ending)
+                self._advance(self._trial(candidate, subject), ending)
             else:
-                self._space.not_tried.append(self._too_late(candidate))
+                self._space.not_tried.append(self._not_reached(candidate))
 
-    def _go_on(self, trial: Trial, ending: float) -> None:
-        """Build, prove and measure; put off what takes long while others have not been tried."""
+    def _advance(self, trial: Trial, ending: float) -> None:
+        """Build and measure; pause a long build while other candidates are left."""
         own_threads = trial.candidate.threads is None
         left = self._request.candidate_seconds - trial.spent
-        limit = min(left, max(self._last_build(ending) - time.monotonic(), 1.0))
-        patience = self._budget.patience(trial.pauses)
-        may_wait = (
+        limit = min(left, max(self._build_deadline(ending) - time.monotonic(), 1.0))
+        build_slice = self._budget.build_slice(trial.pauses)
+        may_pause = (
             own_threads
-            and patience < limit
+            and build_slice < limit
             and len(self._paused) < MOST_PAUSED
             and bool(self._space.waiting or self._paused)
         )
         try:
-            self._tell(f"building {trial.candidate}")
-            row = trial.build(patience if may_wait else limit, self._judge)
+            self._report(f"building {trial.candidate}")
+            row = trial.build(build_slice if may_pause else limit, self._judge)
             if row.standing is Standing.MEASURED:
-                self._tell(f"measuring {trial.candidate}")
-                limit = max(ending - time.monotonic(), 0.0) + self._budget.whole_measure
-                row = trial.measure(row, limit)
-        except Died as death:
-            if may_wait and death.kind == Standing.TIMED_OUT and not trial.built:
+                self._report(f"measuring {trial.candidate}")
+                limit = max(ending - time.monotonic(), 0.0) + self._budget.measure_limit
+                row = trial.measure(row, self._budget.measure, limit)
+        except WorkerFailure as failure:
+            if may_pause and failure.standing is Standing.TIMED_OUT and not trial.built:
                 trial.pause()
                 self._paused.append(trial)
-                self._space.put_off(trial.candidate)
+                self._space.postpone(trial.candidate)
                 return
-            row = trial.failed(death)
+            row = trial.failed(failure)
         except BaseException:
             trial.worker.close()
             raise
-        self._note(trial, row)
+        self._record(trial, row)
 
-    def _note(self, trial: Trial, row: Row) -> None:
+    def _record(self, trial: Trial, row: Row) -> None:
         self._board.add(row, trial.worker, self._memory_limit)
         if row.candidate.threads is not None:
             return
         if row.speedup is not None:
-            self._space.learn(row.candidate, row.speedup.median)
+            self._space.record(row.candidate, row.speedup.median)
         else:
-            violent = row.standing is not Standing.REFUSED
-            self._space.refuse(row.candidate, row.reason, anywhere=violent)
+            crashed = row.standing is not Standing.REFUSED
+            self._space.exclude(row.candidate, row.reason, all_precisions=crashed)
 
     def _trial(self, candidate: Candidate, subject: IO[bytes]) -> Trial:
         batches = len(self._workload.batches)
-        # With other threads eager is another: what was measured against it is nothing to beat.
+        # The speedups so far do not apply: eager has other numbers of threads as well.
         to_beat = (0.0,) * batches if candidate.threads else self._board.to_beat(batches)
         job = Job(
             candidate.steps,
@@ -205,69 +208,68 @@ class Search:
             candidate.threads or self._threads,
             self._request.settings.tolerance,
             self._workload.weights,
-            self._budget.measure,
             to_beat,
             outputs=self._judge is not None,
         )
         return Trial(candidate, job, subject, self._memory_limit)
 
-    def _decide(self) -> None:
+    def _run_off(self) -> None:
         finalists = self._board.finalists
         if len(finalists) > 1:
             names = ", ".join(str(row.candidate) for row, _ in finalists)
-            self._tell(f"run-off between {names}")
-            ranked = run_off(finalists, self._workload.weights, self._budget.run_off_end)
+            self._report(f"run-off between {names}")
+            rows = run_off(finalists, self._workload.weights, self._budget.run_off_end)
         else:
-            ranked = [row for row, _ in finalists]
-        self._board.decide(ranked)
+            rows = [row for row, _ in finalists]
+        self._board.rank(rows)
 
-    def _chosen(self) -> tuple[Candidate, str, Rule | None]:
-        """The winner, why it is that, and how several share the calls."""
+    def _choose(self) -> tuple[Candidate, str, Rule | None]:
+        """Return the winner, the reason, and the dispatch if two candidates are chosen."""
         rows = self._board.rows
         if not rows or rows[0].speedup is None:
-            return ORIGINAL, "no candidate could be measured, so the original is kept", None
+            return ORIGINAL, "no candidate could be measured", None
         first, speedup = rows[0], rows[0].speedup
         if not speedup.significant:
-            kept = f"eager is kept: the best, {first.candidate}, is no surer win than {speedup}"
-            return ORIGINAL, kept, None
+            why = f"{first.candidate} is not significantly faster ({speedup})"
+            return ORIGINAL, why, None
         rule = None
         if first.candidate.threads is None:
             comparable = [row for row in rows if row.candidate.threads is None]
             rule = find_rule(first, comparable, self._workload.shapes, self._workload.weights)
         return first.candidate, f"{speedup} as fast as eager", rule
 
-    def _side_by_side(self, winner: Candidate) -> tuple[Instances, ...]:
-        """The winner in several processes at once."""
-        found = []
+    def _measure_instances(self, winner: Candidate, subject: IO[bytes]) -> tuple[Instances, ...]:
+        """Measure the throughput of several processes of the winner."""
+        instances = []
         for count in splits(self._host.cores):
-            self._tell(f"running {count} processes of {winner} side by side")
+            self._report(f"measuring {count} processes of {winner}")
             try:
-                found.append(
+                instances.append(
                     measure_instances(
-                        self._model,
-                        self._references,
-                        self._workload.weights,
+                        subject,
+                        self._workload,
                         winner,
                         count=count,
                         cores=self._host.cores,
                         tolerance=self._request.settings.tolerance,
+                        memory_limit=self._memory_limit,
                         deadline=self._budget.end,
                     )
                 )
-            except LaunchFailed as error:
-                self._space.not_tried.append(NotTried(f"{count} processes", str(error)))
-        return tuple(found)
+            except WorkerFailure as failure:
+                self._space.not_tried.append(NotTried(f"{count} processes", failure.reason))
+        return tuple(instances)
 
     def _turn(self, trial: Trial) -> tuple[int, float]:
-        """Which of the paused goes on first."""
-        return trial.pauses, -self._space.promise(trial.candidate)
+        """Sort key of the paused trials."""
+        return trial.pauses, -self._space.expected_speedup(trial.candidate)
 
-    def _last_build(self, ending: float) -> float:
-        """When a candidate has to be built, to be measured in time."""
-        return ending - self._budget.whole_measure
+    def _build_deadline(self, ending: float) -> float:
+        """Return when a build must be finished for its timing to end in time."""
+        return ending - self._budget.measure_limit
 
-    def _too_late(self, candidate: Candidate) -> NotTried:
-        reason = f"the budget of {self._request.budget:.0f} s ended before its turn"
+    def _not_reached(self, candidate: Candidate) -> NotTried:
+        reason = f"the budget of {self._request.budget:.0f} s ended before it was tried"
         return NotTried(str(candidate), reason)
 
     @property
@@ -276,7 +278,7 @@ class Search:
             return self._request.memory_limit
         return int(psutil.virtual_memory().available * 0.8)
 
-    def _tell(self, doing: str, rows: tuple[Row, ...] = ()) -> None:
+    def _report(self, doing: str, rows: tuple[Row, ...] = ()) -> None:
         self._progress(
             Snapshot(
                 doing,

@@ -1,4 +1,4 @@
-"""What could be tried: every backend on offer, composed by forms, in order of promise."""
+"""The search space: all pipelines that the forms allow, ordered by expected speedup."""
 
 from collections.abc import Iterator
 
@@ -18,18 +18,18 @@ from cpuaccel.plugin.verdict import Verdict
 from cpuaccel.tuning.candidate import EAGER, Candidate, NotTried
 
 LONGEST = 3
-"""Steps of a pipeline; what more of them have brought so far is nothing."""
+"""Maximum number of steps: longer pipelines have not been faster so far."""
 
-PROMISE = {Form.MODULE: 2.5, Form.COMPILED: 2.0, Form.SCRIPT: 1.3}
-"""What a backend is expected to bring, by the form it gives, until it was measured. Only the order
-of trying depends on it: what gives a module is built soon, and tells of all that is put upon it."""
+EXPECTED_SPEEDUP = {Form.MODULE: 2.5, Form.COMPILED: 2.0, Form.SCRIPT: 1.3}
+"""Of a backend that was not measured yet, by the form it gives. Only the order of trying depends on
+it: backends that give modules come early, because others build on them."""
 
 
 class Space:
-    """All candidates, and what is known of their parts.
+    """The candidates that are left, and the results that decide their order.
 
     Attributes:
-        not_tried: the backends and precisions left out beforehand, and why.
+        not_tried: the backends, precisions and candidates that are left out, and why.
     """
 
     def __init__(
@@ -39,27 +39,27 @@ class Space:
         model: torch.nn.Module,
         signature: Signature,
         precisions: tuple[str, ...],
-        coarseness: float,
+        widest_tolerance: float,
     ) -> None:
-        """Ask every backend about the host, and about the model where it comes first.
+        """Compose the backends that accept the host and, as a first step, the model.
 
         Args:
-            plugins: what is on offer.
+            plugins: the installed backends.
             host: this machine.
             model: the original.
             signature: how it is called.
-            precisions: what may be computed in.
-            coarseness: the widest tolerance that a backend may declare.
+            precisions: allowed precisions.
+            widest_tolerance: of backends, by their declaration.
         """
         self.not_tried: list[NotTried] = []
         self._plugins = plugins
-        self._coarseness = coarseness
+        self._widest_tolerance = widest_tolerance
         self._own = {p.dtype for p in model.parameters() if p.is_floating_point()}
         self._backends = dict(self._available(host, model, signature))
-        self._precisions = [p for p in precisions if self._has(host, p)]
-        self._brought: dict[tuple[str, str], float] = {}  # a step's speedup, by precision
-        self._refused: dict[tuple[str, ...], dict[str, str]] = {}  # reasons, by precision
-        self._unfinished: set[Candidate] = set()
+        self._precisions = [p for p in precisions if self._supports(host, p)]
+        self._speedups: dict[tuple[str, str], float] = {}  # by step and precision
+        self._excluded: dict[tuple[str, ...], dict[str, str]] = {}  # reasons, by precision
+        self._postponed: set[Candidate] = set()
         self._waiting = [
             Candidate(steps, precision)
             for precision in self._precisions
@@ -69,89 +69,87 @@ class Space:
 
     @property
     def waiting(self) -> list[Candidate]:
-        """What was not taken yet, the most promising first."""
+        """The candidates that are left, the most promising first."""
         return sorted(self._waiting, key=self._order)
 
     def take(self) -> Candidate | None:
-        """The most promising candidate that is left; None where there is none for now."""
-        self._drop_refused()
-        ready = [c for c in self._waiting if not self._parts(c) & self._unfinished]
+        """Remove and return the most promising candidate; None if none is ready."""
+        self._drop_excluded()
+        ready = [c for c in self._waiting if not self._parts(c) & self._postponed]
         if not ready:
             return None
         best = min(ready, key=self._order)
         self._waiting.remove(best)
         return best
 
-    def put_off(self, candidate: Candidate) -> None:
-        """Tell that a candidate will be gone on with later; until then it is no part of another."""
-        self._unfinished.add(candidate)
+    def postpone(self, candidate: Candidate) -> None:
+        """Hold back what contains a candidate until that has a result."""
+        self._postponed.add(candidate)
 
     def _parts(self, candidate: Candidate) -> set[Candidate]:
         steps = candidate.steps
         parts = {(step,) for step in steps} | {steps[:end] for end in range(1, len(steps))}
         return {Candidate(part, candidate.precision) for part in parts if part != steps}
 
-    def learn(self, candidate: Candidate, speedup: float) -> None:
-        """Tell what a candidate brought, so that what it is a part of is judged by it."""
-        self._unfinished.discard(candidate)
+    def record(self, candidate: Candidate, speedup: float) -> None:
+        """Record a result, on which the order of what contains the candidate depends."""
+        self._postponed.discard(candidate)
         if len(candidate.steps) <= 1:
             step = candidate.name if candidate.steps else EAGER
-            self._brought[step, candidate.precision] = speedup
+            self._speedups[step, candidate.precision] = speedup
 
-    def refuse(self, candidate: Candidate, reason: str, *, anywhere: bool = False) -> None:
-        """Tell that a candidate can't be had: what it is a part of is not tried then.
+    def exclude(self, candidate: Candidate, reason: str, *, all_precisions: bool = False) -> None:
+        """Leave out what contains a candidate that failed.
 
         Args:
             candidate: what was tried.
-            reason: what became of it.
-            anywhere: that it can't be had in another precision either.
+            reason: why it failed.
+            all_precisions: whether to leave it out in other precisions as well.
         """
-        self._unfinished.discard(candidate)
-        # A cast that can't be had says nothing of another.
-        everywhere = anywhere and candidate.steps
+        self._postponed.discard(candidate)
+        # A cast that failed says nothing about another precision.
+        everywhere = all_precisions and candidate.steps
         precisions = self._precisions if everywhere else [candidate.precision]
-        self._refused.setdefault(candidate.steps, {}).update(dict.fromkeys(precisions, reason))
+        self._excluded.setdefault(candidate.steps, {}).update(dict.fromkeys(precisions, reason))
 
-    def promise(self, candidate: Candidate) -> float:
-        """The speedup that is expected."""
-        promise = self._brought.get((EAGER, candidate.precision), 1.0)
+    def expected_speedup(self, candidate: Candidate) -> float:
+        """Return the product of the steps' speedups, measured or assumed."""
+        speedup = self._speedups.get((EAGER, candidate.precision), 1.0)
         for step in candidate.steps:
-            promise *= self._factor(step, candidate.precision)
-        return promise
+            speedup *= self._factor(step, candidate.precision)
+        return speedup
 
     def _factor(self, step: str, precision: str) -> float:
-        """What a step brings besides the precision: measured in this or another, or guessed."""
+        """Return a step's speedup apart from the precision's, measured or assumed."""
         for measured_in in (precision, *self._precisions):
-            speedup = self._brought.get((step, measured_in))
+            speedup = self._speedups.get((step, measured_in))
             if speedup is not None:
-                return speedup / self._brought.get((EAGER, measured_in), 1.0)
-        return PROMISE[self._backends[step].gives]
+                return speedup / self._speedups.get((EAGER, measured_in), 1.0)
+        return EXPECTED_SPEEDUP[self._backends[step].gives]
 
     def _order(self, candidate: Candidate) -> tuple[bool, bool, float, int, str, str]:
-        """Casts first, for they are cheap and tell of all others; no whole before its parts."""
+        """Sort key: casts first, which are cheap and decide about others; parts before wholes."""
         return (
             bool(candidate.steps),
             not self._parts(candidate).isdisjoint(self._waiting),
-            -self.promise(candidate),
+            -self.expected_speedup(candidate),
             len(candidate.steps),
             candidate.name,
             candidate.precision,
         )
 
-    def _drop_refused(self) -> None:
+    def _drop_excluded(self) -> None:
         for candidate in list(self._waiting):
-            for steps, reasons in self._refused.items():
+            for steps, reasons in self._excluded.items():
                 reason = reasons.get(candidate.precision)
-                if reason is not None and self._rests_on(candidate, steps):
+                if reason is not None and self._depends_on(candidate, steps):
                     self._waiting.remove(candidate)
                     part = ",".join(steps) or f"the cast to {candidate.precision}"
-                    self.not_tried.append(
-                        NotTried(str(candidate), f"{part} can't be had: {reason}")
-                    )
+                    self.not_tried.append(NotTried(str(candidate), f"{part} failed: {reason}"))
                     break
 
-    def _rests_on(self, candidate: Candidate, steps: tuple[str, ...]) -> bool:
-        """Whether a candidate can't be had where these steps, or a mere cast, can't."""
+    def _depends_on(self, candidate: Candidate, steps: tuple[str, ...]) -> bool:
+        """Whether a candidate fails if these steps, or without steps the cast, fail."""
         if not steps:
             return not self._backends[candidate.steps[0]].casts
         begins = candidate.steps[: len(steps)] == steps
@@ -168,10 +166,10 @@ class Space:
                     n for n, f in backend_class.Options.model_fields.items() if f.is_required()
                 ]
                 self.not_tried.append(
-                    NotTried(name, f"its option {needed[0]} has no default: name it in a pipeline")
+                    NotTried(name, f"option {needed[0]} is required: use the backend in a pipeline")
                 )
                 continue
-            verdict = self._fine_enough(backend)
+            verdict = self._precise_enough(backend)
             if verdict:
                 verdict = ask(backend.check, host)
             if verdict and backend.takes is Form.MODULE:
@@ -181,18 +179,18 @@ class Space:
             else:
                 self.not_tried.append(NotTried(name, f"{verdict}"))
         for broken in self._plugins.broken:
-            self.not_tried.append(NotTried(broken.plugin, f"set aside: {broken.reason}"))
+            self.not_tried.append(NotTried(broken.plugin, f"plugin not loaded: {broken.reason}"))
 
-    def _fine_enough(self, backend: Backend[Options]) -> Verdict:
-        if backend.tolerance <= self._coarseness:
+    def _precise_enough(self, backend: Backend[Options]) -> Verdict:
+        if backend.tolerance <= self._widest_tolerance:
             return Verdict.yes()
         return Verdict.no(
-            f"it computes coarsely by design (up to {backend.tolerance:g} off), where "
-            f"{self._coarseness:g} is accepted",
-            "Pass a wider tolerance, or a metric and max_drop, to let it take part",
+            f"its results differ by up to {backend.tolerance:g} by design, more than the accepted "
+            f"{self._widest_tolerance:g}",
+            "To include it, pass a wider tolerance, or a metric and max_drop",
         )
 
-    def _has(self, host: Host, precision: str) -> bool:
+    def _supports(self, host: Host, precision: str) -> bool:
         verdict = host.bf16()
         if precision != "bfloat16" or self._own == {torch.bfloat16} or verdict:
             return True
@@ -200,8 +198,8 @@ class Space:
         return False
 
     def _compositions(self, steps: tuple[str, ...], form: Form) -> Iterator[tuple[str, ...]]:
-        """Every order of backends in which each takes what the one before it gives."""
-        if self._refuses(steps):
+        """Yield every sequence of backends in which each takes the form that the previous gives."""
+        if self._is_invalid(steps):
             return
         yield steps
         if len(steps) < LONGEST:
@@ -209,7 +207,7 @@ class Space:
                 if backend.takes is form and name not in steps:
                     yield from self._compositions((*steps, name), backend.gives)
 
-    def _refuses(self, steps: tuple[str, ...]) -> bool:
+    def _is_invalid(self, steps: tuple[str, ...]) -> bool:
         try:
             resolve(Pipeline(tuple(map(Step, steps))), self._plugins)
         except PipelineError:

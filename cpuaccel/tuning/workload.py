@@ -1,4 +1,4 @@
-"""What candidates are measured on: batches, how often each is called, and what tells them apart."""
+"""The workload that candidates are measured on: batches, their shapes and their weights."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,17 +9,17 @@ from cpuaccel.errors import SignatureError
 from cpuaccel.model.signature import MASK, Binder, ExampleInputs, Inputs, Signature, tensors_of
 
 Batches = ExampleInputs | Sequence[ExampleInputs]
-"""One batch as ``optimize`` takes it, or a list of such."""
+"""One batch as in ``optimize``, or a list of batches."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What may decide which candidate answers a call.
+    """The shape of a call, by which calls are dispatched.
 
     Attributes:
         rows: the batch size.
-        length: the sequence length, padding included; 0 where inputs have none.
-        padding: the share of the tokens that is padding, from 0 to 1.
+        length: the sequence length, with padding; 0 if the inputs have none.
+        padding: fraction of the tokens that is padding, from 0 to 1.
     """
 
     rows: int
@@ -27,8 +27,8 @@ class Shape:
     padding: float
 
     @classmethod
-    def of(cls, inputs: Mapping[str, object]) -> "Shape":
-        """Read from a call's inputs, in microseconds."""
+    def from_inputs(cls, inputs: Mapping[str, object]) -> "Shape":
+        """Read the shape of a call's inputs. This takes some microseconds."""
         mask = inputs.get(MASK)
         if isinstance(mask, torch.Tensor) and mask.dim() == 2 and mask.numel():
             rows, length = mask.shape
@@ -50,8 +50,7 @@ class Workload:
 
     Attributes:
         batches: inputs by name, in ``forward``'s order.
-        weights: how often each is called, in all 1.
-        shapes: what tells them apart.
+        weights: share of each batch in all calls; the sum is 1.
     """
 
     batches: tuple[Inputs, ...]
@@ -59,22 +58,27 @@ class Workload:
 
     @property
     def shapes(self) -> tuple[Shape, ...]:
-        """One for each batch."""
-        return tuple(Shape.of(batch) for batch in self.batches)
+        """The shape of each batch."""
+        return tuple(Shape.from_inputs(batch) for batch in self.batches)
 
     @property
     def mean_rows(self) -> float:
-        """Rows of a call, on average."""
+        """Average rows of a call."""
         return sum(w * s.rows for w, s in zip(self.weights, self.shapes))
 
     @classmethod
-    def of(
+    def from_batches(
         cls, model: torch.nn.Module, batches: Batches, traffic: Mapping[int, float] | None = None
     ) -> "Workload":
-        """Bind one batch or several; make one for each length of a traffic histogram.
+        """Bind batches to ``forward``'s parameters.
+
+        Args:
+            model: the original.
+            batches: one batch or several.
+            traffic: share of calls by sequence length; the one batch is cut or repeated to each.
 
         Raises:
-            SignatureError: a batch is none that ``forward`` takes, or has no length to vary.
+            SignatureError: ``forward`` does not take a batch, or traffic does not fit the batch.
         """
         binder = Binder(model)
         bound = [binder.bind_example(batch) for batch in _listed(batches)]
@@ -82,13 +86,13 @@ class Workload:
             return cls(tuple(bound), (1 / len(bound),) * len(bound))
         if len(bound) != 1:
             raise SignatureError(
-                f"traffic was given with {len(bound)} batches. Pass one batch, which is cut or "
-                "repeated to each length, or the batches alone"
+                f"traffic= needs one batch, got {len(bound)}. Pass one batch, which is cut or "
+                "repeated to each length, or leave traffic out"
             )
         signature = Signature(binder, bound[0])
         if not signature.axes.length:
             raise SignatureError(
-                f"traffic tells of lengths, but these inputs have none: {signature}. Leave it out"
+                f"traffic= needs inputs with a sequence length, got {signature}. Leave it out"
             )
         total = sum(traffic.values())
         return cls(
@@ -98,10 +102,10 @@ class Workload:
 
 
 def _listed(batches: Batches) -> list[ExampleInputs]:
-    """A list of mappings or of tuples is several batches; a list of tensors is one call's inputs.
+    """Return a list of batches: a list of tensors is one batch, not several.
 
     Raises:
-        SignatureError: it is empty.
+        SignatureError: the list is empty.
     """
     if isinstance(batches, Sequence) and not isinstance(batches, (str, torch.Tensor)):
         if not batches:

@@ -76,7 +76,7 @@ def test_the_table(run: Run) -> None:
     assert eager[:6] == ["float32", "2", "x", "16", "eager", eager[5]]
     assert jit[0] == "jit"
     assert jit[-1] == "applied"
-    assert "Not as its name says" not in ran.out
+    assert "Pipelines not fully applied" not in ran.out
 
 
 def test_a_pipeline_with_a_step_that_was_skipped_does_not_look_applied(
@@ -90,7 +90,7 @@ def test_a_pipeline_with_a_step_that_was_skipped_does_not_look_applied(
     shown = run(*arguments).out
     assert "PARTLY APPLIED" in shown
     assert "NOT APPLIED" in shown
-    assert "absent: skipped. an-engine" in shown.partition("Not as its name says")[2]
+    assert "absent: skipped. an-engine" in shown.partition("Pipelines not fully applied")[2]
 
 
 def test_calls_that_the_original_answered_are_told(run: Run, offer: Offer) -> None:

@@ -44,7 +44,7 @@ def test_it_ends_in_a_table_and_a_proof(run: Run) -> None:
     assert "10 batches of 8" in ran.out
     assert "applied" in ran.out
     assert "jit, float32" in ran.out
-    assert "The same answer." in ran.out
+    assert "Same result." in ran.out
 
 
 def test_as_json_with_its_own_pipelines(run: Run) -> None:

@@ -61,7 +61,7 @@ MISTAKES = {
     "target": (("--target", "size"), "'size' was asked for. Known: latency, throughput"),
     "precision": (("--precisions", "int3"), "'int3' was asked for. Known: float32, bfloat16"),
     "threads": (("--threads", "many"), "Pass whole numbers from 1 up"),
-    "html": (("--html", "/nowhere/page.html"), "no file can be written there"),
+    "html": (("--html", "/nowhere/page.html"), "Choose another path"),
     "budget": (("--budget", "0"), "budget=0.0 was asked for. Pass a number above 0"),
 }
 

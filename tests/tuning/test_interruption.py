@@ -15,7 +15,7 @@ from tests.tuning.conftest import Install
 from tests.tuning.test_lockfile import ONLY, environment
 
 SEARCH = """
-request = Request.of(model, {"budget": 200, "time_limit": 150, "lock": sys.argv[2]})
+request = Request.from_arguments(model, {"budget": 200, "time_limit": 150, "lock": sys.argv[2]})
 auto.optimize_auto(model, ids, request)
 """
 ENDS = {
@@ -75,7 +75,7 @@ def test_what_was_measured_is_told_on_ctrl_c(install: Install, tmp_path: Path) -
     wait_for(tmp_path / "started", searching)
     searching.send_signal(signal.SIGINT)
     told = searching.communicate(timeout=stretched(60))[1]
-    assert "the search was interrupted, and nothing was written" in told
+    assert "search interrupted, no decision saved" in told
     assert "short in float32 " in told
 
 

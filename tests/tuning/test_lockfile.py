@@ -138,7 +138,7 @@ def test_a_rule_is_kept(install: Install, lock: Path) -> None:
 
 
 BROKEN = {
-    "no TOML": ("version = ", "is no TOML"),
+    "invalid TOML": ("version = ", "invalid TOML"),
     "another version": ("version = 2", "version: input should be 1, but got 2"),
     "a field too many": ("version = 1\nfastest = 3", "there is no 'fastest'"),
 }
@@ -149,7 +149,7 @@ def test_a_broken_lockfile_is_an_error_that_says_what_to_do(tmp_path: Path, mist
     text, message = BROKEN[mistake]
     path = tmp_path / "cpuaccel.lock"
     path.write_text(text)
-    with pytest.raises(cpuaccel.LockError, match="Remove it, and tune again") as raised:
+    with pytest.raises(cpuaccel.LockError, match="and tune again") as raised:
         cpuaccel.optimize(Waiting(), "auto", example_inputs=IDS, lock=path)
     assert message in str(raised.value)
     assert path.read_text() == text
@@ -191,7 +191,7 @@ model = Waiting()
 """Begins a program that searches among some plugins' backends."""
 
 SEARCH = """
-request = Request.of(model, {"budget": 500, "time_limit": 500})
+request = Request.from_arguments(model, {"budget": 500, "time_limit": 500})
 fast = auto.optimize_auto(model, ids, request)
 print(fast.report.tuning.source == "search", fast.report.tuning.winner.name)
 """
@@ -214,7 +214,9 @@ def test_processes_at_the_same_time_search_once(
     answers = [process.communicate() for process in searching]
     assert [process.returncode for process in searching] == [0, 0], answers
     assert sorted(out for out, _ in answers) == ["False short\n", "True short\n"]
-    assert sum("waiting for another process that tunes the same" in err for _, err in answers) <= 1
+    assert (
+        sum("waiting for another process that is tuning the same" in err for _, err in answers) <= 1
+    )
     assert len(list(cache.glob("*.toml"))) == 1
     assert {path.suffix for path in cache.iterdir()} == {".toml", ".held"}
 

@@ -2,7 +2,7 @@ import pytest
 
 from cpuaccel.tuning.candidate import Candidate
 from cpuaccel.tuning.decisions.result import Row, Standing
-from cpuaccel.tuning.runoff import in_reach, ranked
+from cpuaccel.tuning.runoff import drop_slower, rank
 
 DRIFT = [1.0, 1.3, 0.9, 1.1, 1.0, 1.2]
 """What the machine does to all from turn to turn."""
@@ -25,7 +25,7 @@ def names(rows: list[Row]) -> list[str]:
 
 
 def test_the_fastest_is_first_whatever_the_machine_did_meanwhile() -> None:
-    found = ranked([(row("a"), times(1.05)), (row("b", "c"), times(1.0)), (row("d"), times(1.2))])
+    found = rank([(row("a"), times(1.05)), (row("b", "c"), times(1.0)), (row("d"), times(1.2))])
     assert names(found) == ["b,c", "a", "d"]
     assert [one.runoff and one.runoff.median for one in found] == [
         1.0,
@@ -35,25 +35,25 @@ def test_the_fastest_is_first_whatever_the_machine_did_meanwhile() -> None:
 
 
 def test_of_equals_the_simpler_wins_and_then_the_one_that_builds_sooner() -> None:
-    assert names(ranked([(row("a", "b"), times(1.0)), (row("c"), times(1.005))]))[0] == "c"
+    assert names(rank([(row("a", "b"), times(1.0)), (row("c"), times(1.005))]))[0] == "c"
     slow = row("a", build_seconds=60.0)
-    assert names(ranked([(slow, times(1.0)), (row("c"), times(1.005))]))[0] == "c"
-    assert names(ranked([(row("a", "b"), times(1.0)), (row("c"), times(1.02))]))[0] == "a,b"
+    assert names(rank([(slow, times(1.0)), (row("c"), times(1.005))]))[0] == "c"
+    assert names(rank([(row("a", "b"), times(1.0)), (row("c"), times(1.02))]))[0] == "a,b"
 
 
 def test_who_was_out_early_does_not_win_by_few_turns() -> None:
-    lucky = ranked([(row("out"), times(0.99, turns=3)), (row("a"), times(1.0))])
+    lucky = rank([(row("out"), times(0.99, turns=3)), (row("a"), times(1.0))])
     assert names(lucky) == ["a", "out"]
 
 
 def test_nobody_left() -> None:
-    assert ranked([]) == []
+    assert rank([]) == []
 
 
 def test_who_is_surely_slower_is_out() -> None:
     two, three, six = ([times(s, turns=n) for s in (1.0, 1.03, 1.1)] for n in (2, 3, 6))
-    assert in_reach([0, 1, 2], two) == [0, 1, 2]
-    assert in_reach([0, 1, 2], three) == [0, 1]
-    assert in_reach([0, 1, 2], six) == [0]
+    assert drop_slower([0, 1, 2], two) == [0, 1, 2]
+    assert drop_slower([0, 1, 2], three) == [0, 1]
+    assert drop_slower([0, 1, 2], six) == [0]
     noisy = [times(1.0), [1.03, 1.2, 0.93, 1.13, 1.0, 1.19]]
-    assert in_reach([0, 1], noisy) == [0, 1]
+    assert drop_slower([0, 1], noisy) == [0, 1]

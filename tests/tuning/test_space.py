@@ -38,13 +38,13 @@ ENGINE = backend("engine", Form.MODULE, Form.COMPILED)
 def space(
     *backends: type[Backend[Options]],
     precisions: tuple[str, ...] = ("float32",),
-    coarseness: float = 1e-4,
+    widest_tolerance: float = 1e-4,
 ) -> Space:
     plugins = PluginHost([])
     plugins.register(Plugin(cpuaccel_backends=lambda: list(backends)), "the test's")
     model = encoder()
     return Space(
-        plugins, HOST, model, Signature.from_inputs(model, batch()), precisions, coarseness
+        plugins, HOST, model, Signature.from_inputs(model, batch()), precisions, widest_tolerance
     )
 
 
@@ -68,7 +68,7 @@ def test_what_there_is_none_of_is_not_tried_and_said() -> None:
     found = space(Unavailable, Refusing, needing, TRACE)
     assert names(found) == ["trace"]
     assert {one.name: one.reason for one in found.not_tried} == {
-        "needing": "its option calibration has no default: name it in a pipeline",
+        "needing": "option calibration is required: use the backend in a pipeline",
         "refusing": "the model has no layers of the kind. Use another model",
         "unavailable": ('an-engine-of-tests is not installed. Install "an-engine-of-tests>=2"'),
     }
@@ -81,14 +81,14 @@ def test_what_is_coarse_by_design_takes_part_only_where_that_is_allowed() -> Non
     (left,) = found.not_tried
     assert (left.name, left.reason) == (
         "coarse",
-        "it computes coarsely by design (up to 0.15 off), where 0.0001 is accepted. Pass a wider "
-        "tolerance, or a metric and max_drop, to let it take part",
+        "its results differ by up to 0.15 by design, more than the accepted 0.0001. To include it, "
+        "pass a wider tolerance, or a metric and max_drop",
     )
-    assert "pack,coarse" in names(space(coarse, PACK, coarseness=0.15))
+    assert "pack,coarse" in names(space(coarse, PACK, widest_tolerance=0.15))
 
 
 @pytest.mark.parametrize(
-    ("asked", "coarseness"),
+    ("arguments", "widest"),
     [
         ({}, 1e-4),
         ({"precisions": ["float32", "bfloat16"]}, 5e-2),
@@ -99,10 +99,10 @@ def test_what_is_coarse_by_design_takes_part_only_where_that_is_allowed() -> Non
         ({"metric": lambda outputs: 1.0}, math.inf),
     ],
 )
-def test_how_coarse_a_backend_may_be(asked: dict[str, object], coarseness: float) -> None:
-    tolerance = asked.pop("tolerance", None)
-    request = Request.of(encoder(), asked, BuildSettings(tolerance=tolerance))
-    assert request.coarseness == coarseness
+def test_how_coarse_a_backend_may_be(arguments: dict[str, object], widest: float) -> None:
+    tolerance = arguments.pop("tolerance", None)
+    request = Request.from_arguments(encoder(), arguments, BuildSettings(tolerance=tolerance))
+    assert request.widest_backend_tolerance == widest
 
 
 def test_parts_come_before_wholes_and_what_others_are_put_upon_first() -> None:
@@ -117,36 +117,36 @@ def test_what_was_measured_decides_what_comes_next() -> None:
         candidate = found.take()
         assert candidate is not None
         assert candidate.name == name
-        found.learn(candidate, speedup)
+        found.record(candidate, speedup)
     assert names(found) == ["pack,trace", "pack,engine"]
-    assert found.promise(Candidate(("pack", "trace"), "float32")) == pytest.approx(3.3)
+    assert found.expected_speedup(Candidate(("pack", "trace"), "float32")) == pytest.approx(3.3)
 
 
 def test_a_cast_alone_is_tried_first_and_tells_of_its_precision() -> None:
     found = space(ENGINE, precisions=("float32", "bfloat16"))
     cast = found.take()
     assert cast == Candidate((), "bfloat16")
-    found.learn(cast, 4.0)
+    found.record(cast, 4.0)
     assert found.waiting[0] == Candidate(("engine",), "bfloat16")
     found.take()
-    found.learn(Candidate(("engine",), "bfloat16"), 12.0)
-    assert found.promise(Candidate(("engine",), "float32")) == pytest.approx(3.0)
+    found.record(Candidate(("engine",), "bfloat16"), 12.0)
+    assert found.expected_speedup(Candidate(("engine",), "float32")) == pytest.approx(3.0)
 
 
-def search(space: Space, refused: str, reason: str, *, anywhere: bool = False) -> list[str]:
+def search(space: Space, refused: str, reason: str, *, all_precisions: bool = False) -> list[str]:
     """Take all candidates, of which one is refused."""
     taken = []
     while candidate := space.take():
         taken.append(str(candidate))
         if str(candidate) == refused:
-            space.refuse(candidate, reason, anywhere=anywhere)
+            space.exclude(candidate, reason, all_precisions=all_precisions)
     return taken
 
 
 def test_what_a_step_that_crashed_is_a_part_of_is_not_tried() -> None:
     found = space(PACK, TRACE, precisions=("float32", "bfloat16"))
-    taken = search(found, "pack in bfloat16", "it crashed", anywhere=True)
-    reason = "pack can't be had: it crashed"
+    taken = search(found, "pack in bfloat16", "it crashed", all_precisions=True)
+    reason = "pack failed: it crashed"
     assert {one.name: one.reason for one in found.not_tried} == dict.fromkeys(
         ("pack in float32", "pack,trace in float32", "pack,trace in bfloat16"), reason
     )
@@ -169,7 +169,7 @@ def test_where_a_mere_cast_was_refused_only_what_casts_by_itself_is_tried() -> N
     assert "casting in bfloat16" in taken
     assert {one.name: one.reason for one in found.not_tried} == dict.fromkeys(
         ("pack in bfloat16", "pack,casting in bfloat16"),
-        "the cast to bfloat16 can't be had: it changes the outputs",
+        "the cast to bfloat16 failed: it changes the outputs",
     )
     assert "pack in float32" in taken
 

@@ -60,7 +60,7 @@ def test_interrupted_it_prints_what_was_measured(
         assert (row["pipeline"], row["status"]) == ("jit", "measured")
         assert row["median_ms"] > 0
     else:
-        assert "The search did not end. Nothing was written; this was found:" in out
+        assert "The search did not finish, and nothing was written. Results so far:" in out
         assert [line.split()[:2] for line in out.splitlines() if line.startswith("jit ")] == [
             ["jit", "float32"]
         ]
@@ -73,7 +73,7 @@ def test_interrupted_before_anything_was_measured(install: Install, tmp_path: Pa
     searching.send_signal(signal.SIGINT)
     out, err = searching.communicate(timeout=stretched(120))
     assert searching.returncode == 130, err
-    assert out == "Interrupted: nothing was found yet, and nothing was written.\n"
+    assert out == "Interrupted: no results yet, and nothing was written.\n"
     assert "Traceback" not in err
 
 
@@ -93,7 +93,7 @@ def test_files_on_a_full_disk(tmp_path: Path, full: str) -> None:
         assert {left.name for left in disk.iterdir()} <= {"filling", ".lock.held"}
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
-    assert f"{path} was to be written, but can't be: No space left on device." in done.stderr
+    assert f"{path} can't be written: No space left on device." in done.stderr
     (row,) = json.loads(done.stdout)["rows"]
     assert row["pipeline"] == "jit"
     assert row["median_ms"] > 0

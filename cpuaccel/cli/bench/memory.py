@@ -1,4 +1,4 @@
-"""How much memory building takes."""
+"""Peak memory of a build."""
 
 import ctypes
 import gc
@@ -9,16 +9,16 @@ from pathlib import Path
 
 _PEAK = "VmHWM:"
 _RESET = "5"
-"""What sets the peak back, written to ``clear_refs``; see proc(5)."""
+"""Resets the peak when written to ``clear_refs``; see proc(5)."""
 
 
 @dataclass
 class Peak:
-    """What was found.
+    """The peak memory of a block.
 
     Attributes:
-        bytes: resident memory at its highest, above what the process held before; ``None`` where
-            the system does not tell. Linux does.
+        bytes: highest resident memory minus that before the block; ``None`` on systems other than
+            Linux.
     """
 
     bytes: int | None = None
@@ -26,26 +26,26 @@ class Peak:
 
 @contextmanager
 def peak_memory(process: Path = Path("/proc/self")) -> Iterator[Peak]:
-    """Watch this process's memory while a block runs.
+    """Measure the peak memory of this process in a block.
 
     Args:
-        process: where the kernel tells of it.
+        process: the process's folder in the proc file system.
 
     Yields:
-        The peak, known when the block is left.
+        The peak, which is set at the end of the block.
     """
-    found = Peak()
+    peak = Peak()
     gc.collect()
     try:
-        # What was freed before would otherwise be taken again without being seen.
+        # Otherwise the block could reuse freed memory without raising the peak.
         ctypes.CDLL(None).malloc_trim(0)
         (process / "clear_refs").write_text(_RESET)
         before = _peak(process)
     except (OSError, AttributeError, TypeError):  # not Linux, not glibc, or not allowed
-        yield found
+        yield peak
         return
-    yield found
-    found.bytes = _peak(process) - before
+    yield peak
+    peak.bytes = _peak(process) - before
 
 
 def _peak(process: Path) -> int:

@@ -15,18 +15,18 @@ _COLOURS = {
     Standing.NOT_APPLIED: "bold red",
     Standing.REFUSED: "bold red",
 }
-_FIGURES = frozenset({"median ms", "p95 ms", "rounds", "x eager", "error", "built in", "peak MiB"})
+_FIGURES = frozenset({"median ms", "p95 ms", "rounds", "x eager", "error", "build", "peak MiB"})
 
 
 def show(
     run: Mapping[str, object], results: Sequence[Result], neighbours: Mapping[str, Neighbour]
 ) -> None:
-    """Print what a benchmark found.
+    """Print the results of a benchmark.
 
     Args:
-        run: how it was made.
-        results: in the order of their making.
-        neighbours: in the demo, what the models find nearest to one sentence.
+        run: its settings, as in the JSON output.
+        results: in the order of the table.
+        neighbours: in the demo, the sentence nearest to the query by each model.
     """
     say(
         f"\n{run['model']} on {run['processor']}, {run['threads']} threads, torch {run['torch']}, "
@@ -44,7 +44,7 @@ def show(
         "rounds",
         "x eager",
         "error",
-        "built in",
+        "build",
         "peak MiB",
         "status",
         numbers=_FIGURES,
@@ -60,7 +60,7 @@ def show(
     _show_notes(results)
     _show_neighbours(neighbours)
     if run["interrupted"]:
-        say("\nInterrupted: this is what was finished.")
+        say("\nInterrupted: these are the finished results.")
 
 
 def _cells(result: Result) -> list[str]:
@@ -83,21 +83,21 @@ def _cells(result: Result) -> list[str]:
 
 
 def _show_notes(results: Sequence[Result]) -> None:
-    told: dict[tuple[str, str], list[Result]] = {}
+    by_note: dict[tuple[str, str], list[Result]] = {}
     for result in results:
         for note in result.notes:
-            told.setdefault((result.pipeline, note), []).append(result)
-    if told:
-        heading("Not as its name says")
-    for (pipeline, note), rows in told.items():
+            by_note.setdefault((result.pipeline, note), []).append(result)
+    if by_note:
+        heading("Pipelines not fully applied")
+    for (pipeline, note), rows in by_note.items():
         dtypes = " and ".join(dict.fromkeys(row.dtype for row in rows))
         cases = dict.fromkeys(str(row.case) for row in rows)
         everywhere = len(cases) == len({str(result.case) for result in results})
         where = "" if everywhere else f", {' and '.join(cases)}"
         say(f"  {pipeline} ({dtypes}{where}): {note}")
-    say("\nx eager: eager's time in the same dtype over the row's: median of the pairs [quartiles]")
-    say("peak: memory while building, above what was held before")
-    say("error: largest difference from the float32 original, relative, on real tokens")
+    say("\nx eager: speedup over eager in the same dtype: median of the pairs [quartiles]")
+    say("peak: additional memory while building")
+    say("error: largest relative difference from the float32 original, over real tokens")
 
 
 def _show_neighbours(neighbours: Mapping[str, Neighbour]) -> None:
@@ -109,8 +109,8 @@ def _show_neighbours(neighbours: Mapping[str, Neighbour]) -> None:
     for name, neighbour in neighbours.items():
         say(f"  {name:<35} {neighbour.sentence!r} (cosine {neighbour.cosine:.3f})")
     if len(neighbours) == 1:
-        say("  No pipeline was applied in full, so there is nothing to hold against it.")
+        say("  No pipeline was fully applied, so there is nothing to compare.")
     elif len({neighbour.sentence for neighbour in neighbours.values()}) == 1:
-        say("  The same answer.")
+        say("  Same result.")
     else:
-        say("  DIFFERENT answers.")
+        say("  DIFFERENT results.")

@@ -22,7 +22,7 @@ def tune(
     budget: Annotated[
         float,
         typer.Option(
-            "--budget", metavar="SECONDS", help="How long to search. The winner is built after it."
+            "--budget", metavar="SECONDS", help="Search duration, without the final build."
         ),
     ] = 300.0,
     target: Annotated[
@@ -30,8 +30,8 @@ def tune(
         typer.Option(
             "--target",
             metavar="TARGET",
-            help="latency, of one call after the other; or throughput, for which several "
-            "processes side by side are tried as well.",
+            help="latency of single calls, or throughput, for which several processes at the same "
+            "time are measured as well.",
         ),
     ] = "latency",
     precisions: Annotated[
@@ -39,8 +39,8 @@ def tune(
         typer.Option(
             "--precisions",
             metavar="D,D",
-            help="float32, bfloat16 or both. bfloat16 is faster where the processor has it, and "
-            "changes the answers by some percent of their magnitude.",
+            help="float32, bfloat16 or both. bfloat16 is faster if the processor supports it, and "
+            "changes the outputs by some percent of their magnitude.",
         ),
     ] = "float32",
     batch_size: Annotated[
@@ -51,9 +51,8 @@ def tune(
         typer.Option(
             "--seq-len",
             metavar="N,N",
-            help="Tokens in the longest row, by default 128; several lengths may be answered by "
-            "different pipelines. For audio N stands for N x 320 samples; images have their own "
-            "size, and the demo its own text.",
+            help="Tokens in the longest row, by default 128. Different lengths may use different "
+            "pipelines. For audio N means N x 320 samples. Not for images and the demo.",
         ),
     ] = None,
     padding: Annotated[
@@ -71,8 +70,8 @@ def tune(
             min=0.0,
             metavar="X",
             help="Largest accepted difference of an output, relative to its magnitude. By default "
-            "1e-4 in float32, 5e-2 in bfloat16. With a wider one backends that compute coarsely, "
-            "such as int8, take part as well.",
+            "1e-4 in float32, 5e-2 in bfloat16. A wider tolerance includes backends with larger "
+            "differences, such as int8.",
         ),
     ] = None,
     threads: Annotated[
@@ -80,7 +79,7 @@ def tune(
         typer.Option(
             "--threads",
             metavar="N|auto",
-            help="Torch's threads, equal for all; auto looks for the best number of them.",
+            help="Number of torch's threads; auto searches for the fastest number.",
         ),
     ] = None,
     lock: Annotated[
@@ -88,26 +87,26 @@ def tune(
         typer.Option(
             "--lock",
             metavar="FILE",
-            help="Keep the decision in this file, such as cpuaccel.lock. Where it holds one for "
-            "this machine, these versions and this model, it is checked and used without a search.",
+            help="Lock file for the decision, such as cpuaccel.lock. A decision in it for the same "
+            "machine, versions and model is verified and used without a search.",
         ),
     ] = None,
     strict: Annotated[
         bool,
         typer.Option(
-            "--strict", help="Fail where the lockfile no longer fits, instead of tuning again."
+            "--strict", help="Fail if the lock file no longer fits, instead of tuning again."
         ),
     ] = False,
     html: Annotated[
         Path | None,
-        typer.Option("--html", metavar="FILE", help="Write a page that shows all that was found."),
+        typer.Option("--html", metavar="FILE", help="Write an HTML page with all results."),
     ] = None,
     time_limit: Annotated[
         float | None,
         typer.Option(
             "--time-limit",
             metavar="SECONDS",
-            help="For building one candidate. By default a third of the budget.",
+            help="Limit for building one candidate. By default a third of the budget.",
         ),
     ] = None,
     memory_limit: Annotated[
@@ -115,23 +114,24 @@ def tune(
         typer.Option(
             "--memory-limit",
             metavar="GIB",
-            help="For one candidate's process. By default four fifths of what is free.",
+            help="Limit for one candidate's process. By default four fifths of the free memory.",
         ),
     ] = None,
     cache: Annotated[
         bool,
-        typer.Option(help="Take the decision from the user's cache where it was made before."),
+        typer.Option(help="Use an earlier decision from the user's cache, if there is one."),
     ] = True,
     task: TaskOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Find the pipeline that is fastest here, by trying all there are, each in its own process.
+    """Find the fastest pipeline on this machine by measuring all of them, each in its own process.
 
-    Every backend of every plugin takes part, alone and composed with others. A candidate's answers
-    are compared with the original's, and it is timed in turn with eager, with the same threads.
-    What crashes, hangs, takes too much memory or answers otherwise is a row in the table. Eager is
-    kept unless the win is beyond the noise. The winner is built once more in this process, and
-    checked again. Ctrl-C ends it, writes nothing, and prints what was found so far.
+    The candidates are the backends of all plugins, alone and composed. The outputs of each are
+    compared with the original's, and it is timed in turn with eager, with the same threads.
+    Candidates that crash, hang, exceed the memory limit or change the outputs are listed with the
+    reason. Eager is kept unless a candidate is significantly faster. The winner is built again in
+    this process and verified. Ctrl-C ends the search without writing files, and prints the results
+    so far.
 
     For example:
 
@@ -142,9 +142,9 @@ def tune(
     - `cpuaccel tune ./my-model --batch-size 8 --seq-len 64,384 --padding 0.5 --lock cpuaccel.lock`
     """
     lengths = read_lengths("tune", model, seq_len, padding)
-    wanted = read_names(precisions, "--precisions", DTYPES)
-    aimed = read_names(target, "--target", ("latency", "throughput"))[0]
-    counted = _threads(threads)
+    chosen_precisions = read_names(precisions, "--precisions", DTYPES)
+    chosen_target = read_names(target, "--target", ("latency", "throughput"))[0]
+    thread_count = _read_threads(threads)
     if html is not None:
         from cpuaccel.tuning.decisions.html import check_page
 
@@ -153,7 +153,7 @@ def tune(
     from cpuaccel.building.settings import BuildSettings
     from cpuaccel.cli.models.cases import make_cases
     from cpuaccel.cli.models.load import load_model
-    from cpuaccel.cli.tune.unfinished import nothing_lost
+    from cpuaccel.cli.tune.unfinished import report_unfinished
     from cpuaccel.plugin.host import host
     from cpuaccel.tuning.auto import optimize_auto
     from cpuaccel.tuning.decisions.result import Tuning
@@ -162,13 +162,13 @@ def tune(
     loaded = load_model(model, task).float()
     cases = make_cases(model, loaded, [batch_size], lengths, padding or 0.0)
     batches = [batch for case in cases for batch in case.batches]
-    request = Request.of(
+    request = Request.from_arguments(
         loaded,
         {
             "budget": budget,
-            "target": cast("Literal['latency', 'throughput']", aimed),
-            "precisions": wanted,
-            "threads": counted,
+            "target": cast("Literal['latency', 'throughput']", chosen_target),
+            "precisions": chosen_precisions,
+            "threads": thread_count,
             "lock": lock,
             "cache": cache,
             "time_limit": time_limit,
@@ -177,11 +177,11 @@ def tune(
         BuildSettings(tolerance=tolerance, strict=strict),
     )
     here = host()
-    with nothing_lost(model, here, json=json) as progress:
+    with report_unfinished(model, here, json=json) as progress:
         optimized = optimize_auto(loaded, batches, request, progress=progress)
     tuning = optimized.report.tuning
     assert isinstance(tuning, Tuning)
-    found: dict[str, object] = {
+    data: dict[str, object] = {
         "model": model,
         "host": here.to_dict(),
         "interrupted": False,
@@ -189,9 +189,9 @@ def tune(
         "lock": lock and str(lock),
         "html": html and str(html),
     }
-    with rescued(found):
+    with rescued(data):
         if json:
-            print_json(found)
+            print_json(data)
         else:
             from cpuaccel.cli.tune.table import show
 
@@ -199,12 +199,12 @@ def tune(
     if html is not None:
         from cpuaccel.tuning.decisions.html import write_page
 
-        write_page(html, model, tuning, here)  # after the results: it may find no room
+        write_page(html, model, tuning, here)  # after the results, since it may fail
         if not json:
             say(f"  written: {html}")
 
 
-def _threads(threads: str | None) -> "int | Literal['auto'] | None":
+def _read_threads(threads: str | None) -> "int | Literal['auto'] | None":
     if threads is None or threads == "auto":
         return "auto" if threads else None
     return read_numbers(threads, "--threads")[0]

@@ -1,4 +1,4 @@
-"""The table that grows while ``cpuaccel tune`` searches."""
+"""Progress of ``cpuaccel tune``: a live table."""
 
 import time
 from collections.abc import Iterator
@@ -15,10 +15,10 @@ from cpuaccel.tuning.progress import Progress, Snapshot
 
 @contextmanager
 def live_table() -> Iterator[Progress]:
-    """A live table on stderr; without a terminal, a line whenever something else is done.
+    """Show a live table on stderr or, without a terminal, a line for each activity.
 
     Yields:
-        What a search tells its progress to.
+        The search's ``progress``.
     """
     if not stderr.is_terminal:
         yield _line
@@ -26,9 +26,9 @@ def live_table() -> Iterator[Progress]:
     latest: Snapshot | None = None
 
     def render() -> RenderableType:
-        return Text("looking at the model") if latest is None else _rendered(latest)
+        return Text("preparing the search") if latest is None else _rendered(latest)
 
-    # Twice a second: what draws takes time from what is measured.
+    # Only twice per second: drawing disturbs the timing.
     with Live(get_renderable=render, console=stderr, refresh_per_second=2, transient=True) as live:
 
         def progress(snapshot: Snapshot) -> None:
@@ -42,7 +42,7 @@ def live_table() -> Iterator[Progress]:
 def _rendered(snapshot: Snapshot) -> RenderableType:
     elapsed = time.monotonic() - snapshot.begun
     state = Text(
-        f"{elapsed:.0f} of {snapshot.budget:.0f} s, {snapshot.waiting} more to try: "
+        f"{elapsed:.0f} of {snapshot.budget:.0f} s, {snapshot.waiting} candidates left: "
         f"{snapshot.doing}"
     )
     return Group(ranking(snapshot.rows, snapshot.weights), state)

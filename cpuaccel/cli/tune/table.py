@@ -1,4 +1,4 @@
-"""What ``cpuaccel tune`` prints."""
+"""The tables that ``cpuaccel tune`` prints."""
 
 import statistics
 from collections.abc import Sequence
@@ -10,26 +10,25 @@ from rich.table import Table
 from cpuaccel.cli.console import heading, new_table, say, stdout
 from cpuaccel.plugin.host import Host
 from cpuaccel.tuning.decisions.result import Row, Standing, Tuning
-from cpuaccel.tuning.workers.throughput import launch_line
 
 _COLOURS = {Standing.CHOSEN: "bold green", Standing.MEASURED: "default"}
 _FIGURES = frozenset(
-    {"median ms", "rounds", "x eager", "error", "built in", "pays after", "memory"}
+    {"median ms", "rounds", "x eager", "error", "build", "pays off after", "memory"}
 )
 
 
 def show(model: str, tuning: Tuning, host: Host, written: Sequence[Path]) -> None:
-    """Print what a search found.
+    """Print the result of a search.
 
     Args:
-        model: what the user wrote for MODEL.
-        tuning: what was found.
-        host: where.
+        model: the user's MODEL argument.
+        tuning: the result.
+        host: of the search.
         written: files that were written.
     """
     say(f"\n{model} on {host.processor}, {tuning.threads} threads, torch {host.packages['torch']}")
     for shape, weight in zip(tuning.shapes, tuning.weights):
-        say(f"  {shape}" + (f", {weight:.0%} of the calls" if len(tuning.shapes) > 1 else ""))
+        say(f"  {shape}" + (f", {weight:.0%} of calls" if len(tuning.shapes) > 1 else ""))
     if tuning.rows:
         say()
         stdout().print(
@@ -40,42 +39,41 @@ def show(model: str, tuning: Tuning, host: Host, written: Sequence[Path]) -> Non
         heading("Not tried")
         for one in tuning.not_tried:
             say(f"  {one.name}: {one.reason}")
-    if tuning.instances:
+    if tuning.best_instances is not None:
         heading("Instances")
         for instance in tuning.instances:
             say(f"  {instance}")
-        best = max(tuning.instances, key=lambda one: one.rows_per_second)
-        say(f"  run yours so: {launch_line(best)}")
+        say(f"  launch your program with: {tuning.best_instances.command}")
     heading("Chosen")
     say(f"  {tuning.winner}: {tuning.why}")
     if tuning.rule is not None:
-        say(f"  {tuning.rule} ({tuning.rule.gain:.2f}x as fast as one for all)")
+        say(f"  {tuning.rule} ({tuning.rule.gain:.2f}x as fast as one pipeline for all calls)")
     for line in tuning.rebuilt:
-        say(f"  built again: {line}")
+        say(f"  final build: {line}")
     if tuning.source != "search":
-        say(f"  taken from {tuning.source}, without a search")
+        say(f"  read from {tuning.source}, without a search")
     for path in written:
         say(f"  written: {path}")
 
 
 def show_unfinished(rows: Sequence[Row], weights: Sequence[float]) -> None:
-    """Print what a search had found that did not come to its end.
+    """Print the results of a search that did not finish.
 
     Args:
-        rows: what was tried.
-        weights: how often each batch is called.
+        rows: results of the candidates tried so far.
+        weights: share of each batch in all calls.
     """
-    say("The search did not end. Nothing was written; this was found:")
+    say("The search did not finish, and nothing was written. Results so far:")
     stdout().print(ranking(rows, weights), highlight=False)
     _show_failed(rows)
 
 
 def ranking(rows: Sequence[Row], weights: Sequence[float]) -> Table:
-    """A row for each candidate, in the order given.
+    """Return a table with a row for each candidate.
 
     Args:
-        rows: what was tried.
-        weights: how often each batch is called.
+        rows: results of the candidates, in the order of the table.
+        weights: share of each batch in all calls.
     """
     table = new_table(
         "pipeline",
@@ -84,8 +82,8 @@ def ranking(rows: Sequence[Row], weights: Sequence[float]) -> Table:
         "rounds",
         "x eager",
         "error",
-        "built in",
-        "pays after",
+        "build",
+        "pays off after",
         "memory",
         "status",
         numbers=_FIGURES,
@@ -98,7 +96,7 @@ def ranking(rows: Sequence[Row], weights: Sequence[float]) -> Table:
 def _cells(row: Row, weights: Sequence[float]) -> list[str]:
     threads = f" ({row.candidate.threads} threads)" if row.candidate.threads else ""
     colour = _COLOURS.get(row.standing, "red")
-    pays = row.break_even(weights)
+    break_even = row.break_even(weights)
     return [
         escape(row.candidate.name + threads),
         row.candidate.precision,
@@ -107,7 +105,7 @@ def _cells(row: Row, weights: Sequence[float]) -> list[str]:
         escape(str(row.speedup)) if row.speedup else "-",
         "-" if row.error is None else f"{row.error:.1e}" if row.error else "0",
         f"{row.build_seconds:.1f} s" if row.build_seconds else "-",
-        "-" if pays is None else f"{pays:.0f} calls",
+        "-" if break_even is None else f"{break_even:.0f} calls",
         f"{row.peak_bytes / 2**20:.0f} MiB" if row.peak_bytes else "-",
         f"[{colour}]{row.standing}[/]",
     ]

@@ -1,4 +1,4 @@
-"""What ``cpuaccel tune`` had found when it was interrupted, or could not keep its decision."""
+"""Results of a search that was interrupted or could not save its decision."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,19 +14,19 @@ from cpuaccel.tuning.progress import Progress, Snapshot
 
 
 @contextmanager
-def nothing_lost(model: str, host: Host, *, json: bool) -> Iterator[Progress]:
-    """Show how a search goes, and print what it has found where it does not come to its end.
+def report_unfinished(model: str, host: Host, *, json: bool) -> Iterator[Progress]:
+    """Show the progress of a search, and print its results so far if it does not finish.
 
     Args:
-        model: what the user wrote for MODEL.
-        host: where.
-        json: print it for machines.
+        model: the user's MODEL argument.
+        host: of the search.
+        json: whether to print JSON.
 
     Yields:
-        What the search tells its progress to.
+        The search's ``progress``.
 
     Raises:
-        typer.Exit: it was interrupted.
+        typer.Exit: the search was interrupted.
     """
     latest: Snapshot | None = None
 
@@ -64,4 +64,4 @@ def _show(
         elif rows:
             show_unfinished(rows, weights)
         else:
-            say("Interrupted: nothing was found yet, and nothing was written.")
+            say("Interrupted: no results yet, and nothing was written.")

@@ -32,7 +32,7 @@ class Decision:
     threads: int
 
     @classmethod
-    def of(cls, tuning: Tuning) -> "Decision":
+    def from_tuning(cls, tuning: Tuning) -> "Decision":
         """What a search found."""
         return cls(
             {candidate: candidate.pipeline for candidate in tuning.chosen},
@@ -55,4 +55,4 @@ def assemble(model: torch.nn.Module, decision: Decision, settings: BuildSettings
 
 
 def _choose(rule: Rule, candidates: Sequence[Candidate], inputs: Inputs) -> int:
-    return candidates.index(rule.choose(Shape.of(inputs)))
+    return candidates.index(rule.choose(Shape.from_inputs(inputs)))

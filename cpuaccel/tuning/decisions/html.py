@@ -1,4 +1,4 @@
-"""What a search found as one page of HTML that needs nothing else."""
+"""The HTML page of a search: one file without external resources."""
 
 import importlib.util
 import os
@@ -8,57 +8,57 @@ from importlib import resources
 from pathlib import Path
 
 import cpuaccel
+from cpuaccel.artifact.atomic_write import write_file
 from cpuaccel.errors import CpuaccelError
 from cpuaccel.plugin.host import Host
 from cpuaccel.timing import percentile
-from cpuaccel.tuning.decisions.atomic_write import write_whole
 from cpuaccel.tuning.decisions.result import Row, Standing, Tuning
-from cpuaccel.tuning.workers.throughput import launch_line
 
 SHOWN_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd", "bf16", "sve")
 MOST_DOTS = 80
-"""Rounds that are drawn of one candidate; more would only be black."""
+"""Maximum number of rounds that are drawn for one candidate."""
 
 
 def check_page(path: Path) -> None:
-    """See before a search whether the page can be written after it.
+    """Check before a search that the page can be written after it.
 
     Raises:
-        CpuaccelError: it can't, and what to do.
+        CpuaccelError: it can't be written.
     """
     if importlib.util.find_spec("jinja2") is None:
         raise CpuaccelError(
-            f"{path} was asked for, but pages are made with Jinja2, which is not installed. Run: "
+            f"{path} can't be written: Jinja2 is not installed. Run: "
             'pip install "cpuaccel[report]"'
         )
     if path.is_dir() or not os.access(path.absolute().parent, os.W_OK):
         raise CpuaccelError(
-            f"{path} was asked for, but no file can be written there. Choose another place"
+            f"{path} can't be written: it is a folder, or its own folder is missing or read-only. "
+            "Choose another path"
         )
 
 
 def write_page(path: Path, model: str, tuning: Tuning, host: Host) -> None:
-    """Write the page, at once or not at all.
+    """Write the page in one step.
 
     Args:
-        path: is replaced.
-        model: what the user calls the model.
-        tuning: what was found.
-        host: where.
+        path: of the page; an existing file is replaced.
+        model: the user's name for the model.
+        tuning: the result of the search.
+        host: of the search.
 
     Raises:
         CpuaccelError: it can't be written.
     """
     try:
-        write_whole(path, render_page(model, tuning, host))
+        write_file(path, render_page(model, tuning, host))
     except OSError as error:
         raise CpuaccelError(
-            f"{path} was to be written, but can't be: {error.strerror}. Make room there"
+            f"{path} can't be written: {error.strerror}. Choose another path"
         ) from error
 
 
 def render_page(model: str, tuning: Tuning, host: Host) -> str:
-    """The page's text. See ``write_page``."""
+    """Return the page's text. Args are those of ``write_page``."""
     import jinja2
 
     source = (
@@ -86,9 +86,6 @@ def render_page(model: str, tuning: Tuning, host: Host) -> str:
         ranking=[_figures(row, tuning.weights) for row in ranked],
         top=max([1.0, *(row.speedup.high for row in ranked if row.speedup)]),
         latencies=_latencies(ranked, tuning.weights),
-        launch=max(
-            ((one.rows_per_second, launch_line(one)) for one in tuning.instances), default=(0, "")
-        )[1],
         outputs=list(outputs),
         compared=[row for row in tuning.rows if row.differences],
         failed=[row for row in tuning.rows if not row.rounds or row.reason],
@@ -110,16 +107,16 @@ def _figures(row: Row, weights: Sequence[float]) -> dict[str, object]:
 
 
 def _latencies(rows: Sequence[Row], weights: Sequence[float]) -> dict[str, object]:
-    """Where each round lies between nothing and the slowest, in percent of the width."""
+    """Return the position of each round between 0 and the slowest, in percent of the width."""
     series = [
         (row, who, seconds)
         for row in rows
         for who, seconds in (
-            ("eager beside it", row.eager_seconds(weights)),
+            ("eager, in turn", row.eager_seconds(weights)),
             (row.candidate.name, row.seconds(weights)),
         )
     ]
-    # A single stall would press all else together.
+    # Not the maximum: one stall would compress the rest.
     widest = max((percentile(seconds, 95) for _, _, seconds in series), default=0.0) * 1.05
     drawn = []
     for row, who, seconds in series:

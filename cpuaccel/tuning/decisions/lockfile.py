@@ -1,4 +1,4 @@
-"""Decisions in TOML files: written at once or not at all, read back, and held against now."""
+"""Lock files: decisions in TOML, with the fingerprint of what they depend on."""
 
 import contextlib
 import fcntl
@@ -14,11 +14,11 @@ from typing import Literal
 import tomli_w
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from cpuaccel.artifact.atomic_write import write_file
 from cpuaccel.errors import LockError, describe_invalid
 from cpuaccel.model.precision import dtype_of
 from cpuaccel.pipeline import Pipeline, Step
 from cpuaccel.tuning.candidate import OWN, Candidate
-from cpuaccel.tuning.decisions.atomic_write import write_whole
 from cpuaccel.tuning.decisions.decision import Decision
 from cpuaccel.tuning.decisions.fingerprint import TuningFingerprint
 from cpuaccel.tuning.decisions.result import Rule, Tuning
@@ -26,8 +26,8 @@ from cpuaccel.tuning.decisions.result import Rule, Tuning
 logger = logging.getLogger("cpuaccel")
 
 HEADER = """\
-# Written by cpuaccel: which pipeline is fastest for this model, and what that depends on.
-# It is used without a search while the fingerprint below is that of the machine.
+# Written by cpuaccel: the fastest pipeline for this model, and what that depends on.
+# Used without a search as long as the fingerprint below matches.
 
 """
 
@@ -82,12 +82,12 @@ class _LockTable(_Table):
 
 
 class Lock:
-    """A decision, and what it depended on.
+    """The content of a lock file.
 
     Attributes:
         decision: what to build.
-        tuning: what is known of the search.
-        fingerprint: of when it was made.
+        tuning: what the file says about the search.
+        fingerprint: what the decision depends on.
     """
 
     def __init__(self, decision: Decision, tuning: Tuning, fingerprint: TuningFingerprint) -> None:
@@ -97,10 +97,10 @@ class Lock:
 
 
 def read_lock(path: Path) -> Lock | None:
-    """Read a decision; None where there is no such file.
+    """Read a lock file; None if it does not exist.
 
     Raises:
-        LockError: it can't be read, or holds mistakes: all are named.
+        LockError: it can't be read, or is invalid; lists every mistake.
     """
     try:
         table = _LockTable.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
@@ -109,17 +109,17 @@ def read_lock(path: Path) -> Lock | None:
     except OSError as error:
         raise LockError(f"{path} can't be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise LockError(f"{path} is no TOML: {error}. Remove it, and tune again") from None
+        raise LockError(f"{path}: invalid TOML: {error}. Remove the file and tune again") from None
     except ValidationError as error:
         mistakes = "".join(
             f"\n  - {describe_invalid(c, c['loc'], _LockTable.model_fields)}"
             for c in error.errors()
         )
-        raise LockError(f"{path} is no lockfile. Remove it, and tune again:{mistakes}") from None
+        raise LockError(f"{path}: invalid lock file. Remove it and tune again:{mistakes}") from None
     if len(table.pipelines) != (1 if table.rule is None else 2):
         raise LockError(
-            f"{path} has {len(table.pipelines)} pipelines, where a rule shares the calls between "
-            "two, and without one there is one. Remove it, and tune again"
+            f"{path}: needs 2 pipelines with a rule and 1 without, got {len(table.pipelines)}. "
+            "Remove the file and tune again"
         )
     first, last = table.pipelines[0].candidate, table.pipelines[-1].candidate
     rule = None
@@ -138,12 +138,12 @@ def read_lock(path: Path) -> Lock | None:
 
 
 def write_lock(path: Path, tuning: Tuning, fingerprint: TuningFingerprint) -> None:
-    """Write a decision, so that no other process ever sees a part of it.
+    """Write a lock file in one step.
 
     Raises:
         LockError: it can't be written.
     """
-    decision = Decision.of(tuning)
+    decision = Decision.from_tuning(tuning)
     table: dict[str, object] = {
         "version": 1,
         "why": tuning.why,
@@ -160,10 +160,10 @@ def write_lock(path: Path, tuning: Tuning, fingerprint: TuningFingerprint) -> No
         }
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, HEADER + tomli_w.dumps(table))
+        write_file(path, HEADER + tomli_w.dumps(table))
     except OSError as error:
         raise LockError(
-            f"{path} was to be written, but can't be: {error.strerror}. Choose another place"
+            f"{path} can't be written: {error.strerror}. Choose another path"
         ) from error
 
 
@@ -182,7 +182,7 @@ def _pipeline_table(tuning: Tuning, candidate: Candidate, pipeline: Pipeline) ->
                     .Options(**step.options)
                     .model_dump(mode="json")
                     .items()
-                    if value is not None  # TOML has none
+                    if value is not None  # TOML has no null
                 },
             }
             for step in pipeline.steps
@@ -201,7 +201,7 @@ def _pipeline_table(tuning: Tuning, candidate: Candidate, pipeline: Pipeline) ->
 
 
 def cache_folder() -> Path:
-    """Where decisions are kept for a user: ``$CPUACCEL_CACHE``, or below ``$XDG_CACHE_HOME``."""
+    """Return the user's cache of decisions: in ``$CPUACCEL_CACHE`` or ``$XDG_CACHE_HOME``."""
     chosen = os.environ.get("CPUACCEL_CACHE")
     if chosen:
         return Path(chosen) / "tuning"
@@ -210,22 +210,22 @@ def cache_folder() -> Path:
 
 
 @contextmanager
-def one_at_a_time(path: Path) -> Iterator[None]:
-    """Let no other process search for the same decision meanwhile; it will find this one's.
+def exclusive(path: Path) -> Iterator[None]:
+    """Make other processes that search for the same decision wait, and then use this one's.
 
-    The system releases the lock when this process ends, however it ends.
+    The system releases the lock when this process ends.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         held = os.open(path.parent / f".{path.name}.held", os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError:  # a folder that can't be written to: writing will tell, where it matters
+    except OSError:  # read-only folder; writing the decision reports it
         yield
         return
     try:
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            logger.warning("waiting for another process that tunes the same model")
+            logger.warning("waiting for another process that is tuning the same model")
             fcntl.flock(held, fcntl.LOCK_EX)
         yield
     finally:

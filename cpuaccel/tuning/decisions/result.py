@@ -1,4 +1,4 @@
-"""What a search found."""
+"""The result of a search."""
 
 import enum
 import statistics
@@ -11,9 +11,12 @@ from cpuaccel.tuning.candidate import Candidate, NotTried
 from cpuaccel.tuning.workers.timing import Round
 from cpuaccel.tuning.workload import Shape
 
+LAUNCHER = "torch.backends.xeon.run_cpu"
+"""Torch's launcher, which pins processes to their cores."""
+
 
 class Standing(enum.StrEnum):
-    """What became of a candidate."""
+    """The status of a candidate."""
 
     CHOSEN = "chosen"
     MEASURED = "measured"
@@ -25,21 +28,21 @@ class Standing(enum.StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One candidate that was tried.
+    """The result of one candidate.
 
     Attributes:
-        candidate: what it is.
-        standing: what became of it.
-        reason: for what was not measured, why.
-        speedup: over eager, from pairs measured in the candidate's own process.
-        rounds: seconds of eager and of the candidate, round by round and batch by batch.
+        candidate: the candidate.
+        standing: its status.
+        reason: why it was not measured.
+        speedup: over eager, timed in turn in the candidate's process.
+        rounds: seconds of eager and of the candidate, by round and batch.
         differences: from the original's outputs, on each batch.
         evidence: a sentence for each step.
-        metric: the user's, where there is one.
-        build_seconds: what building it took, checks of its answers included.
-        peak_bytes: most memory that its processes were seen to hold, the original included.
-        tried_seconds: what trying it took in all.
-        runoff: how many times as fast as the one chosen, where it came to the run-off.
+        metric: the user's metric, if there is one.
+        build_seconds: duration of the build, with its verification.
+        peak_bytes: peak memory of its processes, including the original.
+        tried_seconds: total duration of the trial.
+        runoff: speed relative to the winner, if it took part in the run-off.
     """
 
     candidate: Candidate
@@ -61,22 +64,22 @@ class Row:
         return max((d.relative for d in self.differences), default=None)
 
     def errors(self) -> dict[str, float]:
-        """The same for each output."""
+        """Return the largest relative difference of each output."""
         worst: dict[str, float] = {}
         for difference in self.differences:
             worst[difference.output] = max(difference.relative, worst.get(difference.output, 0.0))
         return worst
 
     def seconds(self, weights: Sequence[float]) -> list[float]:
-        """Of the candidate, a call on average, round by round."""
+        """Return the candidate's seconds for an average call, by round."""
         return [sum(w * c for w, (_, c) in zip(weights, round_)) for round_ in self.rounds]
 
     def eager_seconds(self, weights: Sequence[float]) -> list[float]:
-        """Of eager in the same process, a call on average, round by round."""
+        """Return eager's seconds for an average call in the same process, by round."""
         return [sum(w * e for w, (e, _) in zip(weights, round_)) for round_ in self.rounds]
 
     def break_even(self, weights: Sequence[float]) -> float | None:
-        """Calls until building has paid; None where it never does."""
+        """Return the calls after which the build pays off; None if it never does."""
         if not self.rounds:
             return None
         gain = statistics.median(self.eager_seconds(weights)) - statistics.median(
@@ -85,7 +88,7 @@ class Row:
         return self.build_seconds / gain if gain > 0 else None
 
     def to_dict(self, weights: Sequence[float]) -> dict[str, object]:
-        """The same as data that JSON can hold."""
+        """Return data that JSON can represent."""
         seconds = self.seconds(weights)
         return {
             "pipeline": self.candidate.name,
@@ -118,35 +121,43 @@ def _to_dict(speedup: Speedup | None) -> dict[str, float] | None:
 
 @dataclass(frozen=True)
 class Instances:
-    """How many calls several processes side by side answer, each pinned to its cores.
+    """The throughput of several processes, each pinned to its cores.
 
     Attributes:
-        count: processes.
-        threads: of each.
-        rows_per_second: of all together, over the measured time.
+        count: number of processes.
+        threads: of each process.
+        rows_per_second: total of all processes.
     """
 
     count: int
     threads: int
     rows_per_second: float
 
+    @property
+    def command(self) -> str:
+        """The command that starts a program in the same way."""
+        return (
+            f"python -m {LAUNCHER} --ninstances {self.count} "
+            f"--ncores-per-instance {self.threads} your_program.py"
+        )
+
     def __str__(self) -> str:
         return (
-            f"{self.count} processes of {self.threads} threads: "
-            f"{self.rows_per_second:.4g} rows a second together"
+            f"{self.count} processes with {self.threads} threads: "
+            f"{self.rows_per_second:.4g} rows per second in total"
         )
 
 
 @dataclass(frozen=True)
 class Rule:
-    """Which candidate answers a call: one up to a bound, another above it.
+    """The dispatch of calls to two candidates.
 
     Attributes:
         axis: ``length``, ``padding`` or ``rows``.
-        bound: the last value that the first one answers.
-        low: answers up to the bound.
-        high: answers above it.
-        gain: how many times as fast it is as the best single candidate.
+        bound: the largest value that is dispatched to ``low``.
+        low: the candidate for calls up to the bound.
+        high: the candidate for calls above it.
+        gain: speedup over the best single candidate.
     """
 
     axis: str
@@ -156,7 +167,7 @@ class Rule:
     gain: float
 
     def choose(self, shape: Shape) -> Candidate:
-        """The candidate for calls of this shape."""
+        """Return the candidate for calls of this shape."""
         return self.low if getattr(shape, self.axis) <= self.bound else self.high
 
     def __str__(self) -> str:
@@ -166,23 +177,23 @@ class Rule:
 
 @dataclass(frozen=True, kw_only=True)
 class Tuning:
-    """What a search found, and how.
+    """The result of a search.
 
     Attributes:
         target: latency or throughput.
-        winner: what was chosen; eager where nothing was significantly faster.
-        why: why it was chosen.
-        rule: where several share the calls by shape, how.
-        rows: the candidates that were tried, the best first.
-        not_tried: the others, and why.
+        winner: the chosen candidate; eager if nothing is significantly faster.
+        why: the reason for the choice.
+        rule: the dispatch, if two candidates are chosen.
+        rows: results of the candidates that were tried, the best first.
+        not_tried: what was not tried, and why.
         shapes: of the example batches.
-        weights: how often each is called.
-        threads: torch's, equal for all but where said otherwise.
-        instances: for throughput, how several processes of the winner did.
-        metric: the user's, on the original.
-        seconds: that the search took.
-        source: ``search``, or the file that the decision was taken from.
-        rebuilt: what was found when the winner was built in the caller's process.
+        weights: share of each batch in all calls.
+        threads: torch's, for all candidates that do not have a number of their own.
+        instances: throughput of several processes of the winner, if that is the target.
+        metric: the user's metric of the original's outputs.
+        seconds: duration of the search.
+        source: ``search``, or the path of the lock file.
+        rebuilt: results of the build in the caller's process.
     """
 
     target: str
@@ -202,13 +213,18 @@ class Tuning:
 
     @property
     def chosen(self) -> tuple[Candidate, ...]:
-        """The candidates that answer calls."""
+        """The candidates that are used."""
         if self.rule is None:
             return (self.winner,)
         return tuple(dict.fromkeys((self.rule.low, self.rule.high)))
 
-    def choosing(self, winner: Candidate) -> "Tuning":
-        """The same with another winner, and the rows standing as that makes them."""
+    @property
+    def best_instances(self) -> Instances | None:
+        """The split of the cores with the highest throughput, where that was measured."""
+        return max(self.instances, key=lambda one: one.rows_per_second, default=None)
+
+    def with_winner(self, winner: Candidate) -> "Tuning":
+        """Return a copy with another winner, and the status of the rows adapted."""
         tuning = replace(self, winner=winner, rule=self.rule if winner == self.winner else None)
         chosen = tuning.chosen
         return replace(
@@ -224,7 +240,7 @@ class Tuning:
         )
 
     def row(self, candidate: Candidate) -> Row | None:
-        """What was found of a candidate."""
+        """Return the result of a candidate, if it was tried."""
         return next((row for row in self.rows if row.candidate == candidate), None)
 
     def __str__(self) -> str:
@@ -233,17 +249,17 @@ class Tuning:
             lines.append(f"dispatch  {self.rule}")
         lines += [f"rebuilt   {line}" for line in self.rebuilt]
         if self.source != "search":
-            lines.append(f"source    {self.source}, without a search")
+            lines.append(f"source    read from {self.source}, without a search")
         failed = [r for r in self.rows if r.standing not in (Standing.CHOSEN, Standing.MEASURED)]
         if self.rows:
             lines.append(
                 f"search    {len(self.rows)} candidates in {self.seconds:.0f} s, "
-                f"{len(failed)} of them refused or failed, {len(self.not_tried)} not tried"
+                f"{len(failed)} of them refused or failed; {len(self.not_tried)} not tried"
             )
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, object]:
-        """The same as data that JSON can hold."""
+        """Return data that JSON can represent."""
         return {
             "target": self.target,
             "winner": asdict(self.winner),

@@ -1,41 +1,52 @@
-"""The process that one candidate lives in: ``python -m cpuaccel.tuning.workers.child FD...``.
+"""A worker process: ``python -m cpuaccel.tuning.workers.child``, with a socket as standard input.
 
-It reads its job and then commands from one pipe and answers on another; nothing that a plugin
-prints can get in between. When the search's process ends, however it ends, so does this one.
+It receives its file descriptors through the socket, builds the candidate of its job and then times
+it on command. Output that a plugin prints can't get between the messages. When the search's
+process ends, for whatever reason, so does this one.
 """
 
 import contextlib
 import faulthandler
-import json
 import logging
 import os
 import signal
-import sys
+import socket
 from collections.abc import Callable
 from typing import IO
 
 
-def main(arguments: list[str]) -> None:
-    """Try one candidate, and go on timing it for as long as it is told to.
-
-    Args:
-        arguments: file descriptors: where commands come from, where answers go to, where the
-            model is, where outputs go to, and the pipe that closes when the search's process ends.
-    """
-    commands_fd, answers_fd, subject_fd, outputs_fd, lifeline_fd = map(int, arguments)
-    _die_with_parent(lifeline_fd)
-    _be_killed_first()
+def main() -> None:
+    """Build one candidate, and time it until the search's process ends this one."""
+    channel, subject_fd, outputs_fd, lifeline = _receive_descriptors()
+    _die_with_parent(lifeline)
+    _prefer_for_oom_kill()
     faulthandler.enable()
     with (
-        os.fdopen(commands_fd, "r", encoding="utf-8") as commands,
-        os.fdopen(answers_fd, "w", encoding="utf-8") as answers,
-        os.fdopen(subject_fd, "rb", closefd=False) as subject,
-        os.fdopen(outputs_fd, "wb") as outputs,
+        channel.makefile("r", encoding="utf-8") as commands,
+        channel.makefile("w", encoding="utf-8") as replies,
+        # Opened again, since processes that share a descriptor share its position.
+        open(f"/proc/self/fd/{subject_fd}", "rb") as subject,
+        open(f"/proc/self/fd/{outputs_fd}", "wb") as outputs,
     ):
-        _work(commands, answers, subject, outputs)
+        _work(commands, replies, subject, outputs)
 
 
-def _work(commands: IO[str], answers: IO[str], subject: IO[bytes], outputs: IO[bytes]) -> None:
+def _receive_descriptors() -> tuple[socket.socket, int, int, int]:
+    """Return the channel to the search's process, and the subject, the outputs and the lifeline.
+
+    Afterwards standard input is empty.
+    """
+    with socket.socket(fileno=os.dup(0)) as handover:
+        _, descriptors, _, _ = socket.recv_fds(handover, 1, 4, socket.MSG_CMSG_CLOEXEC)
+    if not descriptors:
+        raise SystemExit("the search ended")
+    with open(os.devnull, "rb") as empty:
+        os.dup2(empty.fileno(), 0)
+    channel, subject, outputs, lifeline = descriptors
+    return socket.socket(fileno=channel), subject, outputs, lifeline
+
+
+def _work(commands: IO[str], replies: IO[str], subject: IO[bytes], outputs: IO[bytes]) -> None:
     import torch
 
     from cpuaccel.building.settings import BuildSettings
@@ -44,15 +55,31 @@ def _work(commands: IO[str], answers: IO[str], subject: IO[bytes], outputs: IO[b
     from cpuaccel.report import CAST_STEP, Outcome
     from cpuaccel.tuning.candidate import Candidate
     from cpuaccel.tuning.decisions.decision import Decision, assemble
-    from cpuaccel.tuning.workers.messages import Built, Measured, Refused, Turn, job_of, tell
-    from cpuaccel.tuning.workers.pickling import receive
+    from cpuaccel.tuning.workers.messages import (
+        Built,
+        Job,
+        Measure,
+        Measured,
+        Message,
+        Passes,
+        Refused,
+        Run,
+        decode,
+        encode,
+    )
+    from cpuaccel.tuning.workers.pickling import load_model
     from cpuaccel.tuning.workers.proof import Disproved, prove
     from cpuaccel.tuning.workers.timing import measure, passes
 
-    logging.getLogger("cpuaccel").setLevel(logging.ERROR)  # the row tells it all
-    job = job_of(commands.readline())
+    def send(message: Message) -> None:
+        replies.write(encode(message))
+        replies.flush()
+
+    logging.getLogger("cpuaccel").setLevel(logging.ERROR)  # the reply has the reasons
+    job = decode(commands.readline())
+    assert isinstance(job, Job)
     torch.set_num_threads(job.threads)
-    model, probes = receive(subject)
+    model, probes = load_model(subject)
     batches = [probe.inputs for probe in probes]
 
     from cpuaccel.model.copying import shared_copy
@@ -74,59 +101,54 @@ def _work(commands: IO[str], answers: IO[str], subject: IO[bytes], outputs: IO[b
         optimized.prepare(batches[0])
         found, differences = prove(optimized, probes)
     except Disproved as error:
-        tell(Refused(error.reason, error.differences), answers)
+        send(Refused(error.reason, error.differences))
         return
     except CpuaccelError as error:
-        tell(Refused(str(error)), answers)
+        send(Refused(str(error)))
         return
     variants = optimized.report.variants
 
-    def told(outcome: Outcome) -> bool:
+    def shown(outcome: Outcome) -> bool:
         return outcome.step != CAST_STEP or not job.steps
 
-    if job.outputs:  # before it is told: the search reads them when it hears of it
+    if job.outputs:  # before the reply, on which the search reads them
         torch.save([tensors(output) for output in found], outputs)
         outputs.flush()
-    tell(
+    send(
         Built(
             sum(variant.seconds for variant in variants),
             tuple(differences),
-            tuple(str(o) for o in optimized.report.outcomes if told(o)),
-        ),
-        answers,
+            tuple(str(o) for o in optimized.report.outcomes if shown(o)),
+        )
     )
     del found, probes
 
-    def calling(call: Callable[..., object]) -> list[Callable[[], object]]:
+    def calls(call: Callable[..., object]) -> list[Callable[[], object]]:
         return [lambda batch=batch: call(batch) for batch in batches]  # type: ignore[misc]
 
-    fast = calling(lambda batch: optimized(**batch))
-    command = json.loads(commands.readline() or "{}")
-    if "measure" in command:
-        rounds = measure(
-            calling(call_eager),
-            fast,
-            job.weights,
-            seconds=command["measure"],
-            to_beat=job.to_beat,
-        )
-        tell(Measured(tuple(rounds)), answers)
+    fast = calls(lambda batch: optimized(**batch))
     for line in commands:
-        times = passes(fast, seconds=json.loads(line)["turn"])
-        tell(Turn(tuple(map(tuple, times))), answers)
+        command = decode(line)
+        if isinstance(command, Measure):
+            rounds = measure(
+                calls(call_eager), fast, job.weights, seconds=command.seconds, to_beat=job.to_beat
+            )
+            send(Measured(tuple(rounds)))
+        elif isinstance(command, Run):
+            send(Passes(tuple(map(tuple, passes(fast, seconds=command.seconds)))))
 
 
 def _die_with_parent(lifeline: int) -> None:
-    """Have a small process end this one, and all that it starts, once the search's is gone.
+    """Fork a watcher that kills this process group when the search's process has ended.
 
-    A thread of this process could not, while an engine holds the interpreter's lock; and the
-    kernel's signal on a parent's death would reach this process alone.
+    A thread can't do that: an engine may hold the interpreter's lock. The kernel's signal on a
+    parent's death reaches only this process, not its children.
     """
     group = os.getpid()
     if os.fork():
         os.close(lifeline)
         return
-    os.setsid()  # so that it is not stopped where the group is
+    os.setsid()  # not stopped together with the group
     os.closerange(0, lifeline)
     os.closerange(lifeline + 1, os.sysconf("SC_OPEN_MAX"))
     os.read(lifeline, 1)
@@ -135,11 +157,11 @@ def _die_with_parent(lifeline: int) -> None:
     os._exit(0)
 
 
-def _be_killed_first() -> None:
-    """Where memory runs out, the kernel shall end this process and not the user's."""
+def _prefer_for_oom_kill() -> None:
+    """Make the kernel's OOM killer pick this process instead of the user's."""
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:
         score.write("1000")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

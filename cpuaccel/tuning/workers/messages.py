@@ -1,8 +1,7 @@
-"""What a search and its worker processes tell each other: a line of JSON each."""
+"""Messages between a search and its worker processes: one line of JSON each."""
 
 import json
 from dataclasses import asdict, dataclass
-from typing import IO
 
 from pydantic import TypeAdapter
 
@@ -12,17 +11,16 @@ from cpuaccel.tuning.workers.timing import Round
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker process is to do.
+    """The candidate that a worker builds.
 
     Attributes:
         steps: names of the backends, in order.
         precision: of the pipeline.
         threads: torch's.
-        tolerance: as ``optimize`` takes it.
-        weights: how often each batch is called.
-        seconds: for timing.
+        tolerance: as in ``optimize``.
+        weights: share of each batch in all calls.
         to_beat: the best speedup so far, for each batch.
-        outputs: whether its outputs are to be written for the metric.
+        outputs: whether to write the outputs, for the metric.
     """
 
     steps: tuple[str, ...]
@@ -30,17 +28,16 @@ class Job:
     threads: int
     tolerance: float | None
     weights: tuple[float, ...]
-    seconds: float
-    to_beat: tuple[float, ...]
-    outputs: bool
+    to_beat: tuple[float, ...] = ()
+    outputs: bool = False
 
 
 @dataclass(frozen=True)
 class Built:
-    """The candidate was built and answers as the original does.
+    """The candidate is built, and its outputs match the original's.
 
     Attributes:
-        seconds: that building took, checks of the answers excluded where they can be told apart.
+        seconds: of the build, with its verification.
         differences: from the original's outputs, on each batch.
         evidence: a sentence for each step.
     """
@@ -52,7 +49,7 @@ class Built:
 
 @dataclass(frozen=True)
 class Refused:
-    """The candidate can't be had, or is not what it should be.
+    """The candidate can't be built, or its outputs differ.
 
     Attributes:
         reason: why.
@@ -64,8 +61,19 @@ class Refused:
 
 
 @dataclass(frozen=True)
+class Measure:
+    """The command to time the candidate in turn with eager.
+
+    Attributes:
+        seconds: no new round starts after this long.
+    """
+
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Measured:
-    """How fast it was, next to eager.
+    """The reply to ``Measure``.
 
     Attributes:
         rounds: seconds of eager and of the candidate, for each batch.
@@ -75,8 +83,19 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Turn:
-    """How fast it was in one turn of the run-off.
+class Run:
+    """The command to time passes of the candidate alone.
+
+    Attributes:
+        seconds: no new pass starts after this long.
+    """
+
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Passes:
+    """The reply to ``Run``.
 
     Attributes:
         times: seconds of each batch, pass by pass.
@@ -85,27 +104,21 @@ class Turn:
     times: tuple[tuple[float, ...], ...]
 
 
-Message = Built | Refused | Measured | Turn
+Message = Job | Built | Refused | Measure | Measured | Run | Passes
 
-_KINDS: dict[str, type[Message]] = {k.__name__: k for k in (Built, Refused, Measured, Turn)}
-
-
-def tell(message: Message | Job, stream: IO[str]) -> None:
-    """Write one message."""
-    stream.write(json.dumps({"kind": type(message).__name__, **asdict(message)}) + "\n")
-    stream.flush()
+_KINDS: dict[str, type[Message]] = {
+    kind.__name__: kind for kind in (Job, Built, Refused, Measure, Measured, Run, Passes)
+}
 
 
-def understand(line: str) -> Message:
-    """Read one message back."""
+def encode(message: Message) -> str:
+    """Return a message as one line."""
+    return json.dumps({"kind": type(message).__name__, **asdict(message)}) + "\n"
+
+
+def decode(line: str | bytes) -> Message:
+    """Return the message of a line."""
     table: dict[str, object] = json.loads(line)
     kind = _KINDS[str(table.pop("kind"))]
     message: Message = TypeAdapter(kind).validate_python(table)
     return message
-
-
-def job_of(line: str) -> Job:
-    """Read a job back."""
-    table: dict[str, object] = json.loads(line)
-    del table["kind"]
-    return TypeAdapter(Job).validate_python(table)

@@ -1,15 +1,14 @@
-"""The search's side of a worker process: started, watched, and ended for sure."""
+"""The search's side of the worker processes: start, watch and end them."""
 
 import contextlib
-import json
 import os
-import select
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import IO, Self
@@ -17,87 +16,92 @@ from typing import IO, Self
 import psutil
 import torch
 
+from cpuaccel.tuning.decisions.result import Standing
 from cpuaccel.tuning.workers.messages import (
     Built,
     Job,
+    Measure,
     Measured,
     Message,
+    Passes,
     Refused,
-    Turn,
-    tell,
-    understand,
+    Run,
+    decode,
+    encode,
 )
 
 POLL_SECONDS = 0.1
-LAST_WORDS = 300
-"""Characters of what a process printed last that are told when it died."""
+LAST_LINE = 300
+"""Characters of a crashed process's last line of output that are reported."""
 
 
-class Died(Exception):  # noqa: N818  # it is a finding, not an error
-    """A worker process ended, or was ended, before it had answered.
+class WorkerFailure(Exception):  # noqa: N818  # a result of a trial, not an error
+    """A worker process ended, or was ended, before it replied.
 
     Attributes:
-        kind: ``crashed``, ``timed out`` or ``out of memory``.
+        standing: crashed, timed out or out of memory.
         reason: what happened.
     """
 
-    def __init__(self, kind: str, reason: str) -> None:
+    def __init__(self, standing: Standing, reason: str) -> None:
         super().__init__(reason)
-        self.kind = kind
+        self.standing = standing
         self.reason = reason
 
 
-class Worker:
-    """One candidate's process.
+class Workers:
+    """Worker processes that are started together, each with a job.
 
     Attributes:
-        peak: most bytes that it and what it started were seen to hold.
-        paused_seconds: for which it was stopped.
+        peak: highest resident memory seen, in bytes, of the processes and their children.
+        paused_seconds: total duration of the pauses.
     """
 
-    def __init__(self, job: Job, subject: IO[bytes], memory_limit: int) -> None:
-        """Start it.
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        subject: IO[bytes],
+        memory_limit: int,
+        launcher: Sequence[str] = (),
+    ) -> None:
+        """Start them.
 
         Args:
-            job: what it is to do.
-            subject: what ``ship`` wrote.
-            memory_limit: bytes that it and what it starts may hold.
+            jobs: one for each process.
+            subject: the file that ``dump_model`` wrote.
+            memory_limit: bytes that the processes and their children may hold.
+            launcher: a command that starts as many processes as there are jobs of the command
+                that follows it, and waits for them.
         """
         self.peak = 0
         self.paused_seconds = 0.0
         self._memory_limit = memory_limit
-        self._buffer = b""
         self._outputs = tempfile.TemporaryFile()  # noqa: SIM115  # closed by close()
         self._printed = tempfile.TemporaryFile()  # noqa: SIM115
-        commands, command_end = os.pipe()
-        self._answers, answer_end = os.pipe()
-        lifeline_end, self._lifeline = os.pipe()
-        theirs = (commands, answer_end, subject.fileno(), self._outputs.fileno(), lifeline_end)
+        lifeline_end, lifeline = os.pipe()
+        self._lifeline = os.fdopen(lifeline, "wb")
+        # Each process takes its descriptors from its standard input, the only one that survives
+        # torch's launcher.
+        handover, standard_input = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._channels: list[socket.socket] = []
+        self._buffers = [b""] * len(jobs)
         try:
-            self._process = subprocess.Popen(  # noqa: S603  # our own interpreter
-                # -P: what lies in the working directory is no module of ours.
-                [sys.executable, "-P", "-m", "cpuaccel.tuning.workers.child", *map(str, theirs)],
-                pass_fds=theirs,
-                stdin=subprocess.DEVNULL,
-                stdout=self._printed,
-                stderr=subprocess.STDOUT,
-                env={
-                    **os.environ,
-                    "PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path),
-                },
-                start_new_session=True,  # so that it can be killed with all that it starts
-            )
+            with handover, standard_input:
+                self._process = self._start(launcher, standard_input)
+                for job in jobs:
+                    channel, channel_end = socket.socketpair()
+                    self._channels.append(channel)
+                    files = (subject.fileno(), self._outputs.fileno())
+                    with channel_end, contextlib.suppress(BrokenPipeError):
+                        descriptors = (channel_end.fileno(), *files, lifeline_end)
+                        socket.send_fds(handover, [b"\0"], descriptors)
+                    channel.settimeout(POLL_SECONDS)
+                    self._send(channel, job)
         except BaseException:
-            os.close(command_end)
-            os.close(self._answers)
-            os.close(self._lifeline)
+            self._lifeline.close()
             raise
         finally:
-            for end in (commands, answer_end, lifeline_end):
-                os.close(end)
-        self._commands = os.fdopen(command_end, "w", encoding="utf-8")
-        with contextlib.suppress(BrokenPipeError):
-            tell(job, self._commands)
+            os.close(lifeline_end)
 
     def __enter__(self) -> Self:
         return self
@@ -105,42 +109,40 @@ class Worker:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def built(self, seconds: float) -> Built | Refused:
-        """Wait until it has built the candidate and compared its answers."""
-        message = self._receive(seconds, "while it was built and proven", building=True)
-        assert isinstance(message, (Built, Refused))
-        return message
+    def built(self, seconds: float) -> list[Built | Refused]:
+        """Wait until the candidate is built and its outputs are compared.
 
-    def measure(self, seconds: float, limit: float) -> Measured:
-        """Have it timed against eager."""
-        message = self._ask({"measure": seconds}, limit, "while it was measured")
-        assert isinstance(message, Measured)
-        return message
+        Raises:
+            WorkerFailure: a process failed, or took longer.
+        """
+        replies = self._receive(seconds, "during the build", building=True)
+        return [reply for reply in replies if isinstance(reply, (Built, Refused))]
 
-    def turn(self, seconds: float, limit: float) -> Turn:
-        """Have it timed by itself."""
-        message = self._ask({"turn": seconds}, limit, "in the run-off")
-        assert isinstance(message, Turn)
-        return message
+    def run(self, seconds: float, limit: float) -> list[Passes]:
+        """Time passes of the candidate, in all processes at the same time.
+
+        Args:
+            seconds: no new pass starts after this long.
+            limit: seconds to wait for the result.
+
+        Raises:
+            WorkerFailure: a process failed, or took longer.
+        """
+        replies = self._ask(Run(seconds), limit, "while running")
+        return [reply for reply in replies if isinstance(reply, Passes)]
 
     def pause(self) -> None:
-        """Stop it and what it started, until ``resume``: another is to have the machine."""
+        """Stop the processes and their children until ``resume``."""
         self._stopped = time.monotonic()
         os.killpg(self._process.pid, signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let it go on."""
+        """Continue after ``pause``."""
         self.paused_seconds += time.monotonic() - self._stopped
         os.killpg(self._process.pid, signal.SIGCONT)
 
-    def outputs(self) -> list[list[torch.Tensor]]:
-        """The tensors of its outputs, batch by batch."""
-        self._outputs.seek(0)
-        outputs: list[list[torch.Tensor]] = torch.load(self._outputs, weights_only=True)
-        return outputs
-
     def resident(self, *, children: bool = True) -> int:
-        """Bytes that it holds now, with what it started unless ``children`` is False."""
+        """Return the resident memory in bytes, with that of child processes by default."""
         held = 0
         with contextlib.suppress(psutil.Error):
             process = psutil.Process(self._process.pid)
@@ -152,70 +154,128 @@ class Worker:
         return held
 
     def close(self) -> None:
-        """End it, with all that it started."""
+        """Kill the processes and all their children."""
+        # A launcher's processes have groups of their own, which end with the lifeline.
+        self._lifeline.close()
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
-        with contextlib.suppress(OSError):
-            self._commands.close()
-        for end in (self._answers, self._lifeline):
-            with contextlib.suppress(OSError):
-                os.close(end)
+        for channel in self._channels:
+            channel.close()
         self._outputs.close()
         self._printed.close()
 
-    def _ask(self, command: dict[str, float], limit: float, doing: str) -> Message:
-        with contextlib.suppress(BrokenPipeError):  # it died: that is told on reading
-            self._commands.write(json.dumps(command) + "\n")
-            self._commands.flush()
+    def _start(
+        self, launcher: Sequence[str], standard_input: socket.socket
+    ) -> "subprocess.Popen[bytes]":
+        return subprocess.Popen(  # noqa: S603  # our own interpreter
+            # -P: no modules from the working directory.
+            [*launcher, sys.executable, "-P", "-m", "cpuaccel.tuning.workers.child"],
+            stdin=standard_input.fileno(),
+            stdout=self._printed,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path)},
+            start_new_session=True,  # a process group, to kill its children as well
+        )
+
+    def _ask(self, command: Message, limit: float, doing: str) -> list[Message]:
+        for channel in self._channels:
+            self._send(channel, command)
         return self._receive(limit, doing)
 
-    def _receive(self, seconds: float, doing: str, *, building: bool = False) -> Message:
+    def _send(self, channel: socket.socket, message: Message) -> None:
+        with contextlib.suppress(BrokenPipeError):  # reading reports that the process ended
+            channel.sendall(encode(message).encode())
+
+    def _receive(self, seconds: float, doing: str, *, building: bool = False) -> list[Message]:
+        """Wait for a message of each process."""
         deadline = time.monotonic() + seconds
-        while b"\n" not in self._buffer:
-            ready, _, _ = select.select([self._answers], [], [], POLL_SECONDS)
-            # Looking for children reads all of /proc, and would disturb what is being timed.
-            if self.resident(children=building) > self._memory_limit:
-                raise Died(
-                    "out of memory",
-                    f"it held {self.peak / 2**30:.1f} GiB {doing}, more than the "
-                    f"{self._memory_limit / 2**30:.1f} GiB allowed",
-                )
-            if ready:
-                read = os.read(self._answers, 1 << 16)
-                if not read:
+        messages = []
+        for number, channel in enumerate(self._channels):
+            while b"\n" not in self._buffers[number]:
+                # Looking for children reads all of /proc, which would disturb the timing.
+                if self.resident(children=building) > self._memory_limit:
+                    raise WorkerFailure(
+                        Standing.OUT_OF_MEMORY,
+                        f"used {self.peak / 2**30:.1f} GiB {doing}, more than the "
+                        f"{self._memory_limit / 2**30:.1f} GiB allowed",
+                    )
+                try:
+                    data = channel.recv(1 << 16)
+                except TimeoutError:
+                    if time.monotonic() > deadline:
+                        raise WorkerFailure(
+                            Standing.TIMED_OUT, f"timed out after {seconds:.0f} s {doing}"
+                        ) from None
+                    continue
+                except ConnectionResetError:
+                    data = b""
+                if not data:
                     raise self._crashed(doing)
-                self._buffer += read
-            elif time.monotonic() > deadline:
-                raise Died("timed out", f"it took longer than {seconds:.0f} s {doing}")
-        line, _, self._buffer = self._buffer.partition(b"\n")
-        return understand(line.decode())
+                self._buffers[number] += data
+            line, _, self._buffers[number] = self._buffers[number].partition(b"\n")
+            messages.append(decode(line))
+        return messages
 
-    def _crashed(self, doing: str) -> Died:
-        code = self._process.wait()
-        if code >= 0:
-            how = f"its process exited with code {code}"
-        elif -code == signal.SIGKILL:
-            return Died("out of memory", f"its process was killed by the system {doing}")
+    def _crashed(self, doing: str) -> WorkerFailure:
+        try:
+            code = self._process.wait(timeout=1)
+        except subprocess.TimeoutExpired:  # of several processes one ended
+            how = "a process ended"
         else:
-            how = f"its process was ended by {signal.Signals(-code).name}"
-        return Died("crashed", f"{how} {doing}{self._last_words()}")
+            if -code == signal.SIGKILL:
+                reason = f"the system killed the process {doing}"
+                return WorkerFailure(Standing.OUT_OF_MEMORY, reason)
+            how = (
+                f"the process exited with code {code}"
+                if code >= 0
+                else f"{signal.Signals(-code).name} ended the process"
+            )
+        return WorkerFailure(Standing.CRASHED, f"{how} {doing}{self._last_line()}")
 
-    def _last_words(self) -> str:
+    def _last_line(self) -> str:
         size = self._printed.seek(0, os.SEEK_END)
-        self._printed.seek(max(0, size - 8 * LAST_WORDS))
+        self._printed.seek(max(0, size - 8 * LAST_LINE))
         lines = self._printed.read().decode(errors="replace").split("\n")
         # faulthandler's own lines say no more than the signal does.
         end = next((i for i, line in enumerate(lines) if line.startswith("Fatal Python")), None)
-        said = [line.strip() for line in lines[:end] if line.strip()]
-        return f": {said[-1][:LAST_WORDS]}" if said else ""
+        printed = [line.strip() for line in lines[:end] if line.strip()]
+        return f": {printed[-1][:LAST_LINE]}" if printed else ""
+
+
+class Worker(Workers):
+    """One candidate's process."""
+
+    def __init__(self, job: Job, subject: IO[bytes], memory_limit: int) -> None:
+        """Start it. See ``Workers``."""
+        super().__init__([job], subject, memory_limit)
+
+    def measure(self, seconds: float, limit: float) -> Measured:
+        """Time the candidate in turn with eager.
+
+        Args:
+            seconds: no new round starts after this long.
+            limit: seconds to wait for the result.
+
+        Raises:
+            WorkerFailure: the process failed, or took longer.
+        """
+        (reply,) = self._ask(Measure(seconds), limit, "during timing")
+        assert isinstance(reply, Measured)
+        return reply
+
+    def outputs(self) -> list[list[torch.Tensor]]:
+        """Return the tensors of the candidate's outputs, batch by batch."""
+        self._outputs.seek(0)
+        outputs: list[list[torch.Tensor]] = torch.load(self._outputs, weights_only=True)
+        return outputs
 
 
 @contextmanager
 def ended_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM unwind the stack, as Ctrl-C does, where it would end the process at once.
+    """Let SIGTERM unwind the stack, as Ctrl-C does, instead of ending the process at once.
 
-    Only in the main thread, and only where nobody else handles it.
+    Has an effect only in the main thread, and only where SIGTERM has no other handler.
     """
 
     def leave(number: int, frame: FrameType | None) -> None:

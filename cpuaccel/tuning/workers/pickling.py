@@ -1,4 +1,4 @@
-"""Sending a model and its inputs to another process, whole."""
+"""Pickling a model with its inputs and outputs for the worker processes."""
 
 import pickle
 import types
@@ -14,20 +14,20 @@ from cpuaccel.model.output import Leaf
 
 try:
     import cloudpickle as _pickle
-except ImportError:  # an extra: without it classes must be in modules that can be imported
+except ImportError:  # optional: without it classes must be importable
     _pickle = pickle
 
 
-def ship(model: torch.nn.Module, references: Sequence[Probe], file: IO[bytes]) -> None:
-    """Write a model, its batches and what it answers to them.
+def dump_model(model: torch.nn.Module, references: Sequence[Probe], file: IO[bytes]) -> None:
+    """Write a model, its batches and its outputs.
 
     Args:
-        model: the original, as it is.
-        references: batches and answers.
-        file: is written from its beginning.
+        model: the original.
+        references: batches and outputs.
+        file: an empty file.
 
     Raises:
-        ModelError: something in the model can't be sent; says what to do.
+        ModelError: the model can't be pickled.
     """
     try:
         torch.save(
@@ -41,47 +41,47 @@ def ship(model: torch.nn.Module, references: Sequence[Probe], file: IO[bytes]) -
             pickle_module=_sender(),
             pickle_protocol=pickle.HIGHEST_PROTOCOL,
         )
-    except Exception as error:  # whatever the model's own pickling raises
+    except Exception as error:  # pickling may raise anything
         raise ModelError(
-            f"{type(model).__name__} was to be tuned, which sends it to a process for each "
-            f"candidate, but it can't be pickled ({type(error).__name__}: {error}). "
+            f"{type(model).__name__} can't be pickled for the worker processes "
+            f"({type(error).__name__}: {error}). "
             + (
                 "Define its classes and functions in a module, or pip install cloudpickle"
                 if _pickle is pickle
-                else "Keep out of it what can't be, such as open files and locks"
+                else "Remove members that can't be pickled, such as open files and locks"
             )
         ) from error
     file.flush()
 
 
-def receive(file: IO[bytes]) -> tuple[torch.nn.Module, list[Probe]]:
-    """Read what ``ship`` wrote. To be trusted no more than who wrote it: unpickling runs code.
+def load_model(file: IO[bytes]) -> tuple[torch.nn.Module, list[Probe]]:
+    """Read what ``dump_model`` wrote. Only for trusted files: unpickling runs code.
 
     Returns:
-        The model, and the references, whose outputs are flat lists of tensors.
+        The model and the references. Their outputs are flat lists of tensors.
     """
     file.seek(0)
-    held = torch.load(file, weights_only=False)
-    return held["model"], [
-        Probe(name, inputs, [tensor for _, tensor in found], [Leaf(*leaf) for leaf in found])
-        for name, inputs, found in held["references"]
+    content = torch.load(file, weights_only=False)
+    return content["model"], [
+        Probe(name, inputs, [tensor for _, tensor in output], [Leaf(*leaf) for leaf in output])
+        for name, inputs, output in content["references"]
     ]
 
 
 def _sender() -> Any:
-    """What ``torch.save`` takes for the pickle module: cloudpickle's or pickle's own, and more.
+    """Return a pickle module for ``torch.save`` that supports parametrized modules.
 
-    Parametrized modules, such as Wav2Vec2's with weight norm, refuse to be pickled: their classes
-    are made on the fly. Here they are sent as the class that they were and the parametrizations.
+    Parametrized modules, such as Wav2Vec2's with weight norm, have classes that are created at run
+    time and can't be pickled. They are pickled as their original class and the parametrizations.
     """
 
     class Sender(_pickle.Pickler):  # type: ignore[misc]
-        def reducer_override(self, given: object) -> object:
-            if isinstance(given, torch.nn.Module) and parametrize.is_parametrized(given):
-                kind = parametrize.type_before_parametrizations(given)
-                return _parametrized, (kind, given.__dict__)
+        def reducer_override(self, value: object) -> object:
+            if isinstance(value, torch.nn.Module) and parametrize.is_parametrized(value):
+                kind = parametrize.type_before_parametrizations(value)
+                return _parametrized, (kind, value.__dict__)
             more: Callable[[object], object] | None = getattr(super(), "reducer_override", None)
-            return NotImplemented if more is None else more(given)
+            return NotImplemented if more is None else more(value)
 
     module = types.ModuleType("pickle")
     module.Pickler = Sender  # type: ignore[attr-defined]
@@ -89,10 +89,9 @@ def _sender() -> Any:
 
 
 def _parametrized(kind: type[torch.nn.Module], state: dict[str, object]) -> torch.nn.Module:
-    """Make a parametrized module of its parts.
+    """Create a parametrized module from its parts.
 
-    torch offers no other way: its public functions begin with a plain module, and would compute
-    the originals of the weights anew.
+    torch's public functions start from a plain module and would recompute the original weights.
     """
     module = kind.__new__(kind)
     module.__dict__.update(state)

@@ -1,4 +1,4 @@
-"""One candidate on trial: built, proven and timed in a process of its own."""
+"""The trial of one candidate: built, compared and timed in a process of its own."""
 
 import time
 from dataclasses import replace
@@ -9,25 +9,25 @@ from cpuaccel.tuning.candidate import Candidate
 from cpuaccel.tuning.decisions.result import Row, Standing
 from cpuaccel.tuning.metric import Judge
 from cpuaccel.tuning.workers.messages import Job, Refused
-from cpuaccel.tuning.workers.parent import Died, Worker
+from cpuaccel.tuning.workers.parent import Worker, WorkerFailure
 from cpuaccel.tuning.workers.timing import ratios
 
 
 class Trial:
-    """A candidate's process, and what is found of it.
+    """The trial of one candidate.
 
     Attributes:
         candidate: what is tried.
         worker: its process.
-        spent: seconds that it has had.
-        pauses: how often it has made room for others.
-        built: whether it was built and proven.
+        spent: seconds so far.
+        pauses: number of pauses so far.
+        built: whether it is built, and its outputs match.
     """
 
     def __init__(
         self, candidate: Candidate, job: Job, subject: IO[bytes], memory_limit: int
     ) -> None:
-        """Start it. Args are ``Worker``'s, but for the candidate."""
+        """Start the process. Args are those of ``Worker``."""
         self.candidate = candidate
         self.worker = Worker(job, subject, memory_limit)
         self.spent = 0.0
@@ -36,26 +36,30 @@ class Trial:
         self._job = job
 
     def pause(self) -> None:
-        """Stop it until ``resume``."""
+        """Stop the process until ``resume``."""
         self.pauses += 1
         self.worker.pause()
 
     def resume(self) -> None:
-        """Let it go on building where it was."""
+        """Continue the build."""
         self.worker.resume()
 
     def build(self, seconds: float, judge: Judge | None) -> Row:
-        """Wait until it is built, and hold its answers against the original's.
+        """Wait for the build, and judge the outputs by the metric.
+
+        Args:
+            seconds: to wait.
+            judge: of the user's metric, if there is one.
 
         Returns:
-            What was found of it, refused or yet to be timed.
+            The row, refused or to be timed.
 
         Raises:
-            Died: it did not come that far.
+            WorkerFailure: the process failed, or took longer.
         """
         begun = time.monotonic()
         try:
-            built = self.worker.built(seconds)
+            (built,) = self.worker.built(seconds)
         finally:
             self.spent += time.monotonic() - begun
         row = self._row(Standing.MEASURED, differences=built.differences)
@@ -74,19 +78,20 @@ class Trial:
             reason=fault,
         )
 
-    def measure(self, row: Row, limit: float) -> Row:
-        """Time it in turn with eager.
+    def measure(self, row: Row, seconds: float, limit: float) -> Row:
+        """Time the candidate in turn with eager.
 
         Args:
-            row: what ``build`` found.
-            limit: seconds after which it is given up.
+            row: the result of ``build``.
+            seconds: duration of the timing.
+            limit: seconds to wait for the result.
 
         Raises:
-            Died: it did not come that far.
+            WorkerFailure: the process failed, or took longer.
         """
         begun = time.monotonic()
         try:
-            rounds = self.worker.measure(self._job.seconds, limit).rounds
+            rounds = self.worker.measure(seconds, limit).rounds
         finally:
             self.spent += time.monotonic() - begun
         return replace(
@@ -97,11 +102,11 @@ class Trial:
             tried_seconds=self.spent,
         )
 
-    def failed(self, death: Died) -> Row:
-        """What is noted of a process that ended, or had to be ended."""
-        paused = self.pauses and death.kind == Standing.TIMED_OUT
-        in_all = f" ({self.spent:.0f} s in all)" if paused else ""
-        return self._row(Standing(death.kind), reason=death.reason + in_all)
+    def failed(self, failure: WorkerFailure) -> Row:
+        """Return the row of a process that failed."""
+        paused = self.pauses and failure.standing is Standing.TIMED_OUT
+        total = f" ({self.spent:.0f} s in total)" if paused else ""
+        return self._row(failure.standing, reason=failure.reason + total)
 
     def _row(self, standing: Standing, **found: object) -> Row:
         return Row(

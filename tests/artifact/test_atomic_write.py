@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 import cpuaccel
-from cpuaccel.artifact import atomic_folder
-from cpuaccel.artifact.atomic_folder import replace_folder
+from cpuaccel.artifact import atomic_write
+from cpuaccel.artifact.atomic_write import replace_folder
 from tests.conftest import Python
 
 
@@ -22,7 +22,7 @@ def write(folder: Path, text: str) -> None:
 def _way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """File systems that can't exchange two folders take the second way."""
     if request.param == "renamed twice":
-        monkeypatch.setattr(atomic_folder, "_exchange", lambda one, other: False)
+        monkeypatch.setattr(atomic_write, "_exchange", lambda one, other: False)
 
 
 @pytest.mark.usefixtures("_way")
@@ -64,7 +64,7 @@ def test_what_was_there_comes_back_if_the_second_rename_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(tmp_path / "a", "old")
-    monkeypatch.setattr(atomic_folder, "_exchange", lambda one, other: False)
+    monkeypatch.setattr(atomic_write, "_exchange", lambda one, other: False)
     rename, calls = Path.rename, []
 
     def interrupted(self: Path, target: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Putting a whole folder in the place of another at once."""
+"""Replacing a file or a folder in one step."""
 
 import ctypes
 import errno
@@ -30,7 +30,7 @@ def replace_folder(folder: Path) -> Iterator[Path]:
     folder = folder.resolve()
     _check_replaceable(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    new = folder.parent / f".cpuaccel-{secrets.token_hex(4)}"
+    new = _beside(folder)
     try:
         new.mkdir()
         yield new
@@ -40,6 +40,25 @@ def replace_folder(folder: Path) -> Iterator[Path]:
         _flush(folder.parent)
     finally:
         _remove(new)  # where it took another's place, the other
+
+
+def write_file(path: Path, text: str) -> None:
+    """Write a file in one step: other processes see the previous file or all of this one.
+
+    Raises:
+        OSError: it can't be written; the previous file is unchanged.
+    """
+    new = _beside(path)
+    try:
+        new.write_text(text, encoding="utf-8")
+        _flush(new)
+        new.replace(path)
+    finally:
+        new.unlink(missing_ok=True)
+
+
+def _beside(path: Path) -> Path:
+    return path.absolute().parent / f".cpuaccel-{secrets.token_hex(4)}"
 
 
 def _check_replaceable(folder: Path) -> None:
