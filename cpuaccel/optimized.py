@@ -17,7 +17,7 @@ from cpuaccel.errors import ArtifactError, SignatureError, StepError
 from cpuaccel.model.output import tensors
 from cpuaccel.model.signature import Inputs
 from cpuaccel.model.torch_modes import inference, is_captured, outside_inference_mode
-from cpuaccel.model.weights import weights_state
+from cpuaccel.model.weights import WatchedWeights
 from cpuaccel.pipeline import Pipeline
 from cpuaccel.planning.plan import make_plan
 from cpuaccel.report import CallKey, Fallback, Report
@@ -216,9 +216,9 @@ class OptimizedModel(torch.nn.Module):
     def _apply(self, *args: object, **kwargs: object) -> Self:
         # Trainer, pipelines and sentence-transformers call `to` before each run.
         original = self.original
-        before = weights_state(original)
+        weights = WatchedWeights(original)
         super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
-        if weights_state(original) != before:
+        if weights.changed():
             self._variants.clear()
         return self
 

@@ -41,52 +41,30 @@ class SharedSteps:
     applied: dict[int, tuple[Stage, Applied, Outcome]] = field(default_factory=dict)
     cast: Stage | None = None
 
-    def clear(self) -> None:
-        """Discard all of them."""
-        self.applied.clear()
-        self.cast = None
 
-
+@dataclass
 class PipelineRun:
     """One run of a plan's steps.
 
     Attributes:
+        log: receives each outcome, and whether the step is optional.
         stage: the result of the last step that was applied and verified.
         outcomes: one for each step so far.
         fidelity: how close ``stage`` is to the original; None before any step was applied.
     """
 
-    def __init__(
-        self,
-        plan: Plan,
-        settings: BuildSettings,
-        reference: Reference,
-        shared: SharedSteps,
-        signature: Signature,
-        probes: Probes,
-        log: Callable[[Outcome, bool], None],
-    ) -> None:
-        """Apply nothing yet.
+    plan: Plan
+    settings: BuildSettings
+    reference: Reference
+    shared: SharedSteps
+    signature: Signature
+    probes: Probes
+    log: Callable[[Outcome, bool], None]
+    outcomes: list[Outcome] = field(default_factory=list)
+    fidelity: Fidelity | None = None
 
-        Args:
-            plan: the steps, with their verdicts.
-            settings: see ``BuildSettings``.
-            reference: the original model.
-            shared: modules of earlier runs.
-            signature: the way of calling.
-            probes: inputs with the original's outputs.
-            log: receives each outcome, and whether the step is optional.
-        """
-        self.stage = Stage(reference.eager, Form.MODULE)
-        self.outcomes: list[Outcome] = []
-        self.fidelity: Fidelity | None = None
-        self._plan = plan
-        self._settings = settings
-        self._reference = reference
-        self._shared = shared
-        self._signature = signature
-        self._probes = probes
-        self._log = log
+    def __post_init__(self) -> None:
+        self.stage = Stage(self.reference.eager, Form.MODULE)
 
     def use(self, saved: SavedBuild) -> bool:
         """Verify a saved build and take it over; return whether its outputs are right."""
@@ -105,16 +83,16 @@ class PipelineRun:
             StepError: see ``Builder.build``.
         """
         plugins = plugin_host()
-        dtype = self._plan.dtype
-        uncast = dtype is not None and self._reference.floating_dtypes != {dtype}
-        for index, planned in enumerate(self._plan.steps):
+        dtype = self.plan.dtype
+        uncast = dtype is not None and self.reference.floating_dtypes != {dtype}
+        for index, planned in enumerate(self.plan.steps):
             if not planned.verdict:
                 self.outcomes.append(planned.skipped)
                 continue
             if uncast and not planned.backend.casts:
                 self._cast()
                 uncast = False
-            self._reference.released.restore()  # undo releases made by a failed step
+            self.reference.released.restore()  # undo releases made by a failed step
             plugins.before_step(planned.step, self.stage.model)
             applied = self._apply(index, planned)
             self._finish(*applied, planned.step.optional)
@@ -125,7 +103,7 @@ class PipelineRun:
 
     def caller(self, stage: Stage) -> Call:
         """Return a closure that calls a stage like the original."""
-        return stage.caller(self._reference.binder, self._signature, self._probes.example.output)
+        return stage.caller(self.reference.binder, self.signature, self.probes.example.output)
 
     def _finish(self, stage: Stage, outcome: Outcome, optional: bool) -> None:
         """Verify a step that was applied, and record its outcome."""
@@ -136,28 +114,28 @@ class PipelineRun:
             except OutputMismatchError as error:
                 outcome = replace(outcome, status=Status.FAILED, reason=str(error))
         self.outcomes.append(outcome)
-        self._log(outcome, optional)
+        self.log(outcome, optional)
 
     def _cast(self) -> None:
-        dtype, begun = self._plan.dtype, time.perf_counter()
+        dtype, begun = self.plan.dtype, time.perf_counter()
         assert dtype is not None
         assert isinstance(self.stage.model, torch.nn.Module)
         try:
-            Structure.from_output(self._probes.example.output)  # outputs are cast back
+            Structure.from_output(self.probes.example.output)  # outputs are cast back
         except BackendError as error:
             failed = Outcome(CAST_STEP, Status.FAILED, error.reason, error.remedy)
             self._finish(self.stage, failed, optional=False)
             return
-        if self._shared.cast is None:
+        if self.shared.cast is None:
             model = shared_copy(self.stage.model, dtype)
-            self._shared.cast = Stage(model, self.stage.form, dtype)
+            self.shared.cast = Stage(model, self.stage.form, dtype)
         outcome = Outcome(
             CAST_STEP,
             Status.APPLIED,
             evidence={"computes_in": dtype_name(dtype)},
             seconds=time.perf_counter() - begun,
         )
-        self._finish(self._shared.cast, outcome, optional=False)
+        self._finish(self.shared.cast, outcome, optional=False)
 
     def _apply(self, index: int, planned: PlannedStep) -> tuple[Stage, Outcome]:
         backend, name, stage = planned.backend, planned.step.backend, self.stage
@@ -167,14 +145,14 @@ class PipelineRun:
                 "applied"
             )
             return stage, Outcome(name, Status.SKIPPED, reason)
-        cast_dtype = self._plan.dtype if backend.casts else None
-        before, applied, outcome = self._shared.applied.get(index, (None, None, None))
+        cast_dtype = self.plan.dtype if backend.casts else None
+        before, applied, outcome = self.shared.applied.get(index, (None, None, None))
         if before == stage and applied is not None and outcome is not None:
             return stage.after(backend, applied, cast_dtype), outcome
-        signature = self._signature
+        signature = self.signature
         if stage.dtype is not None:
             signature = signature.cast(stage.dtype)
-        if signature is not self._plan.signature or stage.model is not self._reference.eager:
+        if signature is not self.plan.signature or stage.model is not self.reference.eager:
             verdict = ask(backend.accepts, stage.model, signature)
             if not verdict:
                 return stage, Outcome(name, Status.SKIPPED, verdict.reason, verdict.remedy)
@@ -192,26 +170,26 @@ class PipelineRun:
             restored=restored,
         )
         if backend.gives is Form.MODULE:
-            self._shared.applied[index] = (stage, applied, outcome)
+            self.shared.applied[index] = (stage, applied, outcome)
         return stage.after(backend, applied, cast_dtype), outcome
 
     def _apply_unchanged(
         self, planned: PlannedStep, signature: Signature
     ) -> tuple[Applied, tuple[str, ...]]:
         """Apply a backend, and check that it left the model that it was given unchanged."""
-        model, released = self.stage.model, self._reference.released
+        model, released = self.stage.model, self.reference.released
         assert isinstance(model, torch.nn.Module)
         release = (
-            None if self._settings.keep_original else functools.partial(released.release, model)
+            None if self.settings.keep_original else functools.partial(released.release, model)
         )
         context = Context(
-            self._plan.host, signature, self._plan.dtype, self._settings.inplace, release
+            self.plan.host, signature, self.plan.dtype, self.settings.inplace, release
         )
-        weights = self._reference.weights.of_copy(model)
+        weights = self.reference.weights.of_copy(model)
         try:
             return apply_backend(planned.backend, model, context, self.stage.autocast)
         finally:
-            if not self._settings.inplace and release is None and weights.changed():
+            if not self.settings.inplace and release is None and weights.changed():
                 self._refuse_changed(planned.step.backend)
 
     def _refuse_changed(self, name: str) -> None:
@@ -220,9 +198,10 @@ class PipelineRun:
         Raises:
             StepError: always.
         """
-        changed = self._reference.weights.changed()
-        self._reference.reset()
-        self._shared.clear()
+        changed = self.reference.weights.changed()
+        self.reference.reset()
+        self.shared.applied.clear()
+        self.shared.cast = None
         raise StepError(
             f"{name} changed the model that it was given, which is the reference, instead of a "
             "copy. "
@@ -240,11 +219,11 @@ class PipelineRun:
         Raises:
             OutputMismatchError: they differ from the original's.
         """
-        tolerance = self._settings.tolerance
+        tolerance = self.settings.tolerance
         if tolerance is None:
-            dtypes = {stage.dtype} if stage.dtype is not None else self._reference.floating_dtypes
+            dtypes = {stage.dtype} if stage.dtype is not None else self.reference.floating_dtypes
             tolerance = max(default_tolerance(dtypes), stage.tolerance)
         call = self.caller(stage)
         return verify(
-            lambda inputs: call(inputs).value, self._probes, tolerance, self._reference.eager
+            lambda inputs: call(inputs).value, self.probes, tolerance, self.reference.eager
         )

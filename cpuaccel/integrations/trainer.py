@@ -18,7 +18,7 @@ from transformers.trainer_utils import EvalLoopOutput
 
 import cpuaccel
 from cpuaccel.errors import CpuaccelError, PipelineError
-from cpuaccel.model.weights import weights_state
+from cpuaccel.model.weights import WatchedWeights
 from cpuaccel.optimized import OptimizedModel
 from cpuaccel.pipeline import Pipeline
 from cpuaccel.planning.resolve import resolve_here
@@ -114,7 +114,7 @@ class CpuaccelTrainer(transformers.Trainer):
 
     args: CpuaccelArguments
     optimized: OptimizedModel | None = None
-    _evaluated: object = None
+    _weights: WatchedWeights | None = None
 
     def _wrap_model(
         self,
@@ -131,9 +131,13 @@ class CpuaccelTrainer(transformers.Trainer):
                 f"evaluating through {pipeline} was asked for, but Trainer runs on "
                 f"{self.args.device}. Pass --use_cpu"
             )
-        if self.optimized is None or self._evaluated != weights_state(model):
-            self.optimized = cpuaccel.optimize(model, pipeline=pipeline)
-        return self.optimized
+        built = self.optimized
+        if built is None or built.original is not model or self._weights_changed():
+            built = self.optimized = cpuaccel.optimize(model, pipeline=pipeline)
+        return built
+
+    def _weights_changed(self) -> bool:
+        return self._weights is None or self._weights.changed()
 
     def evaluation_loop(
         self,
@@ -155,7 +159,7 @@ class CpuaccelTrainer(transformers.Trainer):
         if self.optimized is not before:
             built, answered = 0, Counter()
         # Only now: with bf16_full_eval Trainer casts the weights after it has wrapped the model.
-        self._evaluated = weights_state(self.optimized.original)
+        self._weights = WatchedWeights(self.optimized.original)
         report = self.optimized.report
         seconds = sum(variant.seconds for variant in report.variants[built:])
         told = _metrics(report.outcomes, report.calls - answered, seconds)

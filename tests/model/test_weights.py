@@ -4,7 +4,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from cpuaccel.model.weights import weights_state
+from cpuaccel.model.weights import WatchedWeights
 
 
 def model() -> torch.nn.Module:
@@ -35,21 +35,24 @@ def train(changed: torch.nn.Module) -> None:
 )
 def test_a_change_shows(change: Callable[[torch.nn.Module], object]) -> None:
     changed = model()
-    before = weights_state(changed)
+    weights = WatchedWeights(changed)
     change(changed)
-    assert weights_state(changed) != before
+    assert weights.changed()
 
 
 def test_inference_changes_nothing() -> None:
     unchanged = model()
-    before = weights_state(unchanged)
+    weights = WatchedWeights(unchanged)
     with torch.no_grad():
         unchanged(torch.ones(2, 3))
     unchanged.to(torch.float32)
-    assert weights_state(unchanged) == before
+    assert not weights.changed()
 
 
-def test_inference_tensors_have_a_state() -> None:
+def test_inference_tensors_are_watched() -> None:
     with torch.inference_mode():
         made = model()
-    assert weights_state(made) == weights_state(made)
+    weights = WatchedWeights(made)
+    assert not weights.changed()
+    made[0].weight = torch.nn.Parameter(torch.ones(3, 3))  # type: ignore[index,assignment]
+    assert weights.changed()
