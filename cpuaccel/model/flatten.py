@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from cpuaccel.model.output import Structure, leaves
+from cpuaccel.model.output import leaves, require_tensors
 from cpuaccel.model.signature import Binder
 
 
@@ -28,7 +28,7 @@ class FlatModule(torch.nn.Module):
             (), {**self._constants, **dict(zip(self._tensors, args)), **kwargs}
         )
         output = self._binder.call(self.model, inputs)
-        Structure.from_output(output)  # refuse what flattening would lose
+        require_tensors(output)  # others would be lost
         return tuple(leaf.tensor for leaf in leaves(output))
 
 

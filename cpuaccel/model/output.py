@@ -1,18 +1,24 @@
-"""Taking a model's output apart into tensors, and putting it together again."""
+"""Taking a model's output apart into tensors, and rebuilding it from others."""
 
+import copy
 import functools
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields, is_dataclass
-from typing import NamedTuple, TypeGuard
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import NamedTuple
 
 import torch
 
-from cpuaccel.errors import BackendError
+from cpuaccel.errors import BackendError, describe_error
+
+Build = Callable[[Sequence[object]], object]
+"""Builds a container from its members, in order."""
+
+_CONSTANTS = (type(None), bool, int, float, str)
 
 
 class Leaf(NamedTuple):
-    """One tensor of an output, and where in the output it stands (``logits``, ``states.0``)."""
+    """One tensor of an output, and its path in the output (``logits``, ``states.0``)."""
 
     path: str
     tensor: torch.Tensor
@@ -20,46 +26,45 @@ class Leaf(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Structure:
-    """How one output is built from its tensors: nested dicts, tuples, lists and dataclasses.
+    """How an output is built from its tensors: nested mappings, sequences and dataclasses.
 
-    ``torch.utils._pytree`` does the like, but is private, knows no ModelOutput before
-    transformers 4.34, and takes an unknown object for a leaf instead of refusing it.
+    ``torch.utils._pytree`` is similar, but private, doesn't know ModelOutput before transformers
+    4.34, and takes an unknown object for a leaf instead of refusing it.
 
     Attributes:
-        kind: the container's type, or ``torch.Tensor`` for a leaf, or None for a constant.
-        keys: of a mapping its keys, of a dataclass the names of its members.
-        members: of a container, the structures of its members.
-        constant: of a constant, its value.
+        kind: the container's type, ``torch.Tensor`` for a tensor, None for a constant.
+        keys: keys of a mapping, names of a dataclass' fields.
+        members: the structures of a container's members.
+        constant: the value of a constant.
+        build: builds the container from its members.
     """
 
     kind: type | None
     keys: tuple[Hashable, ...] = ()
     members: tuple["Structure", ...] = ()
     constant: object = None
+    build: Build = field(default=tuple, compare=False, repr=False)
 
     @classmethod
     def from_output(cls, output: object) -> "Structure":
         """Read the structure of an output.
 
         Raises:
-            BackendError: it holds an object that can't be taken apart, such as a cache.
+            BackendError: it holds an object that can't be taken apart, such as a cache, or a
+                container that can't be rebuilt from its members.
         """
         if isinstance(output, torch.Tensor):
             return cls(torch.Tensor)
-        if output is None or isinstance(output, (bool, int, float, str)):
+        if isinstance(output, _CONSTANTS):
             return cls(None, constant=output)
-        members = _members(output)
-        if members is None:
-            name = type(output).__name__
-            raise BackendError(
-                f"forward returns a {name}, which holds more than tensors",
-                "Call the model so that it returns tensors only (for a cache: use_cache=False)",
-            )
+        named = _require_members(output)
+        members = [member for _, member in named]
         if isinstance(output, Mapping):
             keys = tuple(output)
         else:
-            keys = () if isinstance(output, (tuple, list)) else tuple(name for name, _ in members)
-        return cls(type(output), keys, tuple(cls.from_output(member) for _, member in members))
+            keys = () if isinstance(output, (tuple, list)) else tuple(name for name, _ in named)
+        build = _find_build(output, keys, members)
+        return cls(type(output), keys, tuple(map(cls.from_output, members)), build=build)
 
     @property
     def count(self) -> int:
@@ -74,47 +79,27 @@ class Structure:
             return next(tensors)
         if self.kind is None:
             return self.constant
-        members = [
-            next(tensors) if member.kind is torch.Tensor else member.restore(tensors)
-            for member in self.members
-        ]
-        if self.kind in (tuple, list):
-            return tuple(members) if self.kind is tuple else members
-        if self.kind is dict:
-            return dict(zip(self.keys, members))
-        if _is_model_output(self.kind):
-            return _model_output(self.kind, self.keys, members)
-        make: Callable[..., object] = self.kind
-        if issubclass(self.kind, tuple):  # a named tuple
-            return make(*members)
-        if issubclass(self.kind, Mapping):
-            return make(zip(self.keys, members))
-        return make(**{str(key): member for key, member in zip(self.keys, members)})
+        return self.build(
+            [
+                next(tensors) if member.kind is torch.Tensor else member.restore(tensors)
+                for member in self.members
+            ]
+        )
 
 
-@functools.cache
-def _is_model_output(kind: type) -> TypeGuard[type[OrderedDict[Hashable, object]]]:
-    # By name: this must work without transformers.
-    initialize = getattr(kind, "__post_init__", None)
-    return getattr(initialize, "__qualname__", "") == "ModelOutput.__post_init__"
+def require_tensors(output: object) -> None:
+    """Refuse an output that can't be taken apart into tensors and constants.
 
-
-def _model_output(
-    kind: type[OrderedDict[Hashable, object]], keys: tuple[Hashable, ...], members: list[object]
-) -> object:
-    """Fill a ModelOutput, which is a dict and a dataclass at once, past its own constructor.
-
-    That takes tens of microseconds to find out which fields are set; here they are known.
+    Raises:
+        BackendError: it holds another object, such as a cache.
     """
-    output = kind.__new__(kind)
-    for key, member in zip(keys, members):
-        OrderedDict.__setitem__(output, key, member)
-        output.__dict__[str(key)] = member
-    return output
+    if not isinstance(output, (torch.Tensor, *_CONSTANTS)):
+        for _, member in _require_members(output):
+            require_tensors(member)
 
 
 def leaves(output: object, path: str = "") -> list[Leaf]:
-    """The tensors of an output in order; objects that can't be taken apart are passed over."""
+    """List an output's tensors in order, skipping objects that can't be taken apart."""
     if isinstance(output, torch.Tensor):
         return [Leaf(path or "output", output)]
     return [
@@ -125,7 +110,7 @@ def leaves(output: object, path: str = "") -> list[Leaf]:
 
 
 def tensors(output: object) -> list[torch.Tensor]:
-    """The tensors of an output in order, without their places: cheap enough for every call."""
+    """List an output's tensors in order, without paths: cheap enough for every call."""
     if isinstance(output, torch.Tensor):
         return [output]
     if isinstance(output, Mapping):
@@ -144,7 +129,7 @@ def tensors(output: object) -> list[torch.Tensor]:
 
 
 def _members(output: object) -> list[tuple[str, object]] | None:
-    """A container's members with their names; None for what is no container."""
+    """Return a container's members with their names, None for another object."""
     if isinstance(output, Mapping):
         return [(str(key), value) for key, value in output.items()]
     if isinstance(output, (tuple, list)):
@@ -152,3 +137,104 @@ def _members(output: object) -> list[tuple[str, object]] | None:
     if is_dataclass(output) and not isinstance(output, type):
         return [(field.name, getattr(output, field.name)) for field in fields(output)]
     return None
+
+
+def _require_members(output: object) -> list[tuple[str, object]]:
+    members = _members(output)
+    if members is None:
+        raise BackendError(
+            f"forward returns a {type(output).__name__}, which holds more than tensors",
+            "Call the model so that it returns tensors only (for a cache: use_cache=False)",
+        )
+    return members
+
+
+def _find_build(output: object, keys: tuple[Hashable, ...], members: list[object]) -> Build:
+    """Find a way to build an output, and check it on the output's own members.
+
+    Raises:
+        BackendError: there is none.
+    """
+    kind = type(output)
+    if kind is list or kind is tuple:
+        return kind
+    if kind is dict or kind is OrderedDict:
+        return lambda members: kind(zip(keys, members))
+    problem = "its copy differs"
+    try:
+        build = _build_past_constructor(output, keys) or _build_by_copying(output, members)
+        rebuilt = build(members)
+        found = _members(rebuilt) or []
+        if (
+            type(rebuilt) is kind
+            and [name for name, _ in found] == [name for name, _ in _members(output) or ()]
+            and all(mine is theirs for (_, mine), theirs in zip(found, members))
+        ):
+            return build
+    except Exception as error:  # code of the output's class
+        problem = describe_error(error)
+    raise BackendError(
+        f"forward returns a {kind.__name__}, which can't be rebuilt from its tensors ({problem})",
+        "Return a tuple, a dict, a dataclass or a ModelOutput",
+    )
+
+
+def _build_past_constructor(output: object, keys: tuple[Hashable, ...]) -> Build | None:
+    """Build named tuples, plain dataclasses and ModelOutputs without calling a constructor.
+
+    It may expect other arguments than the members, and ModelOutput's takes tens of microseconds.
+    """
+    kind = type(output)
+    attributes: dict[str, object] = getattr(output, "__dict__", {})
+    if isinstance(output, tuple):
+        return None if attributes else getattr(kind, "_make", None)
+    names = tuple(map(str, keys))
+    if not is_dataclass(output) or names != keys:
+        return None
+    if isinstance(output, OrderedDict):  # a ModelOutput of transformers or diffusers
+        others = attributes.keys() - set(names)
+        if all(attributes[name] is getattr(kind, name, attributes) for name in others):
+            return functools.partial(_model_output, kind, names)
+    elif not isinstance(output, Mapping) and attributes.keys() == set(names):
+        return functools.partial(_dataclass, kind, names)
+    return None
+
+
+def _model_output(
+    kind: type[OrderedDict[str, object]], names: tuple[str, ...], members: Sequence[object]
+) -> object:
+    output = kind.__new__(kind)
+    attributes, set_item = output.__dict__, OrderedDict.__setitem__
+    for name, member in zip(names, members):
+        set_item(output, name, member)
+        attributes[name] = member
+    return output
+
+
+def _dataclass(kind: type, names: tuple[str, ...], members: Sequence[object]) -> object:
+    output: object = object.__new__(kind)
+    output.__dict__.update(zip(names, members))
+    return output
+
+
+def _build_by_copying(output: object, members: list[object]) -> Build:
+    """Build any other container as a deep copy in which other members take the place of its own.
+
+    Raises:
+        TypeError: it holds tensors besides its members.
+    """
+    places = [object() for _ in members]
+    # What deepcopy's memo holds is taken for the copy.
+    memo: dict[int, object] = {
+        id(member): place
+        for member, place in zip(members, places)
+        if not isinstance(member, _CONSTANTS)
+    }
+    template = copy.deepcopy(output, memo)
+    if any(isinstance(copied, torch.Tensor) for copied in memo.values()):
+        raise TypeError("it holds tensors besides its members")
+
+    def build(members: Sequence[object]) -> object:
+        return copy.deepcopy(template, {id(p): member for p, member in zip(places, members)})
+
+    return build
