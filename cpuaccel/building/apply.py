@@ -37,7 +37,7 @@ def apply_backend(
     """
     try:
         with (
-            warn_if_slow(f"{backend.name} is being applied"),
+            warn_if_slow(f"applying {backend.name}"),
             restored_settings() as restored,
             autocast(autocast_dtype),
         ):

@@ -201,7 +201,7 @@ def doctor(
     _show_host(here)
     _show_backends(verdicts)
     for broken in plugin_host().broken:
-        say(f"plugin {broken.plugin} is set aside: {broken.reason}")
+        say(f"plugin {broken.plugin} failed to load: {broken.reason}")
     for blocked in plugin_host().blocked:
         say(f"plugin {blocked.plugin} is blocked by {blocked.by}")
     _show_advice(advice)

@@ -24,7 +24,7 @@ def plugins(
     json: JsonOption = False,
     markdown: MarkdownOption = False,
 ) -> None:
-    """List the plugins: the backends they offer, with their options, and plugins set aside.
+    """List the backends that plugins offer with their options, and plugins that failed to load.
 
     A backend takes a model in one form and gives it in another; in a pipeline each must take what
     the one before it gives. Options are set in a pipeline file, or from Python with a Step.
@@ -57,7 +57,7 @@ def plugins(
         heading(plugin)
         for backend in backends:
             _show(backend)
-    section("Set aside", (f"{broken.plugin}: {broken.reason}" for broken in found.broken))
+    section("Failed to load", (f"{broken.plugin}: {broken.reason}" for broken in found.broken))
     section("Blocked", (f"{blocked.plugin}: by {blocked.by}" for blocked in found.blocked))
 
 

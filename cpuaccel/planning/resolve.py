@@ -98,6 +98,6 @@ def unknown_backend(name: str, plugins: PluginHost) -> str:
     """Say that nobody offers a backend, and what comes near."""
     offered = ", ".join(sorted(plugins.backends)) or "none"
     message = f"no plugin offers a backend {name!r}{did_you_mean(name, plugins.backends)}"
-    broken = "".join(f" Set aside: {b.plugin} ({b.reason})." for b in plugins.broken)
+    broken = "".join(f" Failed to load: {b.plugin} ({b.reason})." for b in plugins.broken)
     blocked = "".join(f" Blocked by {b.by}: {b.plugin}." for b in plugins.blocked)
     return f"{message} Offered here: {offered}.{broken}{blocked}"

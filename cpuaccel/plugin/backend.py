@@ -1,4 +1,8 @@
-"""The contract between cpuaccel and a backend: read this to write one."""
+"""The contract between cpuaccel and a backend: read this to write one.
+
+docs/writing_a_plugin.md is a tutorial, hookspecs.py shows how a plugin offers its backends, and
+``cpuaccel.testing.BackendContract`` tests a backend against this contract.
+"""
 
 import enum
 from abc import ABC, abstractmethod
@@ -21,10 +25,10 @@ Evidence = Mapping[str, int | float | str]
 class Form(enum.StrEnum):
     """What a model is at one point of a pipeline.
 
-    A ``MODULE`` is called like the original and returns what it returns. A ``SCRIPT``
+    A ``MODULE`` is called like the original model and returns what it returns. A ``SCRIPT``
     (TorchScript) and a ``COMPILED`` (any other callable) are called with the input tensors by
-    name and return a flat tuple of the output's tensors; cpuaccel restores the original's output
-    type from it.
+    name and return a flat tuple of the output's tensors, from which cpuaccel rebuilds the
+    original's output type.
     """
 
     MODULE = "module"
@@ -37,16 +41,15 @@ OptionsT = TypeVar("OptionsT", bound=Options)
 
 @dataclass(frozen=True)
 class Context:
-    """What a backend's ``apply`` may need besides the model.
+    """What a backend's ``apply`` may use besides the model.
 
     Attributes:
         host: this machine and environment.
         signature: how the model is called; ``signature.inputs`` are real example inputs.
-        dtype: the precision asked for the whole pipeline, None to keep the model's own.
-        inplace: whether the module given may be changed instead of copied.
-        release: where the caller gives up the original's weights, what a backend calls with each
-            that it holds in a layout of its own from then on, and with what gives it back; None
-            where they are kept.
+        dtype: precision of the whole pipeline, None to keep the model's own.
+        inplace: whether ``apply`` may change the module instead of copying it.
+        release: with ``keep_original=False``: call it with each weight that the backend keeps in
+            its own layout, and with a function that restores the weight. None otherwise.
     """
 
     host: Host
@@ -62,8 +65,8 @@ class Applied:
 
     Attributes:
         model: the new model, in the form that the backend gives.
-        evidence: what shows that it took: modules replaced, nodes fused.
-        autocast: the dtype under whose autocast the model has to be called, if any.
+        evidence: what shows that the backend took effect: modules replaced, nodes fused.
+        autocast: the dtype of the ``torch.autocast`` that the model must be called under, if any.
     """
 
     model: Callable[..., object]
@@ -72,27 +75,28 @@ class Applied:
 
 
 class Backend(ABC, Generic[OptionsT]):
-    """One way to optimize a model. Offered through the hook ``cpuaccel_backends``.
+    """One way to optimize a model, offered through the hook ``cpuaccel_backends``.
 
-    Instances hold nothing but their options. Subclasses import their engine inside ``apply``
-    only: importing some engines changes global state, and a mismatched one may end the process.
+    Instances have no state but their options. Import the engine in ``apply`` only: importing some
+    engines changes global state, and importing one that doesn't fit this torch may end the process.
 
     Attributes:
         name: what users write: lower case, digits, underscores.
         summary: one line for ``cpuaccel plugins``.
         takes: the form of model that ``apply`` takes.
-        gives: the form that it gives.
-        before: names of backends that, where both are used, must come later than this one.
+        gives: the form of model that ``apply`` returns.
+        before: names of backends that must come later than this one in a pipeline. Only needed
+            where ``takes`` and ``gives`` don't determine the order.
         excludes: names of backends that can't be in one pipeline with this one, each with a reason
-            that ends in no full stop.
+            without a full stop.
         requires: sets of PEP 508 requirements; meeting any one set is enough.
-        needs_tensors: whether the model must take a tensor, so that there is a graph to follow.
-        casts: whether ``apply`` itself brings the weights to ``context.dtype``; otherwise
-            cpuaccel casts them before.
-        tolerance: for a backend that computes more coarsely than the pipeline's precision: the
-            largest difference accepted by default of a pipeline that it is applied in, relative
-            to the largest magnitude in an output. 0 leaves it to the precision.
-        Options: the model that validates the options.
+        needs_tensors: whether at least one input must be a tensor.
+        casts: whether ``apply`` casts the weights to ``context.dtype`` itself. Otherwise cpuaccel
+            casts them before.
+        tolerance: largest difference accepted by default, relative to the largest magnitude in an
+            output, for a backend that computes with less than the pipeline's precision. 0 to use
+            the precision's tolerance.
+        Options: the class of the options. Declare it in the body of the one backend it belongs to.
         options: the options of this step.
     """
 
@@ -118,13 +122,18 @@ class Backend(ABC, Generic[OptionsT]):
         self.options = options
 
     def check(self, host: Host) -> Verdict:
-        """Whether this host can have the backend. Never imports the engine, never raises."""
+        """Check whether this host can run the backend.
+
+        Must not import the engine and must not raise: read versions and flags from ``host``. The
+        default compares ``requires`` with the installed packages.
+        """
         return host.meets(*self.requires)
 
     def accepts(self, model: Callable[..., object], signature: Signature) -> Verdict:
-        """Whether this model, called this way, can be optimized. Changes nothing, never raises.
+        """Check whether this model, called this way, can be optimized.
 
-        An override begins with this one, which checks ``needs_tensors``.
+        Must not change the model and must not raise. An override calls this method first, which
+        checks ``needs_tensors``.
         """
         if self.needs_tensors and not signature.tensors:
             return Verdict.no(
@@ -138,11 +147,11 @@ class Backend(ABC, Generic[OptionsT]):
         """Optimize the model.
 
         Args:
-            model: in the form that the backend takes, in eval mode. Unless ``context.inplace``,
-                it must stay as it is; sharing its weights is welcome.
-            context: the host, and real inputs.
+            model: in the form that the backend takes, in eval mode. Must not be changed unless
+                ``context.inplace``; the new model may share its weights.
+            context: the host, the signature with example inputs, and the precision.
 
         Raises:
-            BackendError: it can't be done, with a reason and a remedy. Any other exception is
-                reported as the backend's own fault.
+            BackendError: the backend can't be applied, with a reason and a remedy. Any other
+                exception is reported as the backend's own fault.
         """

@@ -1,4 +1,4 @@
-"""Which machine, versions and plugins something was made with, and what is another by now."""
+"""Machine, versions and plugins that results depend on, and what has changed since."""
 
 import re
 from collections.abc import Iterable
@@ -20,13 +20,13 @@ _NAMED_FLAGS = re.compile(
 
 
 class Fingerprint(BaseModel):
-    """What measured figures and compiled programs hold for.
+    """What measurements and compiled programs depend on.
 
     Attributes:
-        machine: as in ``Host``, and so ``processor``, ``torch_isa`` and ``python``.
-        isa: the processor's flags, in one line.
-        packages: versions of cpuaccel, torch and whatever else is used, as far as installed.
-        plugins: for each backend the plugin that offers it, and its version.
+        machine: as in ``Host``; so are ``processor``, ``torch_isa`` and ``python``.
+        isa: the processor's flags, separated by spaces.
+        packages: versions of the installed packages that are used, cpuaccel and torch included.
+        plugins: for each backend, the plugin that offers it with its version.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -43,13 +43,13 @@ class Fingerprint(BaseModel):
     def from_host(
         cls, host: Host, plugins: PluginHost, backends: Iterable[str], packages: Iterable[str]
     ) -> "Fingerprint":
-        """What matters of this process.
+        """Collect the facts that some backends depend on.
 
         Args:
             host: this machine and environment.
-            plugins: they offer the backends.
-            backends: names; what these require is noted.
-            packages: further distributions.
+            plugins: the plugins that offer the backends.
+            backends: names of the backends, whose required packages are included.
+            packages: names of further packages.
         """
         origins = {name: plugins.origins[name] for name in sorted(backends)}
         required = {
@@ -88,7 +88,7 @@ class Fingerprint(BaseModel):
         return changes
 
     def _facts(self) -> dict[str, object]:
-        """All but the processor's flags, by the names that they have in a file."""
+        """Return all facts but the processor's flags, by their names in a file."""
         facts: dict[str, object] = {}
         for name, value in self:
             if isinstance(value, dict):

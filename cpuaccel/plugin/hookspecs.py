@@ -1,10 +1,9 @@
-"""Every hook of cpuaccel, each with an example. A plugin is a module with some of these.
+"""Every hook of cpuaccel, each with an example. A plugin is a module that implements some of them.
 
-Name the module in your distribution's entry points, group ``cpuaccel``, and it is found::
+cpuaccel finds a plugin through the entry-point group ``cpuaccel`` of its distribution::
 
-    [options.entry_points]
-    cpuaccel =
-        halve = halve_plugin
+    [project.entry-points.cpuaccel]
+    halve = "halve_plugin"
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 def cpuaccel_backends() -> list[type[Backend[Options]]]:
     """Offer backends.
 
-    Called once per process, when backends are first asked for. Must import no engine.
+    Called once per process, when backends are first needed. Must not import an engine.
 
     Example::
 
@@ -38,7 +37,7 @@ def cpuaccel_backends() -> list[type[Backend[Options]]]:
 
         class Halve(cpuaccel.Backend[cpuaccel.Options]):
             name = "halve"
-            summary = "computes half of it"
+            summary = "halves the number of layers"
             takes = cpuaccel.Form.MODULE
             gives = cpuaccel.Form.MODULE
 
@@ -50,14 +49,15 @@ def cpuaccel_backends() -> list[type[Backend[Options]]]:
             return [Halve]
 
     Returns:
-        Backend classes. A name that another plugin offers already sets this plugin aside.
+        Backend classes. If another plugin already offers one of their names, or one breaks the
+        contract, no backend of this plugin is available.
     """
-    raise AssertionError("a specification is never called")
+    raise AssertionError("a hook specification must not be called")
 
 
 @hookspec
 def cpuaccel_before_step(step: Step, model: torch.nn.Module) -> None:
-    """Observe a step that is about to be applied. What it raises is logged, and goes no further.
+    """Observe a step before it is applied. Exceptions are logged and otherwise ignored.
 
     Example::
 
@@ -67,13 +67,13 @@ def cpuaccel_before_step(step: Step, model: torch.nn.Module) -> None:
 
     Args:
         step: the backend's name and its options.
-        model: the model as it stands before the step. Must not be changed.
+        model: the model before the step. Must not be changed.
     """
 
 
 @hookspec
 def cpuaccel_after_step(step: Step, outcome: Outcome) -> None:
-    """Observe what a step came to. What it raises is logged, and goes no further.
+    """Observe the outcome of a step. Exceptions are logged and otherwise ignored.
 
     Example::
 

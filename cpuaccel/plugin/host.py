@@ -1,4 +1,4 @@
-"""What this machine and this environment offer, as plain data."""
+"""What this machine and environment offer, as plain data."""
 
 import functools
 import importlib.metadata
@@ -22,25 +22,25 @@ from cpuaccel.plugin.verdict import Verdict
 from cpuaccel.timing import interleave
 
 NATIVE_BF16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
-"""Processor flags of which any one means that bfloat16 arithmetic is done in hardware."""
+"""Processor flags: any one of them means native bfloat16 arithmetic."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Host:
-    """One machine and environment. Tests make their own; ``Host.detect()`` makes the real one.
+    """A machine and its environment. ``cpuaccel.testing.fake_host`` makes one for tests.
 
     Attributes:
         machine: processor family, such as ``x86_64`` or ``aarch64``.
         processor: the processor's own name.
-        microarchitecture: archspec's name for it. Inside virtual machines, which hide flags, it
-            may be an older one: decide by ``isa``.
-        isa: the processor's flags, spelled as Linux spells them.
+        microarchitecture: archspec's name for it. May be too old in virtual machines, which hide
+            flags: decide by ``isa``.
+        isa: the processor's flags, in Linux' spelling.
         torch_isa: the vector instructions that torch dispatches to, such as ``AVX2`` or
-            ``AVX512``. Lower than the processor's where ``ATEN_CPU_CAPABILITY`` limits it.
+            ``AVX512``. ``ATEN_CPU_CAPABILITY`` may limit them.
         cores: cores this process may use, by affinity and control group.
-        threads: threads torch uses inside one operator.
-        memory: main memory, in bytes.
-        bf16_speed: measured throughput of a bfloat16 matrix product over a float32 one.
+        threads: threads that torch uses within one operator.
+        memory: main memory in bytes.
+        bf16_speed: measured speed of a bfloat16 matrix product relative to a float32 one.
         python: version of Python.
         packages: versions of the installed distributions, by canonical name.
     """
@@ -59,7 +59,7 @@ class Host:
 
     @classmethod
     def detect(cls) -> "Host":
-        """Look at this machine. Takes tens of milliseconds, and imports torch but no engine."""
+        """Read the facts of this machine. Takes tens of milliseconds; imports no engine."""
         detected = archspec.cpu.detect.detected_info()
         return cls(
             machine=platform.machine(),
@@ -76,13 +76,12 @@ class Host:
         )
 
     def version(self, package: str) -> Version | None:
-        """The release of an installed package, without pre-release and local parts.
+        """Return an installed package's version without pre-release and local parts.
 
-        Debian's torch calls itself ``1.13.0a0+gitunknown``; it has what 1.13.0 has, and rules
-        about versions must see it so.
+        Debian's torch 1.13.0 reports itself as ``1.13.0a0+gitunknown``.
 
         Returns:
-            None where the package is absent or its version can't be read.
+            None if the package is not installed or its version is not valid.
         """
         try:
             return Version(Version(self.packages[canonicalize_name(package)]).base_version)
@@ -90,20 +89,20 @@ class Host:
             return None
 
     def meets(self, *alternatives: Sequence[str]) -> Verdict:
-        """Hold sets of PEP 508 requirements against the installed packages.
+        """Compare sets of PEP 508 requirements with the installed packages.
 
         Args:
             alternatives: sets such as ``("torch>=2.0", "optimum<2")``; meeting every requirement
                 of any one set is enough.
 
         Returns:
-            A no names what each set lacks.
+            A no with the unmet requirements of each set.
         """
         unmet = [self._unmet(requirements) for requirements in alternatives]
         if not alternatives or not all(unmet):
             return Verdict.yes()
         return Verdict.no(
-            "; or else ".join(" and ".join(reasons) for reasons in unmet),
+            "; or ".join(" and ".join(reasons) for reasons in unmet),
             "Install "
             + ", or ".join(" and ".join(f'"{r}"' for r in wanted) for wanted in alternatives),
         )
@@ -124,13 +123,13 @@ class Host:
         return reasons
 
     def bf16(self) -> Verdict:
-        """Whether bfloat16 is worth having here: emulated, it is many times slower."""
+        """Check whether bfloat16 is fast here: emulated, it is many times slower."""
         native = bool(self.isa & NATIVE_BF16)
-        # Where the flags promise it, a slow probe is more likely a busy machine than emulation,
-        # which costs a factor of ten; where they don't, the probe has to show it.
+        # With native flags a slow probe means a busy machine rather than emulation, which costs a
+        # factor of ten. Without them the probe must prove that bfloat16 is fast.
         if self.bf16_speed >= (0.5 if native else 1.0):
             return Verdict.yes()
-        flags = ", ".join(sorted(self.isa & NATIVE_BF16)) or "none of its flags says bf16"
+        flags = ", ".join(sorted(self.isa & NATIVE_BF16)) or "no bf16 flag"
         return Verdict.no(
             f"bfloat16 matrix products run at {self.bf16_speed:.2f} times float32's speed on this "
             f"processor ({flags}; torch dispatches to {self.torch_isa})",
@@ -138,18 +137,18 @@ class Host:
         )
 
     def to_dict(self) -> dict[str, object]:
-        """The same facts as data that JSON can hold."""
+        """Return the facts as JSON-compatible data."""
         return {**asdict(self), "isa": sorted(self.isa), "packages": dict(self.packages)}
 
 
 @functools.cache
 def host() -> Host:
-    """What this machine and environment offer. Looked at once per process."""
+    """Return the facts of this machine and environment, read once per process."""
     return Host.detect()
 
 
 def torch_isa() -> str:
-    """The vector instructions that torch's own kernels dispatch to."""
+    """Return the vector instructions that torch's own kernels dispatch to."""
     if hasattr(torch.backends, "cpu"):  # from torch 2.0 on
         return torch.backends.cpu.get_cpu_capability()
     for line in torch.__config__.show().splitlines():
@@ -160,13 +159,13 @@ def torch_isa() -> str:
 
 
 def usable_cores(filesystem: Path = Path("/")) -> int:
-    """Count the cores this process may use, at least 1.
+    """Count the cores this process may use: at least 1.
 
-    The smaller of its CPU affinity and its control group's CPU quota, rounded up: a container
-    limited to 2 CPUs on a 64-core machine answers 2.
+    The smaller of its CPU affinity and its control group's CPU quota, rounded up: 2 in a container
+    limited to 2 CPUs on a 64-core machine.
 
     Args:
-        filesystem: root below which ``sys/fs/cgroup`` is looked for.
+        filesystem: root directory, for ``sys/fs/cgroup`` in it.
     """
     process = psutil.Process()
     if hasattr(process, "cpu_affinity"):  # absent on macOS
@@ -178,7 +177,7 @@ def usable_cores(filesystem: Path = Path("/")) -> int:
 
 
 def _cgroup_quota(cgroup: Path) -> float | None:
-    """CPUs that the control group may use, None where it is not limited."""
+    """Read how many CPUs the control group may use; None for no limit."""
     try:
         quota, period = (cgroup / "cpu.max").read_text().split()  # version 2
     except (OSError, ValueError):
@@ -196,7 +195,7 @@ def _cgroup_quota(cgroup: Path) -> float | None:
 
 
 def _bf16_speed(size: int = 512, repeats: int = 5) -> float:
-    """Time float32 and bfloat16 products of ``size`` x ``size`` matrices in turn."""
+    """Time float32 and bfloat16 products of ``size`` x ``size`` matrices alternately."""
     matrices = {
         name: torch.ones(size, size, dtype=getattr(torch, name)) for name in ("float32", "bfloat16")
     }

@@ -1,8 +1,9 @@
-"""Finding plugins: each loaded on its own, so that a broken one breaks nothing else."""
+"""Loading plugins, each on its own, so that a broken one does not affect the others."""
 
 import functools
 import importlib.metadata
 import inspect
+import itertools
 import logging
 import os
 from collections.abc import Iterable, Mapping
@@ -22,16 +23,16 @@ logger = logging.getLogger("cpuaccel")
 ENTRY_POINT_GROUP = "cpuaccel"
 
 DISABLE = "CPUACCEL_DISABLE_PLUGINS"
-"""The environment variable with names of plugins that are not to be imported, by commas."""
+"""Environment variable with the names of plugins to block, separated by commas."""
 
 
 @dataclass(frozen=True)
 class BrokenPlugin:
-    """A plugin that was set aside.
+    """A plugin that failed to load.
 
     Attributes:
         plugin: its entry point's name, with its distribution and version.
-        reason: what it did wrong.
+        reason: type and message of the error.
     """
 
     plugin: str
@@ -40,11 +41,11 @@ class BrokenPlugin:
 
 @dataclass(frozen=True)
 class BlockedPlugin:
-    """A plugin that is not to be used.
+    """A plugin that the user has blocked.
 
     Attributes:
         plugin: its entry point's name, with its distribution and version.
-        by: the environment variable or the file that says so.
+        by: the environment variable or the file that blocks it.
     """
 
     plugin: str
@@ -57,8 +58,8 @@ class PluginHost:
     Attributes:
         backends: backend classes by name.
         origins: for each backend's name, the plugin that offers it.
-        broken: the plugins that were set aside.
-        blocked: the plugins that the user has blocked by name.
+        broken: the plugins that failed to load.
+        blocked: the plugins that the user has blocked.
     """
 
     def __init__(
@@ -69,8 +70,9 @@ class PluginHost:
         """Load plugins.
 
         Args:
-            entry_points: where they are.
-            disabled: names of those not to be imported, each with what says so.
+            entry_points: one for each plugin.
+            disabled: names of plugins to block, each with the environment variable or the file
+                that blocks it. They are not imported.
         """
         self.backends: dict[str, type[Backend[Options]]] = {}
         self.origins: dict[str, str] = {}
@@ -87,7 +89,7 @@ class PluginHost:
 
     def _load(self, label: str, entry_point: importlib.metadata.EntryPoint) -> None:
         try:
-            with warn_if_slow(f"plugin {label} is being imported"):
+            with warn_if_slow(f"importing plugin {label}"):
                 plugin = entry_point.load()
             self.register(plugin, label)
         except KeyboardInterrupt:
@@ -95,7 +97,7 @@ class PluginHost:
         except BaseException as error:  # a plugin may even raise SystemExit
             reason = f"{type(error).__name__}: {error}"
             self.broken.append(BrokenPlugin(label, reason))
-            logger.warning("plugin %s is set aside: %s", label, reason)
+            logger.warning("plugin %s failed to load: %s", label, reason)
 
     def block(self, name: str, by: str) -> None:
         """Block a plugin: it is not loaded, or where it is, its backends and hooks are removed.
@@ -108,7 +110,7 @@ class PluginHost:
         if not labels:
             names = [entry_point.name for _, entry_point in self._entry_points]
             logger.warning(
-                "%s blocks a plugin %r, but there is none of this name%s Plugins here: %s",
+                "%s blocks an unknown plugin %r%s Installed: %s",
                 by,
                 name,
                 did_you_mean(name, names),
@@ -121,22 +123,22 @@ class PluginHost:
                 self.blocked.append(BlockedPlugin(label, by))
 
     def register(self, plugin: object, label: str) -> None:
-        """Add one plugin, or nothing of it.
+        """Add a plugin with all of its hooks and backends, or nothing of it.
 
         Raises:
-            pluggy.PluginValidationError: a hook is misspelled or takes unknown arguments, or what
-                it offers is no backend, or has the name of another plugin's backend.
+            pluggy.PluginValidationError: a hook is misspelled or takes unknown arguments, or a
+                backend breaks the contract or has the name of another plugin's backend.
         """
         if self._manager.is_registered(plugin):
             raise pluggy.PluginValidationError(
-                plugin, f"it is registered already, as {self._manager.get_name(plugin)}"
+                plugin, f"already registered as {self._manager.get_name(plugin)}"
             )
         try:
             self._manager.register(plugin, label)
             self._manager.check_pending()
-            offered = self._offered_by(plugin, label)
+            offered = self._load_backends(plugin, label)
         except BaseException:
-            if self._manager.is_registered(plugin):  # wherever in its hooks the mistake was
+            if self._manager.is_registered(plugin):
                 self._manager.unregister(plugin)
             raise
         self.backends |= offered
@@ -152,37 +154,37 @@ class PluginHost:
             del self.backends[name], self.origins[name]
 
     def before_step(self, step: Step, model: object) -> None:
-        """Tell every plugin that a step is about to be applied."""
+        """Call every plugin's ``cpuaccel_before_step``."""
         self._observe("cpuaccel_before_step", step=step, model=model)
 
     def after_step(self, step: Step, outcome: Outcome) -> None:
-        """Tell every plugin what a step came to."""
+        """Call every plugin's ``cpuaccel_after_step``."""
         self._observe("cpuaccel_after_step", step=step, outcome=outcome)
 
     def _observe(self, hook: str, **facts: object) -> None:
-        """Call each plugin's hook by itself, so that one that raises keeps none from the others."""
+        """Call each plugin's hook separately: one that raises must not stop the others."""
         for label, plugin in self._manager.list_name_plugin():
             if plugin is None:  # blocked
                 continue
             try:
                 self._caller(hook, plugin)(**facts)
             except (Exception, SystemExit):
-                logger.warning("plugin %s: its %s failed", label, hook, exc_info=True)
+                logger.warning("plugin %s: hook %s failed", label, hook, exc_info=True)
 
     def _caller(self, hook: str, plugin: object) -> pluggy.HookCaller:
         others = [other for other in self._manager.get_plugins() if other is not plugin]
         return self._manager.subset_hook_caller(hook, others)
 
-    def _offered_by(self, plugin: object, label: str) -> dict[str, type[Backend[Options]]]:
+    def _load_backends(self, plugin: object, label: str) -> dict[str, type[Backend[Options]]]:
         offered: dict[str, type[Backend[Options]]] = {}
-        answers = self._caller("cpuaccel_backends", plugin)()
-        for backend in [backend for answer in answers for backend in answer]:
+        results = self._caller("cpuaccel_backends", plugin)()
+        for backend in itertools.chain.from_iterable(results):
             if mistake := _mistake(backend):
                 raise pluggy.PluginValidationError(plugin, mistake)
             if backend.name in self.backends or backend.name in offered:
                 owner = self.origins.get(backend.name, label)
                 raise pluggy.PluginValidationError(
-                    plugin, f"the backend name {backend.name!r} is taken by {owner}"
+                    plugin, f"backend name {backend.name!r} is already used by {owner}"
                 )
             offered[backend.name] = backend
         return offered
@@ -196,9 +198,9 @@ def _label(entry_point: importlib.metadata.EntryPoint) -> str:
 
 
 def _mistake(backend: object) -> str | None:
-    """What is wrong with something that a plugin offers, if anything is."""
+    """Describe how an offered backend breaks the contract; None if it doesn't."""
     if not (isinstance(backend, type) and issubclass(backend, Backend)):
-        return f"cpuaccel_backends returned {backend!r}, which is no Backend class"
+        return f"cpuaccel_backends returned {backend!r}, which is not a Backend class"
     missing = [a for a in ("name", "summary", "takes", "gives") if not hasattr(backend, a)]
     if missing:
         return f"{backend.__name__} has no {' and no '.join(missing)}"
@@ -216,13 +218,11 @@ _disabled: dict[str, str] = {}
 
 
 def disable_plugins(names: Iterable[str], by: str) -> None:
-    """Block plugins by name in this process.
-
-    Those that are not loaded yet are never imported; of others the backends are no longer offered.
+    """Block plugins in this process: those not loaded yet are never imported.
 
     Args:
-        names: their entry points' names.
-        by: what asks for it, for messages.
+        names: names of their entry points.
+        by: the environment variable or the file that blocks them, for messages.
     """
     for name in names:
         if name not in _disabled:
@@ -233,7 +233,7 @@ def disable_plugins(names: Iterable[str], by: str) -> None:
 
 @functools.cache
 def plugin_host() -> PluginHost:
-    """The plugins of this process, found on the first call."""
-    by_environment = [name.strip() for name in os.environ.get(DISABLE, "").split(",")]
-    disabled = {**_disabled, **dict.fromkeys(filter(None, by_environment), DISABLE)}
+    """Return the plugins of this process, loaded on the first call."""
+    names = [name.strip() for name in os.environ.get(DISABLE, "").split(",")]
+    disabled = {**_disabled, **dict.fromkeys(filter(None, names), DISABLE)}
     return PluginHost(importlib.metadata.entry_points(group=ENTRY_POINT_GROUP), disabled)

@@ -1,4 +1,4 @@
-"""Saying what the caller is waiting for, where it takes long."""
+"""Warning the caller about work that takes long."""
 
 import logging
 import threading
@@ -8,33 +8,33 @@ from contextlib import contextmanager
 logger = logging.getLogger("cpuaccel")
 
 SECONDS = 60.0
-"""After which it is said first; then after twice as long each time."""
+"""Until the first warning. The total doubles until each further one."""
 
 
 @contextmanager
 def warn_if_slow(what: str) -> Iterator[None]:
-    """Warn while the body lasts long. What plugins do in this process can't be ended from outside.
+    """Log warnings while the body runs: a plugin's code in this process can't be stopped.
 
     Args:
-        what: the subject and verb, such as ``jit is being applied``.
+        what: what the body does, such as ``applying jit``.
     """
     done = threading.Event()
 
-    def tell() -> None:
+    def warn() -> None:
         waited, seconds = 0.0, SECONDS
         while not done.wait(seconds):
             waited += seconds
             seconds = waited
             logger.warning(
-                "%s, for %.0f s so far. Ctrl-C stops it, and leaves the model as it was",
+                "still %s after %.0f s. Ctrl-C stops it and leaves the model unchanged",
                 what,
                 waited,
             )
 
-    teller = threading.Thread(target=tell, daemon=True)
-    teller.start()
+    thread = threading.Thread(target=warn, daemon=True)
+    thread.start()
     try:
         yield
     finally:
         done.set()
-        teller.join()
+        thread.join()

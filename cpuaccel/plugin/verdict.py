@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a backend says of a host or of a model. True in a boolean context when it is a yes.
+    """Whether a backend can be used on a host or for a model; true in a boolean context if so.
 
     Attributes:
         ok: whether the backend can be used.
-        reason: for a no, what is true.
-        remedy: for a no, what the user can do about it.
+        reason: for a no, why not, without a full stop.
+        remedy: for a no, what the user can do about it, without a full stop.
     """
 
     ok: bool
@@ -27,10 +27,10 @@ class Verdict:
 
     @classmethod
     def yes(cls) -> "Verdict":
-        """The backend can be used."""
+        """Make a verdict that the backend can be used."""
         return cls(ok=True)
 
     @classmethod
     def no(cls, reason: str, remedy: str = "") -> "Verdict":
-        """The backend can't be used; neither sentence ends in a full stop."""
+        """Make a verdict that the backend can't be used."""
         return cls(ok=False, reason=reason, remedy=remedy)

@@ -54,7 +54,7 @@ class Subject:
         assert name in offered, (
             f"no plugin offers {name!r}. Is your distribution installed, and does its "
             f"entry point in the group 'cpuaccel' name the right module? Offered: {list(offered)}; "
-            f"set aside: {cpuaccel.plugin_host().broken}"
+            f"failed to load: {cpuaccel.plugin_host().broken}"
         )
         return offered[name]
 

@@ -12,13 +12,13 @@ def here(**facts: object) -> Fingerprint:
     )
 
 
-def test_what_is_the_same_has_no_changes() -> None:
+def test_equal_fingerprints_have_no_changes() -> None:
     assert here().changes(here()) == []
     assert here().packages["transformers"] == "5.23.0"
     assert here().plugins == {"jit": cpuaccel.plugin_host().origins["jit"]}
 
 
-def test_each_change_is_named_as_in_the_file() -> None:
+def test_changes_are_named_as_in_the_file() -> None:
     before = here(isa=frozenset({"avx2", "fma"}), torch_isa="AVX2")
     now = here(isa=frozenset({"avx2", "avx512f"}), torch_isa="AVX512", packages={"torch": "3.0"})
     assert before.changes(now) == [
@@ -52,6 +52,6 @@ def test_flags_that_matter_little_are_counted() -> None:
     assert here(isa=AVX2 | {"gfni"}).changes(here(isa=AVX2)) == ["the processor lacks 1 other flag"]
 
 
-def test_it_holds_nothing_else() -> None:
+def test_unknown_fields_are_refused() -> None:
     with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
         Fingerprint.model_validate({**here().model_dump(), "more": "x"})

@@ -26,40 +26,40 @@ def with_torch(version: str) -> cpuaccel.Host:
         ("2.8.0rc3", "2.8.0"),
     ],
 )
-def test_versions_are_releases(installed: str, release: str) -> None:
+def test_version_is_the_release(installed: str, release: str) -> None:
     assert with_torch(installed).version("torch") == Version(release)
 
 
 @pytest.mark.parametrize("installed", ["", "unknown", "two"])
-def test_an_unreadable_version_is_none(installed: str) -> None:
+def test_an_invalid_version_is_none(installed: str) -> None:
     assert with_torch(installed).version("torch") is None
 
 
-def test_packages_go_by_any_spelling_of_their_name() -> None:
+def test_version_accepts_any_spelling_of_a_package() -> None:
     host = fake_host(packages={"intel-extension-for-pytorch": "2.8.0"})
     assert host.version("intel_extension_for_pytorch") == Version("2.8.0")
     assert host.version("Intel.Extension-for_PyTorch") == Version("2.8.0")
 
 
-def test_requirements_that_are_met() -> None:
+def test_meets_is_a_yes_if_requirements_are_met() -> None:
     assert with_torch("2.13.0+cpu").meets(["torch>=2.0"])
     assert with_torch("2.13.0+cpu").meets()
 
 
-def test_debians_torch_counts_as_its_release() -> None:
+def test_debians_torch_meets_requirements_of_its_release() -> None:
     host = with_torch("1.13.0a0+gitunknown")
     assert host.meets(["torch>=1.13"])
     assert not host.meets(["torch>=2.0"])
 
 
-def test_an_old_version_is_named_as_it_calls_itself() -> None:
+def test_an_old_version_is_named_in_full() -> None:
     verdict = with_torch("1.13.0a0+gitunknown").meets(["torch>=2.0"])
     assert str(verdict) == (
         'torch 1.13.0a0+gitunknown is installed, >=2.0 is needed. Install "torch>=2.0"'
     )
 
 
-def test_absent_packages_are_all_named() -> None:
+def test_all_missing_packages_are_named() -> None:
     verdict = with_torch("2.8.0").meets(["torch>=2.0", "optimum<2", "halver"])
     assert verdict.reason == "optimum is not installed and halver is not installed"
 
@@ -69,18 +69,18 @@ def test_one_of_several_sets_is_enough() -> None:
     assert host.meets(["optimum<2", "transformers<4.49"], ["transformers>=5"])
 
 
-def test_where_no_set_is_met_every_set_is_explained() -> None:
+def test_if_no_set_is_met_every_set_is_explained() -> None:
     verdict = fake_host(packages={"transformers": "4.50"}).meets(
         ["optimum<2", "transformers<4.49"], ["transformers>=5"]
     )
     assert verdict.reason == (
         "optimum is not installed and transformers 4.50 is installed, <4.49 is needed; "
-        "or else transformers 4.50 is installed, >=5 is needed"
+        "or transformers 4.50 is installed, >=5 is needed"
     )
     assert verdict.remedy == ('Install "optimum<2" and "transformers<4.49", or "transformers>=5"')
 
 
-def test_an_unreadable_version_meets_nothing() -> None:
+def test_an_invalid_version_meets_no_requirement() -> None:
     assert not with_torch("unknown").meets(["torch>=1.13"])
 
 
@@ -89,29 +89,27 @@ def test_an_unreadable_version_meets_nothing() -> None:
     [
         (AVX512_BF16, 3.0, True),
         (AVX512_BF16, 0.7, True),  # a busy machine
-        (AVX512_BF16, 0.1, False),  # the flag is there, torch makes nothing of it
+        (AVX512_BF16, 0.1, False),  # the flag is there, but torch does not use it
         (AVX2, 0.1, False),
         (AVX2, 0.9, False),
         (AVX2, 1.5, True),  # a virtual machine that hides the flag
         (frozenset({"bf16"}), 2.0, True),  # Arm
     ],
 )
-def test_bfloat16_is_had_where_it_is_fast(
-    isa: frozenset[str], speed: float, expected: bool
-) -> None:
+def test_bf16_needs_a_fast_probe(isa: frozenset[str], speed: float, expected: bool) -> None:
     assert bool(fake_host(isa=isa, bf16_speed=speed).bf16()) is expected
 
 
-def test_bfloat16_that_would_be_emulated_is_refused_with_a_remedy() -> None:
+def test_emulated_bfloat16_is_refused_with_a_remedy() -> None:
     verdict = fake_host(isa=AVX2, torch_isa="AVX2", bf16_speed=0.05).bf16()
     assert verdict.reason == (
         "bfloat16 matrix products run at 0.05 times float32's speed on this processor "
-        "(none of its flags says bf16; torch dispatches to AVX2)"
+        "(no bf16 flag; torch dispatches to AVX2)"
     )
     assert verdict.remedy.startswith("Use dtype=float32 here")
 
 
-def test_a_processor_without_avx2_is_described_by_what_it_has() -> None:
+def test_the_bf16_verdict_names_the_isa_that_torch_uses() -> None:
     host = fake_host(isa=frozenset({"sse4_2"}), torch_isa="DEFAULT", bf16_speed=0.01)
     assert "torch dispatches to DEFAULT" in host.bf16().reason
     assert host.to_dict()["isa"] == ["sse4_2"]
@@ -130,10 +128,10 @@ def test_this_host() -> None:
     assert host.torch_isa in torch.__config__.show()
 
 
-def test_the_isa_that_torch_dispatches_to_is_read_in_every_version() -> None:
+def test_torch_isa_is_read_in_every_version_of_torch() -> None:
     assert torch_isa().isupper()
 
 
-def test_a_host_is_data_that_json_can_hold() -> None:
+def test_to_dict_is_json_compatible() -> None:
     host = cpuaccel.host()
     assert json.loads(json.dumps(host.to_dict()))["cores"] == host.cores

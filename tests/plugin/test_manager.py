@@ -47,7 +47,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator["Site"]:
 
 
 class Site:
-    """A folder of distributions as an installer leaves them."""
+    """A folder of installed distributions."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -72,7 +72,7 @@ class Site:
         )
 
     def only_broken(self, caplog: pytest.LogCaptureFixture) -> str:
-        """What is said of the one plugin set aside, next to one that works."""
+        """The reason why the one broken plugin failed to load, next to one that works."""
         self.install("t_works", plugin("works"))
         with caplog.at_level(logging.WARNING, logger="cpuaccel"):
             host = self.host()
@@ -81,7 +81,7 @@ class Site:
         (broken,) = host.broken
         assert broken.plugin == "t_broken (dist-of-t_broken 0.9)"
         (record,) = caplog.records
-        assert record.getMessage() == f"plugin {broken.plugin} is set aside: {broken.reason}"
+        assert record.getMessage() == f"plugin {broken.plugin} failed to load: {broken.reason}"
         return broken.reason
 
 
@@ -97,52 +97,52 @@ def test_plugins_are_found_through_their_entry_points(site: Site) -> None:
 BROKEN = {
     "raises on import": ("raise RuntimeError('no licence')", "RuntimeError: no licence"),
     "ends the process on import": ("raise SystemExit(3)", "SystemExit: 3"),
-    "imports what is not there": (
+    "imports a missing module": (
         "import surely_no_module",
         "ModuleNotFoundError: No module named 'surely_no_module'",
     ),
-    "is no Python": ("def f(:", "SyntaxError: invalid syntax"),
+    "has a syntax error": ("def f(:", "SyntaxError: invalid syntax"),
     "misspells a hook": (
         plugin("broken").replace("def cpuaccel_backends", "def cpuaccel_backend"),
         "PluginValidationError: unknown hook 'cpuaccel_backend'",
     ),
-    "takes arguments that a hook has not": (
+    "takes unknown hook arguments": (
         plugin("broken").replace("cpuaccel_backends()", "cpuaccel_backends(config)"),
         "Argument(s) {'config'} are declared in the hookimpl but can not be found in the hookspec",
     ),
-    "offers what is no backend": (
+    "offers something else than a backend": (
         HEAD.format(cls="Broken", name="broken") + OFFERS.format(cls="Broken, 'jit'"),
-        "PluginValidationError: cpuaccel_backends returned 'jit', which is no Backend class",
+        "PluginValidationError: cpuaccel_backends returned 'jit', which is not a Backend class",
     ),
-    "offers a backend that lacks something": (
+    "offers a backend without attributes": (
         plugin("broken").replace('    name = "broken"\n', "").replace("    takes", "    has"),
         "PluginValidationError: Broken has no name and no takes",
     ),
-    "offers a backend that does nothing": (
+    "offers a backend without apply": (
         plugin("broken").replace("def apply", "def applies"),
         "PluginValidationError: Broken does not define apply",
     ),
-    "offers a backend whose form is a word": (
+    "offers a backend with a string as form": (
         plugin("broken").replace("takes = cpuaccel.Form.MODULE", "takes = 'module'"),
         "Broken.takes and .gives must be members of cpuaccel.Form",
     ),
-    "offers a backend whose options are no Options": (
+    "offers a backend with other options": (
         plugin("broken").replace("    summary", "    Options = dict\n    summary"),
         "Broken.Options must be a subclass of cpuaccel.Options",
     ),
-    "offers a name that is taken": (
+    "offers a name of another plugin": (
         plugin("works"),
-        "PluginValidationError: the backend name 'works' is taken by ",
+        "PluginValidationError: backend name 'works' is already used by ",
     ),
     "offers a name twice": (
         HEAD.format(cls="Broken", name="broken") + OFFERS.format(cls="Broken, Broken"),
-        "PluginValidationError: the backend name 'broken' is taken by t_broken",
+        "PluginValidationError: backend name 'broken' is already used by t_broken",
     ),
-    "raises when asked": (
+    "raises in the hook": (
         plugin("broken").replace("return [", "raise ValueError('not today') or ["),
         "ValueError: not today",
     ),
-    "answers with something else": (
+    "returns something else": (
         plugin("broken").replace("return [Broken]", "return 3"),
         "TypeError: 'int' object is not iterable",
     ),
@@ -150,29 +150,29 @@ BROKEN = {
 
 
 @pytest.mark.parametrize(("source", "reason"), BROKEN.values(), ids=list(BROKEN))
-def test_a_broken_plugin_is_named_and_set_aside(
+def test_a_broken_plugin_is_logged_and_not_used(
     site: Site, caplog: pytest.LogCaptureFixture, source: str, reason: str
 ) -> None:
     site.install("t_broken", source, "0.9")
-    if "is taken by " in reason and "t_broken" not in reason:
-        # Plugins are taken in the order of their names: the other one has to come first.
+    if "is already used by " in reason and "t_broken" not in reason:
+        # Plugins are loaded in the order of their names: the other one must come first.
         site.install("t_a_works", plugin("works"))
         host = site.host()
         (broken,) = host.broken
         assert broken.plugin == "t_broken (dist-of-t_broken 0.9)"
-        assert broken.reason.endswith("is taken by t_a_works (dist-of-t_a_works 1.2.3)")
+        assert broken.reason.endswith("is already used by t_a_works (dist-of-t_a_works 1.2.3)")
         assert host.origins == {"works": "t_a_works (dist-of-t_a_works 1.2.3)"}
         return
     assert reason in site.only_broken(caplog)
 
 
-def test_nothing_is_left_of_a_plugin_set_aside(site: Site) -> None:
+def test_hooks_of_a_broken_plugin_are_not_called(site: Site) -> None:
     source = """
     import cpuaccel
 
     @cpuaccel.hookimpl
     def cpuaccel_after_step(step, outcome):
-        raise AssertionError("called, though set aside")
+        raise AssertionError("called, though it failed to load")
 
     @cpuaccel.hookimpl
     def cpuaccel_backends(config):
@@ -186,7 +186,7 @@ def test_nothing_is_left_of_a_plugin_set_aside(site: Site) -> None:
     assert "t_broken" not in str(host._manager.list_name_plugin())
 
 
-def test_a_module_named_by_two_entry_points_counts_once(site: Site) -> None:
+def test_a_module_with_two_entry_points_is_registered_once(site: Site) -> None:
     site.install("t_works", plugin("works"))
     (site.path / "dist_of_t_works-1.2.3.dist-info/entry_points.txt").write_text(
         "[cpuaccel]\nfirst = t_works\nsecond = t_works\n", encoding="utf-8"
@@ -195,12 +195,10 @@ def test_a_module_named_by_two_entry_points_counts_once(site: Site) -> None:
     assert host.origins == {"works": "first (dist-of-t_works 1.2.3)"}
     (broken,) = host.broken
     assert broken.plugin == "second (dist-of-t_works 1.2.3)"
-    assert "it is registered already, as first" in broken.reason
+    assert "already registered as first" in broken.reason
 
 
-def test_a_plugin_set_aside_is_named_where_its_backend_is_asked_for(
-    site: Site, python: Python
-) -> None:
+def test_an_unknown_backend_error_names_broken_plugins(site: Site, python: Python) -> None:
     site.install("t_broken", "raise RuntimeError('no licence')", "0.9")
     site.install("t_works", plugin("works"))
     code = """
@@ -214,12 +212,14 @@ fast = cpuaccel.optimize(torch.nn.ReLU(), ["works"], example_inputs=torch.ones(2
 print(fast.report.applied)
 """
     done = python(code, path=(site.path,))
-    assert "Set aside: t_broken (dist-of-t_broken 0.9) (RuntimeError: no licence)." in done.stdout
+    assert (
+        "Failed to load: t_broken (dist-of-t_broken 0.9) (RuntimeError: no licence)." in done.stdout
+    )
     assert done.stdout.endswith("('works',)\n")
-    assert done.stderr.count("is set aside") == 1
+    assert done.stderr.count("failed to load") == 1
 
 
-def test_observers_are_told_of_every_step(offer: Offer, observe: Callable[..., None]) -> None:
+def test_observers_are_called_for_every_step(offer: Offer, observe: Callable[..., None]) -> None:
     offer(Faithful, FailingApply)
     seen: list[str] = []
 
@@ -239,7 +239,7 @@ def test_observers_are_told_of_every_step(offer: Offer, observe: Callable[..., N
     ]
 
 
-def test_observers_that_raise_disturb_nobody(
+def test_observers_that_raise_do_not_affect_others(
     offer: Offer, observe: Callable[..., None], caplog: pytest.LogCaptureFixture
 ) -> None:
     offer(Faithful)
@@ -249,7 +249,7 @@ def test_observers_that_raise_disturb_nobody(
         seen.append(step.backend)
 
     def fail(step: cpuaccel.Step) -> None:
-        raise RuntimeError("the metrics server is away")
+        raise RuntimeError("the metrics server is down")
 
     observe(cpuaccel_before_step=note, cpuaccel_after_step=note)
     observe(cpuaccel_before_step=fail, cpuaccel_after_step=fail)
@@ -258,12 +258,12 @@ def test_observers_that_raise_disturb_nobody(
     assert fast.report.applied == ("faithful",)
     assert seen == ["faithful"] * 4
     assert [record.getMessage() for record in caplog.records] == [
-        "plugin observer 2: its cpuaccel_before_step failed",
-        "plugin observer 2: its cpuaccel_after_step failed",
+        "plugin observer 2: hook cpuaccel_before_step failed",
+        "plugin observer 2: hook cpuaccel_after_step failed",
     ]
 
 
-def test_unregistering_takes_the_backends_along() -> None:
+def test_unregister_removes_the_backends() -> None:
     host = PluginHost([])
     plugin = Plugin(cpuaccel_backends=lambda: [Faithful])
     host.register(plugin, "mine")

@@ -1,4 +1,4 @@
-"""Plugins that do wrong in every way, and what the user is told of each."""
+"""Plugins that break the contract, and the message for each."""
 
 import logging
 import os
@@ -19,24 +19,24 @@ from cpuaccel.testing.state import changed, global_state, model_state
 from tests.conftest import Offer, Python
 from tests.fake_backends import Call, Changing, Fake, Wrapped, batch, encoder
 
-Doing = Callable[[torch.nn.Module], object]
+Action = Callable[[torch.nn.Module], object]
 
 
 class Zoo(Fake):
     """Does something in ``apply``."""
 
     name = "animal"
-    doing: ClassVar[Doing]
+    action: ClassVar[Action]
 
     def apply(self, model: torch.nn.Module, context: Context) -> Any:
-        return type(self).doing(model)
+        return type(self).action(model)
 
 
-def animal(doing: Doing) -> type[Zoo]:
+def animal(action: Action) -> type[Zoo]:
     class Animal(Zoo):
         pass
 
-    Animal.doing = staticmethod(doing)
+    Animal.action = staticmethod(action)
     return Animal
 
 
@@ -44,19 +44,19 @@ def exits(model: torch.nn.Module) -> object:
     raise SystemExit(3)
 
 
-def leaves_halfway(model: torch.nn.Module) -> object:
+def raises(model: torch.nn.Module) -> object:
     raise RuntimeError("out of ideas")
 
 
 AUTHOR = " Report this to the plugin's author."
 
-FAILS: dict[str, tuple[Doing, str]] = {
+FAILS: dict[str, tuple[Action, str]] = {
     "ends the process": (
         exits,
         "it raised SystemExit: 3. Leave the step out, or report this.",
     ),
     "raises": (
-        leaves_halfway,
+        raises,
         "it raised RuntimeError: out of ideas. Leave the step out, or report this.",
     ),
     "returns nothing": (
@@ -67,39 +67,39 @@ FAILS: dict[str, tuple[Doing, str]] = {
         lambda model: model,
         "apply must return an Applied, got a MaskedEncoder." + AUTHOR,
     ),
-    "gives a word for the model": (
+    "returns a string as the model": (
         lambda model: Applied("fast", evidence={"a": 1}),  # type: ignore[arg-type]
         "Applied.model must be callable, got a str." + AUTHOR,
     ),
-    "has a number for evidence": (
+    "returns a number as evidence": (
         lambda model: Applied(model, evidence=3),  # type: ignore[arg-type]
         "Applied.evidence must be a mapping, got a int." + AUTHOR,
     ),
-    "gives what takes no inputs": (
+    "returns a model without inputs": (
         lambda model: Applied(lambda: None, evidence={"a": 1}),
         "calling its model raised TypeError: ",
     ),
 }
 
 
-@pytest.mark.parametrize(("doing", "told"), FAILS.values(), ids=list(FAILS))
-def test_a_step_that_fails_is_named_and_left_out(
-    offer: Offer, caplog: pytest.LogCaptureFixture, doing: Doing, told: str
+@pytest.mark.parametrize(("action", "reason"), FAILS.values(), ids=list(FAILS))
+def test_a_step_that_fails_is_named_and_skipped(
+    offer: Offer, caplog: pytest.LogCaptureFixture, action: Action, reason: str
 ) -> None:
-    offer(animal(doing))
+    offer(animal(action))
     model = encoder()
     before = model_state(model)
     fast = cpuaccel.optimize(model, ["animal"], example_inputs=batch())
     assert torch.equal(fast(**batch()).pooled, model(**batch()).pooled)
     assert changed(before, model_state(model)) == []
     (record,) = caplog.records
-    assert record.getMessage().startswith(f"animal: failed. {told}")
+    assert record.getMessage().startswith(f"animal: failed. {reason}")
     with pytest.raises(cpuaccel.StepError) as caught:
         cpuaccel.optimize(model, ["animal"], example_inputs=batch(), strict=True)
-    assert str(caught.value).startswith(f"strict=True, but animal: failed. {told}")
+    assert str(caught.value).startswith(f"strict=True, but animal: failed. {reason}")
 
 
-def test_a_step_that_answers_wrongly_is_named_and_left_out(
+def test_a_step_with_wrong_outputs_is_named_and_skipped(
     offer: Offer, caplog: pytest.LogCaptureFixture
 ) -> None:
     offer(Changing)
@@ -136,7 +136,7 @@ def test_a_step_that_changes_the_weights_is_an_error(offer: Offer, strict: bool)
     )
 
 
-def test_a_step_that_changes_the_layers_it_was_given_leaves_the_callers(offer: Offer) -> None:
+def test_a_step_that_replaces_layers_does_not_change_the_callers_model(offer: Offer) -> None:
     offer(animal(replaces_a_layer))
     model = encoder()
     before, expected = model_state(model), model(**batch()).pooled
@@ -159,7 +159,7 @@ def meddles(model: torch.nn.Module) -> object:
     return Applied(model, evidence={"meddled": 1})
 
 
-def test_global_settings_are_put_back_and_told(offer: Offer) -> None:
+def test_global_settings_are_restored_and_reported(offer: Offer) -> None:
     offer(animal(meddles))
     before, handlers = global_state(), logging.root.handlers[:]
     fast = cpuaccel.optimize(encoder(), ["animal"], example_inputs=batch(), strict=True)
@@ -175,21 +175,21 @@ def test_global_settings_are_put_back_and_told(offer: Offer) -> None:
     }
 
 
-class AnswersWithWords(Fake):
+class ReturnsString(Fake):
     name = "words"
 
     def check(self, host: Host) -> Any:
         return "yes"
 
 
-class AnswersWithNothing(Fake):
+class ReturnsNone(Fake):
     name = "nothing"
 
     def accepts(self, model: Call, signature: Signature) -> Any:
         return None
 
 
-class ExitsWhenAsked(Fake):
+class Exits(Fake):
     name = "exits"
 
     def check(self, host: Host) -> Verdict:
@@ -197,19 +197,19 @@ class ExitsWhenAsked(Fake):
 
 
 @pytest.mark.parametrize(
-    ("backend", "told"),
+    ("backend", "reason"),
     [
-        (AnswersWithWords, "its plugin must return a Verdict, got a str"),
-        (AnswersWithNothing, "its plugin must return a Verdict, got a NoneType"),
-        (ExitsWhenAsked, "its plugin raised SystemExit: 1"),
+        (ReturnsString, "its plugin must return a Verdict, got a str"),
+        (ReturnsNone, "its plugin must return a Verdict, got a NoneType"),
+        (Exits, "its plugin raised SystemExit: 1"),
     ],
 )
 def test_a_verdict_of_the_wrong_type_is_a_no(
-    offer: Offer, backend: type[Backend[Options]], told: str
+    offer: Offer, backend: type[Backend[Options]], reason: str
 ) -> None:
     offer(backend)
     plan = cpuaccel.explain(encoder(), [backend.name], example_inputs=batch())
-    assert str(plan.steps[0].verdict) == f"{told}. Report this to the plugin's author"
+    assert str(plan.steps[0].verdict) == f"{reason}. Report this to the plugin's author"
 
 
 def test_an_observer_that_ends_the_process_is_named(
@@ -224,24 +224,24 @@ def test_an_observer_that_ends_the_process_is_named(
     fast = cpuaccel.optimize(encoder(), ["animal"], example_inputs=batch(), strict=True)
     assert fast.report.applied == ("animal",)
     (record,) = caplog.records
-    assert record.getMessage() == "plugin observer 1: its cpuaccel_before_step failed"
+    assert record.getMessage() == "plugin observer 1: hook cpuaccel_before_step failed"
 
 
-def test_a_step_that_takes_long_is_named_while_it_does(
+def test_a_slow_step_is_logged_while_it_runs(
     offer: Offer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(slow, "SECONDS", 0.05)
 
-    def dawdles(model: torch.nn.Module) -> object:
+    def waits(model: torch.nn.Module) -> object:
         while len(caplog.records) < 2:
             time.sleep(0.01)
         return Applied(Wrapped(model, lambda m, i: m(**i)), {"wrapped": 1})
 
-    offer(animal(dawdles))
+    offer(animal(waits))
     cpuaccel.optimize(encoder(), ["animal"], example_inputs=batch(), strict=True)
     assert [record.getMessage() for record in caplog.records[:2]] == [
-        f"animal is being applied, for {waited:.0f} s so far. Ctrl-C stops it, and leaves the "
-        "model as it was"
+        f"still applying animal after {waited:.0f} s. Ctrl-C stops it and leaves the model "
+        "unchanged"
         for waited in (0.05, 0.1)
     ]
 
@@ -274,14 +274,14 @@ except KeyboardInterrupt:
 """
 
 
-def test_ctrl_c_ends_a_step_that_blocks_and_leaves_the_model(python: Python) -> None:
+def test_ctrl_c_ends_a_blocking_step_and_leaves_the_model_unchanged(python: Python) -> None:
     root = __file__.rpartition("/tests/")[0]
     done = python(BLOCKS, path=(root,))  # type: ignore[arg-type]
     assert done.stdout == "interrupted [] Counter()\n", done.stderr
 
 
 def install(folder: Path, name: str, source: str) -> None:
-    """A plugin as an installer leaves it."""
+    """Install a plugin as pip does."""
     (folder / f"t_{name}.py").write_text(source)
     info = folder / f"{name}-1.0.dist-info"
     info.mkdir()
@@ -289,7 +289,7 @@ def install(folder: Path, name: str, source: str) -> None:
     (info / "entry_points.txt").write_text(f"[cpuaccel]\n{name} = t_{name}\n")
 
 
-def test_an_import_that_blocks_is_named_while_it_does(python: Python, tmp_path: Path) -> None:
+def test_a_slow_import_is_logged_while_it_runs(python: Python, tmp_path: Path) -> None:
     install(tmp_path, "blocks", "import time\nwhile True:\n    time.sleep(0.1)\n")
     code = """
 import _thread, logging, cpuaccel
@@ -307,10 +307,10 @@ cpuaccel.backends()
 """
     done = python(code, path=(tmp_path,), check=False)
     assert done.returncode in (-signal.SIGINT, 130), done.stderr
-    assert "plugin blocks (blocks 1.0) is being imported, for " in done.stdout
+    assert "still importing plugin blocks (blocks 1.0) after " in done.stdout
 
 
-def test_a_keyboard_interrupt_passes_through_at_import(python: Python, tmp_path: Path) -> None:
+def test_a_keyboard_interrupt_in_an_import_is_not_caught(python: Python, tmp_path: Path) -> None:
     install(tmp_path, "interrupts", "raise KeyboardInterrupt")
     done = python("import cpuaccel; cpuaccel.backends()", path=(tmp_path,), check=False)
     assert done.returncode in (-signal.SIGINT, 130)

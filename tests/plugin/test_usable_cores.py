@@ -45,7 +45,7 @@ allowed = len(psutil.Process().cpu_affinity() or ())
         "version 1 without period",
     ],
 )
-def test_without_a_quota_it_is_the_affinity(tmp_path: Path, files: dict[str, str]) -> None:
+def test_without_a_quota_the_affinity_counts(tmp_path: Path, files: dict[str, str]) -> None:
     assert usable_cores(cgroup(tmp_path, files)) == allowed
 
 
@@ -54,18 +54,18 @@ def test_without_a_quota_it_is_the_affinity(tmp_path: Path, files: dict[str, str
     [{"cpu.max": "100000 100000\n"}, {"cpu.max": "20000 100000\n"}, v1("50000\n", "100000\n")],
     ids=["one core", "less than one core", "version 1"],
 )
-def test_a_quota_limits(tmp_path: Path, files: dict[str, str]) -> None:
+def test_a_quota_limits_the_cores(tmp_path: Path, files: dict[str, str]) -> None:
     assert usable_cores(cgroup(tmp_path, files)) == 1
 
 
 @pytest.mark.skipif(allowed < 2, reason="this process may use one core only")
-def test_part_of_a_core_counts_as_one(tmp_path: Path) -> None:
+def test_a_part_of_a_core_counts_as_one(tmp_path: Path) -> None:
     assert usable_cores(cgroup(tmp_path, {"cpu.max": "150000 100000\n"})) == 2
 
 
 @pytest.mark.skipif(allowed < 2, reason="this process may use one core only")
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinity")
-def test_affinity_limits(tmp_path: Path) -> None:
+def test_affinity_limits_the_cores(tmp_path: Path) -> None:
     before = os.sched_getaffinity(0)
     try:
         os.sched_setaffinity(0, {min(before)})
