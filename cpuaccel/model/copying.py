@@ -8,13 +8,13 @@ from cpuaccel.errors import ModelError
 
 
 def shared_copy(model: torch.nn.Module, dtype: torch.dtype | None = None) -> torch.nn.Module:
-    """Copy a module tree, sharing its weights, or casting the floating ones.
+    """Copy a module tree and share its weights, or cast them.
 
-    Replacing submodules, hooks or the configuration of the copy leaves the original as it is.
+    Replacing submodules, hooks or the configuration of the copy does not change the original.
 
     Args:
-        model: the module; stays as it is.
-        dtype: precision for the floating parameters and buffers; None shares them all.
+        model: the module.
+        dtype: precision for floating-point parameters and buffers; None shares them.
 
     Returns:
         The copy, in eval mode.
@@ -22,13 +22,13 @@ def shared_copy(model: torch.nn.Module, dtype: torch.dtype | None = None) -> tor
     Raises:
         ModelError: something in the module can't be copied.
     """
-    # What deepcopy's memo already holds is not copied: weights go in as themselves, or cast.
+    # deepcopy takes what its memo holds for the copy.
     memo: dict[int, object] = {}
     for module in model.modules():
         for parameter in module._parameters.values():
             if parameter is not None:
                 memo[id(parameter)] = _cast_parameter(parameter, dtype)
-        # Buffers and plain attributes: weight_norm's weight is a tensor that autograd made.
+        # Buffers and plain attributes: weight_norm's weight is a non-leaf tensor.
         for tensor in (*module._buffers.values(), *vars(module).values()):
             if isinstance(tensor, torch.Tensor):
                 memo.setdefault(id(tensor), _cast(tensor, dtype))
@@ -37,7 +37,7 @@ def shared_copy(model: torch.nn.Module, dtype: torch.dtype | None = None) -> tor
     except Exception as error:
         raise ModelError(
             f"{type(model).__name__} can't be copied ({type(error).__name__}: {error}). "
-            "Pass inplace=True to let it be changed itself"
+            "Pass inplace=True to optimize the model itself"
         ) from error
     return copied.eval()
 

@@ -23,7 +23,7 @@ class FlatModule(torch.nn.Module):
         self.training = model.training
 
     def forward(self, *args: torch.Tensor, **kwargs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Call the model with the tensors and the constants that it was made with."""
+        """Call the model with the tensors and the constants; return its output's tensors."""
         inputs = self._binder.bind(
             (), {**self._constants, **dict(zip(self._tensors, args)), **kwargs}
         )
@@ -35,19 +35,18 @@ class FlatModule(torch.nn.Module):
 def flatten(
     model: torch.nn.Module, tensors: Sequence[str], constants: Mapping[str, object]
 ) -> FlatModule:
-    """Wrap a model so that tracers and exporters can take it.
+    """Wrap a model for tracers and exporters: tensors in, a flat tuple of tensors out.
 
-    The wrapper's ``forward`` has exactly the parameters ``tensors``, in the order of the model's
-    own forward: no optional parameter gapes between two that are given, so binding by position is
-    as right as binding by name.
+    The wrapper's ``forward`` has exactly the parameters ``tensors``, in that order, without
+    optional parameters between them: it can be called by position and by name.
 
     Args:
-        model: an eager module; it is shared, not copied.
-        tensors: names of the inputs that are tensors.
-        constants: inputs that are frozen in, by name.
+        model: an eager module, which is shared, not copied.
+        tensors: names of the tensor inputs, in the order of the model's ``forward``.
+        constants: values of other inputs, by name.
 
     Raises:
-        BackendError: when called, if the model returns what can't be taken apart into tensors.
+        BackendError: in a call: the output holds something else than tensors and constants.
     """
 
     class Flat(FlatModule):
@@ -55,7 +54,7 @@ def flatten(
             return super().forward(*args, **kwargs)
 
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    # Tracers read parameter names from here; they become the script's own.
+    # Tracers take the names of the script's parameters from here.
     Flat.forward.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [inspect.Parameter(name, kind) for name in ("self", *tensors)]
     )

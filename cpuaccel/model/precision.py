@@ -1,4 +1,4 @@
-"""The two precisions a pipeline can have, and their names."""
+"""Precisions, their names and their default tolerances."""
 
 from collections.abc import Iterable
 
@@ -9,45 +9,44 @@ from cpuaccel.errors import CpuaccelError
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 5e-2, torch.bfloat16: 5e-2}
-"""Largest relative difference accepted by default, by the precision that is computed in."""
+"""Largest relative difference accepted by default, by the precision of the computation."""
 
 STRICTEST = min(TOLERANCE.values())
-"""For models that compute in anything else, such as float64."""
+"""For models in any other precision, such as float64."""
 
 
 def dtype_of(dtype: "torch.dtype | str | None") -> torch.dtype | None:
-    """The precision that a name or a dtype means; None stays None.
+    """Return the dtype of a pipeline's precision, given as a dtype or by name; None for None.
 
     Raises:
-        CpuaccelError: it is neither float32 nor bfloat16.
+        CpuaccelError: the dtype is neither float32 nor bfloat16.
     """
     if dtype is None:
         return None
-    found = _DTYPES.get(str(dtype).removeprefix("torch."))
-    if found is None:
+    parsed = _DTYPES.get(str(dtype).removeprefix("torch."))
+    if parsed is None:
         raise CpuaccelError(
-            f"dtype={dtype!r} was asked for, but a pipeline computes in {' or '.join(_DTYPES)}. "
-            "Pass one of these, or None to keep the model's own"
+            f"dtype must be {' or '.join(_DTYPES)}, or None to keep the model's own, got {dtype!r}"
         )
-    return found
+    return parsed
 
 
 def default_tolerance(dtypes: Iterable[torch.dtype]) -> float:
-    """The relative difference accepted by default of what computes in these precisions."""
+    """Return the largest relative difference accepted by default for these precisions."""
     return max((TOLERANCE[d] for d in dtypes if d in TOLERANCE), default=STRICTEST)
 
 
 def dtype_name(dtype: torch.dtype) -> str:
-    """The dtype's name without ``torch.``."""
+    """Return a dtype's name without ``torch.``."""
     return str(dtype).removeprefix("torch.")
 
 
 def autocast_enabled() -> bool:
-    """Whether the caller is inside ``torch.autocast`` for the CPU."""
+    """Whether CPU autocast is enabled in the caller."""
     if _DEVICE_ARGUMENT:
         return torch.is_autocast_enabled("cpu")
     return torch.is_autocast_cpu_enabled()
 
 
-# is_autocast_enabled takes a device from torch 2.4 on; the older name is deprecated there.
+# From torch 2.4 on is_autocast_enabled takes a device, and is_autocast_cpu_enabled is deprecated.
 _DEVICE_ARGUMENT = hasattr(torch, "get_autocast_dtype")

@@ -1,4 +1,4 @@
-"""Letting go of weights that a backend holds in a layout of its own, and getting them back."""
+"""Releasing weights that a backend keeps in its own layout, and restoring them."""
 
 import logging
 import threading
@@ -12,10 +12,10 @@ from cpuaccel.errors import ModelError
 logger = logging.getLogger("cpuaccel")
 
 Restore = Callable[[], torch.Tensor]
-"""Makes a weight anew, exactly as it was."""
+"""Rebuilds a weight, bit for bit."""
 
 Release = Callable[[torch.Tensor, Restore], bool]
-"""Lets go of a weight; says whether it could. See ``ReleasedWeights.release``."""
+"""Frees a weight and returns whether it did. See ``ReleasedWeights.release``."""
 
 
 @dataclass(frozen=True)
@@ -25,20 +25,20 @@ class _Released:
 
 
 class ReleasedWeights:
-    """The weights of one model that only an optimized form of it holds, for the time being.
+    """The weights of one model that are freed because an optimized model keeps them packed.
 
-    While any is away, calling the model raises ``ModelError``; that of the weights, and not a
-    crash, is what other uses of it meet: its parameters are empty tensors.
+    While any is released, the model's parameters are empty tensors, and calling it raises
+    ``ModelError``.
     """
 
     def __init__(
         self, original: torch.nn.Module, moved: Callable[[list[torch.nn.Parameter]], None]
     ) -> None:
-        """Watch over a model's weights.
+        """Start with no weight released.
 
         Args:
             original: the caller's model.
-            moved: is told which parameters have their weights back.
+            moved: called with the parameters whose weights were restored.
         """
         self._original = original
         self._moved = moved
@@ -47,24 +47,24 @@ class ReleasedWeights:
         self._lock = threading.RLock()
 
     def __bool__(self) -> bool:
-        """Whether any weight is away: one of the original's, or of a copy that was cast."""
+        """Whether any weight is released: of the original, or of a cast copy."""
         return bool(self._released)
 
     @property
     def complete(self) -> bool:
-        """Whether the original has all of its own."""
+        """Whether the original has all of its weights."""
         return self._hook is None
 
     def release(self, model: torch.nn.Module, weight: torch.Tensor, restore: Restore) -> bool:
         """Free a weight's memory.
 
         Args:
-            model: the original, or a copy that shares its weights or has cast ones.
-            weight: one of its parameters, or a tensor that shares all of one's memory.
-            restore: what gives the weight back.
+            model: the original, or a copy with shared or cast weights.
+            weight: one of its parameters, or a tensor that shares all of a parameter's memory.
+            restore: rebuilds the weight.
 
         Returns:
-            Whether it was a parameter, and so let go of.
+            Whether the weight was a parameter and is freed.
         """
         with self._lock:
             found = [
@@ -81,12 +81,12 @@ class ReleasedWeights:
             return bool(found)
 
     def restore_original(self) -> None:
-        """Bring all weights back if the original lacks any of its own."""
+        """Restore all weights if the original lacks any."""
         if not self.complete:
             self.restore()
 
     def restore(self) -> None:
-        """Bring all weights back, and say so: from now on they are held twice."""
+        """Restore all weights and log it: from now on both copies use memory."""
         if not self._released:
             return
         with self._lock:
@@ -98,7 +98,7 @@ class ReleasedWeights:
                 size += weight.numel() * weight.element_size()
             if self._released:
                 logger.warning(
-                    "the original's weights were brought back: %.0f MB are held twice from here on",
+                    "restored %.0f MB of original weights; both copies now use memory",
                     size / 2**20,
                 )
             self._moved([released.parameter for released in self._released])
@@ -110,7 +110,7 @@ class ReleasedWeights:
 
 def _refuse(module: torch.nn.Module, inputs: object) -> None:
     raise ModelError(
-        f"{type(module).__name__} was called, but it gave its weights up to the model that "
-        "cpuaccel.optimize(..., keep_original=False) made of it. Call that one, or ask for its "
-        "`original`, which brings the weights back"
+        f"the weights of this {type(module).__name__} were moved into the optimized model "
+        "(keep_original=False). Call the optimized model, or read its `original` attribute to "
+        "restore them"
     )

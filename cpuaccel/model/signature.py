@@ -1,4 +1,4 @@
-"""How a model is called: its parameters, and what the example inputs tell of them."""
+"""How a model is called: its parameters, and example inputs bound to them."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -13,15 +13,15 @@ Inputs = dict[str, object]
 """One call's arguments by parameter name, in ``forward``'s own order."""
 
 ExampleInputs = Mapping[str, object] | Sequence[object] | torch.Tensor
-"""What users pass: a batch by name, positional arguments, or one tensor."""
+"""Example inputs as users pass them: a batch by name, positional arguments, or one tensor."""
 
 MASK = "attention_mask"
-"""The input that tells real tokens (1) from padding (0)."""
+"""Name of the padding mask: 1 for real tokens, 0 for padding."""
 
 
 @dataclass(frozen=True)
 class Axes:
-    """Which axes of which inputs change together when the batch or the length does.
+    """Which axes of which inputs vary together with the batch size or the length.
 
     Attributes:
         batch: names of the inputs whose axis 0 is the batch.
@@ -33,9 +33,9 @@ class Axes:
 
     @classmethod
     def from_inputs(cls, inputs: Mapping[str, object]) -> "Axes":
-        """Read from the shapes: axes that agree with the first tensor's axes 0 and 1.
+        """Infer the axes from shapes: those that agree with the first tensor's axes 0 and 1.
 
-        Only a candidate: whether the model really allows the axis to vary is found by calling it.
+        Whether the model allows an axis to vary is only known after calling it.
         """
         tensors = tensors_of(inputs)
         agreeing: list[tuple[str, ...]] = []
@@ -48,16 +48,16 @@ class Axes:
 
 
 class Signature:
-    """A model's ``forward``, and how one call of it looks.
+    """A model's ``forward`` and one call of it.
 
     Attributes:
         parameters: ``forward``'s parameters by name, in order.
         inputs: the example inputs by name, in ``forward``'s order.
-        tensor_inputs: those of them that are tensors.
-        tensors: their names, in ``forward``'s order.
-        constants: the other inputs by name: Python values that an engine may freeze.
+        tensor_inputs: the inputs that are tensors.
+        tensors: names of the tensor inputs.
+        constants: the other inputs: Python values that an engine may freeze.
         axes: which axes may vary.
-        masked: whether an attention mask is among the inputs.
+        masked: whether a padding mask is among the inputs.
     """
 
     def __init__(self, binder: "Binder", inputs: Inputs) -> None:
@@ -74,7 +74,7 @@ class Signature:
     def from_inputs(
         cls, model: Callable[..., object], example_inputs: ExampleInputs
     ) -> "Signature":
-        """Read the model's parameters and bind example inputs to them.
+        """Bind example inputs to the model's parameters.
 
         Raises:
             SignatureError: the inputs can't be bound; names the parameter.
@@ -83,11 +83,11 @@ class Signature:
         return cls(binder, binder.bind_example(example_inputs))
 
     def cast(self, dtype: torch.dtype) -> "Signature":
-        """The same with floating inputs in another precision."""
+        """Return the signature with floating-point inputs in another precision."""
         return Signature(self._binder, cast_floating(self.inputs, dtype))
 
     def call(self, model: Callable[..., object], inputs: Mapping[str, object]) -> object:
-        """Call the model the way its ``forward`` wants the inputs."""
+        """Call the model with inputs by name."""
         return self._binder.call(model, inputs)
 
     def __str__(self) -> str:
@@ -101,7 +101,7 @@ class Signature:
 
 
 class Binder:
-    """Turns a call's arguments into ``Inputs``, cheaply enough to do it on every call."""
+    """Binds a call's arguments to parameters, cheaply enough for every call."""
 
     def __init__(self, model: Callable[..., object]) -> None:
         forward = model.forward if isinstance(model, torch.nn.Module) else model
@@ -109,7 +109,7 @@ class Binder:
             parameters = dict(inspect.signature(forward).parameters)
         except (TypeError, ValueError) as error:
             raise SignatureError(
-                f"the parameters of {type(model).__name__}.forward can't be read ({error}). "
+                f"the parameters of {type(model).__name__}.forward can't be read: {error}. "
                 "Wrap the model in an nn.Module whose forward names its parameters"
             ) from None
         kinds = {parameter.kind: name for name, parameter in parameters.items()}
@@ -126,23 +126,23 @@ class Binder:
             if parameter.kind is not inspect.Parameter.KEYWORD_ONLY
         )
         self._order = {name: index for index, name in enumerate(self.parameters)}
-        self._ordered: dict[tuple[str, ...], tuple[str, ...]] = {}  # sorting takes a microsecond
+        self._ordered: dict[tuple[str, ...], tuple[str, ...]] = {}  # cache: sorting takes 1 us
         self._droppable = {n for n, p in self.parameters.items() if p.default is None}
         self._positional_only = tuple(
             name
             for name, parameter in self.parameters.items()
             if parameter.kind is inspect.Parameter.POSITIONAL_ONLY
         )
-        # Every other forward is called by name alone, which needs no work on each call.
+        # Any other forward is called by name, which needs no work in each call.
         self._by_position = bool(self._positional_only) or self._variadic is not None
 
     def bind(self, args: Sequence[object], kwargs: Mapping[str, object]) -> Inputs:
-        """Name every argument and put them into ``forward``'s order.
+        """Name all arguments and put them into ``forward``'s order.
 
-        An argument that is None where None is the default is left out: it changes nothing.
+        None is dropped where it is the parameter's default.
 
         Raises:
-            SignatureError: an argument has no parameter, or two.
+            SignatureError: an argument has no parameter, or is passed twice.
         """
         if args:
             inputs = dict(zip(self._positional, args))
@@ -150,13 +150,13 @@ class Binder:
             if surplus:
                 if self._variadic is None:
                     raise SignatureError(
-                        f"{len(args)} positional inputs were given, but forward takes "
-                        f"{len(self._positional)}: {', '.join(self._positional)}"
+                        f"forward takes {len(self._positional)} positional inputs "
+                        f"({', '.join(self._positional)}), got {len(args)}"
                     )
                 inputs.update({f"{self._variadic}_{i}": v for i, v in enumerate(surplus)})
             if twice := inputs.keys() & kwargs.keys():
                 raise SignatureError(
-                    f"input {sorted(twice)[0]!r} was given by position and by name. Give it once"
+                    f"input {sorted(twice)[0]!r} is passed by position and by name. Pass it once"
                 )
             inputs.update(kwargs)
         else:
@@ -174,10 +174,10 @@ class Binder:
         return inputs
 
     def bind_example(self, example_inputs: ExampleInputs) -> Inputs:
-        """Bind example inputs, and check that ``forward`` could really be called with them.
+        """Bind example inputs and check that ``forward`` can be called with them.
 
         Raises:
-            SignatureError: there are none, or one has no parameter, or a required one is missing.
+            SignatureError: an input has no parameter, or a required one is missing.
         """
         if isinstance(example_inputs, torch.Tensor):
             inputs = self.bind((example_inputs,), {})
@@ -194,26 +194,26 @@ class Binder:
         return inputs
 
     def check(self, inputs: Mapping[str, object]) -> None:
-        """See whether ``forward`` takes these names.
+        """Check that ``forward`` takes these names.
 
         Raises:
-            SignatureError: names the first parameter that is unknown or missing.
+            SignatureError: names the first input that is unknown or missing.
         """
         unknown = [n for n in inputs if n not in self.parameters and not self._is_surplus(n)]
         if unknown and self._keywords is None:
             raise SignatureError(
-                f"input {unknown[0]!r} is no parameter of forward, which takes "
-                f"{', '.join(self.parameters)}. Rename it or leave it out"
+                f"input {unknown[0]!r} is not a parameter of forward, which takes "
+                f"{', '.join(self.parameters)}. Rename or remove it"
             )
         for name, parameter in self.parameters.items():
             if parameter.default is inspect.Parameter.empty and name not in inputs:
                 raise SignatureError(
-                    f"forward requires {name!r}, which is not among the inputs given: "
-                    f"{', '.join(inputs) or 'none'}. Add it to the inputs"
+                    f"forward requires {name!r}, which is missing from the inputs: "
+                    f"{', '.join(inputs) or 'none'}. Add it"
                 )
 
     def call(self, model: Callable[..., object], inputs: Mapping[str, object]) -> object:
-        """Call ``model`` with bound inputs."""
+        """Call a model with bound inputs."""
         if not self._by_position:
             return model(**inputs)
         surplus = [name for name in inputs if self._is_surplus(name)]
@@ -221,28 +221,28 @@ class Binder:
         if not surplus:
             first = first[: max((i + 1 for i, n in enumerate(first) if n in inputs), default=0)]
         args = []
-        for name in first:  # one that was left out may stand before others that were given
+        for name in first:  # an omitted one may precede others that are passed
             value = inputs.get(name, self.parameters[name].default)
             if value is inspect.Parameter.empty:
-                break  # the model says best what it lacks
+                break  # the model raises the best error
             args.append(value)
         passed = {*first[: len(args)], *surplus}
         named = {name: value for name, value in inputs.items() if name not in passed}
         return model(*args, *(inputs[name] for name in surplus), **named)
 
     def _is_surplus(self, name: str) -> bool:
-        """Whether ``bind`` made this name, for one of several inputs that share a parameter."""
+        """Whether ``bind`` made this name, for one of the values of ``*args``."""
         prefix, _, number = name.rpartition("_")
         return prefix == self._variadic and number.isdigit() and name not in self.parameters
 
 
 def tensors_of(inputs: Mapping[str, object]) -> dict[str, torch.Tensor]:
-    """The inputs that are tensors."""
+    """Return the inputs that are tensors."""
     return {n: value for n, value in inputs.items() if isinstance(value, torch.Tensor)}
 
 
 def cast_floating(inputs: Mapping[str, object], dtype: torch.dtype) -> Inputs:
-    """The inputs with floating tensors in another precision."""
+    """Return the inputs with floating-point tensors in another precision."""
     return {
         name: value.to(dtype)
         if isinstance(value, torch.Tensor) and value.is_floating_point()

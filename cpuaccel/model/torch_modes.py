@@ -1,4 +1,4 @@
-"""The modes of torch that a call is answered in."""
+"""The modes of torch in which optimized models run."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -17,10 +17,9 @@ def _no_autocast() -> Iterator[None]:
 
 
 def inference() -> AbstractContextManager[None]:
-    """No gradients and no autocast, at no cost where the caller has it so already.
+    """Disable gradients and autocast, at no cost if they are disabled already.
 
-    The precision was chosen when the variant was built: the caller's autocast must not cast again
-    inside of it.
+    A variant's precision is chosen when it is built: the caller's autocast must not change it.
     """
     if autocast_enabled():
         return _no_autocast()
@@ -29,20 +28,20 @@ def inference() -> AbstractContextManager[None]:
 
 @contextmanager
 def outside_inference_mode() -> Iterator[None]:
-    """No gradients, and no inference mode, for which some compilers would compile once more."""
-    with torch.inference_mode(False), torch.no_grad():  # leaving it switches gradients on
+    """Disable gradients and inference mode, for which some compilers would compile again."""
+    with torch.inference_mode(False), torch.no_grad():  # leaving inference mode enables gradients
         yield
 
 
 def is_captured() -> bool:
-    """Whether a tracer, an exporter or a compiler follows the call.
+    """Whether the call is being traced, exported or compiled.
 
-    It would take into its graph what only makes sense in Python: counting, locks, building.
+    Counters, locks and builds must not be captured in its graph.
     """
     return (
         torch.jit.is_tracing()  # type: ignore[no-untyped-call]
         or _is_dynamo_compiling()
-        # An exporter says that it is at work to every thread; the modes by which are this one's.
+        # is_compiling is true in every thread while one exports; dispatch modes are per thread.
         or (_is_compiling() and torch._C._len_torch_dispatch_stack() > 0)
     )
 

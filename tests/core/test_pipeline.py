@@ -177,7 +177,7 @@ def test_a_tolerance_that_is_none(tolerance: float) -> None:
 
 
 def test_a_dtype_that_is_none() -> None:
-    with pytest.raises(cpuaccel.CpuaccelError, match="computes in float32 or bfloat16"):
+    with pytest.raises(cpuaccel.CpuaccelError, match="dtype must be float32 or bfloat16"):
         cpuaccel.explain(encoder(), ["faithful"], dtype="float16")
 
 

@@ -18,7 +18,7 @@ class Tied(torch.nn.Module):
         self.words = ["a"]
 
 
-def test_weights_are_shared_and_structure_is_not() -> None:
+def test_a_copy_shares_weights_but_not_structure() -> None:
     model = Tied()
     copied = shared_copy(model)
     assert type(copied) is Tied
@@ -44,7 +44,7 @@ def test_casting_copies_floating_weights_only() -> None:
     assert {p.dtype for p in model.parameters()} == {torch.float32}
 
 
-def test_new_weights_reach_the_copy() -> None:
+def test_loaded_weights_reach_the_copy() -> None:
     model = MaskedEncoder.seeded()
     copied = shared_copy(model)
     model.load_state_dict(MaskedEncoder.seeded(1).state_dict())
@@ -52,13 +52,13 @@ def test_new_weights_reach_the_copy() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
-def test_a_weight_that_autograd_made_is_no_obstacle() -> None:
+def test_a_non_leaf_weight_is_shared() -> None:
     model = torch.nn.utils.weight_norm(torch.nn.Linear(2, 2))
     inputs = torch.ones(1, 2)
     assert torch.equal(shared_copy(model)(inputs), model(inputs))
 
 
-def test_what_cannot_be_copied_is_named() -> None:
+def test_a_model_that_cannot_be_copied_is_named() -> None:
     model = torch.nn.Identity()
     model.lock = threading.Lock()  # type: ignore[assignment]
     with pytest.raises(ModelError, match=r"Identity can't be copied .*Pass inplace=True"):

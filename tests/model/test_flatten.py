@@ -24,7 +24,7 @@ def test_tensors_in_and_tensors_out() -> None:
         assert all(torch.equal(a, b) for a, b in zip(output, expected))
 
 
-def test_constants_are_frozen_in_and_no_gap_is_left() -> None:
+def test_constants_are_fixed_and_leave_no_gap_between_parameters() -> None:
     flat = cpuaccel.flatten(Choosing(), ["x", "y"], {"scale": 2.0})
     assert list(inspect.signature(flat.forward).parameters) == ["x", "y"]
     one = torch.ones(1)
@@ -38,7 +38,7 @@ def test_each_flat_module_has_its_own_parameters() -> None:
     assert list(inspect.signature(second.forward).parameters) == ["x", "y"]
 
 
-def test_what_flattening_would_lose_is_refused() -> None:
+def test_an_output_with_other_objects_is_refused() -> None:
     class Odd(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> dict[str, object]:
             return {"x": x, "cache": object()}
@@ -47,7 +47,7 @@ def test_what_flattening_would_lose_is_refused() -> None:
         cpuaccel.flatten(Odd(), ["x"], {})(torch.ones(1))
 
 
-def test_the_model_is_shared_and_its_mode_kept() -> None:
+def test_the_model_is_shared_and_keeps_its_mode() -> None:
     model = MaskedEncoder.seeded()
     flat = cpuaccel.flatten(model, ["input_ids"], {})
     assert flat.model is model

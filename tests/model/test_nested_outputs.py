@@ -1,4 +1,4 @@
-"""Optimized models inside of other models, of themselves, and of what traces them."""
+"""Optimized models inside other models and themselves, and traced, exported or compiled."""
 
 from collections.abc import Callable
 
@@ -16,7 +16,7 @@ def _backends(offer: Offer) -> None:
 
 
 class Head(torch.nn.Module):
-    """A model that has another as its part."""
+    """A model with another one as a submodule."""
 
     def __init__(self, body: torch.nn.Module) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class Head(torch.nn.Module):
 
 @pytest.mark.parametrize("inner", ["faithful", "jit", "onednn"])
 @pytest.mark.parametrize("outer", ["faithful", "opaque", "jit", "onednn"])
-def test_an_optimized_part_of_an_optimized_model(inner: str, outer: str) -> None:
+def test_an_optimized_submodule_of_an_optimized_model(inner: str, outer: str) -> None:
     need("onednn") if "onednn" in (inner, outer) else None
     body = cpuaccel.optimize(encoder(), [inner], example_inputs=batch(), strict=True)
     plain, model = Head(encoder()).eval(), Head(body).eval()
@@ -72,18 +72,18 @@ def compiled(fast: torch.nn.Module) -> Callable[..., object]:
 
 
 @pytest.mark.filterwarnings("ignore")  # torch warns of its own deprecations
-@pytest.mark.parametrize("follow", [traced, exported, compiled])
-def test_what_follows_a_call_finds_the_original(
-    follow: Callable[[torch.nn.Module], Callable[..., object]],
+@pytest.mark.parametrize("capture", [traced, exported, compiled])
+def test_a_captured_call_runs_the_original(
+    capture: Callable[[torch.nn.Module], Callable[..., object]],
 ) -> None:
     model = encoder()
     fast = cpuaccel.optimize(model, ["faithful"], example_inputs=batch(), strict=True)
-    found = follow(fast)(**batch())
+    found = capture(fast)(**batch())
     torch.testing.assert_close(found[1].detach(), model(**batch()).pooled.detach())  # type: ignore[index]
     assert len(fast.report.variants) == 1
 
 
-def test_a_hook_that_calls_the_model_again_does_not_build_for_ever() -> None:
+def test_a_hook_that_calls_the_model_does_not_build_it_again() -> None:
     model = encoder()
     inside: list[torch.Tensor] = []
     under_way: list[None] = []

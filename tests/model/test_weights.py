@@ -19,7 +19,7 @@ def step(changed: torch.nn.Module) -> None:
 
 
 def train(changed: torch.nn.Module) -> None:
-    changed.train()(torch.ones(2, 3))  # moves the batch norm's averages
+    changed.train()(torch.ones(2, 3))  # updates the batch norm's averages
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def train(changed: torch.nn.Module) -> None:
     ],
     ids=["optimizer step", "buffers", "load_state_dict", "cast", "replaced"],
 )
-def test_a_change_shows(change: Callable[[torch.nn.Module], object]) -> None:
+def test_a_change_is_detected(change: Callable[[torch.nn.Module], object]) -> None:
     changed = model()
     weights = WatchedWeights(changed)
     change(changed)
