@@ -102,9 +102,8 @@ def describe_invalid(
     """
     name = ".".join(str(part) for part in location)
     if error["type"] == "extra_forbidden":
-        return (
-            f"there is no {name!r}{did_you_mean(name, known)} Known: {', '.join(known) or 'none'}"
-        )
+        close = did_you_mean(name, known)
+        return f"unknown name {name!r}{close} Available: {', '.join(known) or 'none'}"
     if error["type"] == "missing":
         return f"{name!r} is missing: add it"
     field = f"{name}: " if name else ""

@@ -1,4 +1,4 @@
-"""A pipeline held against the plugins: backends found, options validated, the order checked."""
+"""Resolving a pipeline: find its backends, validate their options, check their order."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,28 +13,28 @@ from cpuaccel.plugin.manager import PluginHost, disable_plugins, plugin_host
 
 @dataclass(frozen=True)
 class ResolvedStep:
-    """A step whose backend exists and whose options are valid."""
+    """A step with its backend, which has valid options."""
 
     step: Step
     backend: Backend[Options] = field(repr=False)
 
 
 def resolve_here(*pipelines: Pipeline) -> list[list[ResolvedStep]]:
-    """Bind pipelines to this process' plugins, without those that any of them blocks.
+    """Resolve pipelines to this process' plugins, except those that any pipeline blocks.
 
     Raises:
-        PipelineError: with every mistake in the first that has some.
+        PipelineError: lists every mistake in the first wrong pipeline.
     """
-    for pipeline in pipelines:  # all of them before plugins are looked for, which imports them
+    for pipeline in pipelines:  # before plugin_host() imports plugins
         disable_plugins(pipeline.disable_plugins, pipeline.source)
     return [resolve(pipeline, plugin_host()) for pipeline in pipelines]
 
 
 def resolve(pipeline: Pipeline, plugins: PluginHost) -> list[ResolvedStep]:
-    """Find each step's backend, validate its options and the order.
+    """Find each step's backend, validate its options and check the order.
 
     Raises:
-        PipelineError: with every mistake in the pipeline.
+        PipelineError: lists every mistake in the pipeline.
     """
     problems: list[str] = []
     resolved: list[ResolvedStep] = []
@@ -49,8 +49,8 @@ def resolve(pipeline: Pipeline, plugins: PluginHost) -> list[ResolvedStep]:
         except ValidationError as error:
             fields = backend_class.Options.model_fields
             problems += [
-                f"{where}: {describe_invalid(complaint, complaint['loc'], fields)}"
-                for complaint in error.errors()
+                f"{where}: {describe_invalid(invalid, invalid['loc'], fields)}"
+                for invalid in error.errors()
             ]
             options = backend_class.Options.model_construct()
         resolved.append(ResolvedStep(step, backend_class(options)))
@@ -67,13 +67,15 @@ def _order_problems(backends: Sequence[Backend[Options]], form: Form) -> list[st
     for index, backend in enumerate(backends):
         earlier = backends[:index]
         if backend.name in {b.name for b in earlier}:
-            problems.append(f"{backend.name} is named twice: remove one of the two")
+            problems.append(f"{backend.name} appears twice: remove one")
             continue
         if backend.takes != form:
-            given = f"{giver} gives a {form}" if giver else f"the pipeline starts with a {form}"
-            advice = f": put {backend.name} before {giver}" if giver else ""
-            problems.append(f"{backend.name} takes a {backend.takes}, but {given}{advice}")
-            continue  # as if it were not there, so that one mistake is told once
+            given = f"{giver} gives" if giver else "a pipeline starts with"
+            remedy = f": put {backend.name} before {giver}" if giver else ""
+            problems.append(
+                f"{backend.name} takes {_noun(backend.takes)}, but {given} {_noun(form)}{remedy}"
+            )
+            continue  # check the next one without it: one mistake, one problem
         problems += [
             f"{backend.name} must come before {other.name}: swap them"
             for other in earlier
@@ -84,10 +86,14 @@ def _order_problems(backends: Sequence[Backend[Options]], form: Form) -> list[st
     return problems
 
 
+def _noun(form: Form) -> str:
+    return "a compiled model" if form is Form.COMPILED else f"a {form}"
+
+
 def _exclusions(backends: Sequence[Backend[Options]]) -> list[str]:
     names = {backend.name for backend in backends}
     return [
-        f"{name} can't be used together with {other}: {reason}. Leave one of the two out"
+        f"{name} can't be used together with {other}: {reason}. Remove one of them"
         for name, excludes in {b.name: b.excludes for b in backends}.items()
         for other, reason in excludes.items()
         if other in names
@@ -95,9 +101,9 @@ def _exclusions(backends: Sequence[Backend[Options]]) -> list[str]:
 
 
 def unknown_backend(name: str, plugins: PluginHost) -> str:
-    """Say that nobody offers a backend, and what comes near."""
-    offered = ", ".join(sorted(plugins.backends)) or "none"
-    message = f"no plugin offers a backend {name!r}{did_you_mean(name, plugins.backends)}"
+    """Describe an unknown backend, with plugins that failed to load or are blocked."""
+    available = ", ".join(sorted(plugins.backends)) or "none"
+    close = did_you_mean(name, plugins.backends)
     broken = "".join(f" Failed to load: {b.plugin} ({b.reason})." for b in plugins.broken)
     blocked = "".join(f" Blocked by {b.by}: {b.plugin}." for b in plugins.blocked)
-    return f"{message} Offered here: {offered}.{broken}{blocked}"
+    return f"unknown backend {name!r}{close} Available: {available}.{broken}{blocked}"

@@ -32,8 +32,8 @@ class _PipelineTable(BaseModel):
 def read_pipeline(path: str | Path) -> Pipeline:
     """Read a pipeline from a TOML file.
 
-    A file named ``pyproject.toml`` holds it in its table ``[tool.cpuaccel]``, any other file at
-    the top. Example::
+    In a file named ``pyproject.toml`` it is in the table ``[tool.cpuaccel]``, in any other file at
+    the top level. Example::
 
         version = 1
         dtype = "bfloat16"
@@ -48,36 +48,33 @@ def read_pipeline(path: str | Path) -> Pipeline:
         options = { freeze = true }
 
     Raises:
-        PipelineError: the file can't be read, or holds mistakes: all are named, each with its
-            step.
+        PipelineError: the file can't be read, or lists every mistake in it with its step.
     """
     path = Path(path)
     try:
         return parse_pipeline(path.read_bytes(), path)
     except OSError as error:
-        raise PipelineError(
-            f"pipeline file {path}", [f"it can't be read: {error.strerror}"]
-        ) from None
+        raise PipelineError(f"pipeline file {path}", [f"can't be read: {error.strerror}"]) from None
 
 
 def parse_pipeline(data: bytes, path: Path) -> Pipeline:
-    """Read a pipeline from a TOML file's bytes; errors as ``read_pipeline``'s."""
-    asked = f"pipeline file {path}"
+    """Read a pipeline from the bytes of a TOML file. See ``read_pipeline``."""
+    subject = f"pipeline file {path}"
     try:
         table: object = tomllib.loads(data.decode("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise PipelineError(asked, [f"it is no TOML: {error}"]) from None
+        raise PipelineError(subject, [f"invalid TOML: {error}"]) from None
     except RecursionError:
-        raise PipelineError(asked, ["it is nested too deeply: write it flat"]) from None
+        raise PipelineError(subject, ["nested too deeply: flatten it"]) from None
     if path.name == "pyproject.toml":
         for key in ("tool", "cpuaccel"):
             table = table.get(key) if isinstance(table, dict) else None
         if table is None:
-            raise PipelineError(asked, ["it has no table [tool.cpuaccel]: add one"])
+            raise PipelineError(subject, ["no table [tool.cpuaccel]: add one"])
     try:
         parsed = _PipelineTable.model_validate(table)
     except ValidationError as error:
-        raise PipelineError(asked, _problems(error)) from None
+        raise PipelineError(subject, _problems(error)) from None
     return Pipeline(
         tuple(_step(table) for table in parsed.steps),
         dtype_of(parsed.dtype),
@@ -87,10 +84,10 @@ def parse_pipeline(data: bytes, path: Path) -> Pipeline:
 
 
 def write_pipeline(pipeline: Pipeline, path: Path) -> None:
-    """Write a pipeline so that ``read_pipeline`` gives it back.
+    """Write a pipeline in the format of ``read_pipeline``.
 
     Raises:
-        TypeError: an option holds what TOML can't.
+        TypeError: an option has a value of a type that TOML doesn't have.
     """
     table: dict[str, object] = {"version": 1}
     if pipeline.dtype is not None:
@@ -109,21 +106,21 @@ def write_pipeline(pipeline: Pipeline, path: Path) -> None:
 
 
 def _problems(error: ValidationError) -> list[str]:
-    """Every complaint as a sentence that names the step and what comes near."""
+    """Describe every validation error with the step that it is in."""
     problems = []
-    for complaint in error.errors():
-        location = list(complaint["loc"])
+    for invalid in error.errors():
+        location = list(invalid["loc"])
         fields = _PipelineTable.model_fields
         where = ""
         if len(location) > 1 and location[0] == "steps":
             where = f"step {int(location[1]) + 1}: "
             fields = _StepTable.model_fields
             location = location[2:]
-        problems.append(where + describe_invalid(complaint, location, fields))
+        problems.append(where + describe_invalid(invalid, location, fields))
     return problems
 
 
 def _step(table: _StepTable) -> Step:
     step = Step(table.backend, optional=table.optional)
-    step.options = table.options  # not as keywords: the file may name an option as it likes
+    step.options = table.options  # not as keywords: an option may be named `optional`
     return step

@@ -220,7 +220,7 @@ def test_on_the_same_machine_nothing_is_refused(encoder_folder: Path) -> None:
 def test_a_backend_that_is_not_here(encoder_folder: Path) -> None:
     (encoder_folder / "pipeline.toml").write_text('version = 1\n[[steps]]\nbackend = "jitt"\n')
     sign(encoder_folder)
-    with pytest.raises(cpuaccel.ArtifactError, match=r"no plugin offers a backend 'jitt'"):
+    with pytest.raises(cpuaccel.ArtifactError, match=r"unknown backend 'jitt'"):
         cpuaccel.load(encoder_folder, encoder())
 
 

@@ -82,5 +82,5 @@ def test_a_pipelines_file_keeps_them_from_being_imported(
 def test_a_file_that_is_none_is_told(python: Python, tmp_path: Path) -> None:
     done = python(COMMAND, "doctor", "--pipeline", str(tmp_path / "absent.toml"), check=False)
     assert done.returncode == 2
-    assert "it can't be read: No such file or directory" in done.stderr
+    assert "can't be read: No such file or directory" in done.stderr
     assert "Traceback" not in done.stderr

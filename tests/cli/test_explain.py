@@ -39,7 +39,7 @@ def test_a_step_that_cant_be_had_says_why(run: Run) -> None:
         (("--backends", ","), "Name at least one"),
         (("--backends", "jit", "--dtype", "float16"), "Known: float32, bfloat16"),
         (("--backends", "jit,bettertransformer"), "put bettertransformer before jit"),
-        (("--pipeline", "no-such-file.toml"), "it can't be read"),
+        (("--pipeline", "no-such-file.toml"), "can't be read"),
     ],
 )
 def test_usage_errors(run: Run, arguments: tuple[str, ...], message: str) -> None:

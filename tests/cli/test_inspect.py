@@ -45,7 +45,7 @@ def test_a_pipeline_that_cannot_be_had_here(run: Run, folder: Path, tmp_path: Pa
     sign(folder)
     ran = run("inspect", folder)
     assert ran.code == 0
-    assert "no plugin offers a backend 'jitt'. Did you mean 'jit'?" in ran.out
+    assert "unknown backend 'jitt'. Did you mean 'jit'?" in ran.out
 
 
 def test_no_artifact(run: Run, tmp_path: Path) -> None:

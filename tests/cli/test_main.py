@@ -48,5 +48,5 @@ def test_a_users_mistake_is_a_message_and_no_traceback(run: Run) -> None:
     ran = run("explain", "config:bert-tiny", "--backends", "jti,jit")
     assert ran.code == 2
     assert ran.out == ""
-    assert "no plugin offers a backend 'jti'. Did you mean 'jit'?" in ran.err
+    assert "unknown backend 'jti'. Did you mean 'jit'?" in ran.err
     assert "Traceback" not in ran.err

@@ -43,37 +43,36 @@ def problems(*steps: str | Step) -> tuple[str, ...]:
     return caught.value.problems
 
 
-def test_an_unknown_backend_is_named_with_what_comes_near() -> None:
+def test_an_unknown_backend_is_named_with_the_closest_name() -> None:
     (problem,) = problems("faithfull")
     assert problem.startswith(
-        "step 1 (faithfull): no plugin offers a backend 'faithfull'. Did you mean 'faithful'? "
-        "Offered here: "
+        "step 1 (faithfull): unknown backend 'faithfull'. Did you mean 'faithful'? Available: "
     )
     assert "choosy, excluding, faithful" in problem
 
 
-def test_where_nothing_comes_near_nothing_is_proposed() -> None:
+def test_no_name_is_proposed_if_none_is_close() -> None:
     (problem,) = problems("zzz")
-    assert "no plugin offers a backend 'zzz'. Offered here: " in problem
+    assert "unknown backend 'zzz'. Available: " in problem
 
 
 @pytest.mark.parametrize("steps", [("excluding", "faithful"), ("faithful", "excluding")])
 def test_two_that_exclude_each_other_are_refused_in_any_order(steps: tuple[str, str]) -> None:
     assert problems(*steps) == (
-        "excluding can't be used together with faithful: they replace the same layers. Leave one "
-        "of the two out",
+        "excluding can't be used together with faithful: they replace the same layers. Remove "
+        "one of them",
     )
 
 
-def test_an_unknown_option_is_named_with_what_comes_near() -> None:
+def test_an_unknown_option_is_named_with_the_closest_name() -> None:
     assert problems(Step("choosy", layer=3)) == (
-        "step 1 (choosy): there is no 'layer'. Did you mean 'layers'? Known: layers, fuse",
+        "step 1 (choosy): unknown name 'layer'. Did you mean 'layers'? Available: layers, fuse",
     )
 
 
 def test_an_option_of_a_backend_without_options() -> None:
     assert problems(Step("faithful", fuse=True)) == (
-        "step 1 (faithful): there is no 'fuse'. Known: none",
+        "step 1 (faithful): unknown name 'fuse'. Available: none",
     )
 
 
@@ -87,11 +86,11 @@ def test_a_bad_value_is_named_with_its_option() -> None:
 
 def test_an_impossible_order_says_which_to_put_first() -> None:
     assert problems("opaque", "faithful") == (
-        "faithful takes a module, but opaque gives a compiled: put faithful before opaque",
+        "faithful takes a module, but opaque gives a compiled model: put faithful before opaque",
     )
 
 
-def test_ipex_after_jit_is_refused_in_the_designs_words(offer: Offer) -> None:
+def test_ipex_after_jit_is_refused(offer: Offer) -> None:
     class Ipex(Fake):
         name = "fake_ipex"
 
@@ -106,19 +105,19 @@ def test_ipex_after_jit_is_refused_in_the_designs_words(offer: Offer) -> None:
     assert cpuaccel.explain(encoder(), ["fake_ipex", "fake_jit"]).steps
 
 
-def test_a_first_step_that_takes_no_module() -> None:
+def test_a_first_step_that_does_not_take_a_module() -> None:
     assert problems("script_taking") == (
-        "script_taking takes a script, but the pipeline starts with a module",
+        "script_taking takes a script, but a pipeline starts with a module",
     )
 
 
-def test_an_order_that_only_names_can_tell() -> None:
+def test_before_determines_the_order() -> None:
     assert problems("faithful", "prepares") == ("prepares must come before faithful: swap them",)
     assert cpuaccel.explain(encoder(), ["prepares", "faithful"]).steps
 
 
-def test_a_step_named_twice() -> None:
-    assert problems("faithful", "faithful") == ("faithful is named twice: remove one of the two",)
+def test_a_step_that_appears_twice() -> None:
+    assert problems("faithful", "faithful") == ("faithful appears twice: remove one",)
 
 
 def test_all_mistakes_are_in_one_error() -> None:
@@ -131,11 +130,11 @@ def test_all_mistakes_are_in_one_error() -> None:
         "pipeline opaque,choosy,opaque,halve,script_taking from backends: 5 mistakes\n"
     )
     for mistake in (
-        "step 2 (choosy): there is no 'fuze'. Did you mean 'fuse'?",
-        "step 4 (halve): no plugin offers",
-        "choosy takes a module, but opaque gives a compiled",
-        "opaque is named twice",
-        "script_taking takes a script, but opaque gives a compiled",
+        "step 2 (choosy): unknown name 'fuze'. Did you mean 'fuse'?",
+        "step 4 (halve): unknown backend",
+        "choosy takes a module, but opaque gives a compiled model",
+        "opaque appears twice",
+        "script_taking takes a script, but opaque gives a compiled model",
     ):
         assert f"\n  - {mistake}" in message
 
@@ -165,18 +164,18 @@ def test_a_script_as_the_model_is_refused() -> None:
         cpuaccel.explain(script, ["faithful"])
 
 
-def test_what_is_no_module_is_refused() -> None:
+def test_another_object_as_the_model_is_refused() -> None:
     with pytest.raises(cpuaccel.CpuaccelError, match="got a dict"):
         cpuaccel.explain({}, ["faithful"])  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("tolerance", [-1.0, float("nan")])
-def test_a_tolerance_that_is_none(tolerance: float) -> None:
+def test_an_invalid_tolerance(tolerance: float) -> None:
     with pytest.raises(cpuaccel.CpuaccelError, match="tolerance must be >= 0, got"):
         cpuaccel.optimize(encoder(), ["faithful"], tolerance=tolerance)
 
 
-def test_a_dtype_that_is_none() -> None:
+def test_an_invalid_dtype() -> None:
     with pytest.raises(cpuaccel.CpuaccelError, match="dtype must be float32 or bfloat16"):
         cpuaccel.explain(encoder(), ["faithful"], dtype="float16")
 
@@ -240,7 +239,7 @@ def test_options_in_both_forms() -> None:
         Step(Choosy.Options(layers=3), fuse=True)
 
 
-def test_steps_show_themselves_as_they_are_written() -> None:
+def test_repr_of_a_step() -> None:
     step = Step("choosy", optional=True, layers=3)
     assert repr(step) == "Step('choosy', optional=True, layers=3)"
     assert step == Step("choosy", optional=True, layers=3)

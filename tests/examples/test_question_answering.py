@@ -191,7 +191,7 @@ def test_what_has_no_answers_can_be_predicted(
         ("--do_eval --validation_file nowhere.json", "there is no such file"),
         ("--do_eval --validation_file DATA --compare_with_eager", "nothing to compare with"),
         ("--do_eval --validation_file DATA --cpuaccel_backends jit,ipex", "put ipex before jit"),
-        ("--do_eval --validation_file DATA --cpuaccel_backends fast", "no plugin offers"),
+        ("--do_eval --validation_file DATA --cpuaccel_backends fast", "unknown backend"),
         (
             "--do_eval --validation_file DATA --jit_mode_eval --cpuaccel_backends jit",
             "in more than one way",

@@ -34,7 +34,7 @@ def test_the_model_is_asked_about_where_inputs_are_known() -> None:
 
 
 def test_inputs_that_forward_does_not_take_are_told_at_once() -> None:
-    with pytest.raises(cpuaccel.SignatureError, match="'ids' is no parameter of forward"):
+    with pytest.raises(cpuaccel.SignatureError, match="'ids' is not a parameter of forward"):
         cpuaccel.explain(encoder(), ["faithful"], example_inputs={"ids": torch.ones(1)})
 
 

@@ -75,11 +75,11 @@ def test_torch_by_itself_fails_on_the_same_batch() -> None:
     [
         (
             lambda inputs: {**inputs, "token_types": inputs["input_ids"]},
-            "input 'token_types' is no parameter of forward, which takes input_ids, ",
+            "input 'token_types' is not a parameter of forward, which takes input_ids, ",
         ),
         (
             lambda inputs: {"words": inputs["input_ids"]},
-            "input 'words' is no parameter of forward, which takes input_ids, ",
+            "input 'words' is not a parameter of forward, which takes input_ids, ",
         ),
     ],
 )
@@ -103,7 +103,7 @@ def test_an_example_that_lacks_a_required_input_names_it() -> None:
     with pytest.raises(cpuaccel.SignatureError) as caught:
         cpuaccel.optimize(Scaled(), ["jit"], example_inputs={"x": torch.ones(2)})
     assert str(caught.value) == (
-        "forward requires 'scale', which is not among the inputs given: x. Add it to the inputs"
+        "forward requires 'scale', which is missing from the inputs: x. Add it"
     )
 
 
