@@ -59,9 +59,9 @@ class Builder:
         with autocast(None), outside_inference_mode():
             signature = self._signature(inputs)
             logger.info("building %s for %s", self.plan.pipeline, signature)
-            reference.weights.note()
+            reference.weights.reset()
             probes = make_probes(reference.run, signature)
-            reference.weights.leave_to_model()
+            reference.weights.ignore_written_buffers()
             run = PipelineRun(
                 self.plan, self.settings, reference, self._shared, signature, probes, self._log
             )
@@ -77,7 +77,7 @@ class Builder:
                     speed = self._measure_speed(call, signature.inputs)
         seconds = time.perf_counter() - begun
         if self.settings.inplace or reference.released:
-            reference.weights.note()  # the steps have changed or moved them
+            reference.weights.reset()  # steps have changed or moved them
         return Variant(
             call=call,
             stage=run.stage,

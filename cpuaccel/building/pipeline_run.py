@@ -185,7 +185,7 @@ class PipelineRun:
         context = Context(
             self.plan.host, signature, self.plan.dtype, self.settings.inplace, release
         )
-        weights = self.reference.weights.of_copy(model)
+        weights = self.reference.weights.for_copy(model)
         try:
             return apply_backend(planned.backend, model, context, self.stage.autocast)
         finally:

@@ -26,7 +26,7 @@ class Reference:
         self.original = original
         self.binder = Binder(original)
         self.weights = WatchedWeights(original)
-        self.released = ReleasedWeights(original, self.weights.moved)
+        self.released = ReleasedWeights(original, self.weights.accept_moved)
         self._inplace = inplace
         self.reset()
 
@@ -34,7 +34,7 @@ class Reference:
         """Take the original as it is now."""
         self.released.restore()
         self.eager = self.original.eval() if self._inplace else shared_copy(self.original)
-        self.weights.note()
+        self.weights.reset()
 
     def run(self, inputs: Mapping[str, object]) -> object:
         """Call the original in eval mode."""

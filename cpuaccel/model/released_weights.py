@@ -32,16 +32,16 @@ class ReleasedWeights:
     """
 
     def __init__(
-        self, original: torch.nn.Module, moved: Callable[[list[torch.nn.Parameter]], None]
+        self, original: torch.nn.Module, on_restore: Callable[[list[torch.nn.Parameter]], None]
     ) -> None:
         """Start with no weight released.
 
         Args:
             original: the caller's model.
-            moved: called with the parameters whose weights were restored.
+            on_restore: called with the parameters whose weights were restored.
         """
         self._original = original
-        self._moved = moved
+        self._on_restore = on_restore
         self._released: list[_Released] = []
         self._hook: torch.utils.hooks.RemovableHandle | None = None
         self._lock = threading.RLock()
@@ -101,7 +101,7 @@ class ReleasedWeights:
                     "restored %.0f MB of original weights; both copies now use memory",
                     size / 2**20,
                 )
-            self._moved([released.parameter for released in self._released])
+            self._on_restore([released.parameter for released in self._released])
             self._released.clear()
             if self._hook is not None:
                 self._hook.remove()

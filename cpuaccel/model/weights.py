@@ -27,9 +27,9 @@ class WatchedWeights:
     def __init__(self, model: torch.nn.Module) -> None:
         self._model = model
         self._volatile: set[int] = set()
-        self.note()
+        self.reset()
 
-    def note(self) -> None:
+    def reset(self) -> None:
         """Take the weights as they are now as unchanged."""
         self._tables: list[dict[str, object]] = [
             cast(dict[str, object], table)
@@ -50,21 +50,21 @@ class WatchedWeights:
         self._versions = list(map(_version, self._counted))
 
     def changed(self) -> bool:
-        """Whether any weight has changed since ``note``."""
+        """Whether any weight has changed since ``reset``."""
         return not (
             list(map(_version, self._counted)) == self._versions
             and list(map(_pointer, self._tensors)) == self._pointers
             and all(map(is_, _members(self._tables), self._members))
         )
 
-    def of_copy(self, copied: torch.nn.Module) -> "WatchedWeights":
+    def for_copy(self, copied: torch.nn.Module) -> "WatchedWeights":
         """Watch a copy that shares the weights, ignoring the same buffers."""
         watched = WatchedWeights(copied)
         watched._volatile = self._volatile
-        watched.note()
+        watched.reset()
         return watched
 
-    def moved(self, tensors: Iterable[torch.Tensor]) -> None:
+    def accept_moved(self, tensors: Iterable[torch.Tensor]) -> None:
         """Take the new memory of these tensors as unchanged."""
         moved = {id(tensor) for tensor in tensors}
         self._pointers = [
@@ -72,9 +72,9 @@ class WatchedWeights:
             for tensor, pointer in zip(self._tensors, self._pointers)
         ]
 
-    def leave_to_model(self) -> None:
-        """Ignore buffers that have changed since ``note``: the model writes them at every call."""
+    def ignore_written_buffers(self) -> None:
+        """Ignore buffers that have changed since ``reset``: the model writes them at every call."""
         for tensor, version in zip(self._counted, self._versions):
             if tensor._version != version and not isinstance(tensor, torch.nn.Parameter):
                 self._volatile.add(id(tensor))
-        self.note()
+        self.reset()
