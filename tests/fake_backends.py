@@ -1,4 +1,4 @@
-"""Backends that do one thing, right or wrong. Their model is always a ``Tagged``."""
+"""Backends that do one thing right or wrong, for a ``MaskedEncoder``."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ Call = Callable[..., object]
 
 
 class Wrapped(torch.nn.Module):
-    """A module whose forward goes through a function that may do wrong."""
+    """A module whose forward calls a function that may change the output."""
 
     def __init__(self, model: torch.nn.Module, change: Callable[[Call, dict[str, object]], object]):
         super().__init__()
@@ -25,7 +25,7 @@ class Wrapped(torch.nn.Module):
 
 
 class Fake(Backend[Options]):
-    """Base of the fakes: takes effect, and changes nothing."""
+    """Base of the fakes: takes effect and doesn't change the output."""
 
     summary = "a fake"
     takes = Form.MODULE
@@ -43,7 +43,7 @@ class Faithful(Fake):
 
 
 class Opaque(Fake):
-    """Gives a compiled callable: tensors by name in, a flat tuple out."""
+    """Returns a compiled model: tensors by name in, a flat tuple out."""
 
     name = "opaque"
     gives = Form.COMPILED
@@ -90,7 +90,7 @@ class _Frozen(Fake):
             if given.shape[self.axis] == built_for:
                 return model(**inputs)
             states, pooled = encoded(model(**inputs))
-            return Encoded(states + 1, pooled + 1)  # silently wrong, as a frozen trace is
+            return Encoded(states + 1, pooled + 1)  # wrong without an error, like a frozen trace
 
         return Applied(Wrapped(model, change), evidence={"built_for": built_for})
 
@@ -118,34 +118,34 @@ class Foreseeing(Fake):
     name = "foreseeing"
 
     def apply(self, model: torch.nn.Module, context: Context) -> Applied:
-        raise cpuaccel.BackendError("the model is too odd", "Use an even one")
+        raise cpuaccel.BackendError("the model has an odd size", "Use an even size")
 
 
 class _Later(Fake):
-    """Right while it is verified, and wrong on token 49, which no example has."""
+    """Right while it is verified, wrong on token 49, which no example has."""
 
     def change(self, model: Call, inputs: dict[str, object]) -> object:
         ids = inputs["input_ids"]
         assert isinstance(ids, torch.Tensor)
-        answer = encoded(model(**inputs))
-        return self.wrong(answer) if bool((ids == 49).any()) else answer
+        output = encoded(model(**inputs))
+        return self.wrong(output) if bool((ids == 49).any()) else output
 
-    def wrong(self, answer: Encoded) -> object:
+    def wrong(self, output: Encoded) -> object:
         raise NotImplementedError
 
 
 class RaisingLater(_Later):
     name = "raising_later"
 
-    def wrong(self, answer: Encoded) -> object:
+    def wrong(self, output: Encoded) -> object:
         raise RuntimeError("illegal instruction, nearly")
 
 
 class NanLater(_Later):
     name = "nan_later"
 
-    def wrong(self, answer: Encoded) -> object:
-        return Encoded(answer.states, answer.pooled * float("nan"))
+    def wrong(self, output: Encoded) -> object:
+        return Encoded(output.states, output.pooled * float("nan"))
 
 
 class Meddling(Fake):
@@ -192,13 +192,13 @@ class ScriptTaking(Fake):
     gives = Form.SCRIPT
 
 
-def encoded(answer: object) -> Encoded:
-    assert isinstance(answer, Encoded)
-    return answer
+def encoded(output: object) -> Encoded:
+    assert isinstance(output, Encoded)
+    return output
 
 
 def batch(size: int = 2, length: int = 12, *, first: int | None = None) -> dict[str, torch.Tensor]:
-    """Inputs of ``MaskedEncoder``, without token 49 unless it is asked for."""
+    """Inputs of ``MaskedEncoder``, without token 49 unless ``first`` is 49."""
     generator = torch.Generator().manual_seed(1)
     ids = torch.randint(3, 49, (size, length), generator=generator)
     if first is not None:

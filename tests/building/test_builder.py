@@ -41,7 +41,7 @@ FAULTS = [
         id="raises in apply",
     ),
     pytest.param(
-        Foreseeing, Status.FAILED, "the model is too odd", "Use an even one", id="foresees"
+        Foreseeing, Status.FAILED, "the model has an odd size", "Use an even size", id="foresees"
     ),
     pytest.param(
         RaisingCheck,

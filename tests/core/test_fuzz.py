@@ -1,14 +1,13 @@
-"""Whatever a user writes or passes: a clear error or the original's answer, never anything else.
+"""Any file and any call: a clear error or the original's output, never anything else.
 
-CPUACCEL_FUZZ_EXAMPLES sets how many inputs each test tries; what was tried is told in
-docs/guarantees.md.
+CPUACCEL_FUZZ_EXAMPLES sets the number of inputs for each test; docs/guarantees.md lists how many
+were tried.
 """
 
 import contextlib
 import copy
 import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -69,7 +68,7 @@ def test_any_bytes_in_a_file(tmp_path: Path, content: bytes) -> None:
 
 @fuzzed
 @given(TABLES, st.sampled_from(["pipeline.toml", "pyproject.toml"]))
-def test_any_table_in_a_file(tmp_path: Path, table: dict[str, Any], name: str) -> None:
+def test_any_table_in_a_file(tmp_path: Path, table: dict[str, object], name: str) -> None:
     import tomli_w
 
     path = tmp_path / name
@@ -77,7 +76,7 @@ def test_any_table_in_a_file(tmp_path: Path, table: dict[str, Any], name: str) -
     path.write_text(tomli_w.dumps(content), encoding="utf-8")
     with contextlib.suppress(cpuaccel.PipelineError):
         read = read_pipeline(path)
-        # Not through a file's own disable_plugins: it would last for the other tests.
+        # Without disable_plugins, which would also block plugins in other tests.
         cpuaccel.explain(torch.nn.ReLU(), pipeline=Pipeline(read.steps, read.dtype, read.source))
 
 
@@ -100,7 +99,7 @@ NAMED = st.dictionaries(
 )
 
 
-def outcome(model: torch.nn.Module, args: list[Any], kwargs: dict[str, Any]) -> Any:
+def outcome(model: torch.nn.Module, args: list[object], kwargs: dict[str, object]) -> object:
     try:
         with torch.no_grad():
             return model(*args, **kwargs)
@@ -111,7 +110,7 @@ def outcome(model: torch.nn.Module, args: list[Any], kwargs: dict[str, Any]) -> 
 @fuzzed
 @pytest.mark.parametrize("engine", FAST)
 @given(args=ARGUMENTS, kwargs=NAMED, seed=st.integers(0, 99))
-def test_any_call(engine: str, args: list[Any], kwargs: dict[str, Any], seed: int) -> None:
+def test_any_call(engine: str, args: list[object], kwargs: dict[str, object], seed: int) -> None:
     assume(args or kwargs)
     shared = copy.copy(FAST[engine]._variants)
     shared._variants = dict(shared._variants)
@@ -120,7 +119,8 @@ def test_any_call(engine: str, args: list[Any], kwargs: dict[str, Any], seed: in
     if isinstance(expected, type):
         assert found is expected
         return
-    assert type(found) is type(expected)
+    assert isinstance(expected, tuple)
+    assert isinstance(found, type(expected))
     for mine, theirs in zip(found, expected):
         torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-4, equal_nan=True)
 
@@ -138,7 +138,7 @@ def test_any_shape_and_padding(engine: str, sizes: tuple[int, int, int, bool]) -
         where = slice(None, padding) if left else slice(-padding, None)
         inputs["attention_mask"][::2, where] = 0
     before = FAST[engine].report.calls["optimized"]
-    answer = FAST[engine](**inputs)
+    output = FAST[engine](**inputs)
     assert FAST[engine].report.calls["optimized"] == before + 1
     with torch.no_grad():
-        torch.testing.assert_close(answer, MODEL(**inputs), rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(output, MODEL(**inputs), rtol=1e-3, atol=1e-4)

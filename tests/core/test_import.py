@@ -27,12 +27,12 @@ def test_listing_backends_imports_no_engine(python: Python) -> None:
     assert done.stdout == "[]\n"
 
 
-def test_every_name_exported_is_there() -> None:
+def test_every_exported_name_exists() -> None:
     for name in cpuaccel.__all__:
         assert getattr(cpuaccel, name) is not None
     assert set(cpuaccel.__all__) <= set(dir(cpuaccel))
 
 
-def test_a_name_that_is_not_exported() -> None:
+def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="has no attribute 'accelerate'"):
         cpuaccel.accelerate  # noqa: B018

@@ -25,8 +25,8 @@ class Head(torch.nn.Module):
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         pooled = self.body(input_ids=input_ids, attention_mask=attention_mask).pooled
-        answer: torch.Tensor = self.linear(pooled)
-        return answer
+        output: torch.Tensor = self.linear(pooled)
+        return output
 
 
 @pytest.mark.parametrize("inner", ["faithful", "jit", "onednn"])
@@ -95,8 +95,8 @@ def test_a_hook_that_calls_the_model_does_not_build_it_again() -> None:
 
     model.feed.register_forward_hook(hook)
     fast = cpuaccel.optimize(model, ["faithful"])
-    answer = fast(**batch()).pooled
-    torch.testing.assert_close(answer, model(**batch()).pooled.detach())
+    output = fast(**batch()).pooled
+    torch.testing.assert_close(output, model(**batch()).pooled.detach())
     expected = model(input_ids=batch()["input_ids"]).pooled.detach()
     assert len(inside) == 2
     for found in inside:

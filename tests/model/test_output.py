@@ -191,6 +191,11 @@ class Doubling(UserDict[str, object]):
         return self.data[key] * 2  # type: ignore[operator]
 
 
+class Reduced(UserDict[str, object]):
+    def __reduce_ex__(self, protocol: object) -> tuple[type, tuple[()]]:
+        return dict, ()
+
+
 class Uncopyable(UserDict[str, object]):
     def __reduce_ex__(self, protocol: object) -> str:
         raise RuntimeError("not to be copied")
@@ -205,7 +210,8 @@ def with_hidden_tensor() -> UserDict[str, object]:
 @pytest.mark.parametrize(
     ("output", "reason"),
     [
-        (Doubling(a=torch.ones(1)), "its copy differs"),
+        (Doubling(a=torch.ones(1)), "tensors besides its members"),
+        (Reduced(a=torch.ones(1)), "its copy differs"),
         (Uncopyable(a=torch.ones(1)), "RuntimeError: not to be copied"),
         (with_hidden_tensor(), "tensors besides its members"),
     ],
