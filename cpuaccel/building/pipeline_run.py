@@ -93,11 +93,11 @@ class PipelineRun:
                 self._cast()
                 uncast = False
             self.reference.released.restore()  # undo releases made by a failed step
-            plugins.before_step(planned.step, self.stage.model)
+            plugins.observe("cpuaccel_before_step", step=planned.step, model=self.stage.model)
             applied = self._apply(index, planned)
             self._finish(*applied, planned.step.optional)
             uncast = uncast and applied[0].dtype is None
-            plugins.after_step(planned.step, self.outcomes[-1])
+            plugins.observe("cpuaccel_after_step", step=planned.step, outcome=self.outcomes[-1])
         if uncast:
             self._cast()
 

@@ -88,11 +88,7 @@ class Structure:
 
 
 def require_tensors(output: object) -> None:
-    """Refuse an output that can't be taken apart into tensors and constants.
-
-    Raises:
-        BackendError: it holds another object, such as a cache.
-    """
+    """Raise ``BackendError`` if an output holds something else than tensors and constants."""
     if not isinstance(output, (torch.Tensor, *_CONSTANTS)):
         for _, member in _require_members(output):
             require_tensors(member)
@@ -150,11 +146,7 @@ def _require_members(output: object) -> list[tuple[str, object]]:
 
 
 def _find_build(output: object, keys: tuple[Hashable, ...], members: list[object]) -> Build:
-    """Find a way to build an output, and check it on the output's own members.
-
-    Raises:
-        BackendError: there is none.
-    """
+    """Find a way to build an output, and check it on the output's own members."""
     kind = type(output)
     if kind is list or kind is tuple:
         return kind
@@ -218,11 +210,7 @@ def _dataclass(kind: type, names: tuple[str, ...], members: Sequence[object]) ->
 
 
 def _build_by_copying(output: object, members: list[object]) -> Build:
-    """Build any other container as a deep copy in which other members take the place of its own.
-
-    Raises:
-        TypeError: it holds tensors besides its members.
-    """
+    """Build any other container as a deep copy with other members in the place of its own."""
     places = [object() for _ in members]
     # What deepcopy's memo holds is taken for the copy.
     memo: dict[int, object] = {

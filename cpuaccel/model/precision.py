@@ -16,11 +16,7 @@ STRICTEST = min(TOLERANCE.values())
 
 
 def dtype_of(dtype: "torch.dtype | str | None") -> torch.dtype | None:
-    """Return the dtype of a pipeline's precision, given as a dtype or by name; None for None.
-
-    Raises:
-        CpuaccelError: the dtype is neither float32 nor bfloat16.
-    """
+    """Return the dtype of a pipeline's precision, given as a dtype or by name; None for None."""
     if dtype is None:
         return None
     parsed = _DTYPES.get(str(dtype).removeprefix("torch."))

@@ -34,12 +34,7 @@ class ReleasedWeights:
     def __init__(
         self, original: torch.nn.Module, on_restore: Callable[[list[torch.nn.Parameter]], None]
     ) -> None:
-        """Start with no weight released.
-
-        Args:
-            original: the caller's model.
-            on_restore: called with the parameters whose weights were restored.
-        """
+        """Start with no weight released; call ``on_restore`` with restored parameters."""
         self._original = original
         self._on_restore = on_restore
         self._released: list[_Released] = []
@@ -64,7 +59,7 @@ class ReleasedWeights:
             restore: rebuilds the weight.
 
         Returns:
-            Whether the weight was a parameter and is freed.
+            Whether the weight was one of the parameters.
         """
         with self._lock:
             found = [

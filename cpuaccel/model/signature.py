@@ -74,11 +74,7 @@ class Signature:
     def from_inputs(
         cls, model: Callable[..., object], example_inputs: ExampleInputs
     ) -> "Signature":
-        """Bind example inputs to the model's parameters.
-
-        Raises:
-            SignatureError: the inputs can't be bound; names the parameter.
-        """
+        """Bind example inputs to the model's parameters, or raise ``SignatureError``."""
         binder = Binder(model)
         return cls(binder, binder.bind_example(example_inputs))
 
@@ -112,27 +108,17 @@ class Binder:
                 f"the parameters of {type(model).__name__}.forward can't be read: {error}. "
                 "Wrap the model in an nn.Module whose forward names its parameters"
             ) from None
-        kinds = {parameter.kind: name for name, parameter in parameters.items()}
+        kinds = {p.kind: n for n, p in parameters.items()}
         self._variadic = kinds.get(inspect.Parameter.VAR_POSITIONAL)
         self._keywords = kinds.get(inspect.Parameter.VAR_KEYWORD)
-        self.parameters = {
-            name: parameter
-            for name, parameter in parameters.items()
-            if name not in (self._variadic, self._keywords)
-        }
-        self._positional = tuple(
-            name
-            for name, parameter in self.parameters.items()
-            if parameter.kind is not inspect.Parameter.KEYWORD_ONLY
-        )
+        variable = (self._variadic, self._keywords)
+        self.parameters = {n: p for n, p in parameters.items() if n not in variable}
+        named = self.parameters.items()
+        self._positional_only = tuple(n for n, p in named if p.kind is p.POSITIONAL_ONLY)
+        self._positional = tuple(n for n, p in named if p.kind is not p.KEYWORD_ONLY)
+        self._droppable = {n for n, p in named if p.default is None}
         self._order = {name: index for index, name in enumerate(self.parameters)}
         self._ordered: dict[tuple[str, ...], tuple[str, ...]] = {}  # cache: sorting takes 1 us
-        self._droppable = {n for n, p in self.parameters.items() if p.default is None}
-        self._positional_only = tuple(
-            name
-            for name, parameter in self.parameters.items()
-            if parameter.kind is inspect.Parameter.POSITIONAL_ONLY
-        )
         # Any other forward is called by name, which needs no work in each call.
         self._by_position = bool(self._positional_only) or self._variadic is not None
 
@@ -174,11 +160,7 @@ class Binder:
         return inputs
 
     def bind_example(self, example_inputs: ExampleInputs) -> Inputs:
-        """Bind example inputs and check that ``forward`` can be called with them.
-
-        Raises:
-            SignatureError: an input has no parameter, or a required one is missing.
-        """
+        """Bind example inputs and check that ``forward`` can be called with them."""
         if isinstance(example_inputs, torch.Tensor):
             inputs = self.bind((example_inputs,), {})
         elif isinstance(example_inputs, Mapping):
@@ -194,11 +176,7 @@ class Binder:
         return inputs
 
     def check(self, inputs: Mapping[str, object]) -> None:
-        """Check that ``forward`` takes these names.
-
-        Raises:
-            SignatureError: names the first input that is unknown or missing.
-        """
+        """Check that ``forward`` takes exactly these names, apart from optional parameters."""
         unknown = [n for n in inputs if n not in self.parameters and not self._is_surplus(n)]
         if unknown and self._keywords is None:
             raise SignatureError(

@@ -20,11 +20,7 @@ class ResolvedStep:
 
 
 def resolve_here(*pipelines: Pipeline) -> list[list[ResolvedStep]]:
-    """Resolve pipelines to this process' plugins, except those that any pipeline blocks.
-
-    Raises:
-        PipelineError: lists every mistake in the first wrong pipeline.
-    """
+    """Resolve pipelines to this process' plugins, except those that any pipeline blocks."""
     for pipeline in pipelines:  # before plugin_host() imports plugins
         disable_plugins(pipeline.disable_plugins, pipeline.source)
     return [resolve(pipeline, plugin_host()) for pipeline in pipelines]
@@ -42,7 +38,7 @@ def resolve(pipeline: Pipeline, plugins: PluginHost) -> list[ResolvedStep]:
         where = f"step {number} ({step.backend})"
         backend_class = plugins.backends.get(step.backend)
         if backend_class is None:
-            problems.append(f"{where}: {unknown_backend(step.backend, plugins)}")
+            problems.append(f"{where}: {_unknown_backend(step.backend, plugins)}")
             continue
         try:
             options = backend_class.Options.model_validate(step.options)
@@ -100,8 +96,7 @@ def _exclusions(backends: Sequence[Backend[Options]]) -> list[str]:
     ]
 
 
-def unknown_backend(name: str, plugins: PluginHost) -> str:
-    """Describe an unknown backend, with plugins that failed to load or are blocked."""
+def _unknown_backend(name: str, plugins: PluginHost) -> str:
     available = ", ".join(sorted(plugins.backends)) or "none"
     close = did_you_mean(name, plugins.backends)
     broken = "".join(f" Failed to load: {b.plugin} ({b.reason})." for b in plugins.broken)

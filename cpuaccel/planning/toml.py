@@ -84,11 +84,7 @@ def parse_pipeline(data: bytes, path: Path) -> Pipeline:
 
 
 def write_pipeline(pipeline: Pipeline, path: Path) -> None:
-    """Write a pipeline in the format of ``read_pipeline``.
-
-    Raises:
-        TypeError: an option has a value of a type that TOML doesn't have.
-    """
+    """Write a pipeline in the format of ``read_pipeline``; TypeError if TOML lacks a type."""
     table: dict[str, object] = {"version": 1}
     if pipeline.dtype is not None:
         table["dtype"] = dtype_name(pipeline.dtype)

@@ -20,10 +20,9 @@ _NAMED_FLAGS = re.compile(
 
 
 class Fingerprint(BaseModel):
-    """What measurements and compiled programs depend on.
+    """What measurements and compiled programs depend on; fields are named as in ``Host``.
 
     Attributes:
-        machine: as in ``Host``; so are ``processor``, ``torch_isa`` and ``python``.
         isa: the processor's flags, separated by spaces.
         packages: versions of the installed packages that are used, cpuaccel and torch included.
         plugins: for each backend, the plugin that offers it with its version.
@@ -43,14 +42,7 @@ class Fingerprint(BaseModel):
     def from_host(
         cls, host: Host, plugins: PluginHost, backends: Iterable[str], packages: Iterable[str]
     ) -> "Fingerprint":
-        """Collect the facts that some backends depend on.
-
-        Args:
-            host: this machine and environment.
-            plugins: the plugins that offer the backends.
-            backends: names of the backends, whose required packages are included.
-            packages: names of further packages.
-        """
+        """Collect the facts that backends depend on: their required packages, and ``packages``."""
         origins = {name: plugins.origins[name] for name in sorted(backends)}
         required = {
             Requirement(text).name

@@ -159,14 +159,7 @@ def torch_isa() -> str:
 
 
 def usable_cores(filesystem: Path = Path("/")) -> int:
-    """Count the cores this process may use: at least 1.
-
-    The smaller of its CPU affinity and its control group's CPU quota, rounded up: 2 in a container
-    limited to 2 CPUs on a 64-core machine.
-
-    Args:
-        filesystem: root directory, for ``sys/fs/cgroup`` in it.
-    """
+    """Count the cores this process may use, by its affinity and its control group's quota."""
     process = psutil.Process()
     if hasattr(process, "cpu_affinity"):  # absent on macOS
         allowed = len(process.cpu_affinity() or ())

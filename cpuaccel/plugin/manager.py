@@ -12,11 +12,10 @@ from dataclasses import dataclass
 import pluggy
 
 from cpuaccel.errors import did_you_mean
-from cpuaccel.pipeline import Options, Step
+from cpuaccel.pipeline import Options
 from cpuaccel.plugin import hookspecs
 from cpuaccel.plugin.backend import Backend, Form
 from cpuaccel.plugin.slow import warn_if_slow
-from cpuaccel.report import Outcome
 
 logger = logging.getLogger("cpuaccel")
 
@@ -28,12 +27,7 @@ DISABLE = "CPUACCEL_DISABLE_PLUGINS"
 
 @dataclass(frozen=True)
 class BrokenPlugin:
-    """A plugin that failed to load.
-
-    Attributes:
-        plugin: its entry point's name, with its distribution and version.
-        reason: type and message of the error.
-    """
+    """A plugin that failed to load, with the type and message of the error."""
 
     plugin: str
     reason: str
@@ -41,12 +35,7 @@ class BrokenPlugin:
 
 @dataclass(frozen=True)
 class BlockedPlugin:
-    """A plugin that the user has blocked.
-
-    Attributes:
-        plugin: its entry point's name, with its distribution and version.
-        by: the environment variable or the file that blocks it.
-    """
+    """A plugin that the user has blocked, by an environment variable or a file."""
 
     plugin: str
     by: str
@@ -67,13 +56,7 @@ class PluginHost:
         entry_points: Iterable[importlib.metadata.EntryPoint],
         disabled: Mapping[str, str] | None = None,
     ) -> None:
-        """Load plugins.
-
-        Args:
-            entry_points: one for each plugin.
-            disabled: names of plugins to block, each with the environment variable or the file
-                that blocks it. They are not imported.
-        """
+        """Load plugins, except those named in ``disabled`` with what blocks them."""
         self.backends: dict[str, type[Backend[Options]]] = {}
         self.origins: dict[str, str] = {}
         self.broken: list[BrokenPlugin] = []
@@ -100,12 +83,7 @@ class PluginHost:
             logger.warning("plugin %s failed to load: %s", label, reason)
 
     def block(self, name: str, by: str) -> None:
-        """Block a plugin: it is not loaded, or where it is, its backends and hooks are removed.
-
-        Args:
-            name: the name of its entry point; an unknown name is logged as a warning.
-            by: the environment variable or the file that blocks it.
-        """
+        """Block a plugin by the name of its entry point: don't load it, or remove it again."""
         labels = [label for label, entry_point in self._entry_points if entry_point.name == name]
         if not labels:
             names = [entry_point.name for _, entry_point in self._entry_points]
@@ -153,21 +131,13 @@ class PluginHost:
         for name in [name for name, origin in self.origins.items() if origin == label]:
             del self.backends[name], self.origins[name]
 
-    def before_step(self, step: Step, model: object) -> None:
-        """Call every plugin's ``cpuaccel_before_step``."""
-        self._observe("cpuaccel_before_step", step=step, model=model)
-
-    def after_step(self, step: Step, outcome: Outcome) -> None:
-        """Call every plugin's ``cpuaccel_after_step``."""
-        self._observe("cpuaccel_after_step", step=step, outcome=outcome)
-
-    def _observe(self, hook: str, **facts: object) -> None:
-        """Call each plugin's hook separately: one that raises must not stop the others."""
+    def observe(self, hook: str, **arguments: object) -> None:
+        """Call every plugin's hook separately: one that raises must not stop the others."""
         for label, plugin in self._manager.list_name_plugin():
             if plugin is None:  # blocked
                 continue
             try:
-                self._caller(hook, plugin)(**facts)
+                self._caller(hook, plugin)(**arguments)
             except (Exception, SystemExit):
                 logger.warning("plugin %s: hook %s failed", label, hook, exc_info=True)
 
@@ -218,12 +188,7 @@ _disabled: dict[str, str] = {}
 
 
 def disable_plugins(names: Iterable[str], by: str) -> None:
-    """Block plugins in this process: those not loaded yet are never imported.
-
-    Args:
-        names: names of their entry points.
-        by: the environment variable or the file that blocks them, for messages.
-    """
+    """Block plugins in this process by the names of their entry points."""
     for name in names:
         if name not in _disabled:
             _disabled[name] = by

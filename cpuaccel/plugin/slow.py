@@ -13,11 +13,7 @@ SECONDS = 60.0
 
 @contextmanager
 def warn_if_slow(what: str) -> Iterator[None]:
-    """Log warnings while the body runs: a plugin's code in this process can't be stopped.
-
-    Args:
-        what: what the body does, such as ``applying jit``.
-    """
+    """Log warnings while the body, such as ``applying jit``, runs longer than a minute."""
     done = threading.Event()
 
     def warn() -> None:

@@ -182,7 +182,7 @@ def test_hooks_of_a_broken_plugin_are_not_called(site: Site) -> None:
     host = site.host()
     assert len(host.broken) == 1
     step = cpuaccel.Step("any")
-    host.after_step(step, cpuaccel.Outcome("any", "applied"))  # type: ignore[arg-type]
+    host.observe("cpuaccel_after_step", step=step, outcome=None)
     assert "t_broken" not in str(host._manager.list_name_plugin())
 
 
