@@ -117,6 +117,18 @@ class RunArguments(CpuaccelArguments):
         return self.inference_pipeline is not None or self.bf16 or self.bf16_full_eval
 
 
+def require_positive(arguments: object, *options: str) -> None:
+    """Check options that count something.
+
+    Raises:
+        UsageError: one of them is below 1.
+    """
+    for option in options:
+        value = getattr(arguments, option)
+        if value is not None and value < 1:
+            raise UsageError(f"--{option} must be >= 1, got {value}")
+
+
 _VALUES: dict[object, str] = {str: "TEXT", int: "NUMBER", float: "NUMBER"}
 
 
@@ -166,7 +178,9 @@ class Parser(HfArgumentParser):
 
 
 def parse(
-    dataclass_types: tuple[Any, ...], description: str, arguments: Sequence[str] | None = None
+    dataclass_types: tuple[Any, ...],
+    description: str | None,
+    arguments: Sequence[str] | None = None,
 ) -> tuple[Any, ...]:
     """Read the command line.
 

@@ -1,14 +1,15 @@
 """Finding the data: a dataset on the hub, or a local file."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import datasets
 from datasets import Dataset
 
-from common.arguments import DataArguments, ModelArguments
+from common.arguments import DataArguments, ModelArguments, require_positive
 from common.exits import ExampleError, UsageError
+from common.tables import Row, read_rows
 from cpuaccel.errors import first_line
 
 SPLITS = {"eval": "validation", "predict": "test"}
@@ -43,16 +44,44 @@ def check_source(
                 f"--dataset_name {data.dataset_name} and --{options[stage]} {named} were both "
                 "given. Keep only one"
             )
-    for option in ("max_eval_samples", "max_predict_samples", "preprocessing_num_workers"):
-        count = getattr(data, option)
-        if count is not None and count < 1:
-            raise UsageError(f"--{option} {count} was asked for. Pass a number from 1 up")
+    require_positive(data, "max_eval_samples", "max_predict_samples", "preprocessing_num_workers")
 
 
-def local_file(data: DataArguments, stage: str) -> tuple[Path, str] | None:
-    """The local file of a stage and the option that named it, if it is a file."""
+def local_file(data: DataArguments, stage: str) -> Path | None:
+    """Return the local file of a stage, where one is named."""
     named = getattr(data, FILES[stage])
-    return None if named is None else (Path(named).expanduser(), f"--{FILES[stage]}")
+    return None if named is None else Path(named).expanduser()
+
+
+def load_rows(
+    data: DataArguments,
+    model: ModelArguments,
+    stage: str,
+    *,
+    read: Callable[[Path, str], list[Row]] = read_rows,
+    splits: Sequence[str] | None = None,
+) -> tuple[Dataset, str]:
+    """Load the rows of a stage from its local file or from the dataset on the hub.
+
+    Args:
+        data: which data.
+        model: holds the token and the cache folder for the hub.
+        stage: ``eval`` or ``predict``.
+        read: reads a local file, given its path and the option that names it.
+        splits: see ``load_hub_dataset``.
+
+    Returns:
+        The rows, and the option with its value that names them, for errors.
+
+    Raises:
+        UsageError: the local file does not exist.
+        ExampleError: the data can't be read.
+    """
+    file = local_file(data, stage)
+    if file is None:
+        return load_hub_dataset(data, model, stage, splits), f"--dataset_name {data.dataset_name}"
+    option = f"--{FILES[stage]}"
+    return from_rows(read(file, option), f"{option} {file}"), f"{option} {file}"
 
 
 def load_hub_dataset(
@@ -118,9 +147,25 @@ def require_columns(there: Collection[str], columns: Collection[str], asked: str
         )
 
 
-def first(dataset: Dataset, count: int | None) -> Dataset:
-    """The first rows of a dataset, or all."""
+def limit(dataset: Dataset, data: DataArguments, stage: str) -> Dataset:
+    """Keep the first rows, as many as the options allow for a stage."""
+    count = data.max_eval_samples if stage == "eval" else data.max_predict_samples
     return dataset if count is None else dataset.select(range(min(count, len(dataset))))
+
+
+def tokenize_rows(
+    dataset: Dataset, tokenize: Callable[..., dict[str, Any]], workers: int | None, **options: bool
+) -> Dataset:
+    """Replace all columns of a dataset by what ``tokenize`` returns for batches of its rows."""
+    return dataset.map(
+        tokenize,
+        batched=True,
+        remove_columns=dataset.column_names,
+        num_proc=workers,
+        keep_in_memory=True,
+        load_from_cache_file=False,
+        **options,
+    )
 
 
 def from_rows(rows: Sequence[dict[str, Any]], asked: str) -> Dataset:

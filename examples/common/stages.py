@@ -24,7 +24,7 @@ DataT = TypeVar("DataT", bound=DataArguments)
 
 
 def begin(
-    of_data: type[DataT], description: str, options: Mapping[str, str] = FILES
+    of_data: type[DataT], description: str | None, options: Mapping[str, str] = FILES
 ) -> tuple[ModelArguments, DataT, RunArguments, list[str]]:
     """Read the command line, and make the folder for results.
 

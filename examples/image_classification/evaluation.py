@@ -1,4 +1,8 @@
-"""The evaluation, from the command line to the results."""
+"""Evaluate an image-classification model, optionally optimized by cpuaccel.
+
+Reads folders of images or a dataset. With --dataloader_num_workers, worker processes prepare the
+images.
+"""
 
 import functools
 from pathlib import Path
@@ -20,19 +24,8 @@ from image_classification.metrics import score
 
 
 def evaluate() -> None:
-    """Evaluate with ``--do_eval``, predict with ``--do_predict``.
-
-    Raises:
-        UsageError: the command line can't be right.
-        ExampleError: something that it names can't be used.
-    """
-    model_arguments, data, run, stages = begin(
-        ImageArguments,
-        "Evaluate an image-classification model on folders of images or on a dataset, through a "
-        "pipeline of cpuaccel's. With --dataloader_num_workers images are prepared in processes "
-        "of their own.",
-        FOLDERS,
-    )
+    """Evaluate with ``--do_eval``, predict with ``--do_predict``."""
+    model_arguments, data, run, stages = begin(ImageArguments, __doc__, FOLDERS)
     # The model is called with what the processor makes of a batch, not with the data's columns.
     run.remove_unused_columns = False
     loaded = {stage: load_images(data, model_arguments, stage) for stage in stages}

@@ -9,7 +9,7 @@ from datasets import Dataset
 from PIL import Image
 
 from common.arguments import ModelArguments
-from common.data import first, load_hub_dataset, require_columns
+from common.data import limit, load_hub_dataset, require_columns
 from common.exits import ExampleError, UsageError
 from image_classification.arguments import FOLDERS, ImageArguments
 
@@ -28,11 +28,11 @@ def load_images(data: ImageArguments, model: ModelArguments, stage: str) -> tupl
         UsageError: there is no such folder.
         ExampleError: there are no images in it, or one of them can't be read.
     """
-    count = data.max_eval_samples if stage == "eval" else data.max_predict_samples
     named = getattr(data, FOLDERS[stage])
     if named is not None:
         asked = f"--{FOLDERS[stage]} {named}"
-        images = first(_from_folder(Path(named).expanduser(), stage == "eval", asked), count)
+        images = _from_folder(Path(named).expanduser(), stage == "eval", asked)
+        images = limit(images, data, stage)
         for source in images["image"]:  # now, not after hours
             read_image(source, whole=False)
         return images, asked
@@ -42,7 +42,7 @@ def load_images(data: ImageArguments, model: ModelArguments, stage: str) -> tupl
     if stage == "eval":
         columns[data.label_column_name] = "label"
     require_columns(images.column_names, columns, asked)
-    images = first(images.select_columns(list(columns)), count)
+    images = limit(images.select_columns(list(columns)), data, stage)
     images = images.rename_columns({old: new for old, new in columns.items() if old != new})
     return images.cast_column("image", datasets.Image(decode=False)), asked
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from common.arguments import DataArguments
+from common.arguments import DataArguments, require_positive
 from common.exits import UsageError
 
 
@@ -44,11 +44,7 @@ class QuestionAnsweringArguments(DataArguments):
         Raises:
             UsageError: a number that can't be right.
         """
-        for option in ("max_seq_length", "n_best_size", "max_answer_length"):
-            if getattr(self, option) < 1:
-                raise UsageError(
-                    f"--{option} {getattr(self, option)} was asked for. Pass a number from 1 up"
-                )
+        require_positive(self, "max_seq_length", "n_best_size", "max_answer_length")
         if not 0 <= self.doc_stride < self.max_seq_length:
             raise UsageError(
                 f"--doc_stride {self.doc_stride} was asked for with --max_seq_length "

@@ -1,4 +1,7 @@
-"""The evaluation, from the command line to the results."""
+"""Evaluate an extractive question-answering model, optionally optimized by cpuaccel.
+
+Reads SQuAD or data in one of its formats.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,17 +29,8 @@ from question_answering.windows import ABOUT, cut
 
 
 def evaluate() -> None:
-    """Evaluate with ``--do_eval``, predict with ``--do_predict``.
-
-    Raises:
-        UsageError: the command line can't be right.
-        ExampleError: something that it names can't be used.
-    """
-    model_arguments, data, run, stages = begin(
-        QuestionAnsweringArguments,
-        "Evaluate an extractive question-answering model on SQuAD or data like it, through a "
-        "pipeline of cpuaccel's.",
-    )
+    """Evaluate with ``--do_eval``, predict with ``--do_predict``."""
+    model_arguments, data, run, stages = begin(QuestionAnsweringArguments, __doc__)
     questions = {stage: load_questions(data, model_arguments, stage) for stage in stages}
     tokenizer = load_processor(AutoTokenizer, model_arguments)
     if not tokenizer.is_fast:

@@ -8,7 +8,7 @@ from datasets import Dataset
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from common.arguments import ModelArguments
-from common.data import first, from_rows, load_hub_dataset, local_file, require_columns
+from common.data import limit, load_rows, require_columns
 from common.exits import ExampleError
 from common.tables import Row, read_rows
 from cpuaccel.errors import describe_invalid
@@ -76,18 +76,12 @@ def load_questions(
         UsageError: there is no such file.
         ExampleError: it can't be read, or something is missing in it.
     """
-    file = local_file(data, stage)
-    if file is not None:
-        asked = " ".join(map(str, reversed(file)))
-        dataset = from_rows(_read(*file), asked)
-    else:
-        asked = f"--dataset_name {data.dataset_name}"
-        # SQuAD's test split is not public; who predicts it predicts what there is.
-        splits = None if stage == "eval" else ("test", "validation")
-        dataset = load_hub_dataset(data, model, stage, splits)
+    # SQuAD's test split is not public; without one, --do_predict predicts the validation split.
+    splits = None if stage == "eval" else ("test", "validation")
+    dataset, asked = load_rows(data, model, stage, read=_read, splits=splits)
     wanted = (*COLUMNS, "answers") if stage == "eval" else COLUMNS
     require_columns(dataset.column_names, wanted, asked)
-    dataset = first(dataset, data.max_eval_samples if stage == "eval" else data.max_predict_samples)
+    dataset = limit(dataset, data, stage)
     twice = [name for name, count in Counter(dataset["id"]).items() if count > 1]
     if twice:
         raise ExampleError(

@@ -5,6 +5,7 @@ from typing import Any
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from common.data import tokenize_rows
 from common.exits import ExampleError
 from question_answering.arguments import QuestionAnsweringArguments
 
@@ -68,12 +69,4 @@ def cut(
             ],
         }
 
-    return questions.map(
-        tokenize,
-        with_indices=True,
-        batched=True,
-        remove_columns=questions.column_names,
-        num_proc=data.preprocessing_num_workers,
-        keep_in_memory=True,
-        load_from_cache_file=False,
-    )
+    return tokenize_rows(questions, tokenize, data.preprocessing_num_workers, with_indices=True)

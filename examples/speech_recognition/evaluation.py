@@ -1,4 +1,8 @@
-"""The evaluation, from the command line to the results."""
+"""Evaluate a CTC speech-recognition model such as Wav2Vec2, optionally optimized by cpuaccel.
+
+Reads CSV, TSV, JSON or JSON lines with the columns audio (or path), which names a sound file, and
+text. With --dataloader_num_workers, worker processes prepare the sound.
+"""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -30,19 +34,8 @@ UNNEEDED = ("masked_spec_embed",)
 
 
 def evaluate() -> None:
-    """Evaluate with ``--do_eval``, predict with ``--do_predict``.
-
-    Raises:
-        UsageError: the command line can't be right.
-        ExampleError: something that it names can't be used.
-    """
-    model_arguments, data, run, stages = begin(
-        SpeechArguments,
-        "Evaluate a speech-recognition model like Wav2Vec2 that was trained with CTC, on "
-        "recordings, through a pipeline of cpuaccel's. Files are CSV, TSV, JSON or JSON lines, "
-        "with the columns audio (or path), which names a sound file, and text. With "
-        "--dataloader_num_workers sound is prepared in processes of their own.",
-    )
+    """Evaluate with ``--do_eval``, predict with ``--do_predict``."""
+    model_arguments, data, run, stages = begin(SpeechArguments, __doc__)
     # The model is called with what the extractor makes of a batch, not with the data's columns.
     run.remove_unused_columns = False
     loaded = {stage: load_recordings(data, model_arguments, stage) for stage in stages}

@@ -11,9 +11,8 @@ from datasets import Dataset
 
 from common.arguments import DataArguments, ModelArguments
 from common.columns import as_text
-from common.data import first, from_rows, load_hub_dataset, local_file, require_columns
+from common.data import limit, load_rows, local_file, require_columns
 from common.exits import ExampleError
-from common.tables import read_rows
 
 Source = dict[str, Any]
 """A recording that is not read yet: its path, and its bytes where it is not a file of its own."""
@@ -29,22 +28,15 @@ def load_recordings(data: DataArguments, model: ModelArguments, stage: str) -> D
         UsageError: there is no such file.
         ExampleError: it can't be read, or something is missing in it.
     """
-    file = local_file(data, stage)
-    if file is not None:
-        asked = f"{file[1]} {file[0]}"
-        rows = from_rows(read_rows(*file), asked)
-    else:
-        asked = f"--dataset_name {data.dataset_name}"
-        rows = load_hub_dataset(data, model, stage)
+    rows, asked = load_rows(data, model, stage)
     audio = "path" if "audio" not in rows.column_names and "path" in rows.column_names else "audio"
     columns = [audio, *(["text"] if stage == "eval" else [])]
     require_columns(rows.column_names, columns, asked)
-    count = data.max_eval_samples if stage == "eval" else data.max_predict_samples
-    rows = as_text(first(rows.select_columns(columns), count), columns[1:], asked)
+    rows = as_text(limit(rows.select_columns(columns), data, stage), columns[1:], asked)
     if audio != "audio":
         rows = rows.rename_column(audio, "audio")
-    if file is not None:
-        folder = file[0].parent
+    if (file := local_file(data, stage)) is not None:
+        folder = file.parent
         rows = as_text(rows, ["audio"], asked)
         rows = rows.map(
             lambda row: {"audio": str(folder / Path(row["audio"]).expanduser())},

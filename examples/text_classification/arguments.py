@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from common.arguments import DataArguments
+from common.arguments import DataArguments, require_positive
 from common.exits import UsageError
 from cpuaccel.errors import did_you_mean
 from text_classification.tasks import HUB_NAME, TASKS, Task
@@ -29,10 +29,7 @@ class GlueArguments(DataArguments):
         Raises:
             UsageError: there is no such task, or a number can't be right.
         """
-        if self.max_seq_length < 1:
-            raise UsageError(
-                f"--max_seq_length {self.max_seq_length} was asked for. Pass a number from 1 up"
-            )
+        require_positive(self, "max_seq_length")
         if self.task_name is None:
             return
         name = self.task_name.lower()

@@ -1,4 +1,8 @@
-"""The evaluation, from the command line to the results."""
+"""Evaluate a text-classification or regression model, optionally optimized by cpuaccel.
+
+Reads one of GLUE's tasks, or CSV, TSV, JSON or JSON lines with the columns sentence1, sentence2
+for pairs, and label; with --task_name, the columns of the task.
+"""
 
 from pathlib import Path
 
@@ -13,6 +17,7 @@ from transformers import (
 )
 
 from common.arguments import RunArguments
+from common.data import tokenize_rows
 from common.exits import ExampleError
 from common.files import write_tsv
 from common.labels import Labels, names_in_data
@@ -26,18 +31,8 @@ from text_classification.tasks import REGRESSION, Task
 
 
 def evaluate() -> None:
-    """Evaluate with ``--do_eval``, predict with ``--do_predict``.
-
-    Raises:
-        UsageError: the command line can't be right.
-        ExampleError: something that it names can't be used.
-    """
-    model_arguments, data, run, stages = begin(
-        GlueArguments,
-        "Evaluate a text-classification or regression model on one of GLUE's tasks or on a file, "
-        "through a pipeline of cpuaccel's. Files are CSV, TSV, JSON or JSON lines, with the "
-        "columns sentence1, for pairs sentence2, and label; with --task_name the task's own.",
-    )
+    """Evaluate with ``--do_eval``, predict with ``--do_predict``."""
+    model_arguments, data, run, stages = begin(GlueArguments, __doc__)
     loaded = [load_sentences(data, model_arguments, stage) for stage in stages]
     tokenizer = load_processor(AutoTokenizer, model_arguments)
     model = load_model(AutoModelForSequenceClassification, model_arguments)
@@ -75,14 +70,7 @@ def _tokenized(
         texts = [batch[column] for column in sentences.columns]
         return dict(tokenizer(*texts, truncation=True, max_length=data.max_seq_length))
 
-    return sentences.rows.map(
-        tokenize,
-        batched=True,
-        remove_columns=sentences.rows.column_names,
-        num_proc=data.preprocessing_num_workers,
-        keep_in_memory=True,
-        load_from_cache_file=False,
-    )
+    return tokenize_rows(sentences.rows, tokenize, data.preprocessing_num_workers)
 
 
 def _scorer(sentences: Sentences, labels: Labels, data: GlueArguments) -> Score:

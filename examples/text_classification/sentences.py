@@ -6,8 +6,7 @@ from datasets import Dataset
 
 from common.arguments import ModelArguments
 from common.columns import as_text
-from common.data import first, from_rows, load_hub_dataset, local_file, require_columns
-from common.tables import read_rows
+from common.data import SPLITS, limit, load_rows, local_file, require_columns
 from text_classification.arguments import GlueArguments
 from text_classification.tasks import Task
 
@@ -37,20 +36,15 @@ def load_sentences(data: GlueArguments, model: ModelArguments, stage: str) -> li
         UsageError: there is no such file.
         ExampleError: it can't be read, or something is missing in it.
     """
-    file = local_file(data, stage)
-    if file is not None:
-        asked = f"{file[1]} {file[0]}"
-        return [_prepared(data, stage, "", from_rows(read_rows(*file), asked), asked)]
-    split = {"eval": "validation", "predict": "test"}[stage]
+    task = Task() if data.task is None or local_file(data, stage) is not None else data.task
     return [
         _prepared(
             data,
             stage,
             suffix,
-            load_hub_dataset(data, model, stage, [f"{split}{ending}"]),
-            f"--dataset_name {data.dataset_name}",
+            *load_rows(data, model, stage, splits=[f"{SPLITS[stage]}{ending}"]),
         )
-        for ending, suffix in (data.task or Task()).splits
+        for ending, suffix in task.splits
     ]
 
 
@@ -60,5 +54,5 @@ def _prepared(data: GlueArguments, stage: str, suffix: str, rows: Dataset, asked
     else:
         columns = ("sentence1", *(["sentence2"] if "sentence2" in rows.column_names else []))
     require_columns(rows.column_names, (*columns, "label") if stage == "eval" else columns, asked)
-    rows = first(rows, data.max_eval_samples if stage == "eval" else data.max_predict_samples)
-    return Sentences(stage, suffix, as_text(rows, columns, asked), columns, asked)
+    rows = as_text(limit(rows, data, stage), columns, asked)
+    return Sentences(stage, suffix, rows, columns, asked)

@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from common.arguments import DataArguments
-from common.exits import UsageError
+from common.arguments import DataArguments, require_positive
 
 
 @dataclass
@@ -20,12 +19,5 @@ class NerArguments(DataArguments):
     )
 
     def __post_init__(self) -> None:
-        """Check what argparse can't.
-
-        Raises:
-            UsageError: a number can't be right.
-        """
-        if self.max_seq_length is not None and self.max_seq_length < 1:
-            raise UsageError(
-                f"--max_seq_length {self.max_seq_length} was asked for. Pass a number from 1 up"
-            )
+        """Check what argparse can't."""
+        require_positive(self, "max_seq_length")

@@ -1,4 +1,8 @@
-"""The evaluation, from the command line to the results."""
+"""Evaluate a token-classification model, optionally optimized by cpuaccel.
+
+Reads CSV, TSV, JSON or JSON lines with the columns tokens and ner_tags, a list each; reads all
+other files as CoNLL columns.
+"""
 
 from pathlib import Path
 
@@ -30,18 +34,8 @@ Pieces = list[list[list[int]]]
 
 
 def evaluate() -> None:
-    """Evaluate with ``--do_eval``, predict with ``--do_predict``.
-
-    Raises:
-        UsageError: the command line can't be right.
-        ExampleError: something that it names can't be used.
-    """
-    model_arguments, data, run, stages = begin(
-        NerArguments,
-        "Evaluate a token-classification model, such as one for named entities, through a "
-        "pipeline of cpuaccel's. Files are CSV, TSV, JSON or JSON lines, with the columns tokens "
-        "and ner_tags, a list each; all others are read as CoNLL's columns.",
-    )
+    """Evaluate with ``--do_eval``, predict with ``--do_predict``."""
+    model_arguments, data, run, stages = begin(NerArguments, __doc__)
     loaded = {stage: load_sentences(data, model_arguments, stage) for stage in stages}
     tokenizer = _load_tokenizer(model_arguments)
     model = load_model(AutoModelForTokenClassification, model_arguments)

@@ -5,6 +5,8 @@ from typing import Any
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from common.data import tokenize_rows
+
 WORDS = "words"
 """The column that the model is not called with: which word each piece is of, -1 for none."""
 
@@ -37,14 +39,7 @@ def cut(
             WORDS: [[-1 if word is None else word for word in row] for row in words],
         }
 
-    return sentences.map(
-        tokenize,
-        batched=True,
-        remove_columns=sentences.column_names,
-        num_proc=workers,
-        keep_in_memory=True,
-        load_from_cache_file=False,
-    )
+    return tokenize_rows(sentences, tokenize, workers)
 
 
 def positions(words: list[int], count: int) -> list[list[int]]:

@@ -1,12 +1,15 @@
 """Reading sentences and the tags of their words: from a file, or from a dataset on the hub."""
 
 import ast
+import functools
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
 
 from common.arguments import ModelArguments
-from common.data import first, from_rows, load_hub_dataset, local_file, require_columns
+from common.data import limit, load_rows, require_columns
 from common.exits import ExampleError
 from common.tables import Row, read_rows
 from token_classification.arguments import NerArguments
@@ -27,22 +30,11 @@ def load_sentences(data: NerArguments, model: ModelArguments, stage: str) -> tup
         UsageError: there is no such file.
         ExampleError: it can't be read, or something is missing in it.
     """
-    file = local_file(data, stage)
     columns = ("tokens", "ner_tags") if stage == "eval" else ("tokens",)
-    if file is not None:
-        asked = f"{file[1]} {file[0]}"
-        rows = read_rows(*file) if file[0].suffix in TABLES else read_conll(*file)
-        require_columns(rows[0], columns, asked)
-        parsed = [
-            {column: _list(row, column, number, asked) for column in columns}
-            for number, row in enumerate(rows, 1)
-        ]
-        dataset = from_rows(parsed, asked)
-    else:
-        asked = f"--dataset_name {data.dataset_name}"
-        dataset = load_hub_dataset(data, model, stage)
-        require_columns(dataset.column_names, columns, asked)
-    dataset = first(dataset, data.max_eval_samples if stage == "eval" else data.max_predict_samples)
+    read = functools.partial(_read_file, columns=columns)
+    dataset, asked = load_rows(data, model, stage, read=read)
+    require_columns(dataset.column_names, columns, asked)
+    dataset = limit(dataset, data, stage)
     if stage == "eval":
         for number, (tokens, tags) in enumerate(zip(dataset["tokens"], dataset["ner_tags"]), 1):
             if len(tokens) != len(tags):
@@ -51,6 +43,15 @@ def load_sentences(data: NerArguments, model: ModelArguments, stage: str) -> tup
                     f"{len(tags)} ner_tags. Give each token one tag"
                 )
     return dataset, asked
+
+
+def _read_file(path: Path, option: str, columns: Sequence[str]) -> list[Row]:
+    rows = read_rows(path, option) if path.suffix in TABLES else read_conll(path, option)
+    require_columns(rows[0], columns, f"{option} {path}")
+    return [
+        {column: _list(row, column, number, f"{option} {path}") for column in columns}
+        for number, row in enumerate(rows, 1)
+    ]
 
 
 def _list(row: Row, column: str, number: int, asked: str) -> list[Any]:

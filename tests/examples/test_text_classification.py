@@ -285,7 +285,7 @@ def test_data_that_is_broken(
         ),
         ([], "--do_eval was asked for, but not on what data"),
         (["--validation_file", "nowhere.csv"], "--validation_file nowhere.csv was asked for, but"),
-        (["--max_seq_length", "0"], "--max_seq_length 0 was asked for. Pass a number from 1 up"),
+        (["--max_seq_length", "0"], "--max_seq_length must be >= 1, got 0"),
     ],
 )
 def test_what_is_asked_wrongly(
