@@ -1,4 +1,4 @@
-"""The options that the examples share, and how they are read."""
+"""The options that all examples share, and the parser."""
 
 import argparse
 import sys
@@ -28,40 +28,42 @@ RUN_OPTIONS = (
     "no_cuda",
     "disable_tqdm",
 )
-"""What ``--help`` tells of the hundred and more options that Trainer takes."""
+"""The options of Trainer that ``--help`` shows; it takes over a hundred."""
 
 
 @dataclass
 class ModelArguments:
-    """Which model."""
+    """Model."""
 
     model_name_or_path: str = field(
         metadata={"help": "A folder written by save_pretrained, or a model's name on the hub."}
     )
     config_name: str | None = field(
-        default=None, metadata={"help": "A config that is kept elsewhere than the model."}
+        default=None, metadata={"help": "A folder or hub name of the config, if not the model's."}
     )
     tokenizer_name: str | None = field(
         default=None,
-        metadata={"help": "A tokenizer or processor that is kept elsewhere than the model."},
+        metadata={
+            "help": "A folder or hub name of the tokenizer or processor, if not the model's."
+        },
     )
     model_revision: str = field(
         default="main", metadata={"help": "The model's branch, tag or commit on the hub."}
     )
     cache_dir: str | None = field(
-        default=None, metadata={"help": "Where to keep what comes from the hub."}
+        default=None, metadata={"help": "The folder for downloads from the hub."}
     )
     token: str | None = field(
         default=None, metadata={"help": "The token for a private model or dataset on the hub."}
     )
     trust_remote_code: bool = field(
-        default=False, metadata={"help": "Run the code that comes with a model from the hub."}
+        default=False, metadata={"help": "Run code from the hub that belongs to the model."}
     )
 
 
 @dataclass
 class DataArguments:
-    """Which data; examples add their own."""
+    """Data; examples add options."""
 
     dataset_name: str | None = field(
         default=None, metadata={"help": "A dataset's name on the hub, or a local folder of one."}
@@ -76,44 +78,40 @@ class DataArguments:
         default=None, metadata={"help": "A local file to predict with --do_predict."}
     )
     max_eval_samples: int | None = field(
-        default=None, metadata={"help": "Evaluate on the first so many only."}
+        default=None, metadata={"help": "Evaluate only this many rows, from the first."}
     )
     max_predict_samples: int | None = field(
-        default=None, metadata={"help": "Predict the first so many only."}
+        default=None, metadata={"help": "Predict only this many rows, from the first."}
     )
     preprocessing_num_workers: int | None = field(
-        default=None, metadata={"help": "Processes that prepare the data."}
+        default=None, metadata={"help": "Number of processes that prepare the data."}
     )
-    overwrite_cache: bool = field(
-        default=False, metadata={"help": "Fetch a dataset from the hub anew."}
-    )
+    overwrite_cache: bool = field(default=False, metadata={"help": "Download the dataset again."})
 
 
 @dataclass
 class RunArguments(CpuaccelArguments):
-    """How to run it: all of Trainer's options, cpuaccel's and these."""
+    """Run; all of the options of Trainer and cpuaccel, and these."""
 
     output_dir: str = field(metadata={"help": "The folder for results."})
     do_eval: bool = field(default=False, metadata={"help": "Evaluate on the validation data."})
     do_predict: bool = field(default=False, metadata={"help": "Predict the test data."})
-    per_device_eval_batch_size: int = field(
-        default=16, metadata={"help": "How many to compute at a time."}
-    )
+    per_device_eval_batch_size: int = field(default=16, metadata={"help": "Rows in a batch."})
     overwrite_output_dir: bool = field(
         default=False,
-        metadata={"help": "Start afresh, where an interrupted run would otherwise go on."},
+        metadata={"help": "Start over instead of continuing an interrupted run."},
     )
     dataloader_pin_memory: bool = field(
-        default=False, metadata={"help": "Of use with an accelerator only."}
+        default=False, metadata={"help": "Only useful with an accelerator."}
     )
     compare_with_eager: bool = field(
         default=False,
-        metadata={"help": "Run the model as it was loaded too, in turn, and tell the speed-up."},
+        metadata={"help": "Also run the original model, in turn, and report the speedup."},
     )
 
     @property
     def changes_the_model(self) -> bool:
-        """Whether anything but the model as it was loaded is asked for."""
+        """Whether the model is to be optimized or cast."""
         return self.inference_pipeline is not None or self.bf16 or self.bf16_full_eval
 
 
@@ -133,7 +131,7 @@ _VALUES: dict[object, str] = {str: "TEXT", int: "NUMBER", float: "NUMBER"}
 
 
 class _Help(argparse.HelpFormatter):
-    """One spelling of each option, and only defaults that say something."""
+    """One spelling for each option, and no empty defaults."""
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
         if action.const is True:  # a switch
@@ -141,21 +139,21 @@ class _Help(argparse.HelpFormatter):
         return f"{action.option_strings[0]} {_VALUES.get(action.type, 'true or false')}"
 
     def _get_help_string(self, action: argparse.Action) -> str:
-        told = action.help or ""
+        text = action.help or ""
         if action.required:
-            return f"{told} (required)"
-        return told if action.default in (None, False) else f"{told} (default: %(default)s)"
+            return f"{text} (required)"
+        return text if action.default in (None, False) else f"{text} (default: %(default)s)"
 
 
 class Parser(HfArgumentParser):
-    """HfArgumentParser, with a help that can be read and errors that say what to do."""
+    """HfArgumentParser with a short help and errors that name a remedy."""
 
     def error(self, message: str) -> NoReturn:
-        """Leave it to ``common.exits`` how mistakes are told."""
-        raise UsageError(f"{message}. Run {self.prog} --help for what there is")
+        """Raise instead of exiting: ``common.exits`` prints the error."""
+        raise UsageError(f"{message}. Run {self.prog} --help for the options")
 
     def format_help(self) -> str:
-        """The example's own options first, then those of Trainer's that matter here."""
+        """Show the options of the example, then those of Trainer that matter here."""
         formatter = self.formatter_class(prog=self.prog)
         formatter.add_text(self.description)
         for dataclass_type in self.dataclass_types:
@@ -167,8 +165,8 @@ class Parser(HfArgumentParser):
             formatter.add_arguments([self._named(name) for name in names])
             formatter.end_section()
         formatter.add_text(
-            "All other options of Transformers' TrainingArguments are taken too; those that steer "
-            "training change nothing here. Exit codes: 0 done, 1 failed, 2 asked wrongly, 130 "
+            "All other options of Transformers' TrainingArguments are accepted; options for "
+            "training have no effect. Exit codes: 0 success, 1 failure, 2 usage error, 130 "
             "interrupted."
         )
         return formatter.format_help()
@@ -182,19 +180,19 @@ def parse(
     description: str | None,
     arguments: Sequence[str] | None = None,
 ) -> tuple[Any, ...]:
-    """Read the command line.
+    """Parse the command line.
 
     Args:
-        dataclass_types: what to read it into; the last one is a ``RunArguments``.
+        dataclass_types: classes of options; the last one is a ``RunArguments``.
         description: what the example does, for ``--help``.
-        arguments: what follows the script's name, by default the process's own.
+        arguments: the arguments, ``sys.argv[1:]`` by default.
 
     Returns:
-        One of each type.
+        An instance of each class.
 
     Raises:
-        UsageError: an option that there is not, or a value that can't be right.
-        PipelineError: the pipeline can't be right.
+        UsageError: an option is unknown, or its value invalid.
+        PipelineError: the pipeline is invalid.
     """
     parser = Parser(
         dataclass_types,
@@ -207,28 +205,26 @@ def parse(
         *parsed, unknown = parser.parse_args_into_dataclasses(
             arguments, return_remaining_strings=True, look_for_args_file=False
         )
-    except ValueError as error:  # out of TrainingArguments' own checks
+    except ValueError as error:  # from the checks of TrainingArguments
         raise UsageError(str(error)) from error
     if unknown:
         known = [option for action in parser._actions for option in action.option_strings]
         raise UsageError(
-            f"{unknown[0]} was asked for, but there is no such option"
-            f"{did_you_mean(unknown[0], known)} Run {parser.prog} --help for what there is"
+            f"unknown option {unknown[0]}{did_you_mean(unknown[0], known)} "
+            f"Run {parser.prog} --help for the options"
         )
     run = parsed[-1]
     assert isinstance(run, RunArguments)
     if run.do_train:
         raise UsageError(
-            "--do_train was asked for, but this example only evaluates and predicts. Train with "
-            "Transformers' own example, and pass its --output_dir here as --model_name_or_path"
+            "--do_train: this example only evaluates and predicts. Train with the example of "
+            "Transformers, then pass its --output_dir as --model_name_or_path"
         )
     if not run.do_eval and not run.do_predict:
-        raise UsageError(
-            "neither --do_eval nor --do_predict was asked for, so there is nothing to do. Pass one"
-        )
+        raise UsageError("nothing to do. Pass --do_eval, --do_predict or both")
     if run.compare_with_eager and not run.changes_the_model:
         raise UsageError(
-            "--compare_with_eager was asked for, but nothing to compare with. Pass a pipeline, for "
-            "instance --jit_mode_eval or --cpuaccel_backends bettertransformer,jit"
+            "--compare_with_eager needs a pipeline to compare. Pass one, for example "
+            "--jit_mode_eval or --cpuaccel_backends bettertransformer,jit"
         )
     return tuple(parsed)

@@ -1,4 +1,4 @@
-"""Reading a dataset's columns as what they should be."""
+"""Types of a dataset's columns."""
 
 from collections.abc import Iterable
 
@@ -7,28 +7,25 @@ from datasets import Dataset, Value
 from common.exits import ExampleError
 
 
-def as_text(dataset: Dataset, columns: Iterable[str], asked: str) -> Dataset:
-    """A dataset with these columns as text: in CSV, a column of numbers may be meant as text.
+def as_text(dataset: Dataset, columns: Iterable[str], origin: str) -> Dataset:
+    """Convert columns to text: in CSV, a column of text may consist of numbers.
 
     Args:
         dataset: the data.
-        columns: their names.
-        asked: the option and its value that named the data, for errors.
+        columns: names of the columns.
+        origin: the option and its value that name the data, for errors.
 
     Raises:
-        ExampleError: a column is no text, or has none in some row.
+        ExampleError: a column is not text, or a row has no text in it.
     """
     for column in columns:
         feature = dataset.features[column]
         if not isinstance(feature, Value) or feature.dtype == "null":
             raise ExampleError(
-                f"{asked} was asked for, but its column {column} is no text. Give it text in "
-                "each row"
+                f"{origin}: the column {column} is not text. Give it text in every row"
             )
         dataset = dataset.cast_column(column, Value("string"))
         for row, text in enumerate(dataset[column], 1):
             if text is None:
-                raise ExampleError(
-                    f"{asked} was asked for, but row {row} in it has no {column}. Give it one"
-                )
+                raise ExampleError(f"{origin}: row {row} has no {column}. Add one")
     return dataset

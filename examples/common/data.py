@@ -1,4 +1,4 @@
-"""Finding the data: a dataset on the hub, or a local file."""
+"""The data of an example: a dataset on the hub, or a local file."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -13,36 +13,33 @@ from common.tables import Row, read_rows
 from cpuaccel.errors import first_line
 
 SPLITS = {"eval": "validation", "predict": "test"}
-"""What each of an example's stages runs on."""
+"""The split of a dataset for each stage."""
 
 FILES = {"eval": "validation_file", "predict": "test_file"}
-"""The option for the local file of each stage."""
+"""The option that names the local file of each stage."""
 
 
 def check_source(
     data: DataArguments, stages: Collection[str], options: Mapping[str, str] = FILES
 ) -> None:
-    """See that the data of each stage is named exactly once.
+    """Check that exactly one option names the data of each stage.
 
     Args:
-        data: which data.
+        data: the options.
         stages: ``eval``, ``predict`` or both.
-        options: for each of them the option that names local data.
+        options: the option that names local data, for each stage.
 
     Raises:
-        UsageError: it is not named, or in two ways.
+        UsageError: no option or two options name the data, or a count is below 1.
     """
     for stage in stages:
         named = getattr(data, options[stage])
         if data.dataset_name is None and named is None:
-            raise UsageError(
-                f"--do_{stage} was asked for, but not on what data. Pass --dataset_name or "
-                f"--{options[stage]}"
-            )
+            raise UsageError(f"--do_{stage} needs data. Pass --dataset_name or --{options[stage]}")
         if data.dataset_name is not None and named is not None:
             raise UsageError(
-                f"--dataset_name {data.dataset_name} and --{options[stage]} {named} were both "
-                "given. Keep only one"
+                f"--dataset_name {data.dataset_name} and --{options[stage]} {named} exclude each "
+                "other. Pass only one"
             )
     require_positive(data, "max_eval_samples", "max_predict_samples", "preprocessing_num_workers")
 
@@ -90,19 +87,19 @@ def load_hub_dataset(
     stage: str,
     splits: Sequence[str] | None = None,
 ) -> Dataset:
-    """Load a stage's split of the dataset that ``--dataset_name`` names.
+    """Load the split for a stage of the dataset that ``--dataset_name`` names.
 
     Args:
-        data: which dataset.
-        model: holds the token and the cache's place.
+        data: the options.
+        model: holds the token and the cache folder for the hub.
         stage: ``eval`` or ``predict``.
-        splits: the split's possible names, the first that is there; by default by the stage.
+        splits: names of the split, of which the first that exists is loaded; ``SPLITS`` by default.
 
     Raises:
-        ExampleError: it can't be had, or has no such split.
+        ExampleError: the dataset can't be loaded, has no such split, or the split is empty.
     """
     assert data.dataset_name is not None
-    asked = f"--dataset_name {data.dataset_name}"
+    origin = f"--dataset_name {data.dataset_name}"
     try:
         if (Path(data.dataset_name) / "dataset_dict.json").is_file():
             found = datasets.load_from_disk(data.dataset_name)
@@ -114,36 +111,36 @@ def load_hub_dataset(
                 token=model.token,
                 download_mode="force_redownload" if data.overwrite_cache else None,
             )
-    except Exception as error:  # its loaders raise whatever their parsers raise
+    except Exception as error:  # loaders raise errors of any parser
         raise ExampleError(
-            f"{asked} was asked for, but can't be loaded: {first_line(error)}. Names on the hub "
-            f"need a network; without one pass a local folder, or a file with --{FILES[stage]}"
+            f"{origin} can't be loaded: {first_line(error)}. A name on the hub needs a network; "
+            f"without one, pass a local folder, or a file with --{FILES[stage]}"
         ) from error
     for split in splits or (SPLITS[stage],):
         if split in found:
-            return _nonempty(found[split], f"{asked}, split {split},")
+            return _nonempty(found[split], f"split {split} of {origin}")
     raise ExampleError(
-        f"{asked} was asked for with --do_{stage}, but it has no split "
-        f"{' or '.join(splits or (SPLITS[stage],))}. There are: {', '.join(map(str, found))}"
+        f"{origin} has no split {' or '.join(splits or (SPLITS[stage],))} for --do_{stage}. "
+        f"Available: {', '.join(map(str, found))}"
     )
 
 
-def require_columns(there: Collection[str], columns: Collection[str], asked: str) -> None:
-    """See that data has the columns that an example reads.
+def require_columns(there: Collection[str], columns: Collection[str], origin: str) -> None:
+    """Check that data has the columns that an example reads.
 
     Args:
-        there: the names of its columns.
-        columns: the names of those that are read.
-        asked: the option and its value that named the data, for errors.
+        there: names of the columns in the data.
+        columns: names of the columns that are read.
+        origin: the option and its value that name the data, for errors.
 
     Raises:
-        ExampleError: some are missing.
+        ExampleError: a column is missing.
     """
     missing = [column for column in columns if column not in there]
     if missing:
         raise ExampleError(
-            f"{asked} was asked for, but it has no column {' and no column '.join(missing)}. "
-            f"There are: {', '.join(map(str, there))}"
+            f"{origin} has no column {' and no column '.join(missing)}. "
+            f"Available: {', '.join(map(str, there))}"
         )
 
 
@@ -168,30 +165,30 @@ def tokenize_rows(
     )
 
 
-def from_rows(rows: Sequence[dict[str, Any]], asked: str) -> Dataset:
-    """A dataset of rows that were read from a file.
+def from_rows(rows: Sequence[dict[str, Any]], origin: str) -> Dataset:
+    """Make a dataset of rows that were read from a file.
 
     Raises:
-        ExampleError: the rows don't have the same columns, or a column has several types.
+        ExampleError: the rows differ in their columns, or a column has values of several types.
     """
     columns = set(rows[0])
     for number, row in enumerate(rows, 1):
         if set(row) != columns:
             odd = ", ".join(sorted(columns ^ set(row)))
             raise ExampleError(
-                f"{asked} was asked for, but row {number} in it differs from the first in the "
-                f"columns that it has: {odd}. Give each row the same columns"
+                f"{origin}: row {number} differs from row 1 in its columns: {odd}. Give all rows "
+                "the same columns"
             )
     try:
         return Dataset.from_list(list(rows))
-    except (ValueError, TypeError) as error:  # pyarrow's own errors are both
+    except (ValueError, TypeError) as error:  # the bases of pyarrow's errors
         raise ExampleError(
-            f"{asked} was asked for, but its rows don't fit together: {first_line(error)}. Give "
-            "each column values of one type"
+            f"{origin}: a column has values of several types: {first_line(error)}. Give each "
+            "column values of one type"
         ) from error
 
 
-def _nonempty(dataset: Dataset, asked: str) -> Dataset:
+def _nonempty(dataset: Dataset, origin: str) -> Dataset:
     if not len(dataset):
-        raise ExampleError(f"{asked} was asked for, but it is empty")
+        raise ExampleError(f"{origin} is empty")
     return dataset

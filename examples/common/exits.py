@@ -1,4 +1,4 @@
-"""How an example ends: with what exit code, and with what words."""
+"""Exit codes and errors of the examples."""
 
 import sys
 from collections.abc import Callable
@@ -8,26 +8,24 @@ FAILURE, USAGE, INTERRUPTED = 1, 2, 130
 
 
 class UsageError(Exception):
-    """A mistake in what was asked: says what was asked, what is true and what to do."""
+    """An invalid command line."""
 
 
 class ExampleError(Exception):
-    """What was asked can't be done: says what was asked, what is true and what to do."""
+    """Data or a model that can't be used."""
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C, where more can be said than that: what is kept, and how to go on."""
+    """Ctrl-C, with a message on what is kept and how to continue."""
 
 
 def run(main: Callable[[], None]) -> NoReturn:
-    """Run an example and end the process.
+    """Run an example and exit: 0 success, 1 failure, 2 usage error, 130 interrupted.
 
-    It ends with 0, with 2 for a mistake in what was asked, with 1 for a failure, with 130 when
-    interrupted. No mistake of the user's ends in a traceback.
+    Errors of the user print a message instead of a traceback.
 
     Args:
-        main: the example. What takes seconds to import belongs into its body: here Ctrl-C is
-            already listened to.
+        main: the example. It imports slow modules in its body, where Ctrl-C is handled.
     """
     try:
         main()
@@ -39,9 +37,9 @@ def run(main: Callable[[], None]) -> NoReturn:
     except ExampleError as error:
         _exit(FAILURE, f"error: {error}")
     except OSError as error:
-        # Of what nobody foresaw, the system's own words say best what is true.
+        # An unforeseen error: the message of the system is the most precise.
         where = f" at {error.filename}" if error.filename else ""
-        _exit(FAILURE, f"error: {error.strerror or error}{where}. Mend that, and run it again")
+        _exit(FAILURE, f"error: {error.strerror or error}{where}. Fix this and run again")
     except Exception as error:
         from cpuaccel.errors import CpuaccelError, PipelineError
 
@@ -51,11 +49,11 @@ def run(main: Callable[[], None]) -> NoReturn:
     sys.exit(0)
 
 
-def tell(message: str) -> None:
-    """Tell the user something that is no result."""
+def print_status(message: str) -> None:
+    """Print a message that is not a result, to stderr."""
     sys.stderr.write(f"{message}\n")
 
 
 def _exit(code: int, message: str) -> NoReturn:
-    tell(message)
+    print_status(message)
     sys.exit(code)

@@ -1,4 +1,4 @@
-"""Writing so that nothing is ever half written."""
+"""Atomic writes."""
 
 import csv
 import io
@@ -14,16 +14,16 @@ from common.exits import ExampleError
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
-    """Write a file as a whole or not at all.
+    """Write a file completely or not at all.
 
     Args:
-        path: the file; one that is there is replaced.
-        write: writes its content.
+        path: the file. An existing file is replaced.
+        write: writes the content.
 
     Raises:
-        ExampleError: it can't be written; what was there before still is.
+        ExampleError: the file can't be written; an existing file is left as it is.
     """
-    # A name that is known beforehand: an interruption may come at any moment.
+    # A fixed name, so that the file left by an interruption is replaced by the next write.
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -31,7 +31,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
         os.replace(temporary, path)
     except OSError as error:
         raise ExampleError(
-            f"{path} can't be written: {error.strerror or error}. Make room there, or pass "
+            f"{path} can't be written: {error.strerror or error}. Free some space, or pass "
             "another --output_dir"
         ) from error
     finally:
@@ -40,19 +40,19 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
 
 
 def write_json(path: Path, data: Mapping[str, object]) -> None:
-    """Write data as JSON, as a whole or not at all.
+    """Write data as JSON, atomically.
 
     Raises:
-        ExampleError: it can't be written.
+        ExampleError: the file can't be written.
     """
     write_text(path, json.dumps(data, indent=4, default=str) + "\n")
 
 
 def write_tsv(path: Path, columns: Mapping[str, Sequence[object]]) -> None:
-    """Write columns with their names as tab-separated values, as a whole or not at all.
+    """Write columns with a header as tab-separated values, atomically.
 
     Raises:
-        ExampleError: it can't be written.
+        ExampleError: the file can't be written.
     """
     table = io.StringIO()
     writer = csv.writer(table, delimiter="\t", lineterminator="\n")
@@ -62,10 +62,10 @@ def write_tsv(path: Path, columns: Mapping[str, Sequence[object]]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write text, as a whole or not at all.
+    """Write text, atomically.
 
     Raises:
-        ExampleError: it can't be written.
+        ExampleError: the file can't be written.
     """
 
     def write(file: IO[bytes]) -> None:
@@ -75,10 +75,10 @@ def write_text(path: Path, text: str) -> None:
 
 
 def make_output_dir(folder: Path) -> None:
-    """Make the folder for the results, and see now, not after hours, that it can be written to.
+    """Make the folder for results, and check that it is writable before a long run.
 
     Raises:
-        ExampleError: it can't be.
+        ExampleError: it can't be made or is not writable.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -86,6 +86,5 @@ def make_output_dir(folder: Path) -> None:
             pass
     except OSError as error:
         raise ExampleError(
-            f"--output_dir {folder} was asked for, but can't be written to: "
-            f"{error.strerror or error}. Pass a folder that can be"
+            f"--output_dir {folder} is not writable: {error.strerror or error}. Pass another folder"
         ) from error

@@ -1,4 +1,4 @@
-"""What predictions depend on, in so many hex digits."""
+"""Digests of everything that predictions depend on."""
 
 import hashlib
 import json
@@ -14,22 +14,22 @@ import cpuaccel
 from common.arguments import RunArguments
 
 ROWS = 1000
-"""Rows of a dataset that are in memory at a time."""
+"""Rows of a dataset in memory at a time."""
 
 
 def fingerprint(
     model: transformers.PreTrainedModel, dataset: Dataset, run: RunArguments, **others: object
 ) -> dict[str, str]:
-    """Fingerprints of all that the outputs of a model depend on.
+    """Compute digests of everything that the outputs of a model depend on.
 
     Args:
-        model: its weights and its config count, wherever they came from.
-        dataset: what the model is called with.
-        run: of its options those that choose the pipeline, the precision and the batches count.
+        model: its weights and config count, not its path.
+        dataset: inputs of the model.
+        run: its pipeline, precision and batch size count.
         others: whatever else the outputs depend on.
 
     Returns:
-        Digests by a name that tells the user what changed.
+        Digests by names that can tell the user what changed.
     """
     pipeline = run.inference_pipeline
     chosen = {
@@ -49,10 +49,10 @@ def fingerprint(
 
 
 def of_files(paths: Iterable[str | None]) -> str:
-    """The fingerprint of files that are too big to read twice: their places, sizes and times.
+    """Compute a digest of the paths, sizes and times of files that are too large to read twice.
 
     Args:
-        paths: the files; what is no file is left out.
+        paths: the files; missing ones are left out.
     """
     found = []
     for path in map(Path, filter(None, paths)):
@@ -66,7 +66,7 @@ def _of_model(model: transformers.PreTrainedModel) -> str:
     found = hashlib.sha256(model.config.to_json_string().encode())
     for name, tensor in model.state_dict().items():
         found.update(name.encode())
-        # As bytes, since numpy knows no bfloat16.
+        # As bytes, since numpy has no bfloat16.
         found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return found.hexdigest()
 
@@ -76,7 +76,7 @@ def _of_dataset(dataset: Dataset) -> str:
     rows = dataset.with_format("arrow")
     for start in range(0, len(rows), ROWS):
         table: pa.Table = rows[start : start + ROWS]
-        # Copied: buffers in memory hold what a slice leaves out, too.
+        # Copy: the buffers of a slice contain the rows outside it too.
         table = table.take(pa.array(range(len(table)))).combine_chunks().replace_schema_metadata()
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, table.schema) as stream:

@@ -1,4 +1,4 @@
-"""How many tokens a model can read."""
+"""The longest input of a model."""
 
 import sys
 
@@ -8,8 +8,8 @@ from common.exits import ExampleError
 
 
 def longest(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> int:
-    """How many tokens a model can read at once, as far as it or its tokenizer tells."""
-    # Where a tokenizer has no limit, its figure fits no machine's integer.
+    """Return the longest input in tokens, as far as the tokenizer and the config say."""
+    # A tokenizer without a limit has a number above the range of C integers.
     of_tokenizer = min(tokenizer.model_max_length, sys.maxsize)
     return min(of_tokenizer, getattr(model.config, "max_position_embeddings", of_tokenizer))
 
@@ -17,14 +17,13 @@ def longest(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> int:
 def check_length(
     max_seq_length: int, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel
 ) -> None:
-    """See that no more tokens are asked for than the model can read.
+    """Check a maximal length against the limit of the model.
 
     Raises:
-        ExampleError: it reads fewer.
+        ExampleError: it is above the limit.
     """
     most = longest(tokenizer, model)
     if max_seq_length > most:
         raise ExampleError(
-            f"--max_seq_length {max_seq_length} was asked for, but the model reads at most "
-            f"{most} tokens. Pass --max_seq_length {most}"
+            f"--max_seq_length must be <= {most}, the limit of the model, got {max_seq_length}"
         )

@@ -1,4 +1,4 @@
-"""Loading what Transformers keeps in folders and on the hub, with errors that say what to do."""
+"""Loading models and processors of Transformers from folders and from the hub."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -14,18 +14,18 @@ from cpuaccel.errors import first_line
 def load_model(
     auto_class: Any, arguments: ModelArguments, unneeded: Collection[str] = ()
 ) -> transformers.PreTrainedModel:
-    """Load a model's weights, as float32 and in eval mode.
+    """Load a model in float32 and eval mode.
 
     Args:
         auto_class: such as ``AutoModelForQuestionAnswering``.
-        arguments: which model.
-        unneeded: the last parts of the names of weights that only training uses.
+        arguments: the options that name the model.
+        unneeded: last parts of the names of weights that may be missing.
 
     Raises:
-        UsageError: the folder is not there.
-        ExampleError: it can't be loaded, or has no weights for this task.
+        UsageError: the folder does not exist.
+        ExampleError: the model can't be loaded, or has no weights for this task.
     """
-    # Version 5 draws a bar for weights that load in a second.
+    # Transformers 5 shows a progress bar even for weights that load in a second.
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     config = _load("config", transformers.AutoConfig, arguments.config_name, arguments)
     model, loading = _load(
@@ -41,25 +41,24 @@ def load_model(
     )
     if missing:
         raise ExampleError(
-            f"--model_name_or_path {arguments.model_name_or_path} was asked for, but it has no "
-            f"weights for {', '.join(missing[:3])}{' ...' if len(missing) > 3 else ''}, so what "
-            f"it answers would be random. Pass a model that was trained as a "
-            f"{type(model).__name__}"
+            f"--model_name_or_path {arguments.model_name_or_path} has no weights for "
+            f"{', '.join(missing[:3])}{' ...' if len(missing) > 3 else ''}, so its outputs would "
+            f"be random. Pass a model that was trained as a {type(model).__name__}"
         )
     assert isinstance(model, transformers.PreTrainedModel)
     return model.float()  # type: ignore[no-untyped-call,no-any-return]
 
 
 def load_processor(auto_class: Any, arguments: ModelArguments, **options: object) -> Any:
-    """Load what prepares a model's inputs.
+    """Load the tokenizer or processor of a model.
 
     Args:
         auto_class: such as ``AutoTokenizer`` or ``AutoFeatureExtractor``.
-        arguments: which model.
-        options: what else to pass to it.
+        arguments: the options that name the model.
+        options: further arguments of ``from_pretrained``.
 
     Raises:
-        UsageError: the folder is not there.
+        UsageError: the folder does not exist.
         ExampleError: it can't be loaded.
     """
     return _load(
@@ -73,7 +72,7 @@ def _load(
     source = name or arguments.model_name_or_path
     folder = Path(source).expanduser()
     if not folder.exists() and (folder.is_absolute() or source.startswith((".", "~"))):
-        raise UsageError(f"the {what} {source} was asked for, but there is no such folder")
+        raise UsageError(f"the {what} {source}: no such folder")
     try:
         return auto_class.from_pretrained(
             str(folder) if folder.is_dir() else source,
@@ -83,12 +82,12 @@ def _load(
             trust_remote_code=arguments.trust_remote_code,
             **options,
         )
-    except Exception as error:  # corrupt files raise whatever their parser raises
+    except Exception as error:  # corrupt files raise errors of any parser
         if folder.is_dir():
             there = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
-            remedy = f"In the folder is {there}. Pass one written by save_pretrained"
+            remedy = f"The folder contains {there}. Pass a folder written by save_pretrained"
         else:
             remedy = "Pass a local folder written by save_pretrained; the hub needs a network"
         raise ExampleError(
-            f"the {what} {source} was asked for, but can't be loaded: {first_line(error)}. {remedy}"
+            f"the {what} {source} can't be loaded: {first_line(error)}. {remedy}"
         ) from error

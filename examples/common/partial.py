@@ -1,4 +1,4 @@
-"""Keeping what is finished, so that an interrupted run goes on where it stopped."""
+"""Partial results, with which an interrupted run continues."""
 
 import json
 import shutil
@@ -10,7 +10,7 @@ from typing import IO, Any, Self
 
 import numpy as np
 
-from common.exits import Interrupted, tell
+from common.exits import Interrupted, print_status
 from common.files import write_atomically, write_json
 
 Arrays = dict[str, np.ndarray[Any, Any]]
@@ -19,37 +19,37 @@ Arrays = dict[str, np.ndarray[Any, Any]]
 class PartialResults:
     """The finished chunks of a run, as files in a folder.
 
-    As a context manager it removes them when all went well, keeps them when something failed, and
-    tells how to go on when the run was interrupted.
+    The context manager removes them on success, keeps them on failure, and says how to continue
+    when the run was interrupted.
 
     Attributes:
-        folder: where they are.
+        folder: the folder.
     """
 
-    def __init__(self, folder: Path, fingerprint: Mapping[str, str], *, afresh: bool) -> None:
+    def __init__(self, folder: Path, fingerprint: Mapping[str, str], *, restart: bool) -> None:
         """Open or make the folder.
 
         Args:
-            folder: is made if missing.
-            fingerprint: all that the results depend on; chunks of any other are dropped.
-            afresh: drop those of this one too.
+            folder: made if missing.
+            fingerprint: everything that the results depend on; chunks with another are dropped.
+            restart: drop all chunks.
 
         Raises:
-            ExampleError: it can't be written to.
+            ExampleError: the folder is not writable.
         """
         self.folder = folder
         written = self._fingerprint()
-        if written and written != fingerprint and not afresh:
+        if written and written != fingerprint and not restart:
             changed = [name for name in fingerprint if written.get(name) != fingerprint[name]]
             other = " and ".join(changed)
-            tell(f"the interrupted run in {folder} had other {other}: starting afresh")
-        if afresh or written != fingerprint:
+            print_status(f"the interrupted run in {folder} had other {other}: starting over")
+        if restart or written != fingerprint:
             self._remove()
             folder.mkdir(parents=True)
             write_json(self._fingerprint_file, fingerprint)
 
     def load(self, number: int) -> Arrays | None:
-        """A finished chunk; None if it is not finished, or its file is broken."""
+        """Load a chunk; return None if it is not finished or its file is corrupt."""
         try:
             with (
                 self._file(number).open("rb") as file,
@@ -60,19 +60,19 @@ class PartialResults:
             return None
 
     def save(self, number: int, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
-        """Keep a finished chunk.
+        """Write a finished chunk.
 
         Raises:
             ExampleError: it can't be written.
         """
 
         def write(file: IO[bytes]) -> None:
-            np.savez(file, **arrays)  # type: ignore[arg-type]  # takes arrays by any name
+            np.savez(file, **arrays)  # type: ignore[arg-type]  # accepts any names
 
         write_atomically(self._file(number), write)
 
     def __enter__(self) -> Self:
-        """Begin."""
+        """Enter."""
         return self
 
     def __exit__(
@@ -81,14 +81,14 @@ class PartialResults:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """End: see the class."""
+        """Remove or keep the chunks."""
         if kind is None:
             self._remove()
         elif issubclass(kind, KeyboardInterrupt):
             kept = len(list(self.folder.glob("chunk-*.npz")))
             raise Interrupted(
-                f"{kept} finished chunks are kept in {self.folder}. To go on where this stopped, "
-                "run the same command again; to start afresh, add --overwrite_output_dir"
+                f"{kept} finished chunks are kept in {self.folder}. To continue, run the same "
+                "command again; to start over, add --overwrite_output_dir"
             ) from error
 
     def _remove(self) -> None:

@@ -1,4 +1,4 @@
-"""Predicting chunk by chunk through Trainer, so that a run can be interrupted and compared."""
+"""Prediction in chunks through Trainer, so that a run can be interrupted and compared."""
 
 import copy
 import functools
@@ -18,16 +18,16 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from common.arguments import RunArguments
-from common.exits import tell
+from common.exits import print_status
 from common.partial import Arrays, PartialResults
 from cpuaccel.integrations.trainer import CpuaccelTrainer
 from cpuaccel.report import Report
 
 CHUNK_BATCHES = 4
-"""Batches in a chunk: what an interruption loses, at most."""
+"""Batches in a chunk, the most that an interruption loses."""
 
 PADDING = -100
-"""What Trainer pads outputs with where they differ in shape."""
+"""The value with which Trainer pads outputs that differ in shape."""
 
 EAGER, OPTIMIZED = "eager", "optimized"
 
@@ -38,12 +38,12 @@ Reduce = Callable[[Any, Any], Any]
 
 @dataclass
 class Predictions:
-    """What one way of running the model gave.
+    """The outputs of one run of the model.
 
     Attributes:
-        outputs: the model's outputs in order, each with a row for each of the dataset's, in its
-            order; padded with -100 where rows differ in shape.
-        seconds: of each chunk, without building.
+        outputs: the model's outputs, each with the rows of the dataset in its order; padded with
+            -100 where rows differ in shape.
+        seconds: duration of each chunk, without building.
     """
 
     outputs: tuple[Array, ...]
@@ -52,15 +52,14 @@ class Predictions:
 
 @dataclass
 class Predicted:
-    """What a prediction came to.
+    """The result of a prediction.
 
     Attributes:
-        runs: by name: ``optimized`` where a pipeline or a precision was asked for, and ``eager``
-            where that was not, or both were to be compared.
-        samples: how many rows were predicted.
-        build_seconds: what building the optimized model took in this process.
-        report: on the optimized model; None where none was built.
-        calls: how many batches the optimized model and the original answered, in this process.
+        runs: ``optimized`` with a pipeline or a precision, ``eager`` without or for comparison.
+        samples: number of rows.
+        build_seconds: time to build the optimized model in this process.
+        report: report of the optimized model; None if none was built.
+        calls: number of batches that the optimized model and the original computed in this process.
     """
 
     runs: dict[str, Predictions]
@@ -71,7 +70,7 @@ class Predicted:
 
     @property
     def main(self) -> str:
-        """The name of the run that was asked for."""
+        """The name of the main run."""
         return OPTIMIZED if OPTIMIZED in self.runs else EAGER
 
 
@@ -86,29 +85,29 @@ def predict(
     reduce: Reduce | None = None,
     unit: str = "example",
 ) -> Predicted:
-    """Predict a dataset, going on where an interrupted run stopped.
+    """Predict a dataset, continuing an interrupted run.
 
     Args:
         model: in eval mode.
-        dataset: what the model is called with, without labels.
+        dataset: inputs of the model, without labels.
         collator: makes a batch of rows.
-        run: how to run it.
-        partial: keeps what is finished.
-        lengths: how long each row is, to put rows of like length into a batch.
-        reduce: what to keep of a batch's outputs, given them and its labels, where all of them
-            would be too much; by default all.
-        unit: what a row is called on the progress bar.
+        run: options of the run.
+        partial: the finished chunks.
+        lengths: length of each row, to batch rows of similar length.
+        reduce: what to keep of the outputs of a batch, given outputs and labels, to save memory;
+            everything by default.
+        unit: noun for a row on the progress bar.
     """
     trainers = _trainers(model, collator, run, reduce)
     chunks = _chunks(len(dataset), lengths, run.eval_batch_size)
     finished = {n: kept for n in range(len(chunks)) if (kept := partial.load(n)) is not None}
     done = sum(len(chunks[number]) for number in finished)
     if finished:
-        tell(f"going on after the {done} of {len(dataset)} {unit}s that were finished")
+        print_status(f"continuing after {done} of {len(dataset)} finished {unit}s")
     build_seconds = 0.0
     calls: Counter[str] = Counter()
     if EAGER in trainers and OPTIMIZED in trainers and len(finished) < len(chunks):
-        # Building warms up the optimized model; a comparison has to warm up the other, too.
+        # Building warms up the optimized model; warm up the original too.
         trainers[EAGER].predict(dataset.select(chunks[0][: run.eval_batch_size]))
     with _progress_bar(len(dataset), done, unit, not run.disable_tqdm) as advance:
         for number, rows in enumerate(chunks):
@@ -133,12 +132,12 @@ def predict(
             advance(len(rows))
     order = np.argsort(np.concatenate(chunks), kind="stable")
     ordered = [finished[number] for number in range(len(chunks))]
-    asked = trainers.get(OPTIMIZED)
+    optimizing = trainers.get(OPTIMIZED)
     return Predicted(
-        {name: _together(name, ordered, order) for name in trainers},
+        {name: _join(name, ordered, order) for name in trainers},
         len(dataset),
         build_seconds,
-        None if asked is None or asked.optimized is None else asked.optimized.report,
+        None if optimizing is None or optimizing.optimized is None else optimizing.optimized.report,
         calls,
     )
 
@@ -150,7 +149,7 @@ def _trainers(
     reduce: Reduce | None,
 ) -> dict[str, CpuaccelTrainer]:
     quiet = copy.copy(run)
-    quiet.disable_tqdm = True  # a bar for each chunk would tear ours apart
+    quiet.disable_tqdm = True  # a bar for each chunk would interrupt ours
     plain = copy.copy(quiet)
     plain.jit_mode_eval = plain.use_ipex = plain.bf16 = plain.bf16_full_eval = False
     plain.cpuaccel_backends = plain.cpuaccel_pipeline = None
@@ -162,11 +161,11 @@ def _trainers(
     trainers = {}
     if run.compare_with_eager:
         trainers[EAGER] = make(model, plain)
-        # With bf16_full_eval Trainer casts the model that it is given, for good.
+        # With bf16_full_eval, Trainer casts the given model in place.
         model = copy.deepcopy(model)
     trainers[OPTIMIZED] = make(model, quiet)
     if run.bf16_full_eval:
-        # Trainer casts the model, but not the sound or the images that it is called with.
+        # Trainer casts the model, but not sound or images.
         trainers[OPTIMIZED].data_collator = functools.partial(_in_bfloat16, collator)
     return trainers
 
@@ -179,10 +178,10 @@ def _in_bfloat16(collator: Collator, rows: list[Any]) -> dict[str, Any]:
 
 
 def _chunks(count: int, lengths: Sequence[int] | None, batch_size: int) -> list[Array]:
-    """The rows of each chunk, in the order in which they are predicted.
+    """Return the rows of each chunk, in the order of prediction.
 
-    Batches hold rows of like length, and are dealt out among the chunks, so that all chunks are
-    alike: the progress bar's estimate holds, and their speed-ups can be compared.
+    Batches have rows of similar length and are distributed evenly over the chunks, so that the
+    estimate of the progress bar holds and speedups of chunks can be compared.
     """
     order = np.arange(count)
     if lengths is not None:
@@ -193,13 +192,13 @@ def _chunks(count: int, lengths: Sequence[int] | None, batch_size: int) -> list[
 
 
 def _outputs(predictions: Any) -> list[Array]:
-    """The arrays among a model's outputs; what is nested, such as hidden states, is left out."""
+    """Return the arrays among the outputs, without nested ones such as hidden states."""
     if isinstance(predictions, np.ndarray):
         return [predictions]
     return [values for values in predictions if isinstance(values, np.ndarray)]
 
 
-def _together(name: str, chunks: Sequence[Arrays], order: Array) -> Predictions:
+def _join(name: str, chunks: Sequence[Arrays], order: Array) -> Predictions:
     outputs: list[Array] = []
     while f"{name}_{len(outputs)}" in chunks[0]:
         parts = [chunk[f"{name}_{len(outputs)}"] for chunk in chunks]

@@ -1,4 +1,4 @@
-"""The course of an example: its beginning, and each stage of it."""
+"""The steps that all examples share: the start, and each stage."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -24,25 +24,25 @@ DataT = TypeVar("DataT", bound=DataArguments)
 
 
 def begin(
-    of_data: type[DataT], description: str | None, options: Mapping[str, str] = FILES
+    data_type: type[DataT], description: str | None, options: Mapping[str, str] = FILES
 ) -> tuple[ModelArguments, DataT, RunArguments, list[str]]:
-    """Read the command line, and make the folder for results.
+    """Parse the command line and make the folder for results.
 
     Args:
-        of_data: the example's own options.
+        data_type: the class of the example's options.
         description: what the example does, for ``--help``.
-        options: for each stage the option that names local data.
+        options: the option that names local data, for each stage.
 
     Returns:
-        Which model, which data, how to run it, and the stages asked for: ``eval``, ``predict``.
+        The options of the model, the data and the run, and the stages: ``eval``, ``predict``.
 
     Raises:
-        UsageError: the command line can't be right.
-        PipelineError: the pipeline can't be right.
+        UsageError: the command line is invalid.
+        PipelineError: the pipeline is invalid.
         ExampleError: the folder can't be made.
     """
     parsed: tuple[ModelArguments, DataT, RunArguments] = parse(
-        (ModelArguments, of_data, RunArguments), description
+        (ModelArguments, data_type, RunArguments), description
     )
     model, data, run = parsed
     stages = [stage for stage in FILES if getattr(run, f"do_{stage}")]
@@ -67,29 +67,29 @@ def run_stage(
     unit: str = "example",
     **counts: int,
 ) -> None:
-    """Predict a dataset, score the predictions, write them, and sum up.
+    """Predict a dataset, score and write the predictions, and print a summary.
 
-    What is finished is kept until all of this is done.
+    Finished chunks are kept until all of this is done.
 
     Args:
-        stage: ``eval`` or ``predict``; what the names of all figures begin with.
+        stage: ``eval`` or ``predict``, the prefix of the names of all results.
         model: in eval mode.
-        inputs: what the model is called with, without labels.
+        inputs: inputs of the model, without labels.
         collator: makes a batch of rows.
-        run: how to run it.
-        score: gives the metrics for a model's outputs, where the right answers are known.
-        write: writes the outputs of the run that was asked for, where they are wanted.
-        lengths: how long each row is, to put rows of like length into a batch.
+        run: options of the run.
+        score: computes the metrics of the outputs, where labels are known.
+        write: writes the outputs of the main run.
+        lengths: length of each row, to batch rows of similar length.
         reduce: see ``common.prediction.predict``.
-        depends_on: what the outputs depend on beside the model, the inputs and the options.
-        unit: what a row is called.
-        counts: other counts to tell in the summary.
+        depends_on: what the outputs depend on besides the model, the inputs and the options.
+        unit: noun for a row.
+        counts: further counts for the summary.
     """
     output_dir = Path(run.output_dir)
     with PartialResults(
         output_dir / f"{stage}_partial",
         fingerprint(model, inputs, run, depends_on=depends_on),
-        afresh=run.overwrite_output_dir,
+        restart=run.overwrite_output_dir,
     ) as partial:
         predicted = predict(
             model, inputs, collator, run, partial, lengths=lengths, reduce=reduce, unit=unit

@@ -1,4 +1,4 @@
-"""Telling what an evaluation came to: on the terminal, and in files."""
+"""The summary of an evaluation, on the terminal and in files."""
 
 import json
 from collections.abc import Mapping
@@ -26,15 +26,15 @@ def summarize(
 ) -> None:
     """Print the summary, and write ``{stage}_results.json`` and ``all_results.json``.
 
-    Where a model was optimized, its report is in ``{stage}_cpuaccel_report.json``.
+    The report of an optimized model goes to ``{stage}_cpuaccel_report.json``.
 
     Args:
-        stage: ``eval`` or ``predict``; what the names of all figures begin with.
-        predicted: what was predicted.
-        metrics: of each of its runs; empty ones where there is nothing to compare with.
-        output_dir: the folder to write into.
-        unit: what a row that was predicted is called.
-        counts: other counts to tell.
+        stage: ``eval`` or ``predict``, the prefix of the names of all results.
+        predicted: the predictions.
+        metrics: metrics of each run; empty without labels.
+        output_dir: the folder to write to.
+        unit: noun for a row.
+        counts: further counts.
 
     Raises:
         ExampleError: a file can't be written.
@@ -74,7 +74,7 @@ def _figures(predicted: Predicted, name: str, metrics: Mapping[str, Metrics]) ->
 
 
 def _speedups(predicted: Predicted) -> tuple[Ratio | None, float]:
-    """The ratio of the pairs of chunks, and that of the whole evaluations."""
+    """Return the speedup over pairs of chunks, and that of the whole run."""
     if len(predicted.runs) < 2:
         return None, 1.0
     eager, optimized = (predicted.runs[name].seconds for name in (EAGER, OPTIMIZED))
@@ -89,8 +89,8 @@ def _print(
     counts: Mapping[str, int],
 ) -> None:
     console = Console(soft_wrap=True, highlight=False, markup=False)
-    told = "".join(f", {name} {count}" for name, count in counts.items())
-    console.print(f"\n{stage}: {unit}s {predicted.samples}{told}")
+    others = "".join(f", {name} {count}" for name, count in counts.items())
+    console.print(f"\n{stage}: {unit}s {predicted.samples}{others}")
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("")
     columns = list(dict.fromkeys(name for figures in metrics.values() for name in figures))
@@ -104,10 +104,10 @@ def _print(
     ratio, whole = _speedups(predicted)
     if ratio is not None:
         console.print(
-            f"speed-up  {ratio} of {ratio.pairs} pairs of chunks; {whole:.2f}x for the whole"
+            f"speedup   {ratio} over {ratio.pairs} pairs of chunks; {whole:.2f}x for the whole run"
         )
     if predicted.report is not None:
-        console.print(f"building  {predicted.build_seconds:.1f} s, not counted above")
+        console.print(f"build     {predicted.build_seconds:.1f} s, not included above")
         console.print(str(predicted.report))
 
 

@@ -1,4 +1,4 @@
-"""Reading local files of rows: JSON, JSON lines and CSV."""
+"""Readers of local files with rows: JSON, JSON lines and CSV."""
 
 import json
 from pathlib import Path
@@ -13,12 +13,12 @@ def read_json(path: Path, option: str) -> Any:
     """Read a JSON file, or JSON lines as a list.
 
     Args:
-        path: the file; ``.jsonl``, or any JSON file of which each line is an object, is JSON lines.
-        option: the option that named it, for errors.
+        path: the file. ``.jsonl``, and JSON with an object on each line, are JSON lines.
+        option: the option that names the file, for errors.
 
     Raises:
-        UsageError: there is no such file.
-        ExampleError: it can't be read, is empty or is not JSON.
+        UsageError: the file does not exist.
+        ExampleError: it can't be read, is empty or is invalid JSON.
     """
     text = read_text(path, option)
     lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
@@ -27,7 +27,7 @@ def read_json(path: Path, option: str) -> Any:
     try:
         return _json(text, path, option, 1)
     except ExampleError:
-        # JSON lines go by the name .json too: there the first line is whole.
+        # JSON lines may be named .json too; then the first line is complete.
         if len(lines) < 2 or not _is_json(lines[0][1]):
             raise
         return [_json(line, path, option, number) for number, line in lines]
@@ -38,11 +38,11 @@ def read_rows(path: Path, option: str) -> list[Row]:
 
     Args:
         path: the file; ``.csv`` and ``.tsv`` have a header line.
-        option: the option that named it, for errors.
+        option: the option that names the file, for errors.
 
     Raises:
-        UsageError: there is no such file.
-        ExampleError: it can't be read, or there are no rows in it.
+        UsageError: the file does not exist.
+        ExampleError: it can't be read, or has no rows.
     """
     if path.suffix in (".csv", ".tsv"):
         return _read_csv(path, option)
@@ -51,12 +51,12 @@ def read_rows(path: Path, option: str) -> list[Row]:
         content = content["data"]
     rows = content if isinstance(content, list) else [content]
     if not rows:
-        raise ExampleError(f"{option} {path} was asked for, but there are no rows in it")
+        raise ExampleError(f"{option} {path} has no rows")
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict):
             raise ExampleError(
-                f"{option} {path} was asked for, but row {number} in it is a "
-                f"{type(row).__name__}. Each row has to be an object, with a field for each column"
+                f"{option} {path}: row {number} must be an object with a field for each column, "
+                f"got a {type(row).__name__}"
             )
     return rows
 
@@ -66,14 +66,14 @@ def _read_csv(path: Path, option: str) -> list[Row]:
 
     read_text(path, option)
     try:
-        # A cell that reads NA or None is text like any other.
+        # Keep NA and None as text.
         table = pd.read_csv(path, sep="\t" if path.suffix == ".tsv" else ",", keep_default_na=False)
-    except ValueError as error:  # also pandas' own parser errors
+    except ValueError as error:  # the base of pandas' parser errors
         raise ExampleError(
-            f"{option} {path} was asked for, but is not CSV: {error}. Mend it, or pass another"
+            f"{option} {path}: invalid CSV: {error}. Correct it, or pass another file"
         ) from error
     if table.empty:
-        raise ExampleError(f"{option} {path} was asked for, but there are no rows in it")
+        raise ExampleError(f"{option} {path} has no rows")
     rows: list[Row] = table.to_dict("records")
     return rows
 
@@ -83,23 +83,21 @@ def read_text(path: Path, option: str) -> str:
 
     Args:
         path: the file.
-        option: the option that named it, for errors.
+        option: the option that names the file, for errors.
 
     Raises:
-        UsageError: there is no such file.
-        ExampleError: it can't be read as UTF-8, or is empty.
+        UsageError: the file does not exist.
+        ExampleError: it isn't UTF-8, can't be read or is empty.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
-        raise UsageError(f"{option} {path} was asked for, but there is no such file") from error
+        raise UsageError(f"{option} {path}: no such file") from error
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or str(error)
-        raise ExampleError(
-            f"{option} {path} was asked for, but can't be read as UTF-8 text: {why}"
-        ) from error
+        raise ExampleError(f"{option} {path} can't be read as UTF-8 text: {why}") from error
     if not text.strip():
-        raise ExampleError(f"{option} {path} was asked for, but it is empty")
+        raise ExampleError(f"{option} {path} is empty")
     return text
 
 
@@ -108,8 +106,8 @@ def _json(text: str, path: Path, option: str, first: int) -> Any:
         return json.loads(text)
     except json.JSONDecodeError as error:
         raise ExampleError(
-            f"{option} {path} was asked for, but is not JSON: {error.msg.lower()} in line "
-            f"{first + error.lineno - 1}, column {error.colno}. Mend it, or pass another"
+            f"{option} {path}: invalid JSON: {error.msg.lower()} in line "
+            f"{first + error.lineno - 1}, column {error.colno}. Correct it, or pass another file"
         ) from error
 
 

@@ -1,26 +1,26 @@
-"""The options that only image classification has."""
+"""The options of image classification."""
 
 from dataclasses import dataclass, field
 
 from common.arguments import DataArguments
 
 FOLDERS = {"eval": "validation_dir", "predict": "test_dir"}
-"""The option for the local folder of each stage."""
+"""The option that names the local folder of each stage."""
 
 
 @dataclass
 class ImageArguments(DataArguments):
-    """Which images, and where in them labels are."""
+    """Data."""
 
-    # Not options here: images come in folders, and are prepared batch by batch.
+    # Not options here: images are in folders, and are prepared in batches.
     preprocessing_num_workers: int | None = field(default=None, init=False)
     validation_file: str | None = field(default=None, init=False)
     test_file: str | None = field(default=None, init=False)
     validation_dir: str | None = field(
         default=None,
         metadata={
-            "help": "A local folder to evaluate on with --do_eval, with a folder of images for "
-            "each class, named like it."
+            "help": "A local folder to evaluate on with --do_eval. It has a folder of images for "
+            "each class, with the name of the class."
         },
     )
     test_dir: str | None = field(
@@ -28,8 +28,8 @@ class ImageArguments(DataArguments):
         metadata={"help": "A local folder of images to predict with --do_predict."},
     )
     image_column_name: str = field(
-        default="image", metadata={"help": "The column of a dataset that holds the images."}
+        default="image", metadata={"help": "The column of a dataset with the images."}
     )
     label_column_name: str = field(
-        default="label", metadata={"help": "The column of a dataset that holds the labels."}
+        default="label", metadata={"help": "The column of a dataset with the labels."}
     )

@@ -26,19 +26,19 @@ from image_classification.metrics import score
 def evaluate() -> None:
     """Evaluate with ``--do_eval``, predict with ``--do_predict``."""
     model_arguments, data, run, stages = begin(ImageArguments, __doc__, FOLDERS)
-    # The model is called with what the processor makes of a batch, not with the data's columns.
+    # The processor makes the inputs from a batch; they are not columns of the data.
     run.remove_unused_columns = False
     loaded = {stage: load_images(data, model_arguments, stage) for stage in stages}
     processor = load_processor(AutoImageProcessor, model_arguments)
     model = load_model(AutoModelForImageClassification, model_arguments)
-    for stage, (images, asked) in loaded.items():
-        _run_stage(stage, images, asked, model, processor, run)
+    for stage, (images, origin) in loaded.items():
+        _run_stage(stage, images, origin, model, processor, run)
 
 
 def _run_stage(
     stage: str,
     images: Dataset,
-    asked: str,
+    origin: str,
     model: PreTrainedModel,
     processor: Any,
     run: RunArguments,
@@ -52,7 +52,7 @@ def _run_stage(
         inputs,
         functools.partial(_collate, processor=processor),
         run,
-        score=_scorer(images, asked, labels) if evaluated else None,
+        score=_scorer(images, origin, labels) if evaluated else None,
         write=None if evaluated else _writer(images, labels, Path(run.output_dir)),
         depends_on=[processor.to_json_string(), of_files(s["path"] for s in inputs["image"])],
         unit="image",
@@ -64,8 +64,8 @@ def _collate(rows: list[dict[str, Any]], processor: Any) -> dict[str, torch.Tens
     return {"pixel_values": processor(images, return_tensors="pt")["pixel_values"]}
 
 
-def _scorer(images: Dataset, asked: str, labels: Labels) -> Score:
-    known = labels.numbers(images["label"], asked)
+def _scorer(images: Dataset, origin: str, labels: Labels) -> Score:
+    known = labels.numbers(images["label"], origin)
     return lambda outputs: score(outputs[0], known)
 
 

@@ -1,4 +1,4 @@
-"""Finding images: in local folders, or in a dataset on the hub."""
+"""Images in local folders, or in a dataset on the hub."""
 
 from io import BytesIO
 from pathlib import Path
@@ -14,7 +14,7 @@ from common.exits import ExampleError, UsageError
 from image_classification.arguments import FOLDERS, ImageArguments
 
 Source = dict[str, Any]
-"""An image that is not read yet: its path, and its bytes where it is not a file of its own."""
+"""An image that is not read yet: its path, and its bytes if it is not a file."""
 
 
 def load_images(data: ImageArguments, model: ModelArguments, stage: str) -> tuple[Dataset, str]:
@@ -22,37 +22,37 @@ def load_images(data: ImageArguments, model: ModelArguments, stage: str) -> tupl
 
     Returns:
         A dataset with the columns image (a ``Source``) and, for ``eval``, label; and the option
-        and its value that named it, for errors.
+        with its value that names the data, for errors.
 
     Raises:
-        UsageError: there is no such folder.
-        ExampleError: there are no images in it, or one of them can't be read.
+        UsageError: the folder does not exist.
+        ExampleError: it has no images, or an image can't be read.
     """
     named = getattr(data, FOLDERS[stage])
     if named is not None:
-        asked = f"--{FOLDERS[stage]} {named}"
-        images = _from_folder(Path(named).expanduser(), stage == "eval", asked)
+        origin = f"--{FOLDERS[stage]} {named}"
+        images = _from_folder(Path(named).expanduser(), stage == "eval", origin)
         images = limit(images, data, stage)
-        for source in images["image"]:  # now, not after hours
+        for source in images["image"]:  # before a long run
             read_image(source, whole=False)
-        return images, asked
-    asked = f"--dataset_name {data.dataset_name}"
+        return images, origin
+    origin = f"--dataset_name {data.dataset_name}"
     images = load_hub_dataset(data, model, stage)
     columns = {data.image_column_name: "image"}
     if stage == "eval":
         columns[data.label_column_name] = "label"
-    require_columns(images.column_names, columns, asked)
+    require_columns(images.column_names, columns, origin)
     images = limit(images.select_columns(list(columns)), data, stage)
     images = images.rename_columns({old: new for old, new in columns.items() if old != new})
-    return images.cast_column("image", datasets.Image(decode=False)), asked
+    return images.cast_column("image", datasets.Image(decode=False)), origin
 
 
 def read_image(source: Source, *, whole: bool = True) -> Image.Image:
     """Read an image.
 
     Args:
-        source: where it is.
-        whole: also decode it; else only see what it says that it is.
+        source: the image.
+        whole: decode it; otherwise only read its header.
 
     Raises:
         ExampleError: it can't be read.
@@ -60,17 +60,17 @@ def read_image(source: Source, *, whole: bool = True) -> Image.Image:
     try:
         with Image.open(BytesIO(source["bytes"]) if source["bytes"] else source["path"]) as image:
             return image.convert("RGB") if whole else image
-    except Exception as error:  # broken files raise whatever their decoder raises
+    except Exception as error:  # corrupt files raise errors of any decoder
         raise ExampleError(
             f"the image {source['path'] or 'without a file name'} can't be read: "
-            f"{getattr(error, 'strerror', None) or 'it is broken, or no image'}. Mend it, or take "
-            "it out"
+            f"{getattr(error, 'strerror', None) or 'it is corrupt or not an image'}. Repair or "
+            "remove it"
         ) from error
 
 
-def _from_folder(folder: Path, labelled: bool, asked: str) -> Dataset:
+def _from_folder(folder: Path, labelled: bool, origin: str) -> Dataset:
     if not folder.is_dir():
-        raise UsageError(f"{asked} was asked for, but there is no such folder")
+        raise UsageError(f"{origin}: no such folder")
     known = Image.registered_extensions()
     paths = sorted(
         path
@@ -78,8 +78,8 @@ def _from_folder(folder: Path, labelled: bool, asked: str) -> Dataset:
         if path.suffix.lower() in known and path.is_file()
     )
     if not paths:
-        where = "a folder of it for each class" if labelled else "it"
-        raise ExampleError(f"{asked} was asked for, but there are no images in {where}")
+        where = "class folders" if labelled else "folder"
+        raise ExampleError(f"{origin}: no images in the {where}")
     columns = {"image": [str(path) for path in paths]}
     if labelled:
         columns["label"] = [path.relative_to(folder).parts[0] for path in paths]

@@ -1,4 +1,4 @@
-"""How good the classes are."""
+"""Accuracy of the classes."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,15 +11,15 @@ TOP = 5
 
 
 def score(logits: np.ndarray[Any, Any], known: Sequence[int]) -> dict[str, float]:
-    """Compare what a model found with what is known.
+    """Compute the metrics.
 
     Args:
         logits: float32[images, classes].
-        known: each image's class.
+        known: label of each image.
 
     Returns:
-        ``accuracy`` and, where there are more than five classes, ``accuracy_top5``: the parts of
-        the images whose class is the first one found, and among the first five.
+        ``accuracy`` and, with more than five classes, ``accuracy_top5``: the shares of the images
+        whose class has the largest logit, and one of the five largest.
     """
     found, right = torch.from_numpy(logits), torch.tensor(known)
     classes = logits.shape[1]

@@ -1,4 +1,4 @@
-"""Evaluate an image-classification model, through a pipeline of cpuaccel's."""
+"""Evaluate an image-classification model, optionally optimized by cpuaccel."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Finding the answers in what the model says of every token."""
+"""Answers from the logits of all tokens."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,18 +12,17 @@ from question_answering.arguments import QuestionAnsweringArguments
 Array = np.ndarray[Any, Any]
 
 NOTHING_FOUND = "empty"
-"""The answer where there is no candidate at all, as in Transformers' own example."""
+"""The answer without any candidate, as in the example of Transformers."""
 
 
 @dataclass
 class Found:
-    """Answers by the questions' ids.
+    """Answers by the ids of the questions.
 
     Attributes:
-        best: the best answer; empty where there is none.
-        n_best: the best ones, best first, with their logits and probabilities.
-        null_odds: with questions that have no answer: by how much the score for that exceeds the
-            best answer's.
+        best: the best answer; empty for none.
+        n_best: the best answers in order, with their logits and probabilities.
+        null_odds: by how much the score for no answer exceeds that of the best answer.
     """
 
     best: dict[str, str] = field(default_factory=dict)
@@ -33,7 +32,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A span of the context that may be the answer; the empty one says that there is none."""
+    """A span of the context that may be the answer; the empty span means no answer."""
 
     span: tuple[int, int]
     start_logit: Any
@@ -51,11 +50,11 @@ def find_answers(
     """Choose the best spans.
 
     Args:
-        questions: with the columns id and context.
-        windows: as ``windows.cut`` gives them.
+        questions: rows with the columns id and context.
+        windows: the result of ``windows.cut``.
         start_logits: float32[windows, tokens].
-        end_logits: the same shape.
-        data: how many to consider, and of what length.
+        end_logits: float32[windows, tokens].
+        data: how many answers to consider, and of what length.
     """
     of_question: list[list[int]] = [[] for _ in range(len(questions))]
     for window, question in enumerate(windows["question"]):
@@ -68,7 +67,7 @@ def find_answers(
         candidates: list[Candidate] = []
         null: Candidate | None = None
         for window in of_question[row]:
-            # What a model says of padding is no answer, and differs from one pipeline to another.
+            # Logits of padding are not answers, and differ between pipelines.
             starts = start_logits[window, : len(offsets[window])]
             ends = end_logits[window, : len(offsets[window])]
             candidates += _candidates(
@@ -79,7 +78,7 @@ def find_answers(
         assert null is not None
         if data.version_2_with_negative:
             candidates.append(null)
-        # Stable: of equals, the one that was found first.
+        # Stable: the first of equal scores.
         candidates = sorted(candidates, key=lambda each: -each.score)[: data.n_best_size]
         if data.version_2_with_negative and all(each.span != (0, 0) for each in candidates):
             candidates.append(null)

@@ -1,4 +1,4 @@
-"""The options that only question answering has."""
+"""The options of question answering."""
 
 from dataclasses import dataclass, field
 
@@ -8,19 +8,19 @@ from common.exits import UsageError
 
 @dataclass
 class QuestionAnsweringArguments(DataArguments):
-    """Which data, and how answers are found in it."""
+    """Data and answers."""
 
     max_seq_length: int = field(
-        default=384, metadata={"help": "Tokens of a question and a window of its context."}
+        default=384, metadata={"help": "Most tokens of a question with a window of its context."}
     )
     doc_stride: int = field(
-        default=128, metadata={"help": "Tokens that neighbouring windows of a context share."}
+        default=128, metadata={"help": "Tokens that adjacent windows of a context share."}
     )
     pad_to_max_length: bool = field(
         default=False,
         metadata={
-            "help": "Pad each batch to --max_seq_length instead of to its longest: slower, and of "
-            "use only where shapes must not vary."
+            "help": "Pad all batches to --max_seq_length instead of to their longest row: slower, "
+            "for pipelines that need fixed shapes."
         },
     )
     version_2_with_negative: bool = field(
@@ -29,24 +29,25 @@ class QuestionAnsweringArguments(DataArguments):
     null_score_diff_threshold: float = field(
         default=0.0,
         metadata={
-            "help": "With --version_2_with_negative: no answer is given where its score exceeds "
-            "the best answer's by more than this."
+            "help": "With --version_2_with_negative: the margin by which the score for no answer "
+            "must exceed that of the best answer."
         },
     )
     n_best_size: int = field(
-        default=20, metadata={"help": "Starts, ends and answers to consider and to write."}
+        default=20,
+        metadata={"help": "Number of starts, ends and answers to consider and to write."},
     )
-    max_answer_length: int = field(default=30, metadata={"help": "An answer's most tokens."})
+    max_answer_length: int = field(default=30, metadata={"help": "Most tokens of an answer."})
 
     def __post_init__(self) -> None:
         """Check what argparse can't.
 
         Raises:
-            UsageError: a number that can't be right.
+            UsageError: a number is invalid.
         """
         require_positive(self, "max_seq_length", "n_best_size", "max_answer_length")
         if not 0 <= self.doc_stride < self.max_seq_length:
             raise UsageError(
-                f"--doc_stride {self.doc_stride} was asked for with --max_seq_length "
-                f"{self.max_seq_length}. Pass a stride from 0 up that is smaller than the length"
+                f"--doc_stride must be >= 0 and < --max_seq_length ({self.max_seq_length}), got "
+                f"{self.doc_stride}"
             )

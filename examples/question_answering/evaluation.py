@@ -35,15 +35,15 @@ def evaluate() -> None:
     tokenizer = load_processor(AutoTokenizer, model_arguments)
     if not tokenizer.is_fast:
         raise ExampleError(
-            f"the tokenizer {type(tokenizer).__name__} was asked for, but it can't tell where in "
-            "the context its tokens are. Pass a model with a fast tokenizer"
+            f"the tokenizer {type(tokenizer).__name__} can't map tokens to the context. Pass a "
+            "model with a fast tokenizer"
         )
-    # Where a token is has to be known from the left, whatever the model was trained with.
+    # Positions of tokens are counted from the left, so padding has to be on the right.
     tokenizer.padding_side = "right"
     model = load_model(AutoModelForQuestionAnswering, model_arguments)
     check_length(data.max_seq_length, tokenizer, model)
-    for stage, (asked, known) in questions.items():
-        _run_stage(stage, asked, known, model, tokenizer, data, run)
+    for stage, (origin, known) in questions.items():
+        _run_stage(stage, origin, known, model, tokenizer, data, run)
 
 
 def _run_stage(
@@ -63,7 +63,7 @@ def _run_stage(
         padding="max_length" if data.pad_to_max_length else True,
         max_length=data.max_seq_length if data.pad_to_max_length else None,
     )
-    found: list[Found] = []  # of each run, the one that was asked for last
+    found: list[Found] = []  # one for each run, the main run last
 
     def find_and_score(outputs: Outputs) -> Mapping[str, float]:
         found.append(find_answers(questions, windows, outputs[0], outputs[1], data))

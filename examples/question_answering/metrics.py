@@ -1,4 +1,4 @@
-"""How good the answers are: F1 and exact match."""
+"""F1 and exact match of answers."""
 
 from collections.abc import Mapping
 
@@ -7,16 +7,16 @@ from torchmetrics.functional.text import squad
 
 
 def score(questions: Dataset, best: Mapping[str, str]) -> dict[str, float]:
-    """Compare answers with those that are known.
+    """Compute the metrics.
 
     Args:
-        questions: with the columns id and answers; where a question has none, giving none is
-            right.
-        best: the answers to compare, by id.
+        questions: rows with the columns id and answers; an empty answer is correct for a question
+            without answers.
+        best: predicted answers by id.
 
     Returns:
-        ``f1`` and ``exact_match`` in percent; where some questions have no answer, also those of
-        the ones that have (``HasAns_``) and of those that haven't (``NoAns_``).
+        ``f1`` and ``exact_match`` in percent; if some questions have no answer, also separately for
+        those with (``HasAns_``) and without answers (``NoAns_``).
     """
     known = dict(zip(questions["id"], (answers["text"] for answers in questions["answers"])))
     groups = {
@@ -41,6 +41,6 @@ def score(questions: Dataset, best: Mapping[str, str]) -> dict[str, float]:
 
 
 def _reference(texts: list[str]) -> dict[str, list[str] | list[int]]:
-    # The metric knows no question without an answer; an empty answer counts as right for one.
+    # The metric needs an answer; the empty one stands for none.
     texts = texts or [""]
     return {"text": texts, "answer_start": [0] * len(texts)}

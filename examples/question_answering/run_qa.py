@@ -1,4 +1,4 @@
-"""Evaluate an extractive question-answering model, through a pipeline of cpuaccel's."""
+"""Evaluate an extractive question-answering model, optionally optimized by cpuaccel."""
 
 import sys
 from pathlib import Path

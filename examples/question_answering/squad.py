@@ -1,4 +1,4 @@
-"""Reading questions: SQuAD's own JSON, rows of the same, or a dataset on the hub."""
+"""Questions from SQuAD's JSON, from rows, or from a dataset on the hub."""
 
 from collections import Counter
 from pathlib import Path
@@ -20,14 +20,14 @@ Id = Annotated[str, Field(coerce_numbers_to_str=True)]
 
 
 class Answers(BaseModel):
-    """A question's answers; none where it has none."""
+    """The answers to a question; empty if it has none."""
 
     text: list[str]
     answer_start: list[int]
 
 
 class Question(BaseModel):
-    """A question, as in the rows of ``squad`` on the hub."""
+    """A question, as in rows of ``squad`` on the hub."""
 
     id: Id
     question: str
@@ -36,14 +36,14 @@ class Question(BaseModel):
 
 
 class SquadAnswer(BaseModel):
-    """An answer, as in SQuAD's own files."""
+    """An answer, as in SQuAD's files."""
 
     text: str
     answer_start: int
 
 
 class SquadQuestion(BaseModel):
-    """A question, as in SQuAD's own files."""
+    """A question, as in SQuAD's files."""
 
     id: Id
     question: str
@@ -51,14 +51,14 @@ class SquadQuestion(BaseModel):
 
 
 class SquadParagraph(BaseModel):
-    """A context and its questions, as in SQuAD's own files."""
+    """A context and its questions, as in SQuAD's files."""
 
     context: str
     qas: list[SquadQuestion]
 
 
 class SquadArticle(BaseModel):
-    """An article, as in SQuAD's own files."""
+    """An article, as in SQuAD's files."""
 
     paragraphs: list[SquadParagraph]
 
@@ -69,32 +69,31 @@ def load_questions(
     """Load the questions of a stage.
 
     Returns:
-        A dataset with the columns id, question, context and, where they are known, answers (the
-        lists text and answer_start); and whether they are known. ``eval`` always knows them.
+        A dataset with the columns id, question, context and, if they are known, answers (the
+        lists text and answer_start); and whether they are known, as always for ``eval``.
 
     Raises:
-        UsageError: there is no such file.
-        ExampleError: it can't be read, or something is missing in it.
+        UsageError: the local file does not exist.
+        ExampleError: the data can't be read, or lacks a column or a value.
     """
     # SQuAD's test split is not public; without one, --do_predict predicts the validation split.
     splits = None if stage == "eval" else ("test", "validation")
-    dataset, asked = load_rows(data, model, stage, read=_read, splits=splits)
+    dataset, origin = load_rows(data, model, stage, read=_read, splits=splits)
     wanted = (*COLUMNS, "answers") if stage == "eval" else COLUMNS
-    require_columns(dataset.column_names, wanted, asked)
+    require_columns(dataset.column_names, wanted, origin)
     dataset = limit(dataset, data, stage)
     twice = [name for name, count in Counter(dataset["id"]).items() if count > 1]
     if twice:
         raise ExampleError(
-            f"{asked} was asked for, but the id {twice[0]} is not one question's alone. Give each "
-            "question an id of its own"
+            f"{origin}: several questions have the id {twice[0]}. Give each question its own id"
         )
     known = "answers" in dataset.column_names
     if known and not data.version_2_with_negative:
         for name, answers in zip(dataset["id"], dataset["answers"]):
             if not answers["text"]:
                 raise ExampleError(
-                    f"{asked} was asked for, but the question {name} in it has no answer. If that "
-                    "is meant, as in SQuAD 2, pass --version_2_with_negative"
+                    f"{origin}: the question {name} has no answer. For data such as SQuAD 2, pass "
+                    "--version_2_with_negative"
                 )
     return dataset, known
 
@@ -120,16 +119,16 @@ def _read(path: Path, option: str) -> list[Row]:
             for question in paragraph.qas
         ]
         if not questions:
-            raise ExampleError(f"{option} {path} was asked for, but there are no questions in it")
+            raise ExampleError(f"{option} {path} has no questions")
     else:
         require_columns(rows[0], COLUMNS, f"{option} {path}")
         questions = _validated(list[Question], rows, f"{option} {path}")
-    # Only where all have answers there is something to compare with.
+    # Metrics need answers to all questions.
     known = all(question.answers is not None for question in questions)
     return [question.model_dump(exclude=None if known else {"answers"}) for question in questions]
 
 
-def _validated(wanted: Any, rows: list[Row], asked: str) -> Any:
+def _validated(wanted: Any, rows: list[Row], origin: str) -> Any:
     try:
         return TypeAdapter(wanted).validate_python(rows)
     except ValidationError as error:
@@ -139,6 +138,5 @@ def _validated(wanted: Any, rows: list[Row], asked: str) -> Any:
         more = error.error_count() - 1
         also = f" ({more} more like it)" if more else ""
         raise ExampleError(
-            f"{asked} was asked for, but something is wrong with row {row + 1} in it: "
-            f"{describe_invalid(complaint, location, ())}{also}"
+            f"{origin}: row {row + 1} is invalid: {describe_invalid(complaint, location, ())}{also}"
         ) from error

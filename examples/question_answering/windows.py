@@ -1,4 +1,4 @@
-"""Cutting contexts into windows that the model can read at once."""
+"""Windows of contexts that are longer than the model's limit."""
 
 from typing import Any
 
@@ -10,25 +10,25 @@ from common.exits import ExampleError
 from question_answering.arguments import QuestionAnsweringArguments
 
 ABOUT = ("question", "offsets", "context_first", "context_last")
-"""Columns that the model is not called with.
+"""Columns that are not inputs of the model.
 
-The question's row; where each token is in the context, as (first, one past the last) character;
-the context's first and last token.
+The row of the question; the (first, one past the last) character of each token in the context; the
+first and last token of the context.
 """
 
 
 def cut(
     questions: Dataset, tokenizer: PreTrainedTokenizerBase, data: QuestionAnsweringArguments
 ) -> Dataset:
-    """Tokenize questions with their contexts, in as many overlapping windows as it takes.
+    """Tokenize questions with their contexts, in overlapping windows.
 
     Args:
-        questions: with the columns question and context.
-        tokenizer: a fast one.
-        data: holds the window's length and the overlap.
+        questions: rows with the columns question and context.
+        tokenizer: a fast tokenizer.
+        data: length and overlap of the windows.
 
     Returns:
-        The model's inputs, unpadded, and the columns ``ABOUT`` them.
+        The model's inputs, unpadded, and the columns ``ABOUT``.
 
     Raises:
         ExampleError: a question leaves no room for its context.
@@ -36,17 +36,16 @@ def cut(
     special = tokenizer.num_special_tokens_to_add(pair=True)
 
     def tokenize(batch: dict[str, list[str]], rows: list[int]) -> dict[str, list[Any]]:
-        # Blanks in front make some tokenizers cut the context, not the question.
+        # With leading blanks, some tokenizers cut the question instead of the context.
         stripped = [question.strip() for question in batch["question"]]
         for question, tokens in zip(
             stripped, tokenizer(stripped, add_special_tokens=False)["input_ids"]
         ):
             if len(tokens) + special + data.doc_stride >= data.max_seq_length:
                 raise ExampleError(
-                    f"--max_seq_length {data.max_seq_length} was asked for with --doc_stride "
-                    f"{data.doc_stride}, but the question {question[:60]!r} has {len(tokens)} "
-                    "tokens, which leaves no room for its context. Pass a greater length or a "
-                    "smaller stride"
+                    f"--max_seq_length {data.max_seq_length} and --doc_stride {data.doc_stride} "
+                    f"leave no room for a context: the question {question[:60]!r} has "
+                    f"{len(tokens)} tokens. Pass a greater length or a smaller stride"
                 )
         encoded = tokenizer(
             stripped,
@@ -62,7 +61,7 @@ def cut(
             **{name: encoded[name] for name in tokenizer.model_input_names if name in encoded},
             "question": [rows[sample] for sample in encoded["overflow_to_sample_mapping"]],
             "offsets": encoded["offset_mapping"],
-            # One past the end where a window has nothing of the context.
+            # One past the end if a window has no part of the context.
             "context_first": [part.index(1) if 1 in part else len(part) for part in parts],
             "context_last": [
                 len(part) - 1 - part[::-1].index(1) if 1 in part else -1 for part in parts

@@ -1,4 +1,4 @@
-"""The options that only speech recognition has."""
+"""The options of speech recognition."""
 
 from dataclasses import dataclass, field
 
@@ -7,7 +7,7 @@ from common.arguments import DataArguments
 
 @dataclass
 class SpeechArguments(DataArguments):
-    """Which data."""
+    """Data."""
 
-    # Not an option here: recordings are prepared batch by batch.
+    # Not an option here: recordings are prepared in batches.
     preprocessing_num_workers: int | None = field(default=None, init=False)

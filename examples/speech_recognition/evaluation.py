@@ -30,13 +30,13 @@ from speech_recognition.arguments import SpeechArguments
 from speech_recognition.recordings import load_recordings, name_of, read_recording, samples
 
 UNNEEDED = ("masked_spec_embed",)
-"""Weights that only training uses; published checkpoints lack them."""
+"""Weights that only training uses, and that published checkpoints lack."""
 
 
 def evaluate() -> None:
     """Evaluate with ``--do_eval``, predict with ``--do_predict``."""
     model_arguments, data, run, stages = begin(SpeechArguments, __doc__)
-    # The model is called with what the extractor makes of a batch, not with the data's columns.
+    # The extractor makes the inputs from a batch; they are not columns of the data.
     run.remove_unused_columns = False
     loaded = {stage: load_recordings(data, model_arguments, stage) for stage in stages}
     extractor = load_processor(AutoFeatureExtractor, model_arguments)
@@ -45,8 +45,8 @@ def evaluate() -> None:
     frames_of = getattr(model, "_get_feat_extract_output_lengths", None)
     if frames_of is None:
         raise ExampleError(
-            f"--model_name_or_path {model_arguments.model_name_or_path} was asked for, but a "
-            f"{type(model).__name__} does not hear raw sound. Pass a model like Wav2Vec2"
+            f"--model_name_or_path {model_arguments.model_name_or_path}: a {type(model).__name__} "
+            "does not take raw sound. Pass a model such as Wav2Vec2"
         )
     for stage, recordings in loaded.items():
         _run_stage(stage, recordings, model, frames_of, extractor, tokenizer, run)
@@ -67,7 +67,7 @@ def _run_stage(
     for source, count in zip(inputs["audio"], frames):
         if count < 1:
             raise ExampleError(
-                f"the recording {name_of(source)} is too short for the model to hear. Take it out"
+                f"the recording {name_of(source)} is too short for the model. Remove it"
             )
 
     def score(outputs: Outputs) -> dict[str, float]:
@@ -111,7 +111,7 @@ def _collate(rows: list[dict[str, Any]], extractor: Any) -> dict[str, torch.Tens
 
 
 def _best_tokens(logits: Any, _: object) -> torch.Tensor:
-    # All of the logits would be gigabytes for hours of speech.
+    # The logits of hours of speech take gigabytes.
     best = logits[0] if isinstance(logits, tuple) else logits
     tokens: torch.Tensor = best.argmax(dim=-1)
     return tokens
@@ -120,5 +120,5 @@ def _best_tokens(logits: Any, _: object) -> torch.Tensor:
 def _decode(
     outputs: Outputs, frames: Sequence[int], tokenizer: PreTrainedTokenizerBase
 ) -> list[str]:
-    """What was said: of each recording's own frames, since padding says nothing."""
+    """Decode the frames of each recording, without those of padding."""
     return [str(tokenizer.decode(tokens[:count])) for tokens, count in zip(outputs[0], frames)]

@@ -1,4 +1,4 @@
-"""Finding recordings and what is said in them: from a list of files, or from a dataset."""
+"""Recordings and their texts, from a list of files or from a dataset."""
 
 from io import BytesIO
 from pathlib import Path
@@ -15,7 +15,7 @@ from common.data import limit, load_rows, local_file, require_columns
 from common.exits import ExampleError
 
 Source = dict[str, Any]
-"""A recording that is not read yet: its path, and its bytes where it is not a file of its own."""
+"""A recording that is not read yet: its path, and its bytes if it is not a file."""
 
 
 def load_recordings(data: DataArguments, model: ModelArguments, stage: str) -> Dataset:
@@ -25,19 +25,19 @@ def load_recordings(data: DataArguments, model: ModelArguments, stage: str) -> D
         A dataset with the columns audio (a ``Source``) and, for ``eval``, text.
 
     Raises:
-        UsageError: there is no such file.
-        ExampleError: it can't be read, or something is missing in it.
+        UsageError: the local file does not exist.
+        ExampleError: the data can't be read, or lacks a column or a text.
     """
-    rows, asked = load_rows(data, model, stage)
+    rows, origin = load_rows(data, model, stage)
     audio = "path" if "audio" not in rows.column_names and "path" in rows.column_names else "audio"
     columns = [audio, *(["text"] if stage == "eval" else [])]
-    require_columns(rows.column_names, columns, asked)
-    rows = as_text(limit(rows.select_columns(columns), data, stage), columns[1:], asked)
+    require_columns(rows.column_names, columns, origin)
+    rows = as_text(limit(rows.select_columns(columns), data, stage), columns[1:], origin)
     if audio != "audio":
         rows = rows.rename_column(audio, "audio")
     if (file := local_file(data, stage)) is not None:
         folder = file.parent
-        rows = as_text(rows, ["audio"], asked)
+        rows = as_text(rows, ["audio"], origin)
         rows = rows.map(
             lambda row: {"audio": str(folder / Path(row["audio"]).expanduser())},
             keep_in_memory=True,
@@ -47,11 +47,11 @@ def load_recordings(data: DataArguments, model: ModelArguments, stage: str) -> D
 
 
 def samples(source: Source, rate: int) -> int:
-    """How many samples a recording has, seen without reading them.
+    """Return the number of samples in a recording, from its header.
 
     Args:
-        source: where it is.
-        rate: how many samples a second it has to have.
+        source: the recording.
+        rate: required sampling rate in Hz.
 
     Raises:
         ExampleError: it can't be read, has another rate, or is empty.
@@ -62,16 +62,16 @@ def samples(source: Source, rate: int) -> int:
         raise _broken(source, error) from error
     if about.samplerate != rate:
         raise ExampleError(
-            f"the recording {name_of(source)} has {about.samplerate} samples a second, but the "
-            f"model hears {rate}. Convert it, for instance with: ffmpeg -i IN -ar {rate} OUT"
+            f"the recording {name_of(source)} has {about.samplerate} samples per second, but the "
+            f"model needs {rate}. Convert it, for example with: ffmpeg -i IN -ar {rate} OUT"
         )
     if not about.frames:
-        raise ExampleError(f"the recording {name_of(source)} is empty. Take it out")
+        raise ExampleError(f"the recording {name_of(source)} is empty. Remove it")
     return int(about.frames)
 
 
 def read_recording(source: Source) -> np.ndarray[Any, Any]:
-    """Read a recording; the mean of its channels.
+    """Read a recording as the mean of its channels.
 
     Returns:
         float32[samples].
@@ -92,11 +92,13 @@ def _file(source: Source) -> Any:
 
 
 def name_of(source: Source) -> str:
-    """What an error calls a recording."""
+    """Name a recording in an error."""
     return source["path"] or "without a file name"
 
 
 def _broken(source: Source, error: Exception) -> ExampleError:
     missing = source["bytes"] is None and not Path(source["path"]).is_file()
-    why = "there is no such file" if missing else f"it is broken, or no sound ({error})"
-    return ExampleError(f"the recording {name_of(source)} can't be read: {why}. Mend or remove it")
+    why = "no such file" if missing else f"it is corrupt or not a sound file ({error})"
+    return ExampleError(
+        f"the recording {name_of(source)} can't be read: {why}. Repair or remove it"
+    )

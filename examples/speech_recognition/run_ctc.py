@@ -1,4 +1,4 @@
-"""Evaluate a speech-recognition model, through a pipeline of cpuaccel's."""
+"""Evaluate a speech-recognition model, optionally optimized by cpuaccel."""
 
 import sys
 from pathlib import Path

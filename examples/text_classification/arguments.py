@@ -1,4 +1,4 @@
-"""The options that only text classification has."""
+"""The options of text classification."""
 
 from dataclasses import dataclass, field
 
@@ -10,24 +10,24 @@ from text_classification.tasks import HUB_NAME, TASKS, Task
 
 @dataclass
 class GlueArguments(DataArguments):
-    """Which data, and how it is read and scored."""
+    """Data and metrics."""
 
     task_name: str | None = field(
         default=None,
         metadata={
-            "help": f"One of GLUE's tasks: {', '.join(TASKS)}. Chooses the columns and metrics, "
-            "and unless a file or a dataset is named, the data: GLUE's on the hub."
+            "help": f"A task of GLUE: {', '.join(TASKS)}. It selects the columns, the metrics and, "
+            "without a file or a dataset, the data of GLUE on the hub."
         },
     )
     max_seq_length: int = field(
-        default=128, metadata={"help": "Tokens to read of a sentence or of a pair, at most."}
+        default=128, metadata={"help": "Most tokens of a sentence or pair; the rest is cut off."}
     )
 
     def __post_init__(self) -> None:
-        """Check what argparse can't, and find the task's data.
+        """Check what argparse can't, and select the data of the task.
 
         Raises:
-            UsageError: there is no such task, or a number can't be right.
+            UsageError: the task is unknown, or a number is invalid.
         """
         require_positive(self, "max_seq_length")
         if self.task_name is None:
@@ -35,8 +35,8 @@ class GlueArguments(DataArguments):
         name = self.task_name.lower()
         if name not in TASKS:
             raise UsageError(
-                f"--task_name {self.task_name} was asked for, but GLUE has no such task"
-                f"{did_you_mean(name, TASKS)} There are: {', '.join(TASKS)}"
+                f"unknown --task_name {self.task_name}{did_you_mean(name, TASKS)} "
+                f"Available: {', '.join(TASKS)}"
             )
         if self.validation_file is None and self.test_file is None:
             self.dataset_name = self.dataset_name or HUB_NAME
@@ -44,5 +44,5 @@ class GlueArguments(DataArguments):
 
     @property
     def task(self) -> Task | None:
-        """The task that was asked for."""
+        """The task, if one is named."""
         return None if self.task_name is None else TASKS[self.task_name.lower()]

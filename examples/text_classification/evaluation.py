@@ -78,15 +78,15 @@ def _scorer(sentences: Sentences, labels: Labels, data: GlueArguments) -> Score:
     task = data.task or Task(metrics=REGRESSION if classes == 1 else ("accuracy",))
     if (task.metrics == REGRESSION) != (classes == 1):
         raise ExampleError(
-            f"--task_name {data.task_name} was asked for, but the model has {classes} "
+            f"--task_name {data.task_name} does not fit the model, which has {classes} "
             f"class{'es' if classes > 1 else ', as for a regression'}. Pass a model that was "
             "trained for this task"
         )
     if classes == 1:
         known = np.array(_regression_labels(sentences), dtype=np.float32)
     else:
-        known = np.array(labels.numbers(sentences.rows["label"], sentences.asked))
-    # In GLUE the positive class is the second one; a model may order its classes otherwise.
+        known = np.array(labels.numbers(sentences.rows["label"], sentences.origin))
+    # In GLUE the positive class is the second; a model may have another order.
     of_model = None if task.positive is None else labels.number(task.positive)
     positive = 1 if of_model is None else of_model
     return lambda outputs: score(task.metrics, _found(outputs), known, classes, positive)
@@ -108,7 +108,7 @@ def _writer(sentences: Sentences, labels: Labels, output_dir: Path) -> Write:
 
 
 def _found(outputs: Outputs) -> Array:
-    """The class of each row, or its number where the model is a regression."""
+    """Return the class of each row, or its value in a regression."""
     logits = outputs[0]
     return logits[:, 0].astype(np.float32) if logits.shape[1] == 1 else logits.argmax(axis=1)
 
@@ -120,7 +120,7 @@ def _regression_labels(sentences: Sentences) -> list[float]:
             numbers.append(float(label))
         except (TypeError, ValueError) as error:
             raise ExampleError(
-                f"{sentences.asked} was asked for, but the label {label} of row {row} in it is "
-                "no number, and the model is a regression. Mend the label, or pass a classifier"
+                f"{sentences.origin}: the label {label} of row {row} is not a number, but the "
+                "model is a regression. Correct the label, or pass a classifier"
             ) from error
     return numbers

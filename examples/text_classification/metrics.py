@@ -1,4 +1,4 @@
-"""How good the classes, or the numbers of a regression, are."""
+"""Metrics of classes and of regressions."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -26,21 +26,21 @@ METRICS: dict[str, Metric] = {
     "pearson": lambda found, known, _, __: pearson_corrcoef(found, known),
     "spearmanr": lambda found, known, _, __: spearman_corrcoef(found, known),
 }
-"""By the names that GLUE's have: of what was found and what is known, for so many classes, of
-which one is the positive one."""
+"""Metrics by their names in GLUE: functions of the predictions, the labels, the number of classes
+and the positive class."""
 
 
 def score(
     metrics: Sequence[str], found: Array, known: Array, classes: int, positive: int
 ) -> dict[str, float]:
-    """Compare what a model found with what is known.
+    """Compute the metrics.
 
     Args:
         metrics: names in ``METRICS``.
-        found: int64[rows] of classes, or float32[rows] of a regression.
-        known: the same type and shape.
-        classes: how many the model has.
-        positive: the class that F1 is about.
+        found: int64[rows] predicted classes, or float32[rows] values of a regression.
+        known: labels of the same dtype and shape.
+        classes: number of classes.
+        positive: the positive class of F1.
 
     Returns:
         Each metric, from -1 or 0 to 1.

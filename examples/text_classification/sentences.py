@@ -1,4 +1,4 @@
-"""Reading sentences and their labels: from a file, or from a dataset on the hub."""
+"""Sentences and their labels, from a file or from a dataset on the hub."""
 
 from typing import NamedTuple
 
@@ -16,25 +16,25 @@ class Sentences(NamedTuple):
 
     Attributes:
         stage: ``eval`` or ``predict``.
-        suffix: of the names of results: ``_mm`` for the second split of MNLI, else empty.
-        rows: with the columns of text and, for ``eval``, label.
-        columns: the one or two columns of text.
-        asked: the option and its value that named the data, for errors.
+        suffix: suffix of the names of results: ``_mm`` for the second split of MNLI, else empty.
+        rows: rows with the columns of text and, for ``eval``, label.
+        columns: names of the one or two columns of text.
+        origin: the option and its value that name the data, for errors.
     """
 
     stage: str
     suffix: str
     rows: Dataset
     columns: tuple[str, ...]
-    asked: str
+    origin: str
 
 
 def load_sentences(data: GlueArguments, model: ModelArguments, stage: str) -> list[Sentences]:
     """Load the data of a stage: one split, or MNLI's two from the hub.
 
     Raises:
-        UsageError: there is no such file.
-        ExampleError: it can't be read, or something is missing in it.
+        UsageError: the local file does not exist.
+        ExampleError: the data can't be read, or lacks a column or a text.
     """
     task = Task() if data.task is None or local_file(data, stage) is not None else data.task
     return [
@@ -48,11 +48,13 @@ def load_sentences(data: GlueArguments, model: ModelArguments, stage: str) -> li
     ]
 
 
-def _prepared(data: GlueArguments, stage: str, suffix: str, rows: Dataset, asked: str) -> Sentences:
+def _prepared(
+    data: GlueArguments, stage: str, suffix: str, rows: Dataset, origin: str
+) -> Sentences:
     if data.task is not None:
         columns = data.task.columns
     else:
         columns = ("sentence1", *(["sentence2"] if "sentence2" in rows.column_names else []))
-    require_columns(rows.column_names, (*columns, "label") if stage == "eval" else columns, asked)
-    rows = as_text(limit(rows, data, stage), columns, asked)
-    return Sentences(stage, suffix, rows, columns, asked)
+    require_columns(rows.column_names, (*columns, "label") if stage == "eval" else columns, origin)
+    rows = as_text(limit(rows, data, stage), columns, origin)
+    return Sentences(stage, suffix, rows, columns, origin)

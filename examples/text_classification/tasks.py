@@ -1,13 +1,13 @@
-"""GLUE's nine tasks: what is in them, and how they are scored."""
+"""The nine tasks of GLUE: their data and their metrics."""
 
 from dataclasses import dataclass
 
 HUB_NAME = "nyu-mll/glue"
-"""GLUE on the hub."""
+"""The name of GLUE on the hub."""
 
 
 REGRESSION = ("pearson", "spearmanr")
-"""The metrics of a regression; all others are of classes."""
+"""The metrics of a regression; all others are for classes."""
 
 
 @dataclass(frozen=True)
@@ -15,11 +15,10 @@ class Task:
     """One task.
 
     Attributes:
-        columns: the one or two that hold the sentences.
-        metrics: the ones that GLUE scores it by, by their names in ``metrics.METRICS``.
-        positive: the class that F1 is about, by its name in GLUE.
-        splits: what the names of the data's splits end in, beside validation and test, each with
-            what the names of its results begin with.
+        columns: the one or two columns with the sentences.
+        metrics: names in ``metrics.METRICS`` of the metrics that GLUE uses.
+        positive: name in GLUE of the positive class of F1.
+        splits: suffixes of the splits validation and test, each with the suffix of its results.
     """
 
     columns: tuple[str, ...] = ("sentence1", "sentence2")

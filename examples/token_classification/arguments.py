@@ -1,4 +1,4 @@
-"""The options that only token classification has."""
+"""The options of token classification."""
 
 from dataclasses import dataclass, field
 
@@ -7,15 +7,15 @@ from common.arguments import DataArguments, require_positive
 
 @dataclass
 class NerArguments(DataArguments):
-    """Which data, and how it is read and scored."""
+    """Data and metrics."""
 
     max_seq_length: int | None = field(
         default=None,
-        metadata={"help": "Tokens to read of a sentence, at most; by default all the model can."},
+        metadata={"help": "Most tokens of a sentence; the limit of the model by default."},
     )
     label_all_tokens: bool = field(
         default=False,
-        metadata={"help": "Score every piece of a word, not the first alone."},
+        metadata={"help": "Score every piece of a word, not only the first."},
     )
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""CoNLL's column format: a word and its tag a line, a blank line between sentences."""
+"""The CoNLL format: a line for each word and its tag, a blank line between sentences."""
 
 from pathlib import Path
 
@@ -6,27 +6,27 @@ from common.exits import ExampleError
 from common.tables import Row, read_text
 
 DOCUMENT = "-DOCSTART-"
-"""What begins the line between two documents."""
+"""Start of the line between two documents."""
 
 
 def read_conll(path: Path, option: str) -> list[Row]:
     """Read sentences.
 
     Args:
-        path: the file; the first column is the word, the last one its tag, what is between is left
-            aside. With a single column there are no tags.
-        option: the option that named it, for errors.
+        path: the file. The first column has the words and the last one the tags; columns between
+            are ignored. A file with one column has no tags.
+        option: the option that names the file, for errors.
 
     Returns:
-        Rows of tokens and, where there are any, ner_tags.
+        Rows of tokens and, if there are tags, ner_tags.
 
     Raises:
-        UsageError: there is no such file.
-        ExampleError: it can't be read, or a line has other columns than the first one.
+        UsageError: the file does not exist.
+        ExampleError: it can't be read, or its lines differ in their number of columns.
     """
     sentences: list[list[list[str]]] = [[]]
     count = None
-    # Only these separate: a word may have other blanks and ends of lines in it.
+    # Split at these only: words may contain other white space.
     for number, line in enumerate(read_text(path, option).split("\n"), 1):
         separator = "\t" if "\t" in line else " "
         columns = [column for column in line.strip("\r\t ").split(separator) if column]
@@ -36,19 +36,18 @@ def read_conll(path: Path, option: str) -> list[Row]:
         count = count or len(columns)
         if len(columns) != count:
             raise ExampleError(
-                f"{option} {path} was asked for, but line {number} in it has {len(columns)} "
-                f"columns where the first one has {count}. Mend it, or name the file .csv or "
-                ".json if that is what it is"
+                f"{option} {path}: line {number} has {len(columns)} columns, but the first "
+                f"line has {count}. Correct it, or rename the file to .csv or .json if it is one"
             )
         sentences[-1].append(columns)
     rows = [_row(sentence) for sentence in sentences if sentence]
     if not rows:
-        raise ExampleError(f"{option} {path} was asked for, but there are no sentences in it")
+        raise ExampleError(f"{option} {path} has no sentences")
     return rows
 
 
 def to_conll(tokens: list[list[str]], tags: list[list[str]]) -> str:
-    """Sentences as text that ``read_conll`` reads."""
+    """Format sentences as ``read_conll`` reads them."""
     sentences = (
         "".join(f"{token}\t{tag}\n" for token, tag in zip(*sentence))
         for sentence in zip(tokens, tags)

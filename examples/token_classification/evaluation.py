@@ -30,7 +30,7 @@ from token_classification.pieces import WORDS, cut, positions
 from token_classification.sentences import load_sentences
 
 Pieces = list[list[list[int]]]
-"""Where the pieces of each sentence's words are."""
+"""The positions of the pieces of each word in each sentence."""
 
 
 def evaluate() -> None:
@@ -41,19 +41,19 @@ def evaluate() -> None:
     model = load_model(AutoModelForTokenClassification, model_arguments)
     if data.max_seq_length is not None:
         check_length(data.max_seq_length, tokenizer, model)
-    for stage, (sentences, asked) in loaded.items():
-        _run_stage(stage, sentences, asked, model, tokenizer, data, run)
+    for stage, (sentences, origin) in loaded.items():
+        _run_stage(stage, sentences, origin, model, tokenizer, data, run)
 
 
 def _load_tokenizer(arguments: ModelArguments) -> PreTrainedTokenizerBase:
     tokenizer = load_processor(AutoTokenizer, arguments)
     if getattr(tokenizer, "add_prefix_space", None) is False:
-        # Those that make blanks a part of words, like RoBERTa's, need it for words by themselves.
+        # Tokenizers that keep blanks as parts of words, such as RoBERTa's, need it for split words.
         tokenizer = load_processor(AutoTokenizer, arguments, add_prefix_space=True)
     if not tokenizer.is_fast:
         raise ExampleError(
-            f"the tokenizer {type(tokenizer).__name__} was asked for, but it can't tell which "
-            "word its tokens are of. Pass a model with a fast tokenizer"
+            f"the tokenizer {type(tokenizer).__name__} can't map tokens to words. Pass a model "
+            "with a fast tokenizer"
         )
     assert isinstance(tokenizer, PreTrainedTokenizerBase)
     return tokenizer
@@ -62,7 +62,7 @@ def _load_tokenizer(arguments: ModelArguments) -> PreTrainedTokenizerBase:
 def _run_stage(
     stage: str,
     sentences: Dataset,
-    asked: str,
+    origin: str,
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     data: NerArguments,
@@ -73,18 +73,19 @@ def _run_stage(
     if evaluated:
         check_tags(labels.names, f"--model_name_or_path {model.name_or_path}")
     length = data.max_seq_length or longest(tokenizer, model)
-    cut_up = cut(sentences, tokenizer, length, data.preprocessing_num_workers)
+    pieces_of_words = cut(sentences, tokenizer, length, data.preprocessing_num_workers)
     pieces: Pieces = [
-        positions(words, len(tokens)) for words, tokens in zip(cut_up[WORDS], sentences["tokens"])
+        positions(words, len(tokens))
+        for words, tokens in zip(pieces_of_words[WORDS], sentences["tokens"])
     ]
-    inputs = cut_up.remove_columns(WORDS)
+    inputs = pieces_of_words.remove_columns(WORDS)
     run_stage(
         stage,
         model,
         inputs,
         DataCollatorWithPadding(tokenizer),
         run,
-        score=_scorer(sentences, asked, labels, pieces, data.label_all_tokens)
+        score=_scorer(sentences, origin, labels, pieces, data.label_all_tokens)
         if evaluated
         else None,
         write=None if evaluated else _writer(sentences, labels, pieces, Path(run.output_dir)),
@@ -96,7 +97,7 @@ def _run_stage(
 
 
 def _scorer(
-    sentences: Dataset, asked: str, labels: Labels, pieces: Pieces, label_all_tokens: bool
+    sentences: Dataset, origin: str, labels: Labels, pieces: Pieces, label_all_tokens: bool
 ) -> Score:
     counted = slice(None) if label_all_tokens else slice(1)
     known: Tags = []
@@ -105,7 +106,7 @@ def _scorer(
         for tag, places in zip(tags, words):
             number = labels.number(tag)
             if number is None:
-                raise labels.unknown(tag, row, asked)
+                raise labels.unknown(tag, row, origin)
             others = places[counted][1:]
             known[-1] += [labels.names[number], *(inside(labels.names[number]) for _ in others)]
     return lambda outputs: score(_found(outputs, labels, pieces, counted), known)
@@ -120,7 +121,7 @@ def _writer(sentences: Dataset, labels: Labels, pieces: Pieces, output_dir: Path
 
 
 def _found(outputs: Outputs, labels: Labels, pieces: Pieces, counted: slice) -> Tags:
-    """The tags of each sentence's words, or of their pieces; O where the model did not read it."""
+    """Return the tags of the words of each sentence, or of their pieces; O if cut off."""
     return [
         [tag for places in words for tag in _tags(labels, classes, places[counted])]
         for classes, words in zip(outputs[0].argmax(axis=2), pieces)

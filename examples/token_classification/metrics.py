@@ -1,4 +1,4 @@
-"""How good the tags are: precision, recall and F1 of whole entities, and accuracy of tags."""
+"""Precision, recall and F1 of whole entities, and accuracy of tags."""
 
 from collections.abc import Iterable, Sequence
 
@@ -12,36 +12,33 @@ OUTSIDE = "O"
 
 
 def inside(tag: str) -> str:
-    """The tag of what goes on with an entity, given that of how it begins."""
+    """Return the tag that continues an entity, given the tag that begins it."""
     return f"I-{tag[2:]}" if tag.startswith("B-") else tag
 
 
-def check_tags(tags: Iterable[str], asked: str) -> None:
-    """See that tags mark entities in the way that is scored.
+def check_tags(tags: Iterable[str], origin: str) -> None:
+    """Check that tags use the scheme that is scored.
 
-    An entity begins at B-, and at I- where no entity of its kind goes on, as conlleval has it.
+    An entity begins at B-, and at I- without an entity of its kind before it, as in conlleval.
 
     Raises:
-        ExampleError: a tag is neither O nor begins with B- or I-.
+        ExampleError: a tag is not O and does not begin with B- or I-.
     """
     for tag in tags:
         if tag != OUTSIDE and tag[:2] not in ("B-", "I-"):
-            raise ExampleError(
-                f"{asked} was asked for, but its tag {tag} marks no entity that could be scored. "
-                "Tags have to be O, or to begin with B- or I-"
-            )
+            raise ExampleError(f"{origin}: tags must be O or begin with B- or I-, got {tag}")
 
 
 def score(found: Tags, known: Tags) -> dict[str, float]:
-    """Compare tags with those that are known.
+    """Compute the metrics.
 
     Args:
-        found: of each sentence.
-        known: as many.
+        found: predicted tags of each sentence.
+        known: labels of the same shape.
 
     Returns:
-        ``precision``, ``recall`` and ``f1`` of entities, right where both their words and their
-        kind are; ``accuracy`` of tags. All from 0 to 1.
+        ``precision``, ``recall`` and ``f1`` of entities, which are correct if both their words and
+        their kind are; ``accuracy`` of tags. All from 0 to 1.
     """
     kinds = sorted({tag[2:] for tags in (*found, *known) for tag in tags if tag != OUTSIDE})
     strict = Evaluator(known, found, tags=kinds, loader="list").evaluate()["overall"]["strict"]
@@ -52,5 +49,5 @@ def score(found: Tags, known: Tags) -> dict[str, float]:
         "precision": round(float(strict.precision), 6),
         "recall": round(float(strict.recall), 6),
         "f1": round(float(strict.f1), 6),
-        "accuracy": round(sum(mine == theirs for mine, theirs in pairs) / len(pairs), 6),
+        "accuracy": round(sum(tag == label for tag, label in pairs) / len(pairs), 6),
     }

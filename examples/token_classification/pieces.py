@@ -1,4 +1,4 @@
-"""Which pieces the tokenizer cut each word into."""
+"""The pieces that the tokenizer makes of each word."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerBase
 from common.data import tokenize_rows
 
 WORDS = "words"
-"""The column that the model is not called with: which word each piece is of, -1 for none."""
+"""The column with the word of each piece, -1 for none; not an input of the model."""
 
 
 def cut(
@@ -20,10 +20,10 @@ def cut(
     """Tokenize sentences that are split into words.
 
     Args:
-        sentences: with the column tokens.
-        tokenizer: a fast one.
-        max_seq_length: pieces to keep of a sentence, special tokens included.
-        workers: processes that do it.
+        sentences: rows with the column tokens.
+        tokenizer: a fast tokenizer.
+        max_seq_length: most pieces of a sentence, including special tokens.
+        workers: number of processes.
 
     Returns:
         The model's inputs, unpadded, and the column ``WORDS``.
@@ -43,11 +43,11 @@ def cut(
 
 
 def positions(words: list[int], count: int) -> list[list[int]]:
-    """Where the pieces of each word are; nowhere where the model did not get to read it.
+    """Return the positions of the pieces of each word; none for a word that was cut off.
 
     Args:
-        words: which word each piece is of, -1 for none.
-        count: how many words there are.
+        words: the word of each piece, -1 for none.
+        count: number of words.
     """
     found: list[list[int]] = [[] for _ in range(count)]
     for position, word in enumerate(words):

@@ -1,4 +1,4 @@
-"""Evaluate a token-classification model, through a pipeline of cpuaccel's."""
+"""Evaluate a token-classification model, optionally optimized by cpuaccel."""
 
 import sys
 from pathlib import Path

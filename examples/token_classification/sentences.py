@@ -1,4 +1,4 @@
-"""Reading sentences and the tags of their words: from a file, or from a dataset on the hub."""
+"""Sentences and the tags of their words, from a file or from a dataset on the hub."""
 
 import ast
 import functools
@@ -16,33 +16,33 @@ from token_classification.arguments import NerArguments
 from token_classification.conll import read_conll
 
 TABLES = (".csv", ".tsv", ".json", ".jsonl")
-"""Files of rows; all others are CoNLL's."""
+"""Suffixes of files of rows; all other files are in CoNLL format."""
 
 
 def load_sentences(data: NerArguments, model: ModelArguments, stage: str) -> tuple[Dataset, str]:
     """Load the data of a stage.
 
     Returns:
-        A dataset with the columns tokens and, for ``eval``, ner_tags; and the option and its value
-        that named it, for errors.
+        A dataset with the columns tokens and, for ``eval``, ner_tags; and the option with its value
+        that names the data, for errors.
 
     Raises:
-        UsageError: there is no such file.
-        ExampleError: it can't be read, or something is missing in it.
+        UsageError: the local file does not exist.
+        ExampleError: the data can't be read, or lacks a column or a value.
     """
     columns = ("tokens", "ner_tags") if stage == "eval" else ("tokens",)
     read = functools.partial(_read_file, columns=columns)
-    dataset, asked = load_rows(data, model, stage, read=read)
-    require_columns(dataset.column_names, columns, asked)
+    dataset, origin = load_rows(data, model, stage, read=read)
+    require_columns(dataset.column_names, columns, origin)
     dataset = limit(dataset, data, stage)
     if stage == "eval":
         for number, (tokens, tags) in enumerate(zip(dataset["tokens"], dataset["ner_tags"]), 1):
             if len(tokens) != len(tags):
                 raise ExampleError(
-                    f"{asked} was asked for, but row {number} in it has {len(tokens)} tokens and "
-                    f"{len(tags)} ner_tags. Give each token one tag"
+                    f"{origin}: row {number} has {len(tokens)} tokens and {len(tags)} ner_tags. "
+                    "Give each token one tag"
                 )
-    return dataset, asked
+    return dataset, origin
 
 
 def _read_file(path: Path, option: str, columns: Sequence[str]) -> list[Row]:
@@ -54,9 +54,9 @@ def _read_file(path: Path, option: str, columns: Sequence[str]) -> list[Row]:
     ]
 
 
-def _list(row: Row, column: str, number: int, asked: str) -> list[Any]:
+def _list(row: Row, column: str, number: int, origin: str) -> list[Any]:
     value = row.get(column)
-    if isinstance(value, str):  # from CSV, as JSON or as Python writes it
+    if isinstance(value, str):  # CSV has lists as JSON or as Python writes them
         try:
             value = ast.literal_eval(value)
         except (ValueError, SyntaxError):
@@ -68,7 +68,8 @@ def _list(row: Row, column: str, number: int, asked: str) -> list[Any]:
         or not all(isinstance(each, kinds) for each in value)
     ):
         raise ExampleError(
-            f"{asked} was asked for, but {column} in row {number} is {row.get(column)!r:.60}, not "
-            f'a list of {"words" if column == "tokens" else "tags"}. Write it as in ["EU", "won"]'
+            f"{origin}: {column} in row {number} must be a list of "
+            f'{"words" if column == "tokens" else "tags"} such as ["EU", "won"], '
+            f"got {row.get(column)!r:.60}"
         )
     return value

@@ -18,11 +18,18 @@ WORDS = ["the", "a", "of", "in", "who", "what", "when", "wrote", "built", "river
 
 @dataclass(frozen=True)
 class Ran:
-    """What one command line came to."""
+    """The result of a command line."""
 
     code: int
     out: str
     err: str
+
+    def assert_error(self, message: str, code: int = 1) -> None:
+        """Assert the exit code, and that the one error has a message and no traceback."""
+        assert (self.code, self.out) == (code, ""), self.err
+        assert self.err.count("error: ") == 1, self.err
+        assert message in self.err.splitlines()[-1]
+        assert "Traceback" not in self.err
 
 
 Example = Callable[..., Ran]
@@ -30,7 +37,7 @@ Example = Callable[..., Ran]
 
 @pytest.fixture(scope="session")
 def processes() -> Iterator[subprocess.Popen[str]]:
-    """What runs command lines: see processes.py."""
+    """Start the process that runs command lines, processes.py."""
     server = subprocess.Popen(
         [sys.executable, "-W", "ignore", "-m", "tests.examples.processes"],
         cwd=REPOSITORY,
@@ -46,10 +53,7 @@ def processes() -> Iterator[subprocess.Popen[str]]:
 
 @pytest.fixture
 def example(processes: subprocess.Popen[str], tmp_path_factory: pytest.TempPathFactory) -> Example:
-    """Run an example's script in a process of its own.
-
-    On one thread, since the smallest models only lose time to more.
-    """
+    """Run the script of an example in a new process, with one thread."""
 
     def run(script: str, *arguments: object, threads: int = 1) -> Ran:
         folder = tmp_path_factory.mktemp("process")
@@ -73,7 +77,7 @@ def example(processes: subprocess.Popen[str], tmp_path_factory: pytest.TempPathF
 
 @pytest.fixture(scope="session")
 def shared_qa() -> Path:
-    """The folder of the trained question-answering model and its data."""
+    """Return the folder of the trained question-answering model and its data."""
     folder = REPOSITORY.parent / "shared" / "qa"
     if not folder.is_dir():
         pytest.skip("the trained question-answering model is not at ../shared/qa")
@@ -82,7 +86,7 @@ def shared_qa() -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_qa_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a question-answering model of random weights, whose tokenizer knows WORDS."""
+    """Save a question-answering model with random weights, whose tokenizer has WORDS."""
     import torch
     from transformers import BertConfig, BertForQuestionAnswering, BertTokenizerFast
 
@@ -99,7 +103,7 @@ def tiny_qa_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         num_attention_heads=2,
         intermediate_size=32,
         max_position_embeddings=64,
-        initializer_range=0.5,  # or it would find all spans equally good
+        initializer_range=0.5,  # so that spans have different scores
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""Small models with opinions, and data of every format, that the examples' tests share."""
+"""Small models with distinct outputs, and data in every format."""
 
 import csv
 import json
@@ -14,13 +14,13 @@ from tests.models import encoder
 Rows = list[dict[str, Any]]
 
 
-def opinionated(name: str, names: Sequence[str] | None, **changes: object) -> Any:
-    """A model whose outputs differ from one input to the next.
+def distinct_model(name: str, names: Sequence[str] | None, **changes: object) -> Any:
+    """Make a model whose outputs differ between inputs.
 
     Args:
-        name: as in ``tests.models``.
-        names: of its classes; None to leave them LABEL_0 and so on.
-        changes: to its config.
+        name: a name in ``tests.models``.
+        names: names of its classes; None for LABEL_0 and so on.
+        changes: changes to its config.
     """
     if names is not None:
         changes["id2label"] = dict(enumerate(names))
@@ -29,14 +29,14 @@ def opinionated(name: str, names: Sequence[str] | None, **changes: object) -> An
 
 
 def balance(head: torch.nn.Linear, logits: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Let each class have its turn.
+    """Shift the bias of the last layer so that all classes are predicted.
 
     Args:
-        head: the model's last layer.
-        logits: what it gave, [..., classes].
+        head: the last layer.
+        logits: its outputs, [..., classes].
 
     Returns:
-        What it gives now.
+        Its new outputs.
     """
     mean = logits.reshape(-1, logits.shape[-1]).mean(axis=0)
     with torch.no_grad():
@@ -46,19 +46,19 @@ def balance(head: torch.nn.Linear, logits: np.ndarray[Any, Any]) -> np.ndarray[A
 
 
 def texts(count: int) -> list[str]:
-    """Words of letters, from 1 to 12 of them."""
+    """Make texts of 1 to 12 words."""
     random = np.random.default_rng(0)
     return [" ".join(words(random, int(random.integers(1, 13)))) for _ in range(count)]
 
 
 def words(random: np.random.Generator, count: int) -> list[str]:
-    """Words of 1 to 5 letters."""
+    """Make words of 1 to 5 letters."""
     letters = list("abcdefghijklmnopqrstuvwxyz")
     return ["".join(random.choice(letters, random.integers(1, 6))) for _ in range(count)]
 
 
 def write_rows(path: Path, rows: Rows) -> Path:
-    """Write rows in the format that the file's name asks for; lists in CSV as JSON."""
+    """Write rows in the format of the suffix of the file; lists in CSV as JSON."""
     if path.suffix in (".csv", ".tsv"):
         with path.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, delimiter="\t" if path.suffix == ".tsv" else ",")
@@ -72,18 +72,18 @@ def write_rows(path: Path, rows: Rows) -> Path:
 
 
 def spoiled(right: Sequence[Any], wrong: Mapping[Any, Any]) -> list[Any]:
-    """Answers of which every third is another one."""
+    """Return labels of which every third is wrong."""
     return [wrong[each] if row % 3 == 2 else each for row, each in enumerate(right)]
 
 
 def results(output_dir: Path, stage: str = "eval") -> dict[str, Any]:
-    """What an example wrote of a stage, without the stage's name in front."""
+    """Read the results of a stage, without the prefix of the stage."""
     found = json.loads((output_dir / f"{stage}_results.json").read_text(encoding="utf-8"))
     return {name.removeprefix(f"{stage}_"): value for name, value in found.items()}
 
 
 def read_tsv(path: Path) -> dict[str, list[str]]:
-    """Columns by their names."""
+    """Read columns by name."""
     with path.open(encoding="utf-8", newline="") as file:
         header, *rows = csv.reader(file, delimiter="\t")
     return {name: [row[number] for row in rows] for number, name in enumerate(header)}

@@ -1,8 +1,7 @@
-"""Runs command lines of the examples, each in a process of its own.
+"""Run command lines of the examples, each in a process forked from this one.
 
-Every process is forked from this one, which has imported the libraries already: importing them
-takes many times as long as most of what is tested. It reads requests from stdin, one a line, and
-answers each with the exit code.
+This process imports the libraries once, which takes longer than most tests. It reads requests as
+lines from stdin and prints the exit code of each.
 """
 
 import importlib
@@ -14,9 +13,9 @@ import sys
 
 import torch
 
-# IPEX imports Inductor, which starts processes that compile; here nothing is compiled.
+# IPEX imports Inductor, which would start processes for compiling.
 os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
-IPEX = "intel_extension_for_pytorch"  # accelerate imports it where it is
+IPEX = "intel_extension_for_pytorch"  # accelerate imports it if installed
 
 for library in (
     "datasets",
@@ -49,7 +48,7 @@ for line in sys.stdin:
         except SystemExit as end:
             ended = end.code if isinstance(end.code, int) else 1
         sys.stdout.flush()
-        os._exit(ended)  # taking all libraries down takes seconds
+        os._exit(ended)  # skip the shutdown of the libraries, which takes seconds
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     sys.stdout.write(f"{code}\n")
     sys.stdout.flush()

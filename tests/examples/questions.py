@@ -1,4 +1,4 @@
-"""Questions that the small question-answering model can be asked, as many as a test needs."""
+"""Questions for the small question-answering model."""
 
 import json
 import random
@@ -8,7 +8,7 @@ from tests.examples.conftest import WORDS
 
 
 def write_questions(path: Path, count: int) -> Path:
-    """Write so many, a context of 20 words each, the same ones every time."""
+    """Write a number of questions with contexts of 20 words, the same on every call."""
     chance = random.Random(0)
     rows = [
         {

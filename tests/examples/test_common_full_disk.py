@@ -1,4 +1,4 @@
-"""A disk that gets full in the middle of a real run, or at its end, and going on after it."""
+"""A disk that is full in the middle of a run, or at its end, and continuing after it."""
 
 import json
 import subprocess
@@ -20,7 +20,7 @@ RESULTS = ("predictions.json", "nbest_predictions.json")
 
 @pytest.fixture
 def options(tiny_qa_model: Path, tmp_path: Path) -> Sequence[object]:
-    """A run of 100 windows in 25 chunks."""
+    """Options for 100 windows in 25 chunks."""
     data = write_questions(tmp_path / "data.json", 100)
     return [
         *("--model_name_or_path", tiny_qa_model, "--validation_file", data, "--do_eval"),
@@ -31,7 +31,7 @@ def options(tiny_qa_model: Path, tmp_path: Path) -> Sequence[object]:
 @pytest.mark.parametrize(
     ("room", "chunks"), [(40 * 1024, range(1, 25)), (112 * 1024, [25])], ids=["chunks", "results"]
 )
-def test_what_is_finished_is_kept_and_gone_on_from(
+def test_finished_chunks_are_kept_and_continued(
     example: Example, options: Sequence[object], tmp_path: Path, room: int, chunks: Sequence[int]
 ) -> None:
     with small_disk(tmp_path / "disk") as disk:
@@ -39,7 +39,7 @@ def test_what_is_finished_is_kept_and_gone_on_from(
         output, whole = disk / "output", tmp_path / "whole"
         stopped = example(SCRIPT, *options, "--output_dir", output)
         assert stopped.code == 1, stopped.err
-        assert "can't be written: No space left on device. Make room there" in stopped.err
+        assert "can't be written: No space left on device. Free some space" in stopped.err
         assert "Traceback" not in stopped.err
         kept = len(list((output / "eval_partial").glob("chunk-*.npz")))
         assert kept in chunks
@@ -48,7 +48,7 @@ def test_what_is_finished_is_kept_and_gone_on_from(
         filling.unlink()
         done = example(SCRIPT, *options, "--output_dir", output)
         assert done.code == 0, done.err
-        assert f"going on after the {4 * kept} of 100 windows that were finished" in done.err
+        assert f"continuing after {4 * kept} of 100 finished windows" in done.err
         done = example(SCRIPT, *options, "--output_dir", whole)
         assert done.code == 0, done.err
         for name in RESULTS:
@@ -56,7 +56,7 @@ def test_what_is_finished_is_kept_and_gone_on_from(
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
-def test_where_only_the_summary_cant_be_printed(options: Sequence[object], tmp_path: Path) -> None:
+def test_only_the_summary_cannot_be_printed(options: Sequence[object], tmp_path: Path) -> None:
     output = tmp_path / "output"
     command = [sys.executable, EXAMPLES / SCRIPT, *options, "--output_dir", output]
     with open("/dev/full", "w", encoding="utf-8") as full:

@@ -1,4 +1,4 @@
-"""A real Ctrl-C in the middle of a real run, and going on after it."""
+"""Ctrl-C in the middle of a run, and continuing after it."""
 
 import os
 import signal
@@ -17,7 +17,7 @@ from tests.examples.questions import write_questions
 SCRIPT = "question_answering/run_qa.py"
 
 
-def test_an_interrupted_run_goes_on_where_it_stopped(
+def test_an_interrupted_run_continues(
     example: Example, tiny_qa_model: Path, tmp_path: Path
 ) -> None:
     data = write_questions(tmp_path / "data.json", 1000)
@@ -52,7 +52,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(
 
     done = example(SCRIPT, *options, "--output_dir", interrupted)
     assert done.code == 0, done.err
-    assert f"going on after the {4 * kept} of 1000 windows that were finished" in done.err
+    assert f"continuing after {4 * kept} of 1000 finished windows" in done.err
     assert not partial.exists()
     done = example(SCRIPT, *options, "--output_dir", whole)
     assert done.code == 0, done.err
@@ -60,7 +60,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(
         assert (interrupted / name).read_bytes() == (whole / name).read_bytes()
 
 
-def test_an_interruption_while_the_libraries_are_imported() -> None:
+def test_an_interruption_during_imports() -> None:
     process = subprocess.Popen(
         [sys.executable, "-v", EXAMPLES / SCRIPT, "--help"],
         stdout=subprocess.PIPE,

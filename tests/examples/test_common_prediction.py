@@ -1,4 +1,4 @@
-"""Every row is predicted once, with its like, and finds its own place again."""
+"""Rows are batched by length, predicted once, and returned in order."""
 
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ def test_outputs_are_in_the_order_of_the_rows(tmp_path: Path, tiny_qa_model: Pat
     model = AutoModelForQuestionAnswering.from_pretrained(tiny_qa_model)
     run = RunArguments(str(tmp_path), per_device_eval_batch_size=2, use_cpu=True, report_to=[])
     run.disable_tqdm = True
-    with PartialResults(tmp_path / "partial", {}, afresh=True) as partial:
+    with PartialResults(tmp_path / "partial", {}, restart=True) as partial:
         predicted = predict(
             model,
             dataset,

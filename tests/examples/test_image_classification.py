@@ -1,4 +1,4 @@
-"""run_image_classification.py on small models, each run a process of its own."""
+"""run_image_classification.py with small models, each run in its own process."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ datasets = pytest.importorskip("datasets")
 from PIL import Image  # noqa: E402
 
 from tests.examples.conftest import Example  # noqa: E402
-from tests.examples.parts import balance, opinionated, read_tsv, results  # noqa: E402
+from tests.examples.parts import balance, distinct_model, read_tsv, results  # noqa: E402
 
 SCRIPT = "image_classification/run_image_classification.py"
 NAMES = ["ant", "bee", "cat", "dog", "elk", "fox", "gnu"]
@@ -21,19 +21,19 @@ COUNT = 24
 
 
 class Trained(NamedTuple):
-    """A model in a folder, and what it says of each image: float32[images, classes]."""
+    """A saved model, and its logits for each image: float32[images, classes]."""
 
     folder: Path
     says: np.ndarray[Any, Any]
 
     @property
     def ranked(self) -> np.ndarray[Any, Any]:
-        """Each image's classes, best first."""
+        """The classes of each image, best first."""
         return np.argsort(-self.says, axis=1)
 
     @property
     def known(self) -> list[int]:
-        """Classes for the images: the first of the model's, its third or its last in turn."""
+        """The labels: the best class, the third or the last, in turn."""
         return [int(order[(0, 2, -1)[row % 3]]) for row, order in enumerate(self.ranked)]
 
 
@@ -47,7 +47,7 @@ def images() -> list[Image.Image]:
 
 
 def save(folder: Path, classes: int) -> Trained:
-    model = opinionated("vit", NAMES[:classes], num_labels=classes)
+    model = distinct_model("vit", NAMES[:classes], num_labels=classes)
     processor = transformers.ViTImageProcessor(size={"height": 16, "width": 16})
     with torch.no_grad():
         says = model(**processor(images(), return_tensors="pt")).logits.numpy()
@@ -64,7 +64,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
 
 @pytest.fixture(scope="module")
 def folders(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of images for each class, with something beside that is none."""
+    """Write a folder of images for each class, with a file that is not an image."""
     folder = tmp_path_factory.mktemp("images")
     for row, (image, number) in enumerate(zip(images(), trained.known)):
         of_class = folder / NAMES[number]
@@ -112,11 +112,11 @@ def test_folders(
     }
 
 
-def test_a_dataset_with_other_names_for_its_columns_and_few_classes(
+def test_a_dataset_with_other_column_names_and_few_classes(
     example: Example, tmp_path: Path
 ) -> None:
     trained = save(tmp_path / "model", 3)
-    names = NAMES[:3][::-1]  # in another order than the model's
+    names = NAMES[:3][::-1]  # in another order than those of the model
     features = datasets.Features(
         {"img": datasets.Image(), "kind": datasets.ClassLabel(names=names)}
     )
@@ -135,7 +135,7 @@ def test_a_dataset_with_other_names_for_its_columns_and_few_classes(
     assert "accuracy_top5" not in found
 
 
-def test_an_image_that_breaks_off_stops_the_run_and_mended_starts_it_afresh(
+def test_a_truncated_image_stops_the_run_and_once_repaired_restarts_it(
     example: Example, trained: Trained, tmp_path: Path
 ) -> None:
     folder = tmp_path / "images"
@@ -152,17 +152,17 @@ def test_an_image_that_breaks_off_stops_the_run_and_mended_starts_it_afresh(
     stopped = example(*command)
     assert (stopped.code, stopped.out) == (1, "")
     assert stopped.err.splitlines()[-1] == (
-        f"error: the image {folder / '23.bmp'} can't be read: it is broken, or no image. Mend it, "
-        "or take it out"
+        f"error: the image {folder / '23.bmp'} can't be read: it is corrupt or not an image. "
+        "Repair or remove it"
     )
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["predict_partial"]
     again = example(*command)
     assert again.code == 1
-    assert "going on after the 20 of 24 images that were finished" in again.err
+    assert "continuing after 20 of 24 finished images" in again.err
     (folder / "23.bmp").write_bytes(whole)
-    mended = example(*command)
-    assert mended.code == 0, mended.err
-    assert "starting afresh" in mended.err
+    repaired = example(*command)
+    assert repaired.code == 0, repaired.err
+    assert "starting over" in repaired.err
     predicted = read_tsv(tmp_path / "out" / "predictions.tsv")["prediction"]
     assert predicted == [NAMES[order[0]] for order in trained.ranked]
 
@@ -170,20 +170,20 @@ def test_an_image_that_breaks_off_stops_the_run_and_mended_starts_it_afresh(
 @pytest.mark.parametrize(
     ("files", "code", "message"),
     [
-        (None, 2, "--validation_dir {folder} was asked for, but there is no such folder"),
-        ({}, 1, "--validation_dir {folder} was asked for, but there are no images in a folder of"),
-        ({"top.png": b""}, 1, "--validation_dir {folder} was asked for, but there are no images"),
-        ({"ant/a.png": b""}, 1, "the image {folder}/ant/a.png can't be read: it is broken, or no"),
+        (None, 2, "--validation_dir {folder}: no such folder"),
+        ({}, 1, "--validation_dir {folder}: no images in the class folders"),
+        ({"top.png": b""}, 1, "--validation_dir {folder}: no images"),
+        ({"ant/a.png": b""}, 1, "the image {folder}/ant/a.png can't be read: it is corrupt or"),
         ({"ant/a.png": b"no image"}, 1, "the image {folder}/ant/a.png can't be read: it is"),
         (
             {"ante/a.png": None},
             1,
-            "--validation_dir {folder} was asked for, but the label ante of row 1 in it is none "
-            "of the model's. Did you mean 'ant'?",
+            "--validation_dir {folder}: the model has no class for the label ante of row 1. Did "
+            "you mean 'ant'?",
         ),
     ],
 )
-def test_folders_that_are_wrong(
+def test_invalid_folders(
     example: Example,
     trained: Trained,
     tmp_path: Path,
@@ -205,6 +205,5 @@ def test_folders_that_are_wrong(
         *("--model_name_or_path", trained.folder, "--output_dir", tmp_path / "out"),
         *("--do_eval", "--validation_dir", folder),
     )
-    assert (done.code, done.out) == (code, "")
-    assert done.err.splitlines()[-1].startswith(f"error: {message.format(folder=folder)}")
+    done.assert_error(f"error: {message.format(folder=folder)}", code)
     assert not list((tmp_path / "out").iterdir())

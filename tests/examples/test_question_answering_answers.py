@@ -1,4 +1,4 @@
-"""The answers chosen are those that a search through all spans gives."""
+"""The chosen answers are those of a search through all spans."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ QUESTIONS = Dataset.from_dict({"id": ["a"], "context": [CONTEXT]})
 
 
 def windows() -> Dataset:
-    """Two, of 20 tokens each that share 10; before them a special token and three of a question."""
+    """Make two windows of 20 tokens that share 10, after 4 tokens of a question."""
     return Dataset.from_dict(
         {
             "question": [0, 0],
@@ -32,7 +32,7 @@ def windows() -> Dataset:
 
 
 def logits(seed: int) -> Any:
-    """No two alike; after the 25 tokens comes padding that would win if it were let."""
+    """Make distinct logits, with the largest ones on the padding after 25 tokens."""
     values = np.random.default_rng(seed).permutation(100).reshape(2, 50).astype(np.float32) / 10
     values[:, 25:] += 100
     return values
@@ -40,7 +40,7 @@ def logits(seed: int) -> Any:
 
 @pytest.mark.parametrize("most", [1, 3, 30])
 @pytest.mark.parametrize("seed", range(5))
-def test_all_spans_searched_give_the_same(seed: int, most: int) -> None:
+def test_answers_are_those_of_a_search_through_all_spans(seed: int, most: int) -> None:
     starts, ends = logits(seed), logits(seed + 100)
     data = QuestionAnsweringArguments(n_best_size=50, max_answer_length=most)
     spans = [
@@ -63,7 +63,7 @@ def test_all_spans_searched_give_the_same(seed: int, most: int) -> None:
     assert sum(entry["probability"] for entry in entries) == pytest.approx(1, abs=1e-5)
 
 
-def test_no_answer_has_to_beat_the_best_by_the_threshold() -> None:
+def test_no_answer_must_exceed_the_best_by_the_threshold() -> None:
     starts, ends = logits(0), logits(100)
     plain = find_answers(QUESTIONS, windows(), starts, ends, QuestionAnsweringArguments())
     best = plain.n_best["a"][0]
@@ -89,7 +89,7 @@ def test_a_window_without_context_gives_the_fallback() -> None:
     assert len(found.n_best["a"]) == 1
 
 
-def test_scores_are_squads() -> None:
+def test_metrics_are_those_of_squad() -> None:
     questions = Dataset.from_dict(
         {
             "id": ["a", "b", "c", "d"],

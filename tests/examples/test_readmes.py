@@ -1,4 +1,4 @@
-"""The commands that the examples' READMEs give."""
+"""The commands in the READMEs of the examples."""
 
 import importlib
 import re
@@ -23,12 +23,12 @@ COMMANDS = [
 ]
 
 
-def test_each_example_has_one() -> None:
+def test_each_example_has_a_command() -> None:
     assert {script for script, _ in COMMANDS} == set(EXAMPLES.glob("*/run_*.py"))
 
 
 @pytest.mark.parametrize(("script", "arguments"), COMMANDS)
-def test_the_options_are_what_they_say(
+def test_the_commands_can_be_parsed(
     script: Path, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from common.arguments import DataArguments, ModelArguments, RunArguments, parse

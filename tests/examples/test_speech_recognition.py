@@ -1,4 +1,4 @@
-"""run_ctc.py on a small model, each run a process of its own."""
+"""run_ctc.py with a small model, each run in its own process."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ from tests.examples.conftest import Example  # noqa: E402
 from tests.examples.parts import (  # noqa: E402
     Rows,
     balance,
-    opinionated,
+    distinct_model,
     read_tsv,
     results,
     write_rows,
@@ -30,7 +30,7 @@ COUNT = 7
 
 
 class Trained(NamedTuple):
-    """A model in a folder, recordings, and what it hears in each by itself."""
+    """A saved model, recordings, and its output for each alone."""
 
     folder: Path
     sounds: list[Path]
@@ -38,7 +38,7 @@ class Trained(NamedTuple):
 
     @property
     def known(self) -> list[str]:
-        """What was said: as heard, but for the last word of every third."""
+        """The labels: the outputs, except for the last word of every third."""
         texts = [text.split() for text in self.hears]
         return [
             " ".join([*words[:-1], "zzz"] if row % 3 == 2 else words)
@@ -53,7 +53,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     (folder / "vocab.json").write_text(json.dumps({c: i for i, c in enumerate(letters)}))
     tokenizer = transformers.Wav2Vec2CTCTokenizer(str(folder / "vocab.json"))
     extractor = transformers.Wav2Vec2FeatureExtractor(return_attention_mask=True)
-    model = opinionated("wav2vec2", None)
+    model = distinct_model("wav2vec2", None)
     random = np.random.default_rng(0)
     sounds = folder / "sounds"
     sounds.mkdir()
@@ -68,7 +68,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
             batch = extractor([read], sampling_rate=RATE, return_tensors="pt")
             logits.append(model(**batch).logits[0].numpy())
     balanced = balance(model.lm_head, np.concatenate(logits))
-    # More ends of words, so that there are several.
+    # More word boundaries, so that there are several words.
     often = float(balanced.std())
     balanced[:, letters.index("|")] += often
     with torch.no_grad():
@@ -82,7 +82,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
 
 
 def listed(trained: Trained, audio: str = "audio") -> Rows:
-    """Relative to the list's own folder, but for the first."""
+    """Return paths relative to the folder of the list, except for the first."""
     return [
         {audio: str(path) if row == 0 else f"sounds/{path.name}", "text": text}
         for row, (path, text) in enumerate(zip(trained.sounds, trained.known))
@@ -95,7 +95,7 @@ def word_errors(trained: Trained) -> float:
     return float(metric.compute())
 
 
-def test_it_hears_words(trained: Trained) -> None:
+def test_the_model_outputs_words(trained: Trained) -> None:
     assert len(set(trained.hears)) == COUNT
     assert all(len(text.split()) > 1 for text in trained.hears)
     assert 0 < word_errors(trained) < 0.5
@@ -126,7 +126,7 @@ def test_lists_of_files(
     [["--jit_mode_eval"], ["--cpuaccel_backends", "bettertransformer,jit"]],
     ids=lambda options: options[-1],
 )
-def test_a_pipeline_is_as_right_as_eager(
+def test_a_pipeline_scores_as_eager(
     example: Example, trained: Trained, tmp_path: Path, options: list[str]
 ) -> None:
     data = write_rows(trained.folder / "list.json", listed(trained))
@@ -144,7 +144,7 @@ def test_a_pipeline_is_as_right_as_eager(
     assert found["cpuaccel_calls_original"] == 0
 
 
-def test_in_bfloat16_it_hears_what_the_cast_model_hears(
+def test_in_bfloat16_the_outputs_are_those_of_the_cast_model(
     example: Example, trained: Trained, tmp_path: Path
 ) -> None:
     data = write_rows(trained.folder / "list.json", listed(trained))
@@ -158,7 +158,7 @@ def test_in_bfloat16_it_hears_what_the_cast_model_hears(
     assert done.code == 0, done.err
     assert results(tmp_path / "out")["eager_wer"] == pytest.approx(word_errors(trained), abs=1e-6)
     predicted = read_tsv(tmp_path / "out" / "predictions.tsv")
-    # Not what it hears in float32: of random weights the cast changes most letters.
+    # Differs from float32: with random weights, the cast changes most letters.
     wrong_letters = CharErrorRate()(predicted["text"], heard_in_bfloat16(trained))
     assert float(wrong_letters) < 0.05
 
@@ -177,7 +177,7 @@ def heard_in_bfloat16(trained: Trained) -> list[str]:
     return texts
 
 
-def test_a_dataset_and_a_checkpoint_without_what_only_training_needs(
+def test_a_dataset_and_a_checkpoint_without_weights_for_training(
     example: Example, trained: Trained, tmp_path: Path
 ) -> None:
     from safetensors.torch import load_file, save_file
@@ -188,7 +188,7 @@ def test_a_dataset_and_a_checkpoint_without_what_only_training_needs(
         (model / path.name).write_bytes(path.read_bytes())
     weights = load_file(trained.folder / "model.safetensors")
     config = json.loads((model / "config.json").read_text())
-    # A model that masks in training has a weight for that, which its checkpoint lacks here.
+    # The weight for masking in training is missing in the checkpoint.
     (model / "config.json").write_text(json.dumps({**config, "mask_time_prob": 0.05}))
     assert not any("masked_spec_embed" in name for name in weights)
     save_file(weights, model / "model.safetensors", {"format": "pt"})
@@ -208,9 +208,7 @@ def test_a_dataset_and_a_checkpoint_without_what_only_training_needs(
     assert results(tmp_path / "out")["wer"] == pytest.approx(word_errors(trained), abs=1e-6)
 
 
-def test_channels_are_heard_as_their_mean(
-    example: Example, trained: Trained, tmp_path: Path
-) -> None:
+def test_channels_are_averaged(example: Example, trained: Trained, tmp_path: Path) -> None:
     sound, _ = soundfile.read(trained.sounds[0], dtype="float32")
     noise = 0.1 * np.random.default_rng(0).standard_normal(len(sound)).astype(np.float32)
     stereo = np.stack([sound + noise, sound - noise], axis=1)
@@ -228,21 +226,21 @@ def test_channels_are_heard_as_their_mean(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "--validation_file {data} was asked for, but it is empty"),
-        ("audio\nx.wav\n", "--validation_file {data} was asked for, but it has no column text."),
-        ("text\nx\n", "--validation_file {data} was asked for, but it has no column audio."),
-        ("audio,text\nx.wav,a\n", "the recording {folder}/x.wav can't be read: there is no such"),
-        ("audio,text\nno.wav,a\n", "the recording {folder}/no.wav can't be read: it is broken, or"),
+        ("", "--validation_file {data} is empty"),
+        ("audio\nx.wav\n", "--validation_file {data} has no column text."),
+        ("text\nx\n", "--validation_file {data} has no column audio."),
+        ("audio,text\nx.wav,a\n", "the recording {folder}/x.wav can't be read: no such file"),
+        ("audio,text\nno.wav,a\n", "the recording {folder}/no.wav can't be read: it is corrupt or"),
         (
             "audio,text\nslow.wav,a\n",
-            "the recording {folder}/slow.wav has 8000 samples a second, but the model hears 16000. "
-            "Convert it, for instance with: ffmpeg -i IN -ar 16000 OUT",
+            "the recording {folder}/slow.wav has 8000 samples per second, but the model needs "
+            "16000. Convert it, for example with: ffmpeg -i IN -ar 16000 OUT",
         ),
-        ("audio,text\nnone.wav,a\n", "the recording {folder}/none.wav is empty. Take it out"),
+        ("audio,text\nnone.wav,a\n", "the recording {folder}/none.wav is empty. Remove it"),
         ("audio,text\nshort.wav,a\n", "the recording {folder}/short.wav is too short for the"),
     ],
 )
-def test_lists_that_are_wrong(
+def test_invalid_lists(
     example: Example, trained: Trained, tmp_path: Path, content: str, message: str
 ) -> None:
     data = tmp_path / "list.csv"
@@ -256,7 +254,5 @@ def test_lists_that_are_wrong(
         *("--model_name_or_path", trained.folder, "--output_dir", tmp_path / "out"),
         *("--do_eval", "--validation_file", data),
     )
-    assert (done.code, done.out) == (1, "")
-    wanted = message.format(data=data, folder=tmp_path)
-    assert done.err.splitlines()[-1].startswith(f"error: {wanted}")
+    done.assert_error(f"error: {message.format(data=data, folder=tmp_path)}")
     assert not list((tmp_path / "out").iterdir())

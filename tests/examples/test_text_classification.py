@@ -1,4 +1,4 @@
-"""run_glue.py on small models, each run a process of its own."""
+"""run_glue.py with small models, each run in its own process."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ from tests.examples.conftest import Example  # noqa: E402
 from tests.examples.parts import (  # noqa: E402
     Rows,
     balance,
-    opinionated,
+    distinct_model,
     read_tsv,
     results,
     spoiled,
@@ -32,7 +32,7 @@ COUNT = 21
 
 
 class Trained(NamedTuple):
-    """A model in a folder, and what it says of each text by itself: float32[texts, classes]."""
+    """A saved model, and its logits for each text alone: float32[texts, classes]."""
 
     folder: Path
     says: np.ndarray[Any, Any]
@@ -43,7 +43,7 @@ class Trained(NamedTuple):
 
 
 def trained(folder: Path, names: list[str] | None, *, pairs: bool, classes: int = 3) -> Trained:
-    model, tokenizer = opinionated("bert-text", names, num_labels=classes), letters_tokenizer()
+    model, tokenizer = distinct_model("bert-text", names, num_labels=classes), letters_tokenizer()
     with torch.no_grad():
         says = [
             model(**tokenizer(*given, return_tensors="pt")).logits[0].numpy()
@@ -81,16 +81,16 @@ def paired(tmp_path_factory: pytest.TempPathFactory) -> Trained:
 
 @pytest.fixture(scope="module")
 def binary(tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    """Its classes are in another order than GLUE's."""
+    """Save a model whose classes have another order than in GLUE."""
     folder = tmp_path_factory.mktemp("binary")
     return trained(folder, ["equivalent", "not_equivalent"], pairs=True, classes=2)
 
 
 OTHER = {0: 1, 1: 2, 2: 0}
-"""A wrong class in place of each."""
+"""A wrong class for each."""
 
 
-def test_the_models_say_different_things(single: Trained, paired: Trained, binary: Trained) -> None:
+def test_the_outputs_differ(single: Trained, paired: Trained, binary: Trained) -> None:
     assert set(single.classes) == set(paired.classes) == {0, 1, 2}
     assert set(binary.classes) == {0, 1}
 
@@ -130,7 +130,7 @@ def test_every_format_with_names_for_labels(
     [["--jit_mode_eval"], ["--cpuaccel_backends", "bettertransformer,jit"]],
     ids=lambda options: options[-1],
 )
-def test_a_pipeline_is_as_right_as_eager(
+def test_a_pipeline_scores_as_eager(
     example: Example, paired: Trained, tmp_path: Path, options: list[str]
 ) -> None:
     known = spoiled(paired.classes, OTHER)
@@ -147,7 +147,7 @@ def test_a_pipeline_is_as_right_as_eager(
     assert found["cpuaccel_jit_applied"] == 1
     assert found["cpuaccel_calls_optimized"] > 0
     assert found["cpuaccel_calls_original"] == 0
-    assert "speed-up" in done.out
+    assert "speedup" in done.out
 
 
 def test_f1_is_about_the_class_that_glue_calls_equivalent(
@@ -234,27 +234,27 @@ def test_both_splits_of_mnli_with_labels_in_another_order_than_the_models(
 
 
 ROWS: Rows = [{"sentence1": "a", "label": "good"}, {"sentence1": "b", "label": "bad"}]
-"""Of which each test spoils what it is about."""
+"""Valid rows, to which tests add an invalid one."""
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "but it is empty"),
-        ('[{"sentence1": "a", "label": 0', "but is not JSON: expecting ',' delimiter in line 1"),
-        ([{"label": 1}], "but it has no column sentence1. There are: label"),
-        ([{"sentence1": "a"}], "but it has no column label. There are: sentence1"),
-        ([{"sentence1": ["a"], "label": 1}], "but its column sentence1 is no text"),
-        ([*ROWS, {"sentence1": None, "label": "good"}], "but row 3 in it has no sentence1"),
+        ("", " is empty"),
+        ('[{"sentence1": "a", "label": 0', ": invalid JSON: expecting ',' delimiter in line 1"),
+        ([{"label": 1}], " has no column sentence1. Available: label"),
+        ([{"sentence1": "a"}], " has no column label. Available: sentence1"),
+        ([{"sentence1": ["a"], "label": 1}], ": the column sentence1 is not text"),
+        ([*ROWS, {"sentence1": None, "label": "good"}], ": row 3 has no sentence1"),
         (
             [*ROWS, {"sentence1": "c", "label": "goood"}],
-            "but the label goood of row 3 in it is none of the model's. Did you mean 'good'? "
-            "Those are: bad, good, neither",
+            ": the model has no class for the label goood of row 3. Did you mean 'good'? "
+            "Classes: bad, good, neither",
         ),
-        ([{"sentence1": "a", "label": 3}], "but the label 3 of row 1 in it is none of the model's"),
+        ([{"sentence1": "a", "label": 3}], ": the model has no class for the label 3 of row 1"),
     ],
 )
-def test_data_that_is_broken(
+def test_invalid_data(
     example: Example, single: Trained, tmp_path: Path, content: str | Rows, message: str
 ) -> None:
     data = tmp_path / "dev.json"
@@ -267,11 +267,7 @@ def test_data_that_is_broken(
         *("--model_name_or_path", single.folder, "--output_dir", tmp_path / "out"),
         *("--do_eval", "--validation_file", data),
     )
-    assert (done.code, done.out) == (1, "")
-    assert done.err.splitlines()[-1].startswith(
-        f"error: --validation_file {data} was asked for, {message}"
-    )
-    assert "Traceback" not in done.err
+    done.assert_error(f"error: --validation_file {data}{message}")
     assert not list((tmp_path / "out").iterdir())
 
 
@@ -280,15 +276,15 @@ def test_data_that_is_broken(
     [
         (
             ["--task_name", "mprc"],
-            "--task_name mprc was asked for, but GLUE has no such task. Did you mean 'mrpc'? "
-            "There are: cola, mnli, mrpc, qnli, qqp, rte, sst2, stsb, wnli",
+            "unknown --task_name mprc. Did you mean 'mrpc'? "
+            "Available: cola, mnli, mrpc, qnli, qqp, rte, sst2, stsb, wnli",
         ),
-        ([], "--do_eval was asked for, but not on what data"),
-        (["--validation_file", "nowhere.csv"], "--validation_file nowhere.csv was asked for, but"),
+        ([], "--do_eval needs data"),
+        (["--validation_file", "nowhere.csv"], "--validation_file nowhere.csv: no such file"),
         (["--max_seq_length", "0"], "--max_seq_length must be >= 1, got 0"),
     ],
 )
-def test_what_is_asked_wrongly(
+def test_usage_errors(
     example: Example, single: Trained, tmp_path: Path, options: list[str], message: str
 ) -> None:
     done = example(
@@ -296,27 +292,25 @@ def test_what_is_asked_wrongly(
         *("--model_name_or_path", single.folder, "--output_dir", tmp_path / "out"),
         *("--do_eval", *options),
     )
-    assert (done.code, done.out) == (2, "")
-    assert done.err.splitlines()[-1].startswith(f"error: {message}")
+    done.assert_error(f"error: {message}", code=2)
 
 
 def test_models_that_do_not_fit(example: Example, single: Trained, tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
     other = tmp_path / "other"
-    opinionated("bert-token", None).save_pretrained(other)
+    distinct_model("bert-token", None).save_pretrained(other)
     letters_tokenizer().save_pretrained(other)
     columns = ("sentence1", "sentence2")
     data = write_rows(tmp_path / "dev.json", rows(columns, [0.5] * COUNT))
     for folder, task, message in [
-        (empty, "mrpc", f"the tokenizer or processor {empty} was asked for, but can't be loaded"),
-        (other, "mrpc", f"--model_name_or_path {other} was asked for, but it has no weights for"),
-        (single.folder, "stsb", "--task_name stsb was asked for, but the model has 3 classes."),
+        (empty, "mrpc", f"the tokenizer or processor {empty} can't be loaded"),
+        (other, "mrpc", f"--model_name_or_path {other} has no weights for"),
+        (single.folder, "stsb", "--task_name stsb does not fit the model, which has 3 classes."),
     ]:
         done = example(
             SCRIPT,
             *("--model_name_or_path", folder, "--output_dir", tmp_path / "out"),
             *("--task_name", task, "--do_eval", "--validation_file", data),
         )
-        assert (done.code, done.out) == (1, "")
-        assert done.err.splitlines()[-1].startswith(f"error: {message}")
+        done.assert_error(f"error: {message}")

@@ -1,4 +1,4 @@
-"""The third party's plugin, installed as its users install it, in processes of its own."""
+"""The third-party plugin, installed with pip, in separate processes."""
 
 import importlib.metadata
 import os
@@ -17,11 +17,11 @@ SOURCE = Path(__file__).parents[2] / "examples" / "third_party_plugin"
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for needed in ("pip", "setuptools"):
-        try:  # by its metadata: looking for the module makes setuptools replace distutils
+        try:  # from metadata: importing setuptools replaces distutils
             importlib.metadata.version(needed)
         except importlib.metadata.PackageNotFoundError:
-            pytest.skip(f"{needed} is not installed, and without a network it is needed to install")
-    # Building leaves files next to the sources.
+            pytest.skip(f"{needed} is needed to install without a network")
+    # Building leaves files among the sources.
     source = tmp_path_factory.mktemp("source") / "plugin"
     shutil.copytree(SOURCE, source, ignore=shutil.ignore_patterns("build", "*.egg-info"))
     target = tmp_path_factory.mktemp("site")
@@ -36,9 +36,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
-def test_it_is_found_through_its_entry_point_and_composes_with_jit(
-    installed: Path, python: Python
-) -> None:
+def test_its_entry_point_is_found_and_it_composes_with_jit(installed: Path, python: Python) -> None:
     code = """
 import torch, cpuaccel
 print(cpuaccel.plugin_host().origins["fold_bn"])
@@ -72,6 +70,6 @@ def test_its_own_tests_pass(installed: Path, tmp_path: Path) -> None:
     assert " passed" in done.stdout
 
 
-def test_where_it_is_not_installed_there_is_no_such_backend(python: Python) -> None:
+def test_without_it_the_backend_does_not_exist(python: Python) -> None:
     done = python("import cpuaccel; print('fold_bn' in cpuaccel.backends())")
     assert done.stdout == "False\n"

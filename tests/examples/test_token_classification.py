@@ -1,4 +1,4 @@
-"""run_ner.py on small models, each run a process of its own."""
+"""run_ner.py with small models, each run in its own process."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ from tests.examples.conftest import Example  # noqa: E402
 from tests.examples.parts import (  # noqa: E402
     Rows,
     balance,
-    opinionated,
+    distinct_model,
     results,
     words,
     write_rows,
@@ -29,14 +29,14 @@ COUNT = 12
 
 
 class Trained(NamedTuple):
-    """A model in a folder, and the class that it finds of each letter of each sentence's words."""
+    """A saved model, and the class of each letter of the words of each sentence."""
 
     folder: Path
     says: list[list[list[int]]]
 
     @property
     def tags(self) -> list[list[str]]:
-        """Of each sentence's words, by their first letters."""
+        """The tags of the words of each sentence, by their first letters."""
         return [[NAMES[letters[0]] for letters in sentence] for sentence in self.says]
 
 
@@ -48,7 +48,8 @@ def sentences() -> list[list[str]]:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     folder = tmp_path_factory.mktemp("ner")
-    model, tokenizer = opinionated("bert-token", NAMES, num_labels=len(NAMES)), letters_tokenizer()
+    model = distinct_model("bert-token", NAMES, num_labels=len(NAMES))
+    tokenizer = letters_tokenizer()
     with torch.no_grad():
         logits = [
             model(**tokenizer(" ".join(sentence), return_tensors="pt")).logits[0, 1:-1].numpy()
@@ -68,12 +69,12 @@ def rows(tags: list[list[Any]] | None = None) -> Rows:
 
 
 def spoiled(tags: list[list[str]]) -> list[list[str]]:
-    """Without the entities of every third sentence."""
+    """The labels: the tags without the entities of every third sentence."""
     return [["O"] * len(of) if row % 3 == 2 else of for row, of in enumerate(tags)]
 
 
 def entities(tags: list[list[str]]) -> set[tuple[int, int, int, str]]:
-    """Those that conlleval sees: sentence, first word, one past the last, kind."""
+    """Return the entities of conlleval: sentence, first word, one past the last, kind."""
     found = set()
     for row, of in enumerate(tags):
         start, kind = 0, ""
@@ -106,12 +107,12 @@ def assert_scores(found: dict[str, Any], wanted: dict[str, float], prefix: str =
 @pytest.mark.parametrize(
     ("found", "known", "wanted"),
     [
-        # By hand: what was found and known, then how many are right, found and known.
+        # By hand: predictions and labels, then the numbers of correct, predicted and true entities.
         ("B-PER I-PER O B-LOC", "B-PER I-PER O B-LOC", (2, 2, 2)),
         ("B-PER O O B-LOC", "B-PER I-PER O B-LOC", (1, 2, 2)),
         ("B-PER I-PER O B-PER", "B-PER I-PER O B-LOC", (1, 2, 2)),
         ("B-PER B-PER O O", "B-PER I-PER O O", (0, 2, 1)),
-        # Ill-formed: an entity that begins with I-, and one that changes its kind on the way.
+        # Ill-formed: an entity that begins with I-, and one that changes its kind.
         ("O I-PER I-PER O", "O B-PER I-PER O", (1, 1, 1)),
         ("B-PER I-LOC O O", "B-PER B-LOC O O", (2, 2, 2)),
         ("I-PER B-PER I-LOC I-LOC", "B-PER B-PER B-LOC I-LOC", (3, 3, 3)),
@@ -119,20 +120,20 @@ def assert_scores(found: dict[str, Any], wanted: dict[str, float], prefix: str =
         ("O O O O", "B-PER O O O", (0, 0, 1)),
     ],
 )
-def test_entities_are_those_that_conlleval_sees(
+def test_entities_are_those_of_conlleval(
     found: str, known: str, wanted: tuple[int, int, int]
 ) -> None:
     from token_classification.metrics import score
 
     right, mine, theirs = wanted
     assert (len(entities([found.split()])), len(entities([known.split()]))) == (mine, theirs)
-    # An empty sentence first, as a dataset may have one.
+    # An empty sentence first.
     scores = score([[], found.split()], [[], known.split()])
     assert scores["precision"] == pytest.approx(right / mine if mine else 0, abs=1e-6)
     assert scores["recall"] == pytest.approx(right / theirs, abs=1e-6)
 
 
-def test_ill_formed_tags_of_many_sentences_too() -> None:
+def test_ill_formed_tags_of_many_sentences() -> None:
     from token_classification.metrics import score
 
     random = np.random.default_rng(0)
@@ -143,7 +144,7 @@ def test_ill_formed_tags_of_many_sentences_too() -> None:
     assert_scores(score(found, known), expected(found, known))
 
 
-def test_words_with_odd_blanks_in_them_are_read_and_written(tmp_path: Path) -> None:
+def test_words_with_unusual_white_space(tmp_path: Path) -> None:
     from token_classification.conll import read_conll, to_conll
 
     rows = [
@@ -193,7 +194,7 @@ def test_every_format(example: Example, trained: Trained, tmp_path: Path, suffix
     [["--jit_mode_eval"], ["--cpuaccel_backends", "bettertransformer,jit"]],
     ids=lambda options: options[-1],
 )
-def test_a_pipeline_is_as_right_as_eager(
+def test_a_pipeline_scores_as_eager(
     example: Example, trained: Trained, tmp_path: Path, options: list[str]
 ) -> None:
     known = spoiled(trained.tags)
@@ -235,7 +236,7 @@ def test_all_pieces_of_a_word(example: Example, trained: Trained, tmp_path: Path
     assert_scores(results(tmp_path / "out"), expected(of_pieces, known_of_pieces))
 
 
-def test_words_that_the_model_does_not_read_are_outside(
+def test_words_beyond_the_limit_are_outside(
     example: Example, trained: Trained, tmp_path: Path
 ) -> None:
     known = [["B-PER"] * len(tokens) for tokens in sentences()]
@@ -281,7 +282,7 @@ def test_numbers_for_tags_of_a_dataset_and_of_a_model_without_names(
     assert_scores(results(tmp_path / "out"), expected(trained.tags, known))
 
 
-def test_a_tokenizer_that_needs_blanks_in_front_of_words(example: Example, tmp_path: Path) -> None:
+def test_a_tokenizer_that_needs_blanks_before_words(example: Example, tmp_path: Path) -> None:
     alphabet = sorted(transformers_alphabet())
     vocabulary = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3, "<mask>": 4}
     vocabulary |= {letter: 5 + number for number, letter in enumerate(alphabet)}
@@ -290,7 +291,7 @@ def test_a_tokenizer_that_needs_blanks_in_front_of_words(example: Example, tmp_p
     folder = tmp_path / "model"
     files = [str(tmp_path / name) for name in ("vocab.json", "merges.txt")]
     transformers.RobertaTokenizerFast(*files).save_pretrained(folder)
-    opinionated(
+    distinct_model(
         "roberta-token", NAMES, num_labels=len(NAMES), vocab_size=len(vocabulary), pad_token_id=1
     ).save_pretrained(folder)
     data = write_rows(tmp_path / "dev.json", rows([["O"] * len(each) for each in sentences()]))
@@ -313,27 +314,27 @@ def transformers_alphabet() -> list[str]:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("dev.conll", "", "but it is empty"),
-        ("dev.conll", "-DOCSTART- -X-\n\n", "but there are no sentences in it"),
-        ("dev.conll", "EU B-LOC\nwon\n", "but line 2 in it has 1 columns where the first one has"),
-        ("dev.conll", "EU\nwon\n", "but it has no column ner_tags. There are: tokens"),
-        ("dev.json", '[{"tokens": ["EU"]', "but is not JSON"),
-        ("dev.jsonl", '{"tokens": ["EU"]}', "but it has no column ner_tags. There are: tokens"),
-        ("dev.csv", "tokens,ner_tags\nEU won,O O\n", "but tokens in row 1 is 'EU won', not a list"),
+        ("dev.conll", "", " is empty"),
+        ("dev.conll", "-DOCSTART- -X-\n\n", " has no sentences"),
+        ("dev.conll", "EU B-LOC\nwon\n", ": line 2 has 1 columns, but the first line has 2"),
+        ("dev.conll", "EU\nwon\n", " has no column ner_tags. Available: tokens"),
+        ("dev.json", '[{"tokens": ["EU"]', ": invalid JSON"),
+        ("dev.jsonl", '{"tokens": ["EU"]}', " has no column ner_tags. Available: tokens"),
+        ("dev.csv", "tokens,ner_tags\nEU won,O O\n", ": tokens in row 1 must be a list of words"),
         (
             "dev.jsonl",
             '{"tokens": ["EU", "won"], "ner_tags": ["O"]}',
-            "but row 1 in it has 2 tokens and 1 ner_tags. Give each token one tag",
+            ": row 1 has 2 tokens and 1 ner_tags. Give each token one tag",
         ),
         (
             "dev.jsonl",
             '{"tokens": ["EU"], "ner_tags": ["B-LOG"]}',
-            "but the label B-LOG of row 1 in it is none of the model's. Did you mean 'B-LOC'? "
-            "Those are: O, B-PER, I-PER, B-LOC, I-LOC.",
+            ": the model has no class for the label B-LOG of row 1. Did you mean 'B-LOC'? "
+            "Classes: O, B-PER, I-PER, B-LOC, I-LOC.",
         ),
     ],
 )
-def test_data_that_is_broken(
+def test_invalid_data(
     example: Example, trained: Trained, tmp_path: Path, name: str, content: str, message: str
 ) -> None:
     data = tmp_path / name
@@ -343,18 +344,15 @@ def test_data_that_is_broken(
         *("--model_name_or_path", trained.folder, "--output_dir", tmp_path / "out"),
         *("--do_eval", "--validation_file", data),
     )
-    assert (done.code, done.out) == (1, "")
-    assert done.err.splitlines()[-1].startswith(
-        f"error: --validation_file {data} was asked for, {message}"
-    )
+    done.assert_error(f"error: --validation_file {data}{message}")
     assert not list((tmp_path / "out").iterdir())
 
 
-def test_a_model_whose_tags_mark_no_entities(
+def test_a_model_with_other_tags_is_refused(
     example: Example, trained: Trained, tmp_path: Path
 ) -> None:
     folder = tmp_path / "model"
-    opinionated("bert-token", ["NN", "VB"], num_labels=2).save_pretrained(folder)
+    distinct_model("bert-token", ["NN", "VB"], num_labels=2).save_pretrained(folder)
     letters_tokenizer().save_pretrained(folder)
     data = write_rows(tmp_path / "dev.json", [{"tokens": ["eu"], "ner_tags": ["NN"]}])
     done = example(
@@ -362,5 +360,4 @@ def test_a_model_whose_tags_mark_no_entities(
         *("--model_name_or_path", folder, "--output_dir", tmp_path / "out"),
         *("--do_eval", "--validation_file", data),
     )
-    assert done.code == 1
-    assert "but its tag NN marks no entity that could be scored" in done.err.splitlines()[-1]
+    done.assert_error("tags must be O or begin with B- or I-, got NN")

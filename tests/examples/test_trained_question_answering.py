@@ -24,7 +24,7 @@ from tests.examples.conftest import EXAMPLES, Example
 
 SCRIPT = "question_answering/run_qa.py"
 
-pytestmark = pytest.mark.timeout(900)  # each evaluates twice, with one thread where CI runs it
+pytestmark = pytest.mark.timeout(900)  # each test evaluates twice, in CI with one thread
 
 F1, EXACT_MATCH = 73.179, 61.333
 
@@ -36,7 +36,7 @@ def results(output: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def squad(shared_qa: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The first 300 questions, as a folder that --dataset_name takes."""
+    """Save the first 300 questions as a folder for --dataset_name."""
     file = shared_qa / "squad-v1.1-dev-half.json"
     data = QuestionAnsweringArguments(validation_file=str(file), max_eval_samples=300)
     questions, _ = load_questions(data, ModelArguments(str(shared_qa / "model")), "eval")

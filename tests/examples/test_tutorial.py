@@ -1,4 +1,4 @@
-"""The tutorial's code does what the tutorial says."""
+"""The code of the tutorial."""
 
 import re
 from pathlib import Path
@@ -32,7 +32,7 @@ print(cpuaccel.plugin_host().origins["halve"], fast.report.applied)
     assert python(code, path=(tmp_path,)).stdout == "halve (halve 1.0) ('halve', 'jit')\n"
 
 
-def test_every_option_that_it_names_is_there() -> None:
+def test_its_options_exist() -> None:
     from cpuaccel.testing import BackendContract
 
     for name in ("options", "varies", "dtypes", "after", "model", "example_inputs"):
