@@ -175,6 +175,11 @@ class Skips:
             terminalreporter.write_line("Let them run, or add what they need to tests/required.py")
 
 
+def requires(*facts: str) -> pytest.MarkDecorator:
+    """Skip a test where a fact does not hold; see ``NEEDS`` for their syntax."""
+    return pytest.mark.skipif(bool(unmet(facts)), reason=f"needs {', '.join(unmet(facts))}")
+
+
 def may_be_skipped(node: str) -> bool:
     """Whether a test, or a file of tests, needs what is not here."""
     return any(unmet(facts) for pattern, facts in NEEDS if fnmatchcase(node, pattern))

@@ -17,6 +17,7 @@ from tests.artifact.parts import (
 from tests.conftest import Offer
 from tests.fake_backends import Faithful, Opaque, batch, encoded, encoder, padded
 from tests.plugin.test_fingerprint import AMX, AVX2
+from tests.required import BF16, requires
 
 
 def same(one: object, other: object) -> None:
@@ -240,9 +241,8 @@ def test_scripts_run_only_where_they_are_trusted(
     assert fast.report.calls == {"optimized": 3}
 
 
+@requires(BF16)
 def test_a_trusted_script_answers_in_its_precision(tmp_path: Path) -> None:
-    if not cpuaccel.host().bf16():
-        pytest.skip("bfloat16 is slow here")
     fast = cpuaccel.optimize(
         encoder(), ["jit"], example_inputs=batch(), dtype="bfloat16", strict=True
     )

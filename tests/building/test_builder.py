@@ -27,10 +27,7 @@ from tests.fake_backends import (
     batch,
     encoder,
 )
-
-native_bf16 = pytest.mark.skipif(
-    not cpuaccel.host().bf16(), reason=f"bfloat16: {cpuaccel.host().bf16()}"
-)
+from tests.required import BF16, requires
 
 FAULTS = [
     pytest.param(
@@ -252,7 +249,7 @@ def test_a_backend_sees_the_host_the_signature_and_the_dtype(offer: Offer) -> No
     assert seen[-1] == (host, None, False, False)
 
 
-@native_bf16
+@requires(BF16)
 def test_bfloat16_is_cast_to_before_the_first_step_that_does_not_cast(offer: Offer) -> None:
     class Looking(Fake):
         name = "looking"
@@ -275,7 +272,7 @@ def test_bfloat16_is_cast_to_before_the_first_step_that_does_not_cast(offer: Off
     assert {p.dtype for p in model.parameters()} == {torch.float32}
 
 
-@native_bf16
+@requires(BF16)
 def test_an_empty_pipeline_with_a_dtype_just_casts() -> None:
     fast = cpuaccel.optimize(encoder(), [], example_inputs=batch(), dtype=torch.bfloat16)
     assert fast.report.applied == ("dtype",)

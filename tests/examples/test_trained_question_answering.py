@@ -21,6 +21,7 @@ from common.arguments import ModelArguments
 from question_answering.arguments import QuestionAnsweringArguments
 from question_answering.squad import load_questions
 from tests.examples.conftest import EXAMPLES, Example
+from tests.required import BF16, requires
 
 SCRIPT = "question_answering/run_qa.py"
 
@@ -69,9 +70,8 @@ def test_pipelines_give_the_metrics_of_eager(
         assert found[f"cpuaccel_{step}_applied"] == 1
 
 
+@requires(BF16)
 def test_bfloat16_comes_close(example: Example, shared_qa: Path, tmp_path: Path) -> None:
-    if not (verdict := cpuaccel.host().bf16()):
-        pytest.skip(str(verdict))
     done = example(
         SCRIPT,
         *("--model_name_or_path", shared_qa / "model", "--do_eval", "--output_dir", tmp_path),

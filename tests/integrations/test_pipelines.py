@@ -18,6 +18,7 @@ from transformers.pipelines.pt_utils import KeyDataset  # noqa: E402
 import cpuaccel  # noqa: E402
 from tests.integrations.parts import QA, TEXTS, assert_alike, letters_tokenizer  # noqa: E402
 from tests.models import encoder  # noqa: E402
+from tests.required import BF16, requires  # noqa: E402
 
 BACKENDS = [["bettertransformer"], ["jit"], ["bettertransformer", "jit"]]
 
@@ -223,9 +224,8 @@ def test_question_answering_with_a_trained_model(
     assert set(fast.report.calls) == {"optimized"}, fast.report
 
 
+@requires(BF16)
 def test_a_pipeline_in_bfloat16_moves_nothing_and_stays_close(tmp_path: Path) -> None:
-    if not (verdict := cpuaccel.host().bf16()):
-        pytest.skip(str(verdict))
     model, parts = encoder("bert-text"), with_tokenizer(tmp_path)
     expected = transformers.pipeline("text-classification", model=model, top_k=None, **parts)(TEXTS)
     fast = cpuaccel.optimize(model, ["jit"], dtype="bfloat16", strict=True)

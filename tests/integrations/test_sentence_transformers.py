@@ -30,6 +30,7 @@ from cpuaccel.testing.state import changed, model_state  # noqa: E402
 from tests.conftest import Python  # noqa: E402
 from tests.integrations.parts import TEXTS, letters_tokenizer  # noqa: E402
 from tests.models import encoder  # noqa: E402
+from tests.required import BF16, requires  # noqa: E402
 
 BACKENDS = [["bettertransformer"], ["jit"], ["bettertransformer", "jit"]]
 
@@ -169,12 +170,11 @@ def test_what_encode_built_answers_outside_of_it_too(tiny: SentenceTransformer) 
     assert report(fast).calls == {"optimized": 2}
 
 
+@requires(BF16)
 @pytest.mark.parametrize("backends", [[], ["jit"]], ids=["cast", "jit"])
 def test_bfloat16_is_close_and_keeps_the_dtype(
     tiny: SentenceTransformer, backends: list[str]
 ) -> None:
-    if not (verdict := cpuaccel.host().bf16()):
-        pytest.skip(str(verdict))
     expected = tiny.encode(TEXTS, normalize_embeddings=True)
     fast = optimize(tiny, backends, dtype="bfloat16", strict=True)
     for _ in range(2):

@@ -13,16 +13,15 @@ pytest.importorskip("accelerate", reason="Trainer needs accelerate")
 
 from accelerate.state import AcceleratorState  # noqa: E402
 
-import cpuaccel  # noqa: E402
 from cpuaccel import CpuaccelError, PipelineError  # noqa: E402
 from cpuaccel.integrations.trainer import CpuaccelArguments, CpuaccelTrainer  # noqa: E402
 from tests.conftest import Python  # noqa: E402
 from tests.models import encoder, generator  # noqa: E402
+from tests.required import BF16, IPEX, requires  # noqa: E402
 
 Row = dict[str, torch.Tensor]
 
-HAS_IPEX = cpuaccel.host().meets(["intel-extension-for-pytorch", "torch==2.8.*"])
-needs_ipex = pytest.mark.skipif(not HAS_IPEX, reason=f"needs the classic stack: {HAS_IPEX.reason}")
+needs_ipex = requires(*IPEX)
 
 # Of Trainer's own code, in training and in evaluation.
 pytestmark = pytest.mark.filterwarnings(
@@ -221,6 +220,7 @@ def test_weights_changed_in_place_are_noticed(
     torch.testing.assert_close(answered, eager_logits(model, rows), atol=1e-5, rtol=1e-4)
 
 
+@requires(BF16)
 @pytest.mark.parametrize("option", ["--bf16", "--bf16_full_eval"])
 def test_bfloat16_is_followed(
     tmp_path: Path, model: torch.nn.Module, rows: list[Row], option: str
@@ -239,14 +239,13 @@ def test_bfloat16_is_followed(
     assert fast.evaluate()["eval_jit_compilation_time"] == 0
 
 
+@requires("no intel-extension-for-pytorch")
 def test_a_skipped_step_is_among_the_metrics(
     tmp_path: Path,
     model: torch.nn.Module,
     rows: list[Row],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    if HAS_IPEX:
-        pytest.skip("ipex is applied here")
     fast = trainer(tmp_path, model, rows, "--jit_mode_eval", "--use_ipex")
     found = fast.evaluate()
     assert found["eval_cpuaccel_ipex_applied"] == 0
