@@ -1,7 +1,7 @@
-"""What a call through cpuaccel costs over calling the bare compiled callable.
+"""Measure what a call through cpuaccel adds to a call of the bare compiled callable.
 
-Both are called in turn on the same inputs, so that the machine's drift meets both alike. Prints
-the median of the pairs' differences, in microseconds.
+Both are called in turn on the same inputs, so that changes of the machine's speed affect both.
+Prints the median difference over pairs, in microseconds.
 """
 
 import statistics
@@ -16,7 +16,7 @@ ROUNDS = 5000
 
 
 def main() -> None:
-    """Measure on a model so small that the wrapper shows."""
+    """Measure with a model so small that the overhead is visible."""
     torch.manual_seed(0)
     model = BertForQuestionAnswering(
         BertConfig(
@@ -40,8 +40,8 @@ def main() -> None:
     extra = [(b - a) * 1e6 for a, b in zip(times["bare"], times["cpuaccel"])]
     low, median, high = statistics.quantiles(extra, n=4)
     print(f"bare script    {statistics.median(times['bare']) * 1e6:8.1f} us")
-    print(f"through        {statistics.median(times['cpuaccel']) * 1e6:8.1f} us")
-    print(f"wrapper costs  {median:8.1f} us [{low:.1f}, {high:.1f}], {ROUNDS} pairs")
+    print(f"cpuaccel       {statistics.median(times['cpuaccel']) * 1e6:8.1f} us")
+    print(f"overhead       {median:8.1f} us [{low:.1f}, {high:.1f}], {ROUNDS} pairs")
 
 
 if __name__ == "__main__":

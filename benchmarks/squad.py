@@ -1,13 +1,13 @@
-"""Whole evaluations on SQuAD through several pipelines, batch by batch in turn.
+"""Evaluate several pipelines on SQuAD, alternating batch by batch.
 
-Every batch goes through the model as it was loaded, in float32, and through each pipeline, one
-after the other, so that a drift of the machine meets all alike. Told are F1 and exact match, the
-seconds that all batches took, the ratio of the whole, and the median of the batches' ratios with
-its quartiles. Building is told apart. Batches hold windows of like length, padded to the longest.
+Each batch goes through the original model in float32 and then through each pipeline, so that a
+change of the machine's speed affects all. Prints F1, exact match, the seconds for all batches, the
+speedup of the whole run, the median speedup over batches with its quartiles, and the build time.
+Batches have windows of similar length, padded to the longest.
 
     python benchmarks/squad.py MODEL DEV.json jit bettertransformer,jit jit@bfloat16
 
-Needs what the examples need: pip install ".[examples]"
+Needs the packages of the examples: pip install ".[examples]"
 """
 
 import argparse
@@ -42,13 +42,13 @@ EAGER = "eager"
 
 
 class Run:
-    """A model and what it answered.
+    """A model and its outputs.
 
     Attributes:
         model: called with a batch.
-        logits: of starts and of ends, for each window.
-        seconds: what each batch took.
-        built: seconds that building took.
+        logits: logits of starts and of ends, float32[windows, tokens] each.
+        seconds: duration of each batch.
+        built: build time in seconds.
     """
 
     def __init__(self, model: torch.nn.Module, shape: tuple[int, int]) -> None:
@@ -57,19 +57,19 @@ class Run:
         self.seconds: list[float] = []
         self.built = 0.0
 
-    def answer(self, windows: np.ndarray, batch: dict[str, torch.Tensor]) -> None:
-        """Call the model, and keep what it says of each token."""
+    def predict(self, windows: np.ndarray, batch: dict[str, torch.Tensor]) -> None:
+        """Call the model and store its logits."""
         begun = time.perf_counter()
         output = self.model(**batch)
         self.seconds.append(time.perf_counter() - begun)
-        for kept, logits in zip(self.logits, (output.start_logits, output.end_logits)):
-            kept[windows, : logits.shape[1]] = logits.float().numpy()
+        for stored, logits in zip(self.logits, (output.start_logits, output.end_logits)):
+            stored[windows, : logits.shape[1]] = logits.float().numpy()
 
 
 def batches(
     inputs: Dataset, tokenizer: PreTrainedTokenizerBase, size: int
 ) -> list[tuple[np.ndarray, dict[str, torch.Tensor]]]:
-    """Windows of like length together, the longest first."""
+    """Make batches of windows of similar length, the longest first."""
     order = np.argsort([-len(ids) for ids in inputs["input_ids"]], kind="stable")
     collate = DataCollatorWithPadding(tokenizer)
     groups = [order[start : start + size] for start in range(0, len(order), size)]
@@ -77,12 +77,12 @@ def batches(
 
 
 def main() -> None:
-    """Evaluate with each in turn, and print a table."""
+    """Evaluate all pipelines and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model")
-    parser.add_argument("file", help="SQuAD's own JSON, or what run_qa.py takes")
+    parser.add_argument("file", help="data in a format of run_qa.py, such as SQuAD's JSON")
     parser.add_argument("pipelines", nargs="+", help="backends[@dtype]")
-    parser.add_argument("--questions", type=int, help="only the first so many")
+    parser.add_argument("--questions", type=int, help="only the first questions, this many")
     parser.add_argument("--batch-size", type=int, default=16)
     options = parser.parse_args()
     data = QuestionAnsweringArguments(
@@ -92,24 +92,28 @@ def main() -> None:
     model = AutoModelForQuestionAnswering.from_pretrained(options.model).float().eval()
     questions, _ = load_questions(data, ModelArguments(options.model), "eval")
     windows = cut(questions, tokenizer, data)
-    dealt = batches(windows.remove_columns(list(ABOUT)), tokenizer, options.batch_size)
+    prepared = batches(windows.remove_columns(list(ABOUT)), tokenizer, options.batch_size)
     shape = (len(windows), data.max_seq_length)
     runs = {EAGER: Run(model, shape)}
     for pipeline in options.pipelines:
         backends, _, dtype = pipeline.partition("@")
         fast = cpuaccel.optimize(
-            model, backends.split(","), dtype=dtype or None, example_inputs=dealt[0][1], strict=True
+            model,
+            backends.split(","),
+            dtype=dtype or None,
+            example_inputs=prepared[0][1],
+            strict=True,
         )
         runs[pipeline] = Run(fast, shape)
         runs[pipeline].built = fast.report.variants[0].seconds
         print(fast.report, "\n")
     with torch.no_grad():
         for run in runs.values():
-            run.model(**dealt[0][1])
-        for rows, batch in tqdm(dealt, unit="batch"):
+            run.model(**prepared[0][1])
+        for rows, batch in tqdm(prepared, unit="batch"):
             for run in runs.values():
-                run.answer(rows, batch)
-    print(f"{len(questions)} questions, {len(windows)} windows, {len(dealt)} batches")
+                run.predict(rows, batch)
+    print(f"{len(questions)} questions, {len(windows)} windows, {len(prepared)} batches")
     print(f"{'pipeline':34} {'F1':>7} {'EM':>7} {'seconds':>8} {'whole':>6}  pairs{'':17} built")
     for name, run in runs.items():
         found = find_answers(questions, windows, *run.logits, data)

@@ -1,12 +1,12 @@
-"""Transformers' own Trainer with --jit_mode_eval --use_ipex against cpuaccel's pipeline.
+"""Compare Transformers' Trainer with --jit_mode_eval --use_ipex with cpuaccel's pipeline.
 
-Needs the classic stack: these options left Transformers in version 5. Both evaluate the trained
-question-answering model on the same windows of SQuAD, in turn, batch by batch alike; the metrics
-are the mean span loss and the share of windows whose start and end are both right.
+Needs the classic stack: Transformers 5 removed these options. Both evaluate the trained
+question-answering model in turn, on the same windows of SQuAD in the same batches. The metrics are
+the mean span loss and the share of windows whose start and end are both correct.
 
     python benchmarks/trainer.py QA_FOLDER [--windows N] [--rounds N]
 
-QA_FOLDER holds ``model/`` and ``squad-v1.1-dev-half.json``.
+QA_FOLDER contains ``model/`` and ``squad-v1.1-dev-half.json``.
 """
 
 import argparse
@@ -32,7 +32,7 @@ BATCH = 16
 
 
 def windows(folder: Path, count: int) -> list[dict[str, torch.Tensor]]:
-    """The first windows of the data, with the positions of their answers."""
+    """Make the first windows of the data, with the positions of their answers."""
     tokenizer = AutoTokenizer.from_pretrained(folder / "model")
     articles = json.loads((folder / "squad-v1.1-dev-half.json").read_text(encoding="utf-8"))["data"]
     found: list[dict[str, torch.Tensor]] = []
@@ -63,14 +63,14 @@ def windows(folder: Path, count: int) -> list[dict[str, torch.Tensor]]:
 
 
 def exact(prediction: EvalPrediction) -> dict[str, float]:
-    """The share of windows of which both ends are found."""
+    """Compute the share of windows whose start and end are both correct."""
     starts, ends = (np.argmax(logits, axis=1) for logits in prediction.predictions)
     start_labels, end_labels = prediction.label_ids
     return {"exact": float(np.mean((starts == start_labels) & (ends == end_labels)))}
 
 
 def trainer(model: torch.nn.Module, **arguments: bool) -> Trainer:
-    """A Trainer that only evaluates."""
+    """Make a Trainer for evaluation."""
     return Trainer(
         model=model,
         args=TrainingArguments(
@@ -88,7 +88,7 @@ def trainer(model: torch.nn.Module, **arguments: bool) -> Trainer:
 
 
 def main() -> None:
-    """Evaluate with each in turn, and print metrics, medians and the ratio of the pairs."""
+    """Evaluate all in turn, and print metrics, medians and the ratio of pairs."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--windows", type=int, default=320)
@@ -116,16 +116,16 @@ def main() -> None:
         for name, run in runs.items():
             begun = time.perf_counter()
             metrics[name] = run.evaluate(data)
-            if round_number:  # the first one warms up
-                # Trainer traces anew in every evaluation; what it adds to the time is told apart.
+            if round_number:  # the first round is warm-up
+                # Trainer traces in every evaluation; report that time separately.
                 compiling = metrics[name].get("eval_jit_compilation_time", 0.0)
                 seconds[name].append(time.perf_counter() - begun - compiling)
     for name in runs:
-        told = metrics[name]
+        values = metrics[name]
         print(
-            f"{name:36} loss {told['eval_loss']:.6f}  exact {told['eval_exact']:.4f}  "
+            f"{name:36} loss {values['eval_loss']:.6f}  exact {values['eval_exact']:.4f}  "
             f"median {statistics.median(seconds[name]):.2f} s  "
-            f"tracing {told.get('eval_jit_compilation_time', 0.0):.2f} s"
+            f"tracing {values.get('eval_jit_compilation_time', 0.0):.2f} s"
         )
     own, ours = (seconds[name] for name in list(runs)[1:])
     ratios = sorted(a / b for a, b in zip(own, ours))

@@ -1,10 +1,10 @@
-"""Eager in a process that all engines have run in, against eager in one that none has.
+"""Compare eager in a process in which all engines have run with eager in a new process.
 
     python benchmarks/untouched.py minilm-l6 [--shape 1x128] [--rounds 60]
 
-Two processes with the same model, called in turn, each with the other at rest. In one of them every
-engine that this host can have was built and called before, and is kept. Prints the time there over
-the time in the other, pair by pair, with quartiles.
+Two processes with the same model are called in turn while the other is idle. In one of them every
+engine available on this host was built and called before, and is kept. Prints the ratio of the
+times in that process and in the other, over pairs, with quartiles.
 """
 
 import argparse
@@ -23,16 +23,16 @@ from cpuaccel.cli.models.load import load_model
 from cpuaccel.timing import REST, Ratio, time_call
 
 CALLS = 5
-"""Calls in a turn, of which the median counts."""
+"""Calls in a turn; the median counts."""
 
 
 def work(pipe: "Connection[object, object]", name: str, shape: str, engines: bool) -> None:
-    """Prepare, then time eager whenever asked, until told to end.
+    """Prepare, then time eager on each request.
 
     Args:
-        pipe: says once what is ready, then takes True for a turn and False to end.
-        name: of ``cpuaccel bench config:NAME``.
-        shape: such as ``1x128``.
+        pipe: sends the list of engines once, then receives True for a turn and False to end.
+        name: a model name as in ``cpuaccel bench config:NAME``.
+        shape: rows and length, such as ``1x128``.
         engines: whether to run all engines first.
     """
     warnings.simplefilter("ignore")
@@ -58,23 +58,23 @@ def _seconds(call: Callable[[], object]) -> float:
 
 
 def main() -> None:
-    """Start both, and ask them in turn."""
+    """Start both processes, and time them in turn."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model")
     parser.add_argument("--shape", default="1x128")
     parser.add_argument("--rounds", type=int, default=60)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     spawn = multiprocessing.get_context("spawn")
     pipes = []
     for engines in (True, False):
         pipe, theirs = spawn.Pipe()
-        arguments = (theirs, asked.model, asked.shape, engines)
+        arguments = (theirs, options.model, options.shape, engines)
         spawn.Process(target=work, args=arguments, daemon=True).start()
         pipes.append(pipe)
     print("after:", pipes[0].recv(), flush=True)
-    print("against:", pipes[1].recv(), flush=True)
+    print("without:", pipes[1].recv(), flush=True)
     times: list[list[float]] = [[], []]
-    for _ in range(asked.rounds):
+    for _ in range(options.rounds):
         for pipe, seconds in zip(pipes, times):
             pipe.send(True)
             seconds.append(pipe.recv())
@@ -82,7 +82,7 @@ def main() -> None:
         pipe.send(False)
     after, fresh = (1000 * statistics.median(seconds) for seconds in times)
     ratio = Ratio.from_times(*times)
-    print(f"eager after them {after:.2f} ms, without {fresh:.2f} ms: {ratio} the time")
+    print(f"eager after engines {after:.2f} ms, without {fresh:.2f} ms: ratio {ratio}")
 
 
 if __name__ == "__main__":

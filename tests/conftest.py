@@ -19,11 +19,11 @@ Offer = Callable[..., None]
 Python = Callable[..., subprocess.CompletedProcess[str]]
 
 
-# Children inherit an ignored SIGINT, as processes in the background have it; some tests send it.
+# A background process may have SIGINT ignored, which children inherit; some tests send it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# The same examples on every run, and none refused for the slowness of a busy machine.
+# Use the same examples on every run, without time limits, for busy machines.
 settings.register_profile(
     "cpuaccel", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
@@ -52,7 +52,7 @@ def _one_thread() -> Iterator[None]:
 
 
 class Plugin:
-    """What hooks are put on."""
+    """A plugin with hooks."""
 
     def __init__(self, **hooks: Callable[..., object]) -> None:
         for name, hook in hooks.items():
@@ -61,7 +61,7 @@ class Plugin:
 
 @pytest.fixture
 def offer() -> Iterator[Offer]:
-    """Offer backend classes through a plugin of the test's own, gone again afterwards."""
+    """Register backend classes through a plugin, for the duration of the test."""
     host = cpuaccel.plugin_host()
     plugins: list[object] = []
 
@@ -77,7 +77,7 @@ def offer() -> Iterator[Offer]:
 
 @pytest.fixture
 def observe() -> Iterator[Callable[..., None]]:
-    """Register observing hooks, gone again afterwards."""
+    """Register hooks that observe, for the duration of the test."""
     host = cpuaccel.plugin_host()
     plugins: list[object] = []
 
@@ -93,7 +93,7 @@ def observe() -> Iterator[Callable[..., None]]:
 
 @pytest.fixture(scope="session")
 def python() -> Python:
-    """Run Python code in a process of its own; its output is the answer, its failure the test's."""
+    """Run Python code in a new process; by default its failure fails the test."""
     return functools.partial(_run_python)
 
 

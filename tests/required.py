@@ -59,6 +59,7 @@ NEEDS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("tests/stacks/classic/*", STACKS["classic"]),
     ("tests/stacks/legacy/*", STACKS["legacy"]),
     ("*bfloat16*", (BF16,)),
+    ("*::test_an_empty_pipeline_with_a_dtype*", (BF16,)),
     ("*::test_a_trusted_script_answers_in_its_precision", (BF16,)),
     ("*::test_openvino_in_another_precision", (BF16, *OPENVINO)),
     ("*disk*", ("may mount",)),

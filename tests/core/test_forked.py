@@ -1,4 +1,4 @@
-"""Forked processes, which have none of their parent's threads."""
+"""Forked processes, which have no threads of their parent."""
 
 import os
 
@@ -18,7 +18,7 @@ def _backends(offer: Offer) -> None:
     offer(Faithful)
 
 
-def test_with_one_thread_the_original_answers_and_says_so() -> None:
+def test_with_one_thread_it_falls_back_to_the_original() -> None:
     model = encoder()
     fast = cpuaccel.optimize(model, ["faithful"], example_inputs=batch())
     expected = model(**batch()).pooled.detach()
@@ -33,7 +33,7 @@ def test_with_one_thread_the_original_answers_and_says_so() -> None:
     assert fast.report.calls == {"optimized": 1}
 
 
-def test_with_more_threads_the_error_says_what_to_do() -> None:
+def test_with_more_threads_the_error_names_remedies() -> None:
     fast = cpuaccel.optimize(encoder(), ["faithful"], example_inputs=batch())
 
     def child() -> str:
@@ -47,7 +47,7 @@ def test_with_more_threads_the_error_says_what_to_do() -> None:
     assert "torch.set_num_threads(1)" in error
 
 
-def test_what_was_not_built_before_is_built_in_the_fork() -> None:
+def test_a_model_not_built_before_is_built_in_the_fork() -> None:
     fast = cpuaccel.optimize(encoder(), ["faithful"], strict=True)
 
     def child() -> str:
@@ -64,13 +64,13 @@ def test_a_fork_while_another_thread_builds_does_not_hang() -> None:
         fast(**batch())
         return str(dict(fast.report.calls))
 
-    with fast._variants._lock:  # as a thread would hold it that builds
+    with fast._variants._lock:  # as held by a thread that builds
         told = run_in_fork(child)
     assert told == "{'fallback:fork': 1}"
 
 
 class Rows(torch.utils.data.Dataset[torch.Tensor]):
-    """Answers in the workers of a DataLoader, as embedding on the fly does."""
+    """Call the model in the workers of a DataLoader."""
 
     def __init__(self, fast: cpuaccel.OptimizedModel) -> None:
         self.fast = fast
@@ -84,7 +84,7 @@ class Rows(torch.utils.data.Dataset[torch.Tensor]):
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
-def test_the_workers_of_a_data_loader_have_their_answers() -> None:
+def test_the_workers_of_a_data_loader_get_outputs() -> None:
     model = encoder()
     fast = cpuaccel.optimize(model, ["jit"], example_inputs=batch())
     loader = torch.utils.data.DataLoader(

@@ -1,4 +1,4 @@
-"""Reading a file must not run what is in it."""
+"""Reading a file must not execute its content."""
 
 import ast
 from collections.abc import Iterator
@@ -33,10 +33,10 @@ OWN = (
     "tests",
     "cpuaccel/testing",
 )
-"""Where tests unpickle what they have pickled themselves, to see that models can be sent."""
+"""Folders whose tests unpickle their own pickles, to check that models can be pickled."""
 
 SENT = Path("cpuaccel/tuning/workers/pickling.py")
-"""Sends a model to a process that the search has started, through a file without a name."""
+"""Sends a model to a worker of the search through an anonymous file."""
 
 
 def faults(source: str, *, own: bool = False) -> Iterator[str]:
@@ -87,9 +87,9 @@ def test_nothing_in_the_project_unpickles_a_file() -> None:
         "import joblib\njoblib.load(f)",
     ],
 )
-def test_what_would_be_found(source: str) -> None:
+def test_calls_that_are_found(source: str) -> None:
     assert len(list(faults(source))) == 1
 
 
-def test_what_is_allowed() -> None:
+def test_calls_that_are_allowed() -> None:
     assert not list(faults("torch.load(f, weights_only=True)\nnp.load(f, allow_pickle=False)"))

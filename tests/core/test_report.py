@@ -27,7 +27,7 @@ def report() -> Report:
     return made
 
 
-def test_what_was_done_is_told_line_by_line() -> None:
+def test_the_text_of_a_report() -> None:
     assert str(report()).splitlines() == [
         "pipeline  ipex,jit, dtype float32",
         "inputs    x: float32[1, 2]",
@@ -40,7 +40,7 @@ def test_what_was_done_is_told_line_by_line() -> None:
     ]
 
 
-def test_before_the_first_call_it_tells_what_is_known() -> None:
+def test_the_text_before_the_first_call() -> None:
     waiting = Report("ipex,jit", "float32", (SKIPPED,))
     assert waiting.outcomes == (SKIPPED,)
     assert waiting.applied == ()
@@ -51,12 +51,12 @@ def test_before_the_first_call_it_tells_what_is_known() -> None:
     ]
 
 
-def test_what_was_applied() -> None:
+def test_applied_steps() -> None:
     assert report().applied == ("jit",)
     assert report().outcomes == (SKIPPED, APPLIED)
 
 
-def test_the_worst_output_is_the_one_furthest_off_relative_to_itself() -> None:
+def test_the_worst_output_has_the_largest_relative_difference() -> None:
     assert FIDELITY.worst == Difference("batch", "logits", 4e-6, 3e-6)
     empty = Fidelity(1e-4, ())
     assert empty.worst is None
@@ -68,7 +68,7 @@ def test_an_outcome_without_remedy_or_evidence() -> None:
     assert str(Outcome("jit", Status.APPLIED, seconds=0.5)) == "jit: applied in 0.50 s"
 
 
-def test_a_report_is_data_that_json_can_hold() -> None:
+def test_a_report_as_json() -> None:
     data = json.loads(json.dumps(report().to_dict()))
     assert data["pipeline"] == "ipex,jit"
     assert data["planned"][0]["status"] == "skipped"
@@ -80,7 +80,7 @@ def test_a_report_is_data_that_json_can_hold() -> None:
     assert data["calls"] == {"optimized": 3, "fallback:nan": 1}
 
 
-def test_a_slow_down_is_told_in_words() -> None:
+def test_a_slowdown_is_named() -> None:
     variant = VariantReport("x", (APPLIED,), FIDELITY, Ratio(0.6, 0.58, 0.63, 7))
     assert str(variant).splitlines()[-1] == (
         "speed     0.60x [0.58, 0.63] (slower than the original on these inputs; short "
@@ -88,6 +88,6 @@ def test_a_slow_down_is_told_in_words() -> None:
     )
 
 
-def test_variations_that_the_original_refused_are_told() -> None:
+def test_variations_that_the_original_refuses_are_named() -> None:
     fidelity = Fidelity(1e-4, FIDELITY.differences, unprobed=("length",))
     assert "2 probes; not varied, since the original raises: length)" in str(fidelity)
