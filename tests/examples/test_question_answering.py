@@ -144,7 +144,7 @@ def test_questions_without_answers(
     )
     done = example(SCRIPT, *options)
     assert done.code == 1
-    assert "the question 1 in it has no answer. If that is meant" in done.err
+    assert "the question 1 has no answer. For data such as SQuAD 2" in done.err
     done = example(
         SCRIPT, *options, "--version_2_with_negative", "--null_score_diff_threshold", -100
     )
