@@ -154,7 +154,7 @@ def _find_build(output: object, keys: tuple[Hashable, ...], members: list[object
         return lambda members: kind(zip(keys, members))
     problem = "its copy differs"
     try:
-        build = _build_past_constructor(output, keys) or _build_by_copying(output, members)
+        build = _build_without_constructor(output, keys) or _build_by_copying(output, members)
         rebuilt = build(members)
         found = _members(rebuilt) or []
         if (
@@ -171,7 +171,7 @@ def _find_build(output: object, keys: tuple[Hashable, ...], members: list[object
     )
 
 
-def _build_past_constructor(output: object, keys: tuple[Hashable, ...]) -> Build | None:
+def _build_without_constructor(output: object, keys: tuple[Hashable, ...]) -> Build | None:
     """Build named tuples, plain dataclasses and ModelOutputs without calling a constructor.
 
     It may expect other arguments than the members, and ModelOutput's takes tens of microseconds.
