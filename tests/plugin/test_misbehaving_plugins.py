@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import pytest
 import torch
@@ -28,7 +28,9 @@ class Zoo(Fake):
     name = "animal"
     action: ClassVar[Action]
 
-    def apply(self, model: torch.nn.Module, context: Context) -> Any:
+    def apply(  # type: ignore[override]  # some return another type
+        self, model: torch.nn.Module, context: Context
+    ) -> object:
         return type(self).action(model)
 
 
@@ -178,14 +180,14 @@ def test_global_settings_are_restored_and_reported(offer: Offer) -> None:
 class ReturnsString(Fake):
     name = "words"
 
-    def check(self, host: Host) -> Any:
+    def check(self, host: Host) -> str:  # type: ignore[override]
         return "yes"
 
 
 class ReturnsNone(Fake):
     name = "nothing"
 
-    def accepts(self, model: Call, signature: Signature) -> Any:
+    def accepts(self, model: Call, signature: Signature) -> None:  # type: ignore[override]
         return None
 
 
