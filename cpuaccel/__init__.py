@@ -1,11 +1,11 @@
-"""One front door to fast PyTorch and Transformers inference on CPUs.
+"""Run PyTorch and Transformers models fast on CPUs.
 
     import cpuaccel
     fast = cpuaccel.optimize(model, backends=["ipex", "jit"])
     fast(**batch)               # same call, same outputs, faster
-    print(fast.report)          # what was applied, what was not and why, how close, how fast
+    print(fast.report)          # what was applied, what was not and why, differences, speed
 
-Importing this package imports nothing else: names are looked up when they are first used.
+Importing this package imports nothing else: names are imported when they are first used.
 """
 
 import importlib
