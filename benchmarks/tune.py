@@ -21,13 +21,12 @@ import torch
 import cpuaccel
 from cpuaccel.cli.models.inputs import make_inputs, modality
 from cpuaccel.cli.models.load import load_model
-from cpuaccel.model.signature import Binder
 from cpuaccel.timing import Speedup
 from cpuaccel.tuning.decisions.result import Row, Tuning
 from cpuaccel.tuning.workers.messages import Job, Refused
-from cpuaccel.tuning.workers.parent import Worker
+from cpuaccel.tuning.workers.parent import Workers
 from cpuaccel.tuning.workers.pickling import dump_model
-from cpuaccel.tuning.workers.proof import references
+from cpuaccel.tuning.workers.proof import Eager
 from cpuaccel.tuning.workers.timing import ratios
 from cpuaccel.tuning.workload import Workload
 
@@ -85,7 +84,7 @@ def main() -> None:
 
 def _line(row: Row, tuning: Tuning) -> str:
     if row.speedup is None:
-        return f"{row.candidate}: {row.standing}, {row.reason[:120]}"
+        return f"{row.candidate}: {row.status}, {row.reason[:120]}"
     median = sorted(row.seconds(tuning.weights))[len(row.rounds) // 2]
     return (
         f"{row.candidate}: {row.speedup} of eager, {1000 * median:.2f} ms"
@@ -128,7 +127,7 @@ def _again(
     model: torch.nn.Module, batch: dict[str, object], tuning: Tuning, seconds: float
 ) -> None:
     workload = Workload.from_batches(model, batch)
-    probes = references(lambda inputs: Binder(model).call(model.eval(), inputs), workload)
+    probes = Eager(model).probes(workload)
     singles = [row.candidate for row in _singles(tuning)[:COMPARED]]
     with ExitStack() as stack:
         subject = stack.enter_context(tempfile.TemporaryFile())
@@ -143,12 +142,12 @@ def _again(
                 workload.weights,
                 (0.0,),
             )
-            worker = stack.enter_context(Worker(job, subject, 2**40))
+            worker = stack.enter_context(Workers([job], subject, 2**40))
             (built,) = worker.built(300.0)
             if isinstance(built, Refused):
                 print(f"again: {candidate} is refused: {built.reason}")
                 continue
-            measured = worker.measure(seconds / 4, 300.0)
+            (measured,) = worker.measure(seconds / 4, 300.0)
             eager = Speedup.from_ratios(ratios(measured.rounds, workload.weights))
             print(f"again: {candidate} {eager} of eager", flush=True)
             workers[candidate] = worker

@@ -1,8 +1,6 @@
-"""``backends="auto"``: every candidate measured in a process of its own, and proven.
+"""``backends="auto"``: every candidate is measured in a process of its own, and compared.
 
-In the order of the data flow: ``request`` and ``workload`` say what is asked and on what;
-``candidates`` what could be tried; ``shipping``, ``worker`` and ``process`` try one, by
-``measure`` and ``proof``, as a ``trial``; ``search``, ``board`` and ``runoff`` decide within the
-``budget``, ``dispatch`` among several shapes; ``lockfile`` and ``fingerprint`` keep the decision;
-``auto`` puts it together.
+``request`` and ``workload`` hold the arguments, ``space`` the candidates. ``search`` tries them in
+``workers`` within the ``budget``, and ``board``, ``runoff`` and ``dispatch`` choose. ``decisions``
+are saved in lock files. ``auto`` combines these.
 """

@@ -1,4 +1,4 @@
-"""``optimize(model, "auto", ...)``: a decision found or taken up, built here, and checked again."""
+"""``optimize(model, "auto")``: a decision, of a lock file or a search, is built and verified."""
 
 import dataclasses
 import functools
@@ -10,10 +10,8 @@ from pathlib import Path
 
 import torch
 
-from cpuaccel.checks.probes import Probe
 from cpuaccel.errors import CpuaccelError, LockError
-from cpuaccel.model.copying import shared_copy
-from cpuaccel.model.signature import Binder, Inputs
+from cpuaccel.model.signature import Inputs
 from cpuaccel.optimized import OptimizedModel
 from cpuaccel.plugin.host import host
 from cpuaccel.plugin.manager import plugin_host
@@ -21,20 +19,13 @@ from cpuaccel.timing import Speedup
 from cpuaccel.tuning.candidate import ORIGINAL
 from cpuaccel.tuning.decisions.decision import Decision, assemble
 from cpuaccel.tuning.decisions.fingerprint import key_of, take_fingerprint
-from cpuaccel.tuning.decisions.lockfile import (
-    Lock,
-    cache_folder,
-    exclusive,
-    read_lock,
-    write_lock,
-)
-from cpuaccel.tuning.decisions.result import Standing, Tuning
-from cpuaccel.tuning.metric import Judge
+from cpuaccel.tuning.decisions.lockfile import cache_folder, exclusive, read_lock, write_lock
+from cpuaccel.tuning.decisions.result import CandidateStatus, Tuning
 from cpuaccel.tuning.progress import Progress
 from cpuaccel.tuning.request import Request
 from cpuaccel.tuning.search import Search
 from cpuaccel.tuning.workers.parent import ended_by_sigterm
-from cpuaccel.tuning.workers.proof import Disproved, prove, references
+from cpuaccel.tuning.workers.proof import Eager, Judge, ProofFailed, prove
 from cpuaccel.tuning.workers.timing import measure, ratios
 from cpuaccel.tuning.workload import Batches, Workload
 
@@ -50,74 +41,62 @@ def optimize_auto(
     *,
     progress: Progress = lambda snapshot: None,
 ) -> OptimizedModel:
-    """Choose the pipeline that is fastest here, and build it.
-
-    Args:
-        model: the original.
-        example_inputs: one batch or several.
-        request: what is asked for.
-        progress: is told how the search goes.
+    """Choose the fastest pipeline on this machine and build it.
 
     Returns:
-        The optimized model; ``.report.tuning`` tells how it was chosen. Where nothing was surely
-        faster it is the original.
+        The optimized model, whose ``.report.tuning`` is the result of the search. It runs the
+        original if nothing is significantly faster.
 
     Raises:
-        CpuaccelError: the inputs or the lockfile can't be right; or, with ``strict``, the lockfile
-            no longer fits.
+        CpuaccelError: the inputs or the lock file are invalid or, with ``strict``, the lock file
+            does not fit.
     """
     workload = Workload.from_batches(model, example_inputs, request.traffic)
-    work = _Auto(model, workload, request, progress)
     with ended_by_sigterm():
-        return work.run()
+        return _Auto(model, workload, request).run(progress)
 
 
 class _Auto:
-    def __init__(
-        self,
-        model: torch.nn.Module,
-        workload: Workload,
-        request: Request,
-        progress: Progress,
-    ) -> None:
+    def __init__(self, model: torch.nn.Module, workload: Workload, request: Request) -> None:
         self._model = model
         self._workload = workload
         self._request = request
-        self._progress = progress
-        self._binder = Binder(model)
-        self._eager = shared_copy(model)
-        self._references: list[Probe] = []
-        self._reference_seconds = 0.0
-        self._judge: Judge | None = None
-        self._print = take_fingerprint(model, workload, request, host(), plugin_host())
-
-    def run(self) -> OptimizedModel:
+        self._fingerprint = take_fingerprint(model, workload, request, host(), plugin_host())
+        self._eager = Eager(model)
         begun = time.monotonic()
-        self._references = references(self._call_eager, self._workload)
-        self._reference_seconds = time.monotonic() - begun
-        if self._request.metric is not None:
-            self._judge = Judge(self._request.metric, self._request.max_drop, self._references)
-        path = self._path()
+        self._probes = self._eager.probes(workload)
+        self._eager_seconds = time.monotonic() - begun
+        self._judge: Judge | None = None
+        if request.metric is not None:
+            self._judge = Judge(request.metric, request.max_drop, self._probes)
+
+    def run(self, progress: Progress) -> OptimizedModel:
+        path = self._request.lock
+        if path is None and self._request.cache:
+            path = cache_folder() / f"{key_of(self._fingerprint)}.toml"
         with exclusive(path) if path else nullcontext():
-            if path is not None:
-                optimized = self._taken_up(path)
-                if optimized is not None:
-                    return optimized
-            tuning = self._search()
-            optimized = self._first_that_holds(tuning)
-            chosen = optimized.report.tuning
-            assert isinstance(chosen, Tuning)
-            if path is not None:
-                self._keep(path, chosen)
+            optimized = self._from_lock(path) if path else None
+            if optimized is None:
+                search = Search(
+                    self._model,
+                    self._workload,
+                    self._request,
+                    host=host(),
+                    plugins=plugin_host(),
+                    eager=self._eager,
+                    probes=self._probes,
+                    eager_seconds=self._eager_seconds,
+                    judge=self._judge,
+                    progress=progress,
+                )
+                optimized, tuning = self._build_best(search.run())
+                if path is not None:
+                    self._write_lock(path, tuning)
             return optimized
 
-    def _path(self) -> Path | None:
-        if self._request.lock is not None:
-            return self._request.lock
-        return cache_folder() / f"{key_of(self._print)}.toml" if self._request.cache else None
-
-    def _taken_up(self, path: Path) -> OptimizedModel | None:
-        """What an earlier decision comes to; None where there is none, or it no longer holds."""
+    def _from_lock(self, path: Path) -> OptimizedModel | None:
+        """Build an earlier decision; None if there is none, or it does not fit."""
+        strict = self._request.settings.strict
         try:
             lock = read_lock(path)
         except LockError as error:
@@ -126,95 +105,79 @@ class _Auto:
             logger.warning("%s", error)
             return None
         if lock is None:
-            if self._request.settings.strict and self._request.lock is not None:
+            if strict and self._request.lock is not None:
                 raise LockError(
-                    f"strict=True was asked for with lock={str(path)!r}, but there is no such "
-                    "file. Make it by tuning once without strict"
+                    f"strict=True needs the lock file {path}, which does not exist. Tune once "
+                    "without strict to write it"
                 )
             return None
-        changed = lock.fingerprint.changes(self._print)
-        if not changed:
-            return self._rebuilt(path, lock)
-        self._refuse(path, "was made for something else", changed)
-        return None
-
-    def _rebuilt(self, path: Path, lock: Lock) -> OptimizedModel | None:
-        try:
-            optimized, found = self._build(lock.decision)
-        except (Disproved, CpuaccelError) as error:
-            self._refuse(path, "no longer holds", [str(error)])
-            return None
-        optimized.report.tuning = dataclasses.replace(
-            lock.tuning, rebuilt=found, shapes=self._workload.shapes, weights=self._workload.weights
-        )
-        return optimized
-
-    def _refuse(self, path: Path, what: str, reasons: Sequence[str]) -> None:
-        if self._request.settings.strict:
+        reasons = lock.fingerprint.changes(self._fingerprint)
+        if not reasons:
+            try:
+                optimized, results = self._build(lock.decision)
+            except (ProofFailed, CpuaccelError) as error:
+                reasons = [str(error)]
+            else:
+                optimized.report.tuning = dataclasses.replace(
+                    lock.tuning,
+                    rebuilt=results,
+                    shapes=self._workload.shapes,
+                    weights=self._workload.weights,
+                )
+                return optimized
+        if strict:
             lines = "".join(f"\n  - {reason}" for reason in reasons)
             raise LockError(
-                f"strict=True was asked for with lock={str(path)!r}, which {what}. Tune again "
-                f"without strict, or restore what has changed:{lines}"
+                f"the lock file {path} does not fit. Tune again without strict, or restore what "
+                f"changed:{lines}"
             )
-        logger.warning("%s %s, so the search is made again: %s", path, what, "; ".join(reasons))
+        logger.warning("%s does not fit, searching again: %s", path, "; ".join(reasons))
+        return None
 
-    def _keep(self, path: Path, tuning: Tuning) -> None:
+    def _write_lock(self, path: Path, tuning: Tuning) -> None:
         try:
-            write_lock(path, tuning, self._print)
+            write_lock(path, tuning, self._fingerprint)
         except LockError as error:
             if self._request.lock is not None:
                 raise
             logger.warning("%s", error)
 
-    def _search(self) -> Tuning:
-        return Search(
-            self._model,
-            self._workload,
-            self._request,
-            eager=self._eager,
-            host=host(),
-            plugins=plugin_host(),
-            references=self._references,
-            reference_seconds=self._reference_seconds,
-            judge=self._judge,
-            progress=self._progress,
-        ).run()
-
-    def _first_that_holds(self, tuning: Tuning) -> OptimizedModel:
-        """Build the winner here; where it does not hold, the next best; at last the original."""
-        faults: list[str] = []
+    def _build_best(self, tuning: Tuning) -> tuple[OptimizedModel, Tuning]:
+        """Build the winner; fall back to the runner-up, finally to eager."""
+        failures: list[str] = []
         while True:
             try:
-                optimized, found = self._build(Decision.from_tuning(tuning))
-            except (Disproved, CpuaccelError) as error:
-                faults.append(f"{tuning.winner} did not hold in this process: {error}")
-                logger.warning("%s", faults[-1])
+                optimized, results = self._build(Decision.from_tuning(tuning))
+            except (ProofFailed, CpuaccelError) as error:
+                failures.append(f"{tuning.winner} failed in this process: {error}")
+                logger.warning("%s", failures[-1])
                 tuning = self._without_winner(tuning, str(error))
                 continue
-            optimized.report.tuning = dataclasses.replace(tuning, rebuilt=(*faults, *found))
-            return optimized
+            tuning = dataclasses.replace(tuning, rebuilt=(*failures, *results))
+            optimized.report.tuning = tuning
+            return optimized, tuning
 
     def _without_winner(self, tuning: Tuning, reason: str) -> Tuning:
         chosen = tuning.chosen
         rows = tuple(
-            dataclasses.replace(row, standing=Standing.REFUSED, reason=reason)
+            dataclasses.replace(row, status=CandidateStatus.REFUSED, reason=reason)
             if row.candidate in chosen
             else row
             for row in tuning.rows
         )
         tuning = dataclasses.replace(tuning, rows=rows)
         for row in rows:
-            if row.standing is Standing.MEASURED and row.speedup and row.speedup.significant:
-                why = f"{row.speedup} as fast as eager; what was faster did not hold"
+            if row.status is CandidateStatus.MEASURED and row.speedup and row.speedup.significant:
+                why = f"{row.speedup} as fast as eager; faster candidates failed in this process"
                 return dataclasses.replace(tuning, why=why).with_winner(row.candidate)
-        why = "eager is kept: nothing that was faster held in this process"
+        why = "all faster candidates failed in this process"
         return dataclasses.replace(tuning, why=why).with_winner(ORIGINAL)
 
     def _build(self, decision: Decision) -> tuple[OptimizedModel, tuple[str, ...]]:
-        """Build in this process, and check answers, metric and speed again.
+        """Build in this process, and verify outputs, metric and speed.
 
         Raises:
-            Disproved: something is not as the search found it.
+            ProofFailed: a result differs from that of the search.
         """
         if self._request.threads is not None:
             torch.set_num_threads(decision.threads)
@@ -223,34 +186,34 @@ class _Auto:
         for batch in self._workload.batches:
             optimized.prepare(batch)
         if decision.pipelines.keys() == {ORIGINAL}:
-            return optimized, ("the original as it is",)
-        outputs, differences = prove(optimized, self._references)
-        if self._judge is not None and (fault := self._judge.judge(outputs)[1]):
-            raise Disproved(fault)
+            return optimized, ("the original model",)
+        outputs, differences = prove(optimized, self._probes)
+        if self._judge is not None:
+            verdict = self._judge.verdict(self._judge.measure(outputs))
+            if not verdict:
+                raise ProofFailed(verdict.reason)
         del outputs
         speedup = self._speedup(optimized)
         if speedup.slower:
-            raise Disproved(f"it is {speedup} as fast as eager")
+            raise ProofFailed(f"it is slower than eager ({speedup})")
         optimized.report.reset_calls()
         worst = max((d.relative for d in differences), default=0.0)
         return optimized, (
             f"{speedup} as fast as eager in this process; outputs within {worst:.2g} of the "
-            f"original's on {len(self._references)} example batches",
+            f"original's on {len(self._probes)} example batches",
         )
 
     def _speedup(self, optimized: OptimizedModel) -> Speedup:
-        def calling(call: Callable[[Inputs], object]) -> list[Callable[[], object]]:
+        def calls(call: Callable[[Inputs], object]) -> Sequence[Callable[[], object]]:
             return [functools.partial(call, batch) for batch in self._workload.batches]
 
+        weights = self._workload.weights
         with torch.no_grad():
             rounds = measure(
-                calling(self._call_eager),
-                calling(lambda batch: optimized(**batch)),
-                self._workload.weights,
+                calls(self._eager),
+                calls(lambda batch: optimized(**batch)),
+                weights,
                 seconds=RECHECK_SECONDS,
-                to_beat=(0.0,) * len(self._workload.batches),
+                to_beat=(0.0,) * len(weights),
             )
-        return Speedup.from_ratios(ratios(rounds, self._workload.weights))
-
-    def _call_eager(self, batch: Inputs) -> object:
-        return self._binder.call(self._eager, batch)
+        return Speedup.from_ratios(ratios(rounds, weights))

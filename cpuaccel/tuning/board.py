@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from cpuaccel.tuning.candidate import Candidate
-from cpuaccel.tuning.decisions.result import Row, Standing
+from cpuaccel.tuning.decisions.result import CandidateStatus, Row
 from cpuaccel.tuning.runoff import Finalist
-from cpuaccel.tuning.workers.parent import Worker
+from cpuaccel.tuning.workers.parent import Workers
 from cpuaccel.tuning.workers.timing import by_batch
 
 FINALISTS = 5
@@ -17,17 +17,13 @@ measured at different times differ by more than their intervals."""
 
 
 class Board:
-    """The rows of a search, and the finalists.
-
-    Attributes:
-        rows: results of the candidates, in the order of trying; after ``rank``, the best first.
-    """
+    """The rows of a search, in the order of trying; after ``rank``, the best first."""
 
     def __init__(self) -> None:
         self.rows: list[Row] = []
-        self._workers: dict[Candidate, Worker] = {}
+        self._workers: dict[Candidate, Workers] = {}
 
-    def add(self, row: Row, worker: Worker, memory_limit: int) -> None:
+    def add(self, row: Row, worker: Workers, memory_limit: int) -> None:
         """Add a candidate, and keep its process alive while it is one of the best.
 
         Args:
@@ -65,7 +61,7 @@ class Board:
         placed = {row.candidate for row in finalists}
         others = [row for row in self.rows if row.candidate not in placed]
         rows = [*finalists, *sorted(others, key=_speed, reverse=True)]
-        self.rows = sorted(rows, key=lambda row: row.standing is not Standing.MEASURED)
+        self.rows = sorted(rows, key=lambda row: row.status is not CandidateStatus.MEASURED)
 
     def close(self) -> None:
         """End the processes."""

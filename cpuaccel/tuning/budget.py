@@ -23,14 +23,7 @@ passes of eager."""
 
 @dataclass(frozen=True)
 class Budget:
-    """The deadlines of a search, on ``time.monotonic``'s clock, and its durations, in seconds.
-
-    Attributes:
-        begun: start of the search.
-        seconds: duration of the whole search.
-        instances: whether throughput is measured after the run-off.
-        eager_pass: duration of one pass of eager over all batches.
-    """
+    """The deadlines of a search, on ``time.monotonic``'s clock, and its durations, in seconds."""
 
     begun: float
     seconds: float

@@ -11,12 +11,9 @@ OWN = "its own precision"
 
 @dataclass(frozen=True)
 class Candidate:
-    """One pipeline in one precision.
+    """One pipeline in one precision, without steps for eager.
 
-    Attributes:
-        steps: names of the backends, in order; empty for eager.
-        precision: ``float32``, ``bfloat16``, or ``OWN`` for the original.
-        threads: torch's threads, None for the search's number.
+    ``threads`` is None for the search's number.
     """
 
     steps: tuple[str, ...]
@@ -45,12 +42,7 @@ ORIGINAL = Candidate((), OWN)
 
 @dataclass(frozen=True)
 class NotTried:
-    """What a search did not try.
-
-    Attributes:
-        name: a backend, a precision or a candidate.
-        reason: why, and the remedy if there is one.
-    """
+    """A backend, a precision or a candidate that a search did not try."""
 
     name: str
     reason: str

@@ -12,16 +12,7 @@ logger = logging.getLogger("cpuaccel")
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The state of a search.
-
-    Attributes:
-        doing: the current activity.
-        rows: results of the candidates tried so far.
-        weights: share of each batch in all calls.
-        waiting: number of candidates left.
-        begun: start of the search, on ``time.monotonic``'s clock.
-        budget: seconds for the search.
-    """
+    """The state of a search; ``begun`` is on ``time.monotonic``'s clock."""
 
     doing: str
     rows: tuple[Row, ...]

@@ -1,7 +1,7 @@
-"""What a search is asked for."""
+"""The arguments of a search."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypedDict
@@ -11,41 +11,39 @@ import torch
 from cpuaccel.building.settings import BuildSettings
 from cpuaccel.errors import CpuaccelError
 from cpuaccel.model.precision import TOLERANCE, dtype_name, dtype_of
-from cpuaccel.tuning.metric import Metric
 
+Metric = Callable[[list[object]], float]
 Target = Literal["latency", "throughput"]
 DEFAULT_BUDGET = 300.0
 
 SHARE = 3
-"""No candidate may take more than one in so many parts of the budget."""
+"""One candidate may take one in so many parts of the budget."""
 
 
 class TuneArguments(TypedDict, total=False):
-    """What ``optimize(model, "auto", ...)`` takes besides what it always takes.
+    """The arguments of ``optimize(model, "auto", ...)`` that concern the search.
 
     Attributes:
-        budget: seconds for the search, 300 by default. The winner is built once more after it.
-        target: ``latency`` of one call, by default, or ``throughput``: several instances of the
-            winner side by side are tried as well.
-        precisions: what may be computed in, of ``float32`` and ``bfloat16``; by default the
-            model's own alone.
-        metric: takes the list of the outputs for all example batches and returns a number, of
-            which more is better. It is called in this process, on the original's outputs and on
-            each candidate's.
-        max_drop: how much less than on the original the metric may be, 0 by default.
-        threads: torch's threads, equal for all; ``auto`` looks for the count that serves best
-            within the cores allowed, and leaves this process with it. By default torch's own.
-        traffic: how often which length is called: the one example batch is cut or repeated to
+        budget: seconds for the search, by default 300. The winner is built again after it.
+        target: ``latency`` of single calls, the default, or ``throughput``, for which several
+            processes of the winner are measured as well.
+        precisions: allowed precisions, of ``float32`` and ``bfloat16``; by default the model's.
+        metric: called with the list of the outputs for all example batches, of the original and
+            of each candidate, in this process; returns a number, of which more is better.
+        max_drop: largest accepted difference of the metric below the original's, by default 0.
+        threads: number of torch's threads, by default the current one. ``auto`` searches for the
+            fastest number within the allowed cores, and sets it in this process.
+        traffic: share of calls per sequence length; the one example batch is cut or repeated to
             each length.
-        lock: a file to keep the decision in. Where it holds one for the same host, versions and
-            model it is used without a search. Where these have changed the search is made again,
-            or with ``strict`` refused.
-        cache: whether decisions are kept in, and taken from, the user's cache folder. Default
-            True; not used where a lock is.
-        time_limit: seconds that one candidate may take to be built and proven, by default a
+        lock: a lock file for the decision. A decision in it for the same host, versions and model
+            is used without a search. If these have changed the search is repeated or, with
+            ``strict``, an error raised.
+        cache: whether to read and write decisions in the user's cache folder, by default True.
+            Not used with ``lock``.
+        time_limit: seconds for the build and the verification of one candidate, by default a
             third of the budget.
-        memory_limit: bytes that one candidate's processes may hold, by default four fifths of
-            what is free.
+        memory_limit: bytes that the processes of one candidate may hold, by default four fifths
+            of the free memory.
     """
 
     budget: float
@@ -63,12 +61,7 @@ class TuneArguments(TypedDict, total=False):
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """The same, checked and with its defaults. See ``TuneArguments``.
-
-    Attributes:
-        settings: how candidates and the winner are built. With ``strict``, a decision that no
-            longer fits is an error instead of the start of a new search.
-    """
+    """Checked ``TuneArguments``, with the settings of the build."""
 
     settings: BuildSettings
     budget: float = DEFAULT_BUDGET
@@ -90,10 +83,10 @@ class Request:
         arguments: TuneArguments,
         settings: BuildSettings | None = None,
     ) -> "Request":
-        """Check what was passed.
+        """Check the arguments.
 
         Raises:
-            CpuaccelError: names the first argument that can't be right.
+            CpuaccelError: the first invalid argument.
         """
         given = dict(arguments)
         if given.get("lock") is not None:
@@ -120,41 +113,31 @@ class Request:
 
     @property
     def candidate_seconds(self) -> float:
-        """How long one candidate may take."""
+        """The time limit of one candidate."""
         return self.time_limit or self.budget / SHARE
 
     def _check(self) -> None:
         if not self.precisions:
-            raise CpuaccelError("precisions is empty. Name float32, bfloat16 or both")
+            raise CpuaccelError("precisions must not be empty. Pass float32, bfloat16 or both")
         if self.target not in ("latency", "throughput"):
-            raise CpuaccelError(
-                f"target={self.target!r} was asked for. Pass 'latency' or 'throughput'"
-            )
+            raise CpuaccelError(f"target must be 'latency' or 'throughput', got {self.target!r}")
         for name in ("budget", "time_limit", "memory_limit"):
             value = getattr(self, name)
             if value is not None and not value > 0:
-                raise CpuaccelError(f"{name}={value!r} was asked for. Pass a number above 0")
+                raise CpuaccelError(f"{name} must be > 0, got {value!r}")
         if not self.max_drop >= 0:
-            raise CpuaccelError(
-                f"max_drop={self.max_drop!r} was asked for. Pass a number from 0 up"
-            )
+            raise CpuaccelError(f"max_drop must be >= 0, got {self.max_drop!r}")
         if self.max_drop and self.metric is None:
-            raise CpuaccelError("max_drop was given without a metric. Pass metric= as well")
+            raise CpuaccelError("max_drop= needs metric=")
         threads = self.threads
-        if (
-            threads is not None
-            and threads != "auto"
-            and not (isinstance(threads, int) and threads > 0)
-        ):
-            raise CpuaccelError(
-                f"threads={threads!r} was asked for. Pass a whole number from 1 up, or 'auto'"
-            )
+        if threads not in (None, "auto") and not (isinstance(threads, int) and threads > 0):
+            raise CpuaccelError(f"threads must be a whole number >= 1 or 'auto', got {threads!r}")
         if self.traffic is not None and (
             not self.traffic or not all(n > 0 and w > 0 for n, w in self.traffic.items())
         ):
             raise CpuaccelError(
-                "traffic must name at least one length, each with a share above 0, as in "
-                "{128: 0.9, 384: 0.1}"
+                "traffic must have lengths and shares > 0, such as {128: 0.9, 384: 0.1}, got "
+                f"{self.traffic!r}"
             )
 
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from cpuaccel.timing import FEWEST_PAIRS, Speedup
-from cpuaccel.tuning.decisions.result import Row, Standing
-from cpuaccel.tuning.workers.parent import Worker, WorkerFailure
+from cpuaccel.tuning.decisions.result import CandidateStatus, Row
+from cpuaccel.tuning.workers.parent import WorkerFailure, Workers
 from cpuaccel.tuning.workers.timing import CLEAR_PAIRS, NARROW
 
 TURN_SECONDS = 0.3
@@ -22,7 +22,7 @@ MANY_TURNS = 6
 TIE = 0.99
 """A candidate this near to the fastest is as fast, and wins if it is simpler."""
 
-Finalist = tuple[Row, Worker]
+Finalist = tuple[Row, Workers]
 
 
 def run_off(finalists: Sequence[Finalist], weights: Sequence[float], deadline: float) -> list[Row]:
@@ -53,19 +53,19 @@ def run_off(finalists: Sequence[Finalist], weights: Sequence[float], deadline: f
                 limit = max(_hang_timeout(rows[index]), deadline - time.monotonic())
                 (passes,) = finalists[index][1].run(TURN_SECONDS, limit)
             except WorkerFailure as failure:
-                rows[index] = replace(rows[index], standing=failure.standing, reason=failure.reason)
+                rows[index] = replace(rows[index], status=failure.status, reason=failure.reason)
                 continue
             times[index].append(
                 statistics.median(sum(w * t for w, t in zip(weights, p)) for p in passes.times)
             )
-        alive = [index for index in alive if rows[index].standing is Standing.MEASURED]
+        alive = [index for index in alive if rows[index].status is CandidateStatus.MEASURED]
         alive = drop_slower(alive, times)
         if len(alive) < 2 or _narrow([times[index] for index in alive]):
             break
         turn_seconds = time.monotonic() - begun
-    timed = [index for index, row in enumerate(rows) if row.standing is Standing.MEASURED]
+    timed = [index for index, row in enumerate(rows) if row.status is CandidateStatus.MEASURED]
     return rank([(rows[index], times[index]) for index in timed]) + [
-        row for row in rows if row.standing is not Standing.MEASURED
+        row for row in rows if row.status is not CandidateStatus.MEASURED
     ]
 
 

@@ -4,7 +4,6 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import IO
 
 import psutil
 import torch
@@ -16,9 +15,8 @@ from cpuaccel.plugin.manager import PluginHost
 from cpuaccel.tuning.board import Board
 from cpuaccel.tuning.budget import Budget
 from cpuaccel.tuning.candidate import ORIGINAL, Candidate, NotTried
-from cpuaccel.tuning.decisions.result import Instances, Row, Rule, Standing, Tuning
+from cpuaccel.tuning.decisions.result import CandidateStatus, Instances, Row, Rule, Tuning
 from cpuaccel.tuning.dispatch import find_rule
-from cpuaccel.tuning.metric import Judge
 from cpuaccel.tuning.progress import Progress, Snapshot
 from cpuaccel.tuning.request import Request
 from cpuaccel.tuning.runoff import run_off
@@ -26,6 +24,7 @@ from cpuaccel.tuning.space import Space
 from cpuaccel.tuning.workers.messages import Job
 from cpuaccel.tuning.workers.parent import WorkerFailure
 from cpuaccel.tuning.workers.pickling import dump_model
+from cpuaccel.tuning.workers.proof import Eager, Judge
 from cpuaccel.tuning.workers.throughput import measure_instances, splits
 from cpuaccel.tuning.workers.trial import Trial
 from cpuaccel.tuning.workload import Workload
@@ -43,47 +42,49 @@ class Search:
         workload: Workload,
         request: Request,
         *,
-        eager: torch.nn.Module,
         host: Host,
         plugins: PluginHost,
-        references: Sequence[Probe],
-        reference_seconds: float,
+        eager: Eager,
+        probes: Sequence[Probe],
+        eager_seconds: float,
         judge: Judge | None,
         progress: Progress,
     ) -> None:
-        """Prepare it; nothing is run yet.
+        """Prepare the search.
 
         Args:
             model: the original.
-            workload: what to measure on.
-            request: what is asked for.
-            eager: the original in eval mode.
+            workload: to measure on.
+            request: the user's arguments.
             host: this machine.
-            plugins: the backends on offer.
-            references: the original's answers.
-            reference_seconds: what these took; they are a part of the budget.
-            judge: calls the user's metric, where there is one.
-            progress: is told whenever something else is done.
+            plugins: the installed backends.
+            eager: the original in eval mode.
+            probes: the original's outputs.
+            eager_seconds: duration of computing them, which counts towards the budget.
+            judge: of the user's metric, if there is one.
+            progress: called when the activity changes.
         """
         self._model = model
         self._workload = workload
         self._request = request
-        self._references = references
+        self._probes = probes
         self._host = host
         self._judge = judge
         self._progress = progress
         self._threads = (
             request.threads if isinstance(request.threads, int) else torch.get_num_threads()
         )
-        self._budget = Budget(
-            time.monotonic() - reference_seconds,
-            request.budget,
-            request.target == "throughput",
-            reference_seconds,
-        )
+        begun = time.monotonic() - eager_seconds
+        throughput = request.target == "throughput"
+        self._budget = Budget(begun, request.budget, throughput, eager_seconds)
         signature = Signature(Binder(model), workload.batches[0])
         self._space = Space(
-            plugins, host, eager, signature, request.precisions, request.widest_backend_tolerance
+            plugins,
+            host,
+            eager.model,
+            signature,
+            request.precisions,
+            request.widest_backend_tolerance,
         )
         self._board = Board()
         self._paused: list[Trial] = []
@@ -94,20 +95,19 @@ class Search:
         Raises:
             ModelError: the model can't be pickled for the worker processes.
         """
-        with tempfile.TemporaryFile() as subject:
-            dump_model(self._model, self._references, subject)
+        with tempfile.TemporaryFile() as self._subject:
+            dump_model(self._model, self._probes, self._subject)
             try:
-                self._try_all(subject)
+                self._try_all()
                 if self._request.threads == "auto":
-                    self._try_threads(subject)
+                    self._try_threads()
                 self._run_off()
             finally:  # the next phase needs the whole machine
                 self._board.close()
                 for trial in self._paused:
                     trial.worker.close()
             winner, why, rule = self._choose()
-            throughput = self._request.target == "throughput"
-            instances = self._measure_instances(winner, subject) if throughput else ()
+            instances = self._measure_instances(winner) if self._budget.instances else ()
         tuning = Tuning(
             target=self._request.target,
             winner=winner,
@@ -125,25 +125,27 @@ class Search:
         self._report(f"building {winner} in this process", tuning.rows)
         return tuning
 
-    def _try_all(self, subject: IO[bytes]) -> None:
+    def _try_all(self) -> None:
         ending = self._budget.trials_end
         while self._build_deadline(ending) > time.monotonic():
             candidate = self._space.take()
             if candidate is not None:
-                self._advance(self._trial(candidate, subject), ending)
+                self._advance(self._trial(candidate), ending)
             elif self._paused:
                 trial = min(self._paused, key=self._turn)
                 self._paused.remove(trial)
-                trial.resume()
+                trial.worker.resume()
                 self._advance(trial, ending)
             else:
                 return
         for trial in self._paused:
-            late = WorkerFailure(Standing.TIMED_OUT, "not built before the budget ended")
-            self._record(trial, trial.failed(late))
+            trial.fail(
+                WorkerFailure(CandidateStatus.TIMED_OUT, "not built before the budget ended")
+            )
+            self._record(trial)
         self._paused.clear()
 
-    def _try_threads(self, subject: IO[bytes]) -> None:
+    def _try_threads(self) -> None:
         """Measure the best candidate with other numbers of threads."""
         best = self._board.best
         if best is None or best.speedup is None or not best.speedup.significant:
@@ -152,53 +154,54 @@ class Search:
         counts = {2**n for n in range(self._host.cores.bit_length())} | {self._host.cores}
         for count in sorted(counts - {self._threads}, reverse=True):
             candidate = replace(best.candidate, threads=count)
-            if time.monotonic() < ending and count <= self._host.cores:
-                self._advance(self._trial(candidate, subject), ending)
+            if time.monotonic() < ending:
+                self._advance(self._trial(candidate), ending)
             else:
                 self._space.not_tried.append(self._not_reached(candidate))
 
     def _advance(self, trial: Trial, ending: float) -> None:
         """Build and measure; pause a long build while other candidates are left."""
-        own_threads = trial.candidate.threads is None
-        left = self._request.candidate_seconds - trial.spent
+        candidate = trial.row.candidate
+        left = self._request.candidate_seconds - trial.row.tried_seconds
         limit = min(left, max(self._build_deadline(ending) - time.monotonic(), 1.0))
         build_slice = self._budget.build_slice(trial.pauses)
         may_pause = (
-            own_threads
+            candidate.threads is None
             and build_slice < limit
             and len(self._paused) < MOST_PAUSED
             and bool(self._space.waiting or self._paused)
         )
         try:
-            self._report(f"building {trial.candidate}")
-            row = trial.build(build_slice if may_pause else limit, self._judge)
-            if row.standing is Standing.MEASURED:
-                self._report(f"measuring {trial.candidate}")
+            self._report(f"building {candidate}")
+            trial.build(build_slice if may_pause else limit, self._judge)
+            if trial.row.status is CandidateStatus.MEASURED:
+                self._report(f"measuring {candidate}")
                 limit = max(ending - time.monotonic(), 0.0) + self._budget.measure_limit
-                row = trial.measure(row, self._budget.measure, limit)
+                trial.measure(self._budget.measure, limit)
         except WorkerFailure as failure:
-            if may_pause and failure.standing is Standing.TIMED_OUT and not trial.built:
+            if may_pause and failure.status is CandidateStatus.TIMED_OUT and not trial.built:
                 trial.pause()
                 self._paused.append(trial)
-                self._space.postpone(trial.candidate)
+                self._space.postpone(candidate)
                 return
-            row = trial.failed(failure)
+            trial.fail(failure)
         except BaseException:
             trial.worker.close()
             raise
-        self._record(trial, row)
+        self._record(trial)
 
-    def _record(self, trial: Trial, row: Row) -> None:
+    def _record(self, trial: Trial) -> None:
+        row = trial.row
         self._board.add(row, trial.worker, self._memory_limit)
         if row.candidate.threads is not None:
             return
         if row.speedup is not None:
             self._space.record(row.candidate, row.speedup.median)
         else:
-            crashed = row.standing is not Standing.REFUSED
+            crashed = row.status is not CandidateStatus.REFUSED
             self._space.exclude(row.candidate, row.reason, all_precisions=crashed)
 
-    def _trial(self, candidate: Candidate, subject: IO[bytes]) -> Trial:
+    def _trial(self, candidate: Candidate) -> Trial:
         batches = len(self._workload.batches)
         # The speedups so far do not apply: eager has other numbers of threads as well.
         to_beat = (0.0,) * batches if candidate.threads else self._board.to_beat(batches)
@@ -211,16 +214,14 @@ class Search:
             to_beat,
             outputs=self._judge is not None,
         )
-        return Trial(candidate, job, subject, self._memory_limit)
+        return Trial(candidate, job, self._subject, self._memory_limit)
 
     def _run_off(self) -> None:
         finalists = self._board.finalists
+        rows = [row for row, _ in finalists]
         if len(finalists) > 1:
-            names = ", ".join(str(row.candidate) for row, _ in finalists)
-            self._report(f"run-off between {names}")
+            self._report(f"run-off between {', '.join(str(row.candidate) for row in rows)}")
             rows = run_off(finalists, self._workload.weights, self._budget.run_off_end)
-        else:
-            rows = [row for row, _ in finalists]
         self._board.rank(rows)
 
     def _choose(self) -> tuple[Candidate, str, Rule | None]:
@@ -238,7 +239,7 @@ class Search:
             rule = find_rule(first, comparable, self._workload.shapes, self._workload.weights)
         return first.candidate, f"{speedup} as fast as eager", rule
 
-    def _measure_instances(self, winner: Candidate, subject: IO[bytes]) -> tuple[Instances, ...]:
+    def _measure_instances(self, winner: Candidate) -> tuple[Instances, ...]:
         """Measure the throughput of several processes of the winner."""
         instances = []
         for count in splits(self._host.cores):
@@ -246,7 +247,7 @@ class Search:
             try:
                 instances.append(
                     measure_instances(
-                        subject,
+                        self._subject,
                         self._workload,
                         winner,
                         count=count,
@@ -262,7 +263,7 @@ class Search:
 
     def _turn(self, trial: Trial) -> tuple[int, float]:
         """Sort key of the paused trials."""
-        return trial.pauses, -self._space.expected_speedup(trial.candidate)
+        return trial.pauses, -self._space.expected_speedup(trial.row.candidate)
 
     def _build_deadline(self, ending: float) -> float:
         """Return when a build must be finished for its timing to end in time."""

@@ -46,12 +46,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Workload:
-    """The example batches.
-
-    Attributes:
-        batches: inputs by name, in ``forward``'s order.
-        weights: share of each batch in all calls; the sum is 1.
-    """
+    """The example batches, and the share of each in all calls."""
 
     batches: tuple[Inputs, ...]
     weights: tuple[float, ...]

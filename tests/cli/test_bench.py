@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from cpuaccel.cli.bench import table as bench_table
-from cpuaccel.cli.bench.measure import Bench, Pace
+from cpuaccel.cli.bench.measure import Bench
 from cpuaccel.cli.models.cases import make_cases
 from cpuaccel.cli.models.load import load_model
 from cpuaccel.pipeline import Pipeline
@@ -35,7 +35,6 @@ TINY = (
 
 ONCE = ("--backends", "jit", "--rounds", "1", "--threads", "1", "--json")
 MANY = ",".join(map(str, range(1, 41)))
-TWO_ROUNDS = Pace(rounds=2)
 HAS_BF16 = dataclasses.replace(host(), isa=frozenset({"amx_bf16"}), bf16_speed=4.0)
 
 
@@ -121,7 +120,7 @@ def test_the_error_of_bfloat16_is_against_float32_and_its_ratio_against_bfloat16
     for result in (eager16, jit16):
         assert result.error is not None
         assert 1e-4 < result.error < 5e-2
-    assert [r.standing for r in done.results] == ["eager", "applied"] * 2
+    assert [r.status for r in done.results] == ["eager", "applied"] * 2
     assert done.fastest is not None
     assert done.fastest[0] in (jit32, jit16)
 
@@ -131,8 +130,8 @@ def test_bfloat16_that_would_be_emulated_is_not_run(
 ) -> None:
     lacking = dataclasses.replace(HAS_BF16, isa=frozenset(), bf16_speed=0.1)
     results = bench(model, ["bfloat16"], lacking, "jit").results
-    assert [r.standing for r in results] == ["not run", "not run"]
-    assert all(r.median is None and "Use dtype=float32" in r.notes[0] for r in results)
+    assert [r.status for r in results] == ["not run", "not run"]
+    assert all(r.median_ms is None and "Use dtype=float32" in r.notes[0] for r in results)
     run = {"model": "m", "processor": "p", "torch": "2", "threads": 1, "padding": 0.5}
     bench_table.show({**run, "interrupted": False}, results, {})
     shown = capsys.readouterr().out
@@ -141,9 +140,9 @@ def test_bfloat16_that_would_be_emulated_is_not_run(
 
 
 def test_rounds_end_when_the_time_is_up(model: torch.nn.Module) -> None:
-    done = bench(model, ["float32"], HAS_BF16, "jit", pace=Pace(rounds=1000, seconds=0.0))
+    done = bench(model, ["float32"], HAS_BF16, "jit", rounds=1000, seconds=0.0)
     assert [r.rounds for r in done.results] == [1, 1]
-    assert all(r.p95 == r.median for r in done.results)
+    assert all(r.p95_ms == r.median_ms for r in done.results)
 
 
 def test_images_and_audio(run: Run) -> None:
@@ -224,7 +223,8 @@ def bench(
     dtypes: list[str],
     on: Host,
     *backends: str,
-    pace: Pace = TWO_ROUNDS,
+    rounds: int = 2,
+    seconds: float = 60.0,
 ) -> Bench:
     made = Bench(
         model,
@@ -232,7 +232,8 @@ def bench(
         make_cases("trained", model, [2], [16], 0.5),
         dtypes,
         host=on,
-        pace=pace,
+        rounds=rounds,
+        seconds=seconds,
         threads=1,
         progress=lambda share, doing: None,
     )

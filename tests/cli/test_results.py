@@ -1,6 +1,6 @@
 import pytest
 
-from cpuaccel.cli.bench.results import Standing, judge, merge
+from cpuaccel.cli.bench.results import RowStatus, judge, merge
 from cpuaccel.report import CAST_STEP, Outcome, Status, VariantReport
 
 JIT = Outcome("jit", Status.APPLIED)
@@ -11,25 +11,25 @@ IPEX = Outcome("ipex", Status.SKIPPED, "it is not installed", "Install it")
 
 
 @pytest.mark.parametrize(
-    ("outcomes", "standing"),
+    ("outcomes", "status"),
     [
-        ((JIT,), Standing.APPLIED),
-        ((CAST, JIT), Standing.APPLIED),
-        ((IPEX, JIT), Standing.PARTLY),
-        ((UNCAST, JIT), Standing.PARTLY),
-        ((CAST, FAILED), Standing.NOT_APPLIED),
-        ((IPEX, FAILED), Standing.NOT_APPLIED),
+        ((JIT,), RowStatus.APPLIED),
+        ((CAST, JIT), RowStatus.APPLIED),
+        ((IPEX, JIT), RowStatus.PARTLY),
+        ((UNCAST, JIT), RowStatus.PARTLY),
+        ((CAST, FAILED), RowStatus.NOT_APPLIED),
+        ((IPEX, FAILED), RowStatus.NOT_APPLIED),
     ],
 )
-def test_standing(outcomes: tuple[Outcome, ...], standing: Standing) -> None:
+def test_status(outcomes: tuple[Outcome, ...], status: RowStatus) -> None:
     judged, notes = judge(outcomes, {})
-    assert judged is standing
+    assert judged is status
     assert notes == tuple(str(o) for o in outcomes if o.status is not Status.APPLIED)
 
 
 def test_calls_that_the_original_answered() -> None:
-    standing, notes = judge((JIT,), {"NaN": 3})
-    assert standing is Standing.PARTLY
+    status, notes = judge((JIT,), {"NaN": 3})
+    assert status is RowStatus.PARTLY
     assert notes == ("the original served 3 calls: NaN",)
 
 

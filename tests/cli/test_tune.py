@@ -62,7 +62,7 @@ MISTAKES = {
     "precision": (("--precisions", "int3"), "'int3' was asked for. Known: float32, bfloat16"),
     "threads": (("--threads", "many"), "Pass whole numbers from 1 up"),
     "html": (("--html", "/nowhere/page.html"), "Choose another path"),
-    "budget": (("--budget", "0"), "budget=0.0 was asked for. Pass a number above 0"),
+    "budget": (("--budget", "0"), "budget must be > 0, got 0.0"),
 }
 
 

@@ -1,6 +1,6 @@
 from cpuaccel.timing import Speedup
 from cpuaccel.tuning.candidate import Candidate
-from cpuaccel.tuning.decisions.result import Row, Rule, Standing
+from cpuaccel.tuning.decisions.result import CandidateStatus, Row, Rule
 from cpuaccel.tuning.dispatch import find_rule
 from cpuaccel.tuning.workers.timing import ratios
 from cpuaccel.tuning.workload import Shape
@@ -15,7 +15,7 @@ def row(name: str, *seconds: float, rounds: int = 9, noise: float = 0.0) -> Row:
     )
     return Row(
         candidate=Candidate((name,), "float32"),
-        standing=Standing.MEASURED,
+        status=CandidateStatus.MEASURED,
         speedup=Speedup.from_ratios(ratios(measured, [1 / len(seconds)] * len(seconds))),
         rounds=measured,
     )

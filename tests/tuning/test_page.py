@@ -9,14 +9,14 @@ from cpuaccel.testing import fake_host
 from cpuaccel.timing import Speedup
 from cpuaccel.tuning.candidate import Candidate, NotTried
 from cpuaccel.tuning.decisions.html import check_page, render_page, write_page
-from cpuaccel.tuning.decisions.result import Instances, Row, Rule, Standing, Tuning
+from cpuaccel.tuning.decisions.result import CandidateStatus, Instances, Row, Rule, Tuning
 from cpuaccel.tuning.workers.timing import ratios
 from cpuaccel.tuning.workload import Shape
 
 ROUNDS = tuple(((0.010 + n / 10000, 0.004),) for n in range(30))
 FAST = Row(
     candidate=Candidate(("engine",), "bfloat16"),
-    standing=Standing.CHOSEN,
+    status=CandidateStatus.CHOSEN,
     speedup=Speedup.from_ratios(ratios(ROUNDS, [1.0])),
     rounds=ROUNDS,
     differences=(
@@ -29,7 +29,7 @@ FAST = Row(
 )
 DEAD = Row(
     candidate=Candidate(("dead",), "float32"),
-    standing=Standing.CRASHED,
+    status=CandidateStatus.CRASHED,
     reason="its process was ended by SIGSEGV while it was built and proven: <script>alert(1)",
     tried_seconds=3.0,
 )

@@ -1,7 +1,7 @@
 import pytest
 
 from cpuaccel.tuning.candidate import Candidate
-from cpuaccel.tuning.decisions.result import Row, Standing
+from cpuaccel.tuning.decisions.result import CandidateStatus, Row
 from cpuaccel.tuning.runoff import drop_slower, rank
 
 DRIFT = [1.0, 1.3, 0.9, 1.1, 1.0, 1.2]
@@ -15,7 +15,7 @@ def times(seconds: float, turns: int = len(DRIFT)) -> list[float]:
 def row(*steps: str, build_seconds: float = 1.0) -> Row:
     return Row(
         candidate=Candidate(steps, "float32"),
-        standing=Standing.MEASURED,
+        status=CandidateStatus.MEASURED,
         build_seconds=build_seconds,
     )
 

@@ -5,7 +5,7 @@ import torch
 
 import cpuaccel
 from cpuaccel.tuning.auto import optimize_auto
-from cpuaccel.tuning.decisions.result import Row, Standing, Tuning
+from cpuaccel.tuning.decisions.result import CandidateStatus, Row, Tuning
 from cpuaccel.tuning.request import Request
 from tests.fake_backends import batch
 from tests.patience import stretched
@@ -39,9 +39,7 @@ def test_plugins_that_misbehave_are_rows_and_nothing_more(
         memory_limit=2**30,
     )
     found = rows(fast)
-    reasons = {
-        name: (row.standing, row.reason) for name, row in found.items() if row.speedup is None
-    }
+    reasons = {name: (row.status, row.reason) for name, row in found.items() if row.speedup is None}
     assert reasons["exits"] == (
         "crashed",
         "the process exited with code 7 during the build: no licence",
@@ -87,7 +85,7 @@ def test_what_hangs_and_holds_the_interpreter_ends_with_its_limit(
         encoder, "auto", example_inputs=batch(), budget=stretched(500), time_limit=limit
     )
     row = rows(fast)["hangs_holding_the_lock"]
-    assert (row.standing, row.reason) == (
+    assert (row.status, row.reason) == (
         "timed out",
         f"timed out after {limit} s during the build",
     )
@@ -125,7 +123,7 @@ def test_what_builds_slowly_makes_room_and_is_gone_on_with(
         progress=lambda snapshot: doings.append(snapshot.doing),
     )
     slow = rows(optimized)["builds_slowly"]
-    assert slow.standing is Standing.MEASURED
+    assert slow.status is CandidateStatus.MEASURED
     assert doings.index("building short in float32") < doings.index(
         "measuring builds_slowly in float32"
     )
@@ -139,7 +137,7 @@ def test_a_win_beyond_doubt_is_taken_and_a_loss_is_not(install: Install) -> None
     fast = cpuaccel.optimize(model, "auto", example_inputs=IDS, budget=500, time_limit=500)
     found = rows(fast)
     assert tuning(fast).winner.name in {"short"}
-    assert found["short"].standing is Standing.CHOSEN
+    assert found["short"].status is CandidateStatus.CHOSEN
     short, slow = found["short"].speedup, found["slow"].speedup
     assert short is not None
     assert slow is not None
@@ -164,9 +162,9 @@ def test_a_winner_that_does_not_hold_here_is_passed_over(install: Install) -> No
     found = tuning(fast)
     row = rows(fast)["short_elsewhere"]
     if found.rebuilt[0].startswith("short_elsewhere"):  # it came first in the run-off
-        assert row.standing is Standing.REFUSED
+        assert row.status is CandidateStatus.REFUSED
         assert "RuntimeError: not in this process" in row.reason
-        assert found.why.endswith("as fast as eager; what was faster did not hold")
+        assert found.why.endswith("as fast as eager; faster candidates failed in this process")
     assert found.winner.name == "short"
 
 
@@ -227,7 +225,7 @@ def test_the_metric_is_the_users_and_is_held_against_the_original(install: Insta
     assert found["short"].metric == 1.0
     assert found["wrong_by_a_little"].metric == 0.0
     assert found["wrong_by_a_little"].reason == (
-        "the metric is 0, which is 1 below the original's 1 (max_drop 0.1)"
+        "the metric is 0, 1 below the original's 1 (max_drop 0.1)"
     )
 
 
@@ -361,12 +359,12 @@ MISTAKES = {
         "keep_original=False can't be used with",
     ),
     "precisions": ({"precisions": ["int3"]}, "dtype='int3' was asked for"),
-    "no precision": ({"precisions": []}, "precisions is empty. Name float32, bfloat16 or both"),
-    "target": ({"target": "size"}, "target='size' was asked for. Pass 'latency' or 'throughput'"),
-    "budget": ({"budget": 0}, "budget=0 was asked for. Pass a number above 0"),
-    "max_drop": ({"max_drop": 0.1}, "max_drop was given without a metric"),
-    "threads": ({"threads": "all"}, "threads='all' was asked for. Pass a whole number"),
-    "traffic": ({"traffic": {}}, "traffic must name at least one length"),
+    "no precision": ({"precisions": []}, "precisions must not be empty"),
+    "target": ({"target": "size"}, "target must be 'latency' or 'throughput', got 'size'"),
+    "budget": ({"budget": 0}, "budget must be > 0, got 0"),
+    "max_drop": ({"max_drop": 0.1}, "max_drop= needs metric="),
+    "threads": ({"threads": "all"}, "threads must be a whole number >= 1 or 'auto', got 'all'"),
+    "traffic": ({"traffic": {}}, "traffic must have lengths and shares > 0"),
     "traffic and batches": (
         {"traffic": {8: 1.0}, "example_inputs": [IDS, IDS]},
         "traffic= needs one batch, got 2",

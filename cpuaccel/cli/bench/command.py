@@ -29,9 +29,7 @@ def bench(
     model: ModelArgument,
     backends: Annotated[
         list[str] | None,
-        typer.Option(
-            "--backends", metavar="A,B", help="A pipeline, as in ipex,jit. Repeat to compare more."
-        ),
+        typer.Option("--backends", metavar="A,B", help="A pipeline, such as ipex,jit. Repeatable."),
     ] = None,
     pipeline: Annotated[
         list[Path] | None,
@@ -45,8 +43,8 @@ def bench(
         typer.Option(
             "--seq-len",
             metavar="N,N",
-            help="Tokens in the longest row, by default 128. For audio N stands for N x 320 "
-            "samples, 20 ms each; images have their own size, and the demo its own text.",
+            help="Tokens in the longest row, by default 128. For audio N means N x 320 samples of "
+            "20 ms. Not for images and the demo.",
         ),
     ] = None,
     padding: Annotated[
@@ -54,8 +52,8 @@ def bench(
         typer.Option(
             min=0.0,
             max=0.99,
-            help="Fraction of the batch that is padding, on the right, rows of lengths spread "
-            "evenly. A batch of one row has none.",
+            help="Fraction of the batch that is padding, on the right, in rows of evenly "
+            "distributed lengths. A batch of one row has none.",
         ),
     ] = None,
     dtype: Annotated[
@@ -63,30 +61,27 @@ def bench(
         typer.Option(
             "--dtype",
             metavar="D,D",
-            help="float32, bfloat16 or both; by default float32, and in the demo both where the "
-            "processor has bfloat16.",
+            help="float32, bfloat16 or both. By default float32; in the demo both if the processor "
+            "supports bfloat16.",
         ),
     ] = None,
     rounds: Annotated[
         int | None,
         typer.Option(
             min=1,
-            help="Timed passes of each. By default up to 40, and no new one after 12 seconds for "
-            "one batch size, length and dtype.",
+            help="Timed passes of each pipeline. By default up to 40, within 12 seconds for each "
+            "batch size, length and dtype.",
         ),
     ] = None,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="Torch's threads, equal for all.")
-    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Number of torch's threads.")] = None,
     task: TaskOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Time pipelines against eager: in turn, warmed up, with the same threads and inputs.
+    """Time pipelines in turn with eager, after a warm-up, with the same threads and inputs.
 
-    Eager is always in the run. Each row says how long a pass takes, how many times as fast as
-    eager *in the same dtype* it is (median and quartiles of the pairs), how far its
-    outputs are from the float32 original's, and whether the pipeline was really applied.
-    Ctrl-C prints what is finished.
+    Each row has the duration of a pass, the speedup over eager *in the same dtype* (median and
+    quartiles of the pairs), the error of the outputs relative to the float32 original, and whether
+    the pipeline was fully applied. Ctrl-C prints the finished results.
 
     For example:
 
@@ -104,7 +99,7 @@ def bench(
     dtypes = _dtypes(dtype, demo=demo)
     pipelines = _pipelines(backends or [], pipeline or [], demo=demo)
 
-    from cpuaccel.cli.bench.measure import Bench, Pace
+    from cpuaccel.cli.bench.measure import DEFAULT_ROUNDS, DEFAULT_SECONDS, Bench
     from cpuaccel.cli.models.cases import make_cases
     from cpuaccel.plugin.host import host
 
@@ -122,9 +117,10 @@ def bench(
             cases,
             dtypes,
             host=here,
-            pace=Pace() if rounds is None else Pace(rounds, float("inf")),
             threads=threads or here.threads,
             progress=progress,
+            rounds=rounds or DEFAULT_ROUNDS,
+            seconds=DEFAULT_SECONDS if rounds is None else float("inf"),
         )
         try:
             work.run()
@@ -132,7 +128,7 @@ def bench(
                 neighbours = _neighbours(work, loaded, cases[0])
         except KeyboardInterrupt:
             interrupted = True
-    found: dict[str, object] = {
+    data: dict[str, object] = {
         "model": model,
         "processor": here.processor,
         "torch": here.packages["torch"],
@@ -141,14 +137,14 @@ def bench(
         "interrupted": interrupted,
         "results": [result.to_dict() for result in work.results],
     }
-    with rescued(found):
+    with rescued(data):
         if json:
             nearest = {name: neighbour.to_dict() for name, neighbour in neighbours.items()}
-            print_json({**found, **({"nearest": nearest} if demo else {})})
+            print_json({**data, **({"nearest": nearest} if demo else {})})
         else:
             from cpuaccel.cli.bench.table import show
 
-            show(found, work.results, neighbours)
+            show(data, work.results, neighbours)
     if interrupted:
         raise typer.Exit(INTERRUPTED)
 
@@ -164,7 +160,7 @@ def _dtypes(dtype: str | None, *, demo: bool) -> list[str]:
 
 
 def _pipelines(backends: list[str], files: list[Path], *, demo: bool) -> "dict[str, Pipeline]":
-    """The pipelines by name, their mistakes told before any work."""
+    """Return the pipelines by name, checked."""
     from cpuaccel.pipeline import Pipeline
     from cpuaccel.planning.resolve import resolve_here
     from cpuaccel.planning.toml import read_pipeline
@@ -172,7 +168,7 @@ def _pipelines(backends: list[str], files: list[Path], *, demo: bool) -> "dict[s
     if not backends and not files:
         if not demo:
             raise typer.BadParameter(
-                "name at least one pipeline to hold against eager, for instance --backends jit",
+                "name at least one pipeline to compare with eager, such as --backends jit",
                 param_hint="--backends / --pipeline",
             )
         from cpuaccel.cli.models.demo import PIPELINES
@@ -191,17 +187,17 @@ def _check_is_no_image(model: "torch.nn.Module") -> None:
 
     if modality(model) == "pixel_values":
         raise typer.BadParameter(
-            f"{type(model).__name__} takes images, whose size its config gives. Leave both out",
+            f"{type(model).__name__} takes images of a fixed size. Leave both out",
             param_hint="--seq-len / --padding",
         )
 
 
 def _neighbours(work: "Bench", model: "torch.nn.Module", case: "Case") -> "dict[str, Neighbour]":
-    """What the original and the fastest pipeline find nearest to the same sentence."""
+    """Return the sentence nearest to the query, by the original and the fastest pipeline."""
     from cpuaccel.cli.models.demo import nearest
 
-    found = {"eager, float32": nearest(model, case.batches)}
+    neighbours = {"eager, float32": nearest(model, case.batches)}
     if work.fastest is not None:
         result, call = work.fastest
-        found[f"{result.pipeline}, {result.dtype}"] = nearest(call, case.batches)
-    return found
+        neighbours[f"{result.pipeline}, {result.dtype}"] = nearest(call, case.batches)
+    return neighbours

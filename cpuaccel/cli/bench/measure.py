@@ -1,10 +1,10 @@
-"""Timing pipelines against eager: in turn, warmed up, with the same threads."""
+"""Timing pipelines in turn with eager, with the same threads and inputs."""
 
 import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -12,7 +12,7 @@ from cpuaccel.api import optimize
 from cpuaccel.checks.compare import compare
 from cpuaccel.checks.probes import Probe
 from cpuaccel.cli.bench.memory import peak_memory
-from cpuaccel.cli.bench.results import EAGER, Result, Standing, judge, merge
+from cpuaccel.cli.bench.results import EAGER, Result, RowStatus, judge, merge
 from cpuaccel.cli.models.cases import Case, call_all
 from cpuaccel.model.output import leaves
 from cpuaccel.model.signature import Inputs
@@ -24,23 +24,7 @@ from cpuaccel.timing import Ratio, interleave, percentile
 
 DEFAULT_ROUNDS = 40
 DEFAULT_SECONDS = 12.0
-"""For one case in one precision, over all pipelines, where no number of rounds is asked for."""
-
-Progress = Callable[[float, str], None]
-"""Told which share of the work is done, from 0 to 1, and what is being done."""
-
-
-@dataclass(frozen=True)
-class Pace:
-    """How long to measure.
-
-    Attributes:
-        rounds: timed passes of each pipeline, at most.
-        seconds: for one case in one precision; no new round is begun after it.
-    """
-
-    rounds: int = DEFAULT_ROUNDS
-    seconds: float = DEFAULT_SECONDS
+"""For one case in one precision, over all pipelines."""
 
 
 @dataclass
@@ -56,8 +40,8 @@ class Bench:
     """One benchmark.
 
     Attributes:
-        results: of the cases that are finished; complete after ``run``.
-        fastest: the fastest of the pipelines that were applied in full, and its model.
+        results: of the finished cases.
+        fastest: the result of the fastest fully applied pipeline, and its model.
     """
 
     def __init__(
@@ -68,21 +52,23 @@ class Bench:
         dtypes: Sequence[str],
         *,
         host: Host,
-        pace: Pace,
         threads: int,
-        progress: Progress,
+        progress: Callable[[float, str], None],
+        rounds: int,
+        seconds: float,
     ) -> None:
-        """Prepare it; nothing is run yet.
+        """Prepare the benchmark.
 
         Args:
             model: the original, in float32 and eval mode.
             pipelines: by name.
-            cases: what they are called with.
+            cases: the inputs.
             dtypes: names of the precisions.
-            host: whether bfloat16 is worth having.
-            pace: how long to measure.
-            threads: for torch, equal for all.
-            progress: is kept informed.
+            host: this machine.
+            threads: number of torch's threads.
+            progress: called with the share that is done, from 0 to 1, and the activity.
+            rounds: maximum number of timed passes.
+            seconds: no round starts after this long, in one case and precision.
         """
         self.results: list[Result] = []
         self.fastest: tuple[Result, Callable[..., object]] | None = None
@@ -91,22 +77,23 @@ class Bench:
         self._cases = cases
         self._dtypes = dtypes
         self._host = host
-        self._pace = pace
+        self._rounds = rounds
+        self._seconds = seconds
         self._threads = threads
         self._progress = progress
         self._units = len(dtypes) * (len(pipelines) + len(cases))
         self._done = 0.0
 
     def run(self) -> None:
-        """Measure everything.
+        """Measure all pipelines.
 
         Raises:
-            ModelError: the original does not take one of the cases.
+            ModelError: the original can't be called with a case.
         """
         threads = torch.get_num_threads()
         torch.set_num_threads(self._threads)
         try:
-            self._progress(0, "asking the original")
+            self._progress(0, "calling the original")
             references = [self._probes(case) for case in self._cases]
             for dtype in self._dtypes:
                 self._run_dtype(dtype, references)
@@ -125,16 +112,9 @@ class Bench:
         verdict = self._host.bf16()
         if dtype == "bfloat16" and not verdict:
             for case in self._cases:
-                self.results += [
-                    Result(
-                        dtype=dtype,
-                        pipeline=name,
-                        case=case,
-                        standing=Standing.REFUSED,
-                        notes=(str(verdict),),
-                    )
-                    for name in (EAGER, *self._pipelines)
-                ]
+                for name in (EAGER, *self._pipelines):
+                    result = _result(dtype, name, case, RowStatus.REFUSED)
+                    self.results.append(replace(result, notes=(str(verdict),)))
             self._done += len(self._pipelines) + len(self._cases)
             return
         subjects = [self._eager(dtype)]
@@ -173,35 +153,28 @@ class Bench:
             str(number): _pass_over(subject.call, case.batches)
             for number, subject in enumerate(subjects)
         }
-        share = 1 / (self._pace.rounds * len(calls))
+        share = 1 / (self._rounds * len(calls))
         start = self._done
 
         def advance() -> None:
             self._advance(share, f"{dtype}: timing {case}")
 
         with torch.no_grad():
-            times = list(
-                interleave(
-                    calls,
-                    rounds=self._pace.rounds,
-                    seconds=self._pace.seconds,
-                    progress=advance,
-                ).values()
+            by_number = interleave(
+                calls, rounds=self._rounds, seconds=self._seconds, progress=advance
             )
+        times = list(by_number.values())
         self._done = start + 1
         results = []
         for subject, seconds, error, earlier in zip(subjects, times, errors, before):
-            standing, notes, outcomes = _stand(subject, earlier)
+            status, notes, outcomes = _status(subject, earlier)
             results.append(
-                Result(
-                    dtype=dtype,
-                    pipeline=subject.name,
-                    case=case,
-                    standing=standing,
+                replace(
+                    _result(dtype, subject.name, case, status),
                     notes=notes,
                     rounds=len(seconds),
-                    median=statistics.median(seconds) * 1000,
-                    p95=percentile(seconds, 95) * 1000,
+                    median_ms=statistics.median(seconds) * 1000,
+                    p95_ms=percentile(seconds, 95) * 1000,
                     ratio=None if subject is subjects[0] else Ratio.from_times(times[0], seconds),
                     error=error,
                     optimize_seconds=subject.seconds,
@@ -215,25 +188,37 @@ class Bench:
         variants = len(subject.optimized.report.variants) if subject.optimized else 0
         begun = time.perf_counter()
         with torch.no_grad():
-            answers = [subject.call(**probe.inputs) for probe in probes]
+            outputs = [subject.call(**probe.inputs) for probe in probes]
         if subject.optimized and len(subject.optimized.report.variants) > variants:
-            subject.seconds += time.perf_counter() - begun  # it built for shapes it had frozen
+            subject.seconds += time.perf_counter() - begun  # variants for other shapes
         differences = [
             difference
-            for probe, answer in zip(probes, answers)
-            for difference in compare(probe, answer, self._model)
+            for probe, output in zip(probes, outputs)
+            for difference in compare(probe, output, self._model)
         ]
         return max((difference.relative for difference in differences), default=0.0)
 
     def _keep_fastest(self, result: Result, subject: _Subject) -> None:
-        if result.standing is Standing.APPLIED and result.median is not None:
-            best = self.fastest[0].median if self.fastest else None
-            if best is None or result.median < best:
+        if result.status is RowStatus.APPLIED and result.median_ms is not None:
+            best = self.fastest[0].median_ms if self.fastest else None
+            if best is None or result.median_ms < best:
                 self.fastest = (result, subject.call)
 
     def _advance(self, units: float, doing: str) -> None:
         self._done += units
         self._progress(min(self._done / self._units, 1), doing)
+
+
+def _result(dtype: str, pipeline: str, case: Case, status: RowStatus) -> Result:
+    return Result(
+        dtype=dtype,
+        pipeline=pipeline,
+        case=str(case),
+        batch_size=case.batch_size,
+        seq_len=case.seq_len,
+        batches=len(case.batches),
+        status=status,
+    )
 
 
 def _pass_over(call: Callable[..., object], batches: list[Inputs]) -> Callable[[], None]:
@@ -244,11 +229,11 @@ def _pass_over(call: Callable[..., object], batches: list[Inputs]) -> Callable[[
     return run
 
 
-def _stand(
+def _status(
     subject: _Subject, earlier: Mapping[str, int] | None
-) -> tuple[Standing, tuple[str, ...], tuple[Outcome, ...]]:
+) -> tuple[RowStatus, tuple[str, ...], tuple[Outcome, ...]]:
     if subject.optimized is None:
-        return Standing.EAGER, (), ()
+        return RowStatus.EAGER, (), ()
     report = subject.optimized.report
     outcomes = merge(report.variants)
     since = Counter(report.calls)
@@ -259,5 +244,5 @@ def _stand(
         if count > 0 and key != CallKey.OPTIMIZED
     }
     if subject.name == EAGER and all(o.status is Status.APPLIED for o in outcomes):
-        return Standing.EAGER, (), outcomes
+        return RowStatus.EAGER, (), outcomes
     return (*judge(outcomes, fallbacks), outcomes)

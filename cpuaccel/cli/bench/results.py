@@ -1,18 +1,17 @@
-"""What a benchmark found, as data."""
+"""The results of a benchmark."""
 
 import enum
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 
-from cpuaccel.cli.models.cases import Case
 from cpuaccel.report import CAST_STEP, Outcome, Status, VariantReport
 from cpuaccel.timing import Ratio
 
 EAGER = "eager"
 
 
-class Standing(enum.StrEnum):
-    """Whether a row shows what its name says."""
+class RowStatus(enum.StrEnum):
+    """Whether the pipeline of a row was fully applied."""
 
     EAGER = "eager"
     APPLIED = "applied"
@@ -26,59 +25,42 @@ class Result:
     """One pipeline, in one precision, on one case.
 
     Attributes:
-        dtype: the precision.
-        pipeline: the pipeline's name, or ``eager``.
-        case: what was called.
-        standing: whether the row shows what its name says.
-        notes: for what was not applied or not answered, why.
-        rounds: timed passes.
-        median: milliseconds of a pass.
-        p95: milliseconds that 95 of 100 passes stayed below.
-        ratio: eager's time in the same precision over this one's, pair by pair.
-        error: largest difference of an output from the float32 original's, relative to that
-            output's magnitude, over real tokens.
-        optimize_seconds: what building it took, checks included.
-        peak_bytes: memory while building, at its highest, above what was held before; ``None``
-            where the system does not tell.
+        case: description of the inputs.
+        batches: number of batches in a timed pass.
+        notes: why the pipeline was not fully applied.
+        rounds: number of timed passes.
+        ratio: speedup over eager in the same precision.
+        error: largest relative difference from the float32 original, over real tokens.
+        optimize_seconds: duration of the build, with its verification.
+        peak_bytes: additional memory while building; None if unknown.
     """
 
     dtype: str
     pipeline: str
-    case: Case
-    standing: Standing
+    case: str
+    batch_size: int
+    seq_len: int | None
+    batches: int
+    status: RowStatus
     notes: tuple[str, ...] = ()
     rounds: int = 0
-    median: float | None = None
-    p95: float | None = None
+    median_ms: float | None = None
+    p95_ms: float | None = None
     ratio: Ratio | None = None
     error: float | None = None
     optimize_seconds: float = 0.0
     peak_bytes: int | None = None
-    outcomes: tuple[Outcome, ...] = field(default=(), repr=False)
+    outcomes: tuple[Outcome, ...] = ()
 
     def to_dict(self) -> dict[str, object]:
-        """The same as data that JSON can hold."""
-        return {
-            "dtype": self.dtype,
-            "pipeline": self.pipeline,
-            "batch_size": self.case.batch_size,
-            "seq_len": self.case.seq_len,
-            "batches": len(self.case.batches),
-            "status": self.standing,
-            "notes": self.notes,
-            "rounds": self.rounds,
-            "median_ms": self.median,
-            "p95_ms": self.p95,
-            "ratio": self.ratio and asdict(self.ratio),
-            "error": self.error,
-            "optimize_seconds": self.optimize_seconds,
-            "peak_bytes": self.peak_bytes,
-            "outcomes": [asdict(outcome) for outcome in self.outcomes],
-        }
+        """Return data that JSON can represent."""
+        data = asdict(self)
+        del data["case"]
+        return data
 
 
 def merge(variants: Sequence[VariantReport]) -> tuple[Outcome, ...]:
-    """One outcome for each step: the worst of any variant's, so that none hides behind another."""
+    """Return one outcome for each step: the worst of all variants."""
     merged: dict[str, Outcome] = {}
     for outcome in (outcome for variant in variants for outcome in variant.outcomes):
         if merged.setdefault(outcome.step, outcome).status is Status.APPLIED:
@@ -88,16 +70,16 @@ def merge(variants: Sequence[VariantReport]) -> tuple[Outcome, ...]:
 
 def judge(
     outcomes: Sequence[Outcome], fallbacks: Mapping[str, int]
-) -> tuple[Standing, tuple[str, ...]]:
-    """Whether a pipeline is what its name says, and why not.
+) -> tuple[RowStatus, tuple[str, ...]]:
+    """Return the status of a pipeline, and why it was not fully applied.
 
     Args:
         outcomes: of its steps.
         fallbacks: number of calls that the original served, by reason.
     """
-    amiss = [str(outcome) for outcome in outcomes if outcome.status is not Status.APPLIED]
+    notes = [str(outcome) for outcome in outcomes if outcome.status is not Status.APPLIED]
     steps = [outcome for outcome in outcomes if outcome.step != CAST_STEP]
     if not any(step.status is Status.APPLIED for step in steps):
-        return Standing.NOT_APPLIED, tuple(amiss)
-    amiss += [f"the original served {n} calls: {reason}" for reason, n in fallbacks.items()]
-    return (Standing.PARTLY if amiss else Standing.APPLIED), tuple(amiss)
+        return RowStatus.NOT_APPLIED, tuple(notes)
+    notes += [f"the original served {n} calls: {reason}" for reason, n in fallbacks.items()]
+    return (RowStatus.PARTLY if notes else RowStatus.APPLIED), tuple(notes)

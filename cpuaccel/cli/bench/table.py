@@ -4,16 +4,16 @@ from collections.abc import Mapping, Sequence
 
 from rich.markup import escape
 
-from cpuaccel.cli.bench.results import EAGER, Result, Standing
+from cpuaccel.cli.bench.results import EAGER, Result, RowStatus
 from cpuaccel.cli.console import heading, new_table, say, stdout
 from cpuaccel.cli.models.demo import Neighbour
 
 _COLOURS = {
-    Standing.EAGER: "dim",
-    Standing.APPLIED: "green",
-    Standing.PARTLY: "bold yellow",
-    Standing.NOT_APPLIED: "bold red",
-    Standing.REFUSED: "bold red",
+    RowStatus.EAGER: "dim",
+    RowStatus.APPLIED: "green",
+    RowStatus.PARTLY: "bold yellow",
+    RowStatus.NOT_APPLIED: "bold red",
+    RowStatus.REFUSED: "bold red",
 }
 _FIGURES = frozenset({"median ms", "p95 ms", "rounds", "x eager", "error", "build", "peak MiB"})
 
@@ -51,7 +51,7 @@ def show(
     )
     previous: object = None
     for result in results:
-        group = (result.dtype, str(result.case))
+        group = (result.dtype, result.case)
         if group != previous and previous is not None:
             table.add_row()
         table.add_row(*(group if group != previous else ("", "")), *_cells(result))
@@ -64,15 +64,15 @@ def show(
 
 
 def _cells(result: Result) -> list[str]:
-    status = f"[{_COLOURS[result.standing]}]{result.standing.upper()}[/]"
-    if result.standing in (Standing.APPLIED, Standing.EAGER):
+    status = f"[{_COLOURS[result.status]}]{result.status.upper()}[/]"
+    if result.status in (RowStatus.APPLIED, RowStatus.EAGER):
         status = status.lower()
-    if result.median is None or result.p95 is None or result.error is None:
+    if result.median_ms is None or result.p95_ms is None or result.error is None:
         return [escape(result.pipeline), *["-"] * 7, status]
     return [
         escape(result.pipeline),
-        f"{result.median:.2f}",
-        f"{result.p95:.2f}",
+        f"{result.median_ms:.2f}",
+        f"{result.p95_ms:.2f}",
         str(result.rounds),
         escape(str(result.ratio)) if result.ratio else "1",
         f"{result.error:.1e}" if result.error else "0",
@@ -91,8 +91,8 @@ def _show_notes(results: Sequence[Result]) -> None:
         heading("Pipelines not fully applied")
     for (pipeline, note), rows in by_note.items():
         dtypes = " and ".join(dict.fromkeys(row.dtype for row in rows))
-        cases = dict.fromkeys(str(row.case) for row in rows)
-        everywhere = len(cases) == len({str(result.case) for result in results})
+        cases = dict.fromkeys(row.case for row in rows)
+        everywhere = len(cases) == len({result.case for result in results})
         where = "" if everywhere else f", {' and '.join(cases)}"
         say(f"  {pipeline} ({dtypes}{where}): {note}")
     say("\nx eager: speedup over eager in the same dtype: median of the pairs [quartiles]")

@@ -9,23 +9,16 @@ from rich.table import Table
 
 from cpuaccel.cli.console import heading, new_table, say, stdout
 from cpuaccel.plugin.host import Host
-from cpuaccel.tuning.decisions.result import Row, Standing, Tuning
+from cpuaccel.tuning.decisions.result import CandidateStatus, Row, Tuning
 
-_COLOURS = {Standing.CHOSEN: "bold green", Standing.MEASURED: "default"}
+_COLOURS = {CandidateStatus.CHOSEN: "bold green", CandidateStatus.MEASURED: "default"}
 _FIGURES = frozenset(
     {"median ms", "rounds", "x eager", "error", "build", "pays off after", "memory"}
 )
 
 
 def show(model: str, tuning: Tuning, host: Host, written: Sequence[Path]) -> None:
-    """Print the result of a search.
-
-    Args:
-        model: the user's MODEL argument.
-        tuning: the result.
-        host: of the search.
-        written: files that were written.
-    """
+    """Print the result of a search."""
     say(f"\n{model} on {host.processor}, {tuning.threads} threads, torch {host.packages['torch']}")
     for shape, weight in zip(tuning.shapes, tuning.weights):
         say(f"  {shape}" + (f", {weight:.0%} of calls" if len(tuning.shapes) > 1 else ""))
@@ -57,24 +50,14 @@ def show(model: str, tuning: Tuning, host: Host, written: Sequence[Path]) -> Non
 
 
 def show_unfinished(rows: Sequence[Row], weights: Sequence[float]) -> None:
-    """Print the results of a search that did not finish.
-
-    Args:
-        rows: results of the candidates tried so far.
-        weights: share of each batch in all calls.
-    """
+    """Print the results of a search that did not finish."""
     say("The search did not finish, and nothing was written. Results so far:")
     stdout().print(ranking(rows, weights), highlight=False)
     _show_failed(rows)
 
 
 def ranking(rows: Sequence[Row], weights: Sequence[float]) -> Table:
-    """Return a table with a row for each candidate.
-
-    Args:
-        rows: results of the candidates, in the order of the table.
-        weights: share of each batch in all calls.
-    """
+    """Return a table with a row for each candidate."""
     table = new_table(
         "pipeline",
         "precision",
@@ -95,7 +78,7 @@ def ranking(rows: Sequence[Row], weights: Sequence[float]) -> Table:
 
 def _cells(row: Row, weights: Sequence[float]) -> list[str]:
     threads = f" ({row.candidate.threads} threads)" if row.candidate.threads else ""
-    colour = _COLOURS.get(row.standing, "red")
+    colour = _COLOURS.get(row.status, "red")
     break_even = row.break_even(weights)
     return [
         escape(row.candidate.name + threads),
@@ -107,12 +90,12 @@ def _cells(row: Row, weights: Sequence[float]) -> list[str]:
         f"{row.build_seconds:.1f} s" if row.build_seconds else "-",
         "-" if break_even is None else f"{break_even:.0f} calls",
         f"{row.peak_bytes / 2**20:.0f} MiB" if row.peak_bytes else "-",
-        f"[{colour}]{row.standing}[/]",
+        f"[{colour}]{row.status}[/]",
     ]
 
 
 def _chosen_first(row: Row) -> bool:
-    return row.standing is not Standing.CHOSEN
+    return row.status is not CandidateStatus.CHOSEN
 
 
 def _show_failed(rows: Sequence[Row]) -> None:

@@ -17,11 +17,6 @@ from cpuaccel.tuning.progress import Progress, Snapshot
 def report_unfinished(model: str, host: Host, *, json: bool) -> Iterator[Progress]:
     """Show the progress of a search, and print its results so far if it does not finish.
 
-    Args:
-        model: the user's MODEL argument.
-        host: of the search.
-        json: whether to print JSON.
-
     Yields:
         The search's ``progress``.
 

@@ -1,4 +1,4 @@
-"""What a search comes to: the pipelines that answer, and which calls each answers."""
+"""The decision of a search: the chosen pipelines, and the dispatch of calls to them."""
 
 import functools
 from collections.abc import Mapping, Sequence
@@ -19,13 +19,7 @@ from cpuaccel.variants import Variants
 
 @dataclass(frozen=True)
 class Decision:
-    """What is built in the caller's process.
-
-    Attributes:
-        pipelines: by the candidate each stands for, the one for most calls first.
-        rule: which of them answers a call; None where there is one.
-        threads: torch's.
-    """
+    """The pipelines to build, by candidate; with two, ``rule`` dispatches calls to them."""
 
     pipelines: Mapping[Candidate, Pipeline]
     rule: Rule | None
@@ -33,7 +27,7 @@ class Decision:
 
     @classmethod
     def from_tuning(cls, tuning: Tuning) -> "Decision":
-        """What a search found."""
+        """Return the decision of a search."""
         return cls(
             {candidate: candidate.pipeline for candidate in tuning.chosen},
             tuning.rule,
@@ -42,11 +36,7 @@ class Decision:
 
 
 def assemble(model: torch.nn.Module, decision: Decision, settings: BuildSettings) -> OptimizedModel:
-    """Return the optimized model of a decision; nothing is built yet.
-
-    Raises:
-        CpuaccelError: one of its pipelines is invalid here.
-    """
+    """Return the optimized model of a decision; nothing is built yet."""
     plans = [make_plan(model, pipeline) for pipeline in decision.pipelines.values()]
     choose = None
     if decision.rule is not None:

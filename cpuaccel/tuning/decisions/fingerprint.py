@@ -1,4 +1,4 @@
-"""What a decision depends on: where any of it has changed, the decision may be wrong."""
+"""The fingerprint of a decision: all that it depends on."""
 
 import hashlib
 import itertools
@@ -17,17 +17,10 @@ from cpuaccel.tuning.workload import Workload
 
 
 class TuningFingerprint(Fingerprint):
-    """What a decision depends on.
+    """All that a decision depends on.
 
-    Of the weights only names, shapes and dtypes count: speed does not depend on their values, and
-    the answers are compared anew whenever a decision is used.
-
-    Attributes:
-        cores: as in ``Host``.
-        options: of each backend what it does by default: that is what a search tries.
-        model: its class, configuration and weights.
-        request: what it is measured on, where shapes and padding count and values don't, and what
-            is asked for but the budget.
+    Values of weights and inputs are not included: speed does not depend on them, and outputs are
+    compared whenever a decision is used. ``options`` are the backends' defaults.
     """
 
     cores: int
@@ -39,15 +32,7 @@ class TuningFingerprint(Fingerprint):
 def take_fingerprint(
     model: torch.nn.Module, workload: Workload, request: Request, host: Host, plugins: PluginHost
 ) -> TuningFingerprint:
-    """Everything that a decision depends on.
-
-    Args:
-        model: the original.
-        workload: what it is measured on.
-        request: what is asked for.
-        host: this machine and environment.
-        plugins: the backends on offer: a new one may be the better choice.
-    """
+    """Return the fingerprint of a decision that is made now."""
     tolerance = request.settings.tolerance
     return TuningFingerprint(
         **dict(Fingerprint.from_host(host, plugins, plugins.backends, ["transformers"])),
@@ -81,20 +66,20 @@ def take_fingerprint(
 
 
 def key_of(fingerprint: Fingerprint) -> str:
-    """A short name for a fingerprint, the same in every process."""
+    """Return a digest of a fingerprint."""
     return _digest(fingerprint.model_dump())
 
 
 def _options(plugins: PluginHost) -> dict[str, str]:
-    found = {}
+    described = {}
     for name, backend in sorted(plugins.backends.items()):
         try:
             options = backend.Options().model_dump(mode="json")
-        except ValidationError:  # one that has to be given; it is not tried
+        except ValidationError:  # with a required option, not tried
             continue
         if options:
-            found[name] = ", ".join(f"{option}={value}" for option, value in options.items())
-    return found
+            described[name] = ", ".join(f"{option}={value}" for option, value in options.items())
+    return described
 
 
 def _config(model: torch.nn.Module) -> str:
@@ -102,7 +87,7 @@ def _config(model: torch.nn.Module) -> str:
     if not callable(to_dict):
         return "none"
     config = {k: v for k, v in to_dict().items() if k not in ("_name_or_path", "name_or_path")}
-    # How eager computes attention; a configuration leaves it out of what it writes.
+    # to_dict omits the attention implementation.
     attention = getattr(model.config, "_attn_implementation", None)
     return _digest([config, attention])
 

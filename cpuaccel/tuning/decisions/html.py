@@ -12,7 +12,7 @@ from cpuaccel.artifact.atomic_write import write_file
 from cpuaccel.errors import CpuaccelError
 from cpuaccel.plugin.host import Host
 from cpuaccel.timing import percentile
-from cpuaccel.tuning.decisions.result import Row, Standing, Tuning
+from cpuaccel.tuning.decisions.result import CandidateStatus, Row, Tuning
 
 SHOWN_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd", "bf16", "sve")
 MOST_DOTS = 80
@@ -40,12 +40,6 @@ def check_page(path: Path) -> None:
 def write_page(path: Path, model: str, tuning: Tuning, host: Host) -> None:
     """Write the page in one step.
 
-    Args:
-        path: of the page; an existing file is replaced.
-        model: the user's name for the model.
-        tuning: the result of the search.
-        host: of the search.
-
     Raises:
         CpuaccelError: it can't be written.
     """
@@ -58,7 +52,7 @@ def write_page(path: Path, model: str, tuning: Tuning, host: Host) -> None:
 
 
 def render_page(model: str, tuning: Tuning, host: Host) -> str:
-    """Return the page's text. Args are those of ``write_page``."""
+    """Return the text of the page."""
     import jinja2
 
     source = (
@@ -68,7 +62,7 @@ def render_page(model: str, tuning: Tuning, host: Host) -> str:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     measured = [row for row in tuning.rows if row.rounds]
-    ranked = sorted(measured, key=lambda row: row.standing is not Standing.CHOSEN)
+    ranked = sorted(measured, key=lambda row: row.status is not CandidateStatus.CHOSEN)
     outputs = dict.fromkeys(name for row in tuning.rows for name in row.errors())
     chosen = next((row for row in ranked if row.candidate == tuning.winner), None)
     return environment.from_string(source).render(
@@ -96,7 +90,7 @@ def _figures(row: Row, weights: Sequence[float]) -> dict[str, object]:
     return {
         "row": row,
         "name": row.candidate.name,
-        "chosen": row.standing is Standing.CHOSEN,
+        "chosen": row.status is CandidateStatus.CHOSEN,
         "speedup": row.speedup,
         "median_ms": statistics.median(row.seconds(weights)) * 1000,
         "eager_ms": statistics.median(row.eager_seconds(weights)) * 1000,

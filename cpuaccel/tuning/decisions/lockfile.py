@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -81,19 +81,12 @@ class _LockTable(_Table):
     fingerprint: TuningFingerprint
 
 
-class Lock:
-    """The content of a lock file.
+class Lock(NamedTuple):
+    """The content of a lock file."""
 
-    Attributes:
-        decision: what to build.
-        tuning: what the file says about the search.
-        fingerprint: what the decision depends on.
-    """
-
-    def __init__(self, decision: Decision, tuning: Tuning, fingerprint: TuningFingerprint) -> None:
-        self.decision = decision
-        self.tuning = tuning
-        self.fingerprint = fingerprint
+    decision: Decision
+    tuning: Tuning
+    fingerprint: TuningFingerprint
 
 
 def read_lock(path: Path) -> Lock | None:

@@ -15,7 +15,7 @@ LAUNCHER = "torch.backends.xeon.run_cpu"
 """Torch's launcher, which pins processes to their cores."""
 
 
-class Standing(enum.StrEnum):
+class CandidateStatus(enum.StrEnum):
     """The status of a candidate."""
 
     CHOSEN = "chosen"
@@ -31,14 +31,11 @@ class Row:
     """The result of one candidate.
 
     Attributes:
-        candidate: the candidate.
-        standing: its status.
         reason: why it was not measured.
         speedup: over eager, timed in turn in the candidate's process.
         rounds: seconds of eager and of the candidate, by round and batch.
         differences: from the original's outputs, on each batch.
         evidence: a sentence for each step.
-        metric: the user's metric, if there is one.
         build_seconds: duration of the build, with its verification.
         peak_bytes: peak memory of its processes, including the original.
         tried_seconds: total duration of the trial.
@@ -46,7 +43,7 @@ class Row:
     """
 
     candidate: Candidate
-    standing: Standing
+    status: CandidateStatus
     reason: str = ""
     speedup: Speedup | None = None
     rounds: tuple[Round, ...] = field(default=(), repr=False)
@@ -89,45 +86,25 @@ class Row:
 
     def to_dict(self, weights: Sequence[float]) -> dict[str, object]:
         """Return data that JSON can represent."""
+        data = asdict(self)
+        del data["differences"]
+        for speedup in (data["speedup"], data["runoff"]):
+            if speedup is not None:
+                speedup["rounds"] = speedup.pop("pairs")
         seconds = self.seconds(weights)
         return {
             "pipeline": self.candidate.name,
-            "steps": self.candidate.steps,
-            "precision": self.candidate.precision,
-            "threads": self.candidate.threads,
-            "status": self.standing,
-            "reason": self.reason,
-            "speedup": _to_dict(self.speedup),
-            "runoff": _to_dict(self.runoff),
+            **data.pop("candidate"),
+            **data,
             "median_ms": statistics.median(seconds) * 1000 if seconds else None,
-            "rounds": self.rounds,
             "errors": self.errors(),
-            "metric": self.metric,
-            "build_seconds": self.build_seconds,
             "break_even_calls": self.break_even(weights),
-            "peak_bytes": self.peak_bytes,
-            "tried_seconds": self.tried_seconds,
-            "evidence": self.evidence,
         }
-
-
-def _to_dict(speedup: Speedup | None) -> dict[str, float] | None:
-    if speedup is None:
-        return None
-    figures = asdict(speedup)
-    figures["rounds"] = figures.pop("pairs")
-    return figures
 
 
 @dataclass(frozen=True)
 class Instances:
-    """The throughput of several processes, each pinned to its cores.
-
-    Attributes:
-        count: number of processes.
-        threads: of each process.
-        rows_per_second: total of all processes.
-    """
+    """The total throughput of several processes, each pinned to its cores."""
 
     count: int
     threads: int
@@ -150,13 +127,10 @@ class Instances:
 
 @dataclass(frozen=True)
 class Rule:
-    """The dispatch of calls to two candidates.
+    """The dispatch of calls to two candidates: ``low`` up to a bound, ``high`` above it.
 
     Attributes:
         axis: ``length``, ``padding`` or ``rows``.
-        bound: the largest value that is dispatched to ``low``.
-        low: the candidate for calls up to the bound.
-        high: the candidate for calls above it.
         gain: speedup over the best single candidate.
     """
 
@@ -180,18 +154,14 @@ class Tuning:
     """The result of a search.
 
     Attributes:
-        target: latency or throughput.
         winner: the chosen candidate; eager if nothing is significantly faster.
         why: the reason for the choice.
         rule: the dispatch, if two candidates are chosen.
         rows: results of the candidates that were tried, the best first.
-        not_tried: what was not tried, and why.
         shapes: of the example batches.
         weights: share of each batch in all calls.
-        threads: torch's, for all candidates that do not have a number of their own.
-        instances: throughput of several processes of the winner, if that is the target.
-        metric: the user's metric of the original's outputs.
-        seconds: duration of the search.
+        threads: of torch, for candidates without a number of their own.
+        metric: of the original's outputs.
         source: ``search``, or the path of the lock file.
         rebuilt: results of the build in the caller's process.
     """
@@ -230,10 +200,10 @@ class Tuning:
         return replace(
             tuning,
             rows=tuple(
-                replace(row, standing=Standing.CHOSEN)
+                replace(row, status=CandidateStatus.CHOSEN)
                 if row.candidate in chosen
-                else replace(row, standing=Standing.MEASURED)
-                if row.standing is Standing.CHOSEN
+                else replace(row, status=CandidateStatus.MEASURED)
+                if row.status is CandidateStatus.CHOSEN
                 else row
                 for row in self.rows
             ),
@@ -250,7 +220,11 @@ class Tuning:
         lines += [f"rebuilt   {line}" for line in self.rebuilt]
         if self.source != "search":
             lines.append(f"source    read from {self.source}, without a search")
-        failed = [r for r in self.rows if r.standing not in (Standing.CHOSEN, Standing.MEASURED)]
+        failed = [
+            r
+            for r in self.rows
+            if r.status not in (CandidateStatus.CHOSEN, CandidateStatus.MEASURED)
+        ]
         if self.rows:
             lines.append(
                 f"search    {len(self.rows)} candidates in {self.seconds:.0f} s, "
@@ -260,21 +234,8 @@ class Tuning:
 
     def to_dict(self) -> dict[str, object]:
         """Return data that JSON can represent."""
-        return {
-            "target": self.target,
-            "winner": asdict(self.winner),
-            "why": self.why,
-            "rule": self.rule and asdict(self.rule),
-            "threads": self.threads,
-            "batches": [
-                {**asdict(shape), "weight": weight}
-                for shape, weight in zip(self.shapes, self.weights)
-            ],
-            "rows": [row.to_dict(self.weights) for row in self.rows],
-            "not_tried": [asdict(one) for one in self.not_tried],
-            "instances": [asdict(one) for one in self.instances],
-            "metric": self.metric,
-            "seconds": self.seconds,
-            "source": self.source,
-            "rebuilt": self.rebuilt,
-        }
+        data = asdict(replace(self, rows=()))
+        shapes, weights = data.pop("shapes"), data.pop("weights")
+        batches = [{**shape, "weight": weight} for shape, weight in zip(shapes, weights)]
+        rows = [row.to_dict(self.weights) for row in self.rows]
+        return {**data, "batches": batches, "rows": rows}

@@ -55,41 +55,23 @@ def _work(commands: IO[str], replies: IO[str], subject: IO[bytes], outputs: IO[b
     from cpuaccel.report import CAST_STEP, Outcome
     from cpuaccel.tuning.candidate import Candidate
     from cpuaccel.tuning.decisions.decision import Decision, assemble
-    from cpuaccel.tuning.workers.messages import (
-        Built,
-        Job,
-        Measure,
-        Measured,
-        Message,
-        Passes,
-        Refused,
-        Run,
-        decode,
-        encode,
-    )
+    from cpuaccel.tuning.workers import messages
     from cpuaccel.tuning.workers.pickling import load_model
-    from cpuaccel.tuning.workers.proof import Disproved, prove
+    from cpuaccel.tuning.workers.proof import Eager, ProofFailed, prove
     from cpuaccel.tuning.workers.timing import measure, passes
 
-    def send(message: Message) -> None:
-        replies.write(encode(message))
+    def send(message: messages.Message) -> None:
+        replies.write(messages.encode(message))
         replies.flush()
 
     logging.getLogger("cpuaccel").setLevel(logging.ERROR)  # the reply has the reasons
-    job = decode(commands.readline())
-    assert isinstance(job, Job)
+    job = messages.decode(commands.readline())
+    assert isinstance(job, messages.Job)
     torch.set_num_threads(job.threads)
     model, probes = load_model(subject)
     batches = [probe.inputs for probe in probes]
-
-    from cpuaccel.model.copying import shared_copy
-    from cpuaccel.model.signature import Binder, Inputs
-
-    binder, eager = Binder(model), shared_copy(model)
+    eager = Eager(model)
     torch.set_grad_enabled(False)
-
-    def call_eager(batch: Inputs) -> object:
-        return binder.call(eager, batch)
 
     candidate = Candidate(job.steps, job.precision)
     try:
@@ -100,11 +82,11 @@ def _work(commands: IO[str], replies: IO[str], subject: IO[bytes], outputs: IO[b
         )
         optimized.prepare(batches[0])
         found, differences = prove(optimized, probes)
-    except Disproved as error:
-        send(Refused(error.reason, error.differences))
+    except ProofFailed as error:
+        send(messages.Refused(error.reason, error.differences))
         return
     except CpuaccelError as error:
-        send(Refused(str(error)))
+        send(messages.Refused(str(error)))
         return
     variants = optimized.report.variants
 
@@ -115,7 +97,7 @@ def _work(commands: IO[str], replies: IO[str], subject: IO[bytes], outputs: IO[b
         torch.save([tensors(output) for output in found], outputs)
         outputs.flush()
     send(
-        Built(
+        messages.Built(
             sum(variant.seconds for variant in variants),
             tuple(differences),
             tuple(str(o) for o in optimized.report.outcomes if shown(o)),
@@ -128,14 +110,14 @@ def _work(commands: IO[str], replies: IO[str], subject: IO[bytes], outputs: IO[b
 
     fast = calls(lambda batch: optimized(**batch))
     for line in commands:
-        command = decode(line)
-        if isinstance(command, Measure):
+        command = messages.decode(line)
+        if isinstance(command, messages.Measure):
             rounds = measure(
-                calls(call_eager), fast, job.weights, seconds=command.seconds, to_beat=job.to_beat
+                calls(eager), fast, job.weights, seconds=command.seconds, to_beat=job.to_beat
             )
-            send(Measured(tuple(rounds)))
-        elif isinstance(command, Run):
-            send(Passes(tuple(map(tuple, passes(fast, seconds=command.seconds)))))
+            send(messages.Measured(tuple(rounds)))
+        elif isinstance(command, messages.Run):
+            send(messages.Passes(tuple(map(tuple, passes(fast, seconds=command.seconds)))))
 
 
 def _die_with_parent(lifeline: int) -> None:

@@ -11,17 +11,7 @@ from cpuaccel.tuning.workers.timing import Round
 
 @dataclass(frozen=True)
 class Job:
-    """The candidate that a worker builds.
-
-    Attributes:
-        steps: names of the backends, in order.
-        precision: of the pipeline.
-        threads: torch's.
-        tolerance: as in ``optimize``.
-        weights: share of each batch in all calls.
-        to_beat: the best speedup so far, for each batch.
-        outputs: whether to write the outputs, for the metric.
-    """
+    """The candidate that a worker builds. ``outputs``: whether to write them, for the metric."""
 
     steps: tuple[str, ...]
     precision: str
@@ -34,13 +24,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Built:
-    """The candidate is built, and its outputs match the original's.
-
-    Attributes:
-        seconds: of the build, with its verification.
-        differences: from the original's outputs, on each batch.
-        evidence: a sentence for each step.
-    """
+    """The candidate is built in so many seconds, and its outputs match the original's."""
 
     seconds: float
     differences: tuple[Difference, ...]
@@ -49,12 +33,7 @@ class Built:
 
 @dataclass(frozen=True)
 class Refused:
-    """The candidate can't be built, or its outputs differ.
-
-    Attributes:
-        reason: why.
-        differences: from the original's outputs, as far as they were compared.
-    """
+    """The candidate can't be built, or its outputs differ from the original's."""
 
     reason: str
     differences: tuple[Difference, ...] = ()
@@ -62,44 +41,28 @@ class Refused:
 
 @dataclass(frozen=True)
 class Measure:
-    """The command to time the candidate in turn with eager.
-
-    Attributes:
-        seconds: no new round starts after this long.
-    """
+    """The command to time the candidate in turn with eager for so many seconds."""
 
     seconds: float
 
 
 @dataclass(frozen=True)
 class Measured:
-    """The reply to ``Measure``.
-
-    Attributes:
-        rounds: seconds of eager and of the candidate, for each batch.
-    """
+    """The reply to ``Measure``."""
 
     rounds: tuple[Round, ...]
 
 
 @dataclass(frozen=True)
 class Run:
-    """The command to time passes of the candidate alone.
-
-    Attributes:
-        seconds: no new pass starts after this long.
-    """
+    """The command to time passes of the candidate alone for so many seconds."""
 
     seconds: float
 
 
 @dataclass(frozen=True)
 class Passes:
-    """The reply to ``Run``.
-
-    Attributes:
-        times: seconds of each batch, pass by pass.
-    """
+    """The reply to ``Run``: seconds of each batch, pass by pass."""
 
     times: tuple[tuple[float, ...], ...]
 

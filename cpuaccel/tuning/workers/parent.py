@@ -16,19 +16,9 @@ from typing import IO, Self
 import psutil
 import torch
 
-from cpuaccel.tuning.decisions.result import Standing
-from cpuaccel.tuning.workers.messages import (
-    Built,
-    Job,
-    Measure,
-    Measured,
-    Message,
-    Passes,
-    Refused,
-    Run,
-    decode,
-    encode,
-)
+from cpuaccel.tuning.decisions.result import CandidateStatus
+from cpuaccel.tuning.workers import messages
+from cpuaccel.tuning.workers.messages import Job, Message
 
 POLL_SECONDS = 0.1
 LAST_LINE = 300
@@ -36,25 +26,18 @@ LAST_LINE = 300
 
 
 class WorkerFailure(Exception):  # noqa: N818  # a result of a trial, not an error
-    """A worker process ended, or was ended, before it replied.
+    """A worker process ended, or was ended, before it replied."""
 
-    Attributes:
-        standing: crashed, timed out or out of memory.
-        reason: what happened.
-    """
-
-    def __init__(self, standing: Standing, reason: str) -> None:
+    def __init__(self, status: CandidateStatus, reason: str) -> None:
         super().__init__(reason)
-        self.standing = standing
+        self.status = status
         self.reason = reason
 
 
 class Workers:
     """Worker processes that are started together, each with a job.
 
-    Attributes:
-        peak: highest resident memory seen, in bytes, of the processes and their children.
-        paused_seconds: total duration of the pauses.
+    ``peak`` is the highest resident memory seen, in bytes, with that of child processes.
     """
 
     def __init__(
@@ -64,14 +47,13 @@ class Workers:
         memory_limit: int,
         launcher: Sequence[str] = (),
     ) -> None:
-        """Start them.
+        """Start a process for each job.
 
         Args:
             jobs: one for each process.
             subject: the file that ``dump_model`` wrote.
             memory_limit: bytes that the processes and their children may hold.
-            launcher: a command that starts as many processes as there are jobs of the command
-                that follows it, and waits for them.
+            launcher: a command that starts all processes; without it there is one.
         """
         self.peak = 0
         self.paused_seconds = 0.0
@@ -109,27 +91,28 @@ class Workers:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def built(self, seconds: float) -> list[Built | Refused]:
-        """Wait until the candidate is built and its outputs are compared.
+    # The methods that wait for replies raise WorkerFailure after so many seconds.
 
-        Raises:
-            WorkerFailure: a process failed, or took longer.
-        """
-        replies = self._receive(seconds, "during the build", building=True)
-        return [reply for reply in replies if isinstance(reply, (Built, Refused))]
+    def built(self, limit: float) -> list[messages.Built | messages.Refused]:
+        """Wait until the candidate is built and its outputs are compared."""
+        replies = self._receive(limit, "during the build", building=True)
+        return [r for r in replies if isinstance(r, (messages.Built, messages.Refused))]
 
-    def run(self, seconds: float, limit: float) -> list[Passes]:
-        """Time passes of the candidate, in all processes at the same time.
+    def measure(self, seconds: float, limit: float) -> list[messages.Measured]:
+        """Time the candidate in turn with eager."""
+        replies = self._ask(messages.Measure(seconds), limit, "during timing")
+        return [reply for reply in replies if isinstance(reply, messages.Measured)]
 
-        Args:
-            seconds: no new pass starts after this long.
-            limit: seconds to wait for the result.
+    def run(self, seconds: float, limit: float) -> list[messages.Passes]:
+        """Time passes of the candidate, in all processes at the same time."""
+        replies = self._ask(messages.Run(seconds), limit, "while running")
+        return [reply for reply in replies if isinstance(reply, messages.Passes)]
 
-        Raises:
-            WorkerFailure: a process failed, or took longer.
-        """
-        replies = self._ask(Run(seconds), limit, "while running")
-        return [reply for reply in replies if isinstance(reply, Passes)]
+    def outputs(self) -> list[list[torch.Tensor]]:
+        """Return the tensors of the candidate's outputs, batch by batch."""
+        self._outputs.seek(0)
+        outputs: list[list[torch.Tensor]] = torch.load(self._outputs, weights_only=True)
+        return outputs
 
     def pause(self) -> None:
         """Stop the processes and their children until ``resume``."""
@@ -185,18 +168,18 @@ class Workers:
 
     def _send(self, channel: socket.socket, message: Message) -> None:
         with contextlib.suppress(BrokenPipeError):  # reading reports that the process ended
-            channel.sendall(encode(message).encode())
+            channel.sendall(messages.encode(message).encode())
 
     def _receive(self, seconds: float, doing: str, *, building: bool = False) -> list[Message]:
         """Wait for a message of each process."""
         deadline = time.monotonic() + seconds
-        messages = []
+        replies = []
         for number, channel in enumerate(self._channels):
             while b"\n" not in self._buffers[number]:
                 # Looking for children reads all of /proc, which would disturb the timing.
                 if self.resident(children=building) > self._memory_limit:
                     raise WorkerFailure(
-                        Standing.OUT_OF_MEMORY,
+                        CandidateStatus.OUT_OF_MEMORY,
                         f"used {self.peak / 2**30:.1f} GiB {doing}, more than the "
                         f"{self._memory_limit / 2**30:.1f} GiB allowed",
                     )
@@ -205,7 +188,7 @@ class Workers:
                 except TimeoutError:
                     if time.monotonic() > deadline:
                         raise WorkerFailure(
-                            Standing.TIMED_OUT, f"timed out after {seconds:.0f} s {doing}"
+                            CandidateStatus.TIMED_OUT, f"timed out after {seconds:.0f} s {doing}"
                         ) from None
                     continue
                 except ConnectionResetError:
@@ -214,8 +197,8 @@ class Workers:
                     raise self._crashed(doing)
                 self._buffers[number] += data
             line, _, self._buffers[number] = self._buffers[number].partition(b"\n")
-            messages.append(decode(line))
-        return messages
+            replies.append(messages.decode(line))
+        return replies
 
     def _crashed(self, doing: str) -> WorkerFailure:
         try:
@@ -225,13 +208,13 @@ class Workers:
         else:
             if -code == signal.SIGKILL:
                 reason = f"the system killed the process {doing}"
-                return WorkerFailure(Standing.OUT_OF_MEMORY, reason)
+                return WorkerFailure(CandidateStatus.OUT_OF_MEMORY, reason)
             how = (
                 f"the process exited with code {code}"
                 if code >= 0
                 else f"{signal.Signals(-code).name} ended the process"
             )
-        return WorkerFailure(Standing.CRASHED, f"{how} {doing}{self._last_line()}")
+        return WorkerFailure(CandidateStatus.CRASHED, f"{how} {doing}{self._last_line()}")
 
     def _last_line(self) -> str:
         size = self._printed.seek(0, os.SEEK_END)
@@ -243,40 +226,9 @@ class Workers:
         return f": {printed[-1][:LAST_LINE]}" if printed else ""
 
 
-class Worker(Workers):
-    """One candidate's process."""
-
-    def __init__(self, job: Job, subject: IO[bytes], memory_limit: int) -> None:
-        """Start it. See ``Workers``."""
-        super().__init__([job], subject, memory_limit)
-
-    def measure(self, seconds: float, limit: float) -> Measured:
-        """Time the candidate in turn with eager.
-
-        Args:
-            seconds: no new round starts after this long.
-            limit: seconds to wait for the result.
-
-        Raises:
-            WorkerFailure: the process failed, or took longer.
-        """
-        (reply,) = self._ask(Measure(seconds), limit, "during timing")
-        assert isinstance(reply, Measured)
-        return reply
-
-    def outputs(self) -> list[list[torch.Tensor]]:
-        """Return the tensors of the candidate's outputs, batch by batch."""
-        self._outputs.seek(0)
-        outputs: list[list[torch.Tensor]] = torch.load(self._outputs, weights_only=True)
-        return outputs
-
-
 @contextmanager
 def ended_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM unwind the stack, as Ctrl-C does, instead of ending the process at once.
-
-    Has an effect only in the main thread, and only where SIGTERM has no other handler.
-    """
+    """In the main thread, let SIGTERM unwind the stack, unless it has another handler."""
 
     def leave(number: int, frame: FrameType | None) -> None:
         raise SystemExit(128 + number)

@@ -1,28 +1,23 @@
-"""Whether a candidate answers as the original does, on every batch that was given."""
+"""The original's outputs, and whether a candidate's outputs match them on every batch."""
 
 import math
 from collections.abc import Callable, Sequence
 
 import torch
 
-from cpuaccel.checks.compare import compare, has_nonfinite
+from cpuaccel.checks.compare import compare
 from cpuaccel.checks.probes import Probe
-from cpuaccel.model.output import leaves, tensors
-from cpuaccel.model.signature import Inputs
+from cpuaccel.model.copying import shared_copy
+from cpuaccel.model.output import Structure, leaves
+from cpuaccel.model.signature import Binder, Inputs
 from cpuaccel.optimized import OptimizedModel
+from cpuaccel.plugin.verdict import Verdict
 from cpuaccel.report import CallKey, Difference, Outcome, Status
 from cpuaccel.tuning.workload import Workload
 
-Call = Callable[[Inputs], object]
 
-
-class Disproved(Exception):  # noqa: N818  # it is a finding, not an error
-    """A candidate is not what it should be.
-
-    Attributes:
-        reason: in what.
-        differences: from the original's outputs, as far as they were compared.
-    """
+class ProofFailed(Exception):  # noqa: N818  # a result of a trial, not an error
+    """A candidate is not fully applied, its outputs differ, or it is slower than eager."""
 
     def __init__(self, reason: str, differences: Sequence[Difference] = ()) -> None:
         super().__init__(reason)
@@ -30,77 +25,95 @@ class Disproved(Exception):  # noqa: N818  # it is a finding, not an error
         self.differences = tuple(differences)
 
 
-def references(original: Call, workload: Workload) -> list[Probe]:
-    """What the original answers to each batch."""
-    probes = []
-    with torch.no_grad():
-        for number, (batch, shape) in enumerate(zip(workload.batches, workload.shapes), start=1):
-            output = original(batch)
-            probes.append(Probe(f"batch {number} ({shape})", batch, output, leaves(output)))
-    return probes
+class Eager:
+    """The original in eval mode, sharing the caller's weights."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        self.model = shared_copy(model)
+        self._binder = Binder(model)
+
+    def __call__(self, inputs: Inputs) -> object:
+        """Call it with inputs by name."""
+        return self._binder.call(self.model, inputs)
+
+    def probes(self, workload: Workload) -> list[Probe]:
+        """Return each batch with its output."""
+        probes = []
+        with torch.no_grad():
+            for number, (batch, shape) in enumerate(zip(workload.batches, workload.shapes), 1):
+                output = self(batch)
+                probes.append(Probe(f"batch {number} ({shape})", batch, output, leaves(output)))
+        return probes
+
+
+class Judge:
+    """The user's metric, compared with its value for the original's outputs."""
+
+    def __init__(
+        self, metric: Callable[[list[object]], float], max_drop: float, probes: Sequence[Probe]
+    ) -> None:
+        self._metric = metric
+        self._max_drop = max_drop
+        self._structures = [Structure.from_output(probe.output) for probe in probes]
+        self.original = self.measure([probe.output for probe in probes])
+
+    def measure(self, outputs: list[object]) -> float:
+        """Call the metric."""
+        return float(self._metric(outputs))
+
+    def measure_tensors(self, batches: Sequence[Sequence[torch.Tensor]]) -> float:
+        """Call the metric with outputs that are restored from their tensors."""
+        return self.measure([s.restore(iter(t)) for s, t in zip(self._structures, batches)])
+
+    def verdict(self, metric: float) -> Verdict:
+        """Whether a value of the metric is accepted."""
+        if metric >= self.original - self._max_drop:
+            return Verdict.yes()
+        return Verdict.no(
+            f"the metric is {metric:.6g}, {self.original - metric:.3g} below the original's "
+            f"{self.original:.6g} (max_drop {self._max_drop:g})"
+        )
 
 
 def prove(
     optimized: OptimizedModel, probes: Sequence[Probe]
 ) -> tuple[list[object], list[Difference]]:
-    """Call an optimized model with every batch and hold its outputs against the original's.
-
-    Args:
-        optimized: all of whose steps must have been applied, for every batch.
-        probes: from ``references``.
-
-    Returns:
-        Its outputs, and how far they are from the original's.
+    """Call an optimized model with every batch and compare its outputs with the original's.
 
     Raises:
-        Disproved: a step was not applied, the original answered in its place, or an output is
-            further off than the tolerance.
+        ProofFailed: a step is not applied, the original served a call, or an output differs.
     """
-    _insist(optimized.report.outcomes)
+    report = optimized.report
+    _check_applied(report.outcomes)
     outputs: list[object] = []
     differences: list[Difference] = []
     for probe in probes:
-        before = optimized.report.calls.copy()
-        output = optimized(**probe.inputs)
-        found = compare(probe, output, optimized.original)
+        before = report.calls.copy()
+        outputs.append(optimized(**probe.inputs))
+        found = compare(probe, outputs[-1], optimized.original)
         differences += found
-        for outcomes in (variant.outcomes for variant in optimized.report.variants):
-            _insist(outcomes)
-        for key in (optimized.report.calls - before).keys() - {CallKey.OPTIMIZED}:
-            reason = optimized.report.fallbacks.get(key, key)
-            raise Disproved(f"{probe.name} was served by the original ({reason})", differences)
-        _insist_on(found, probe, output, _tolerance(optimized), differences)
-        outputs.append(output)
+        for variant in report.variants:
+            _check_applied(variant.outcomes)
+        for key in (report.calls - before).keys() - {CallKey.OPTIMIZED}:
+            reason = report.fallbacks.get(key, key)
+            raise ProofFailed(f"{probe.name} was served by the original ({reason})", differences)
+        tolerance = min(
+            (v.fidelity.tolerance for v in report.variants if v.fidelity is not None),
+            default=math.inf,
+        )
+        worst = max(found, key=lambda d: d.relative, default=None)
+        # Infinite: NaN, infinity or another shape.
+        if worst is not None and (worst.relative > tolerance or math.isinf(worst.relative)):
+            raise ProofFailed(
+                f"it changes the outputs for {probe.name}: {worst.output} differs by "
+                f"{worst.absolute:.3g}, {worst.relative:.3g} of its magnitude "
+                f"(tolerance {tolerance:g})",
+                differences,
+            )
     return outputs, differences
 
 
-def _insist(outcomes: Sequence[Outcome]) -> None:
+def _check_applied(outcomes: Sequence[Outcome]) -> None:
     missing = [str(outcome) for outcome in outcomes if outcome.status is not Status.APPLIED]
     if missing:
-        raise Disproved(" ".join(missing).rstrip("."))
-
-
-def _insist_on(
-    found: Sequence[Difference],
-    probe: Probe,
-    output: object,
-    tolerance: float,
-    differences: Sequence[Difference],
-) -> None:
-    if has_nonfinite(tensors(output)) and not has_nonfinite(tensors(probe.output)):
-        raise Disproved(f"it answers {probe.name} with NaN or infinity", differences)
-    worst = max(found, key=lambda d: d.relative, default=None)
-    if worst is not None and worst.relative > tolerance:
-        raise Disproved(
-            f"it changes the outputs for {probe.name}: {worst.output} differs by "
-            f"{worst.absolute:.3g}, {worst.relative:.3g} of its magnitude "
-            f"(tolerance {tolerance:g})",
-            differences,
-        )
-
-
-def _tolerance(optimized: OptimizedModel) -> float:
-    return min(
-        (v.fidelity.tolerance for v in optimized.report.variants if v.fidelity is not None),
-        default=math.inf,
-    )
+        raise ProofFailed(" ".join(missing).rstrip("."))

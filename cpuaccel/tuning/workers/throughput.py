@@ -7,7 +7,7 @@ import time
 from typing import IO
 
 from cpuaccel.tuning.candidate import Candidate
-from cpuaccel.tuning.decisions.result import LAUNCHER, Instances, Standing
+from cpuaccel.tuning.decisions.result import LAUNCHER, CandidateStatus, Instances
 from cpuaccel.tuning.workers.messages import Job, Refused
 from cpuaccel.tuning.workers.parent import WorkerFailure, Workers
 from cpuaccel.tuning.workload import Workload
@@ -61,7 +61,7 @@ def measure_instances(
     with Workers([job] * count, subject, memory_limit * count, launcher) as instances:
         for built in instances.built(deadline - time.monotonic()):
             if isinstance(built, Refused):
-                raise WorkerFailure(Standing.REFUSED, built.reason)
+                raise WorkerFailure(CandidateStatus.REFUSED, built.reason)
         replies = instances.run(SECONDS, deadline - time.monotonic())
     rows_per_second = 0.0
     for reply in replies:

@@ -1,118 +1,84 @@
 """The trial of one candidate: built, compared and timed in a process of its own."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import IO
 
 from cpuaccel.timing import Speedup
 from cpuaccel.tuning.candidate import Candidate
-from cpuaccel.tuning.decisions.result import Row, Standing
-from cpuaccel.tuning.metric import Judge
+from cpuaccel.tuning.decisions.result import CandidateStatus, Row
 from cpuaccel.tuning.workers.messages import Job, Refused
-from cpuaccel.tuning.workers.parent import Worker, WorkerFailure
+from cpuaccel.tuning.workers.parent import WorkerFailure, Workers
+from cpuaccel.tuning.workers.proof import Judge
 from cpuaccel.tuning.workers.timing import ratios
 
 
 class Trial:
-    """The trial of one candidate.
-
-    Attributes:
-        candidate: what is tried.
-        worker: its process.
-        spent: seconds so far.
-        pauses: number of pauses so far.
-        built: whether it is built, and its outputs match.
-    """
+    """The trial of one candidate; ``row`` is its result so far."""
 
     def __init__(
         self, candidate: Candidate, job: Job, subject: IO[bytes], memory_limit: int
     ) -> None:
-        """Start the process. Args are those of ``Worker``."""
-        self.candidate = candidate
-        self.worker = Worker(job, subject, memory_limit)
-        self.spent = 0.0
+        self.row = Row(candidate=candidate, status=CandidateStatus.MEASURED)
+        self.worker = Workers([job], subject, memory_limit)
         self.pauses = 0
         self.built = False
-        self._job = job
+        self._weights = job.weights
 
     def pause(self) -> None:
-        """Stop the process until ``resume``."""
+        """Stop the process until ``worker.resume``."""
         self.pauses += 1
         self.worker.pause()
 
-    def resume(self) -> None:
-        """Continue the build."""
-        self.worker.resume()
-
-    def build(self, seconds: float, judge: Judge | None) -> Row:
+    def build(self, seconds: float, judge: Judge | None) -> None:
         """Wait for the build, and judge the outputs by the metric.
 
-        Args:
-            seconds: to wait.
-            judge: of the user's metric, if there is one.
-
-        Returns:
-            The row, refused or to be timed.
-
         Raises:
             WorkerFailure: the process failed, or took longer.
         """
-        begun = time.monotonic()
-        try:
+        with self._update_row():
             (built,) = self.worker.built(seconds)
-        finally:
-            self.spent += time.monotonic() - begun
-        row = self._row(Standing.MEASURED, differences=built.differences)
+        self.row = replace(self.row, differences=built.differences)
         if isinstance(built, Refused):
-            return replace(row, standing=Standing.REFUSED, reason=built.reason)
+            self.row = replace(self.row, status=CandidateStatus.REFUSED, reason=built.reason)
+            return
         self.built = True
         build_seconds = max(built.seconds - self.worker.paused_seconds, 0.0)
-        row = replace(row, build_seconds=build_seconds, evidence=built.evidence)
-        if judge is None:
-            return row
-        metric, fault = judge.judge(judge.restored(self.worker.outputs()))
-        return replace(
-            row,
-            metric=metric,
-            standing=Standing.REFUSED if fault else Standing.MEASURED,
-            reason=fault,
-        )
+        self.row = replace(self.row, build_seconds=build_seconds, evidence=built.evidence)
+        if judge is not None:
+            metric = judge.measure_tensors(self.worker.outputs())
+            verdict = judge.verdict(metric)
+            status = CandidateStatus.MEASURED if verdict else CandidateStatus.REFUSED
+            self.row = replace(self.row, metric=metric, status=status, reason=verdict.reason)
 
-    def measure(self, row: Row, seconds: float, limit: float) -> Row:
-        """Time the candidate in turn with eager.
-
-        Args:
-            row: the result of ``build``.
-            seconds: duration of the timing.
-            limit: seconds to wait for the result.
+    def measure(self, seconds: float, limit: float) -> None:
+        """Time the candidate in turn with eager for so many seconds.
 
         Raises:
-            WorkerFailure: the process failed, or took longer.
+            WorkerFailure: the process failed, or took longer than ``limit``.
         """
+        with self._update_row():
+            (measured,) = self.worker.measure(seconds, limit)
+        speedup = Speedup.from_ratios(ratios(measured.rounds, self._weights))
+        self.row = replace(self.row, rounds=measured.rounds, speedup=speedup)
+
+    def fail(self, failure: WorkerFailure) -> None:
+        """Record the failure of the process."""
+        paused = self.pauses and failure.status is CandidateStatus.TIMED_OUT
+        total = f" ({self.row.tried_seconds:.0f} s in total)" if paused else ""
+        reason = failure.reason + total
+        self.row = replace(self.row, status=failure.status, reason=reason)
+
+    @contextmanager
+    def _update_row(self) -> Iterator[None]:
         begun = time.monotonic()
         try:
-            rounds = self.worker.measure(seconds, limit).rounds
+            yield
         finally:
-            self.spent += time.monotonic() - begun
-        return replace(
-            row,
-            rounds=rounds,
-            speedup=Speedup.from_ratios(ratios(rounds, self._job.weights)),
-            peak_bytes=self.worker.peak,
-            tried_seconds=self.spent,
-        )
-
-    def failed(self, failure: WorkerFailure) -> Row:
-        """Return the row of a process that failed."""
-        paused = self.pauses and failure.standing is Standing.TIMED_OUT
-        total = f" ({self.spent:.0f} s in total)" if paused else ""
-        return self._row(failure.standing, reason=failure.reason + total)
-
-    def _row(self, standing: Standing, **found: object) -> Row:
-        return Row(
-            candidate=self.candidate,
-            standing=standing,
-            peak_bytes=self.worker.peak,
-            tried_seconds=self.spent,
-            **found,  # type: ignore[arg-type]
-        )
+            self.row = replace(
+                self.row,
+                peak_bytes=self.worker.peak,
+                tried_seconds=self.row.tried_seconds + time.monotonic() - begun,
+            )
