@@ -120,7 +120,7 @@ def _optimize_auto(
         raise CpuaccelError('backends="auto" needs example_inputs. Pass a batch or a list of them')
     request = Request.from_arguments(model, tuning, settings)
     with warn_if_interrupted() as progress:
-        return optimize_auto(model, example_inputs, request, progress=progress)
+        return optimize_auto(model, example_inputs, request, progress)
 
 
 def load(

@@ -38,8 +38,7 @@ def optimize_auto(
     model: torch.nn.Module,
     example_inputs: Batches,
     request: Request,
-    *,
-    progress: Progress = lambda snapshot: None,
+    progress: Progress,
 ) -> OptimizedModel:
     """Choose the fastest pipeline on this machine and build it.
 

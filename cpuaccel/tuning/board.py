@@ -24,13 +24,9 @@ class Board:
         self._workers: dict[Candidate, Workers] = {}
 
     def add(self, row: Row, worker: Workers, memory_limit: int) -> None:
-        """Add a candidate, and keep its process alive while it is one of the best.
+        """Add a candidate, and keep its process while it is one of the best.
 
-        Args:
-            row: the candidate's result.
-            worker: its process. The board closes it.
-            memory_limit: bytes that the processes kept alive may hold together. The best
-                candidate's is always kept.
+        The processes that are kept hold at most ``memory_limit`` bytes, or there is only one.
         """
         self.rows.append(row)
         if row.speedup is None:

@@ -23,14 +23,8 @@ def find_rule(
 ) -> Rule | None:
     """Find the axis and bound at which two candidates best divide the calls.
 
-    Args:
-        winner: the best candidate for all calls.
-        rows: the measured candidates.
-        shapes: of the batches.
-        weights: share of each batch in all calls.
-
     Returns:
-        None where dispatch is not significantly faster than one candidate for all calls.
+        None if dispatch is not significantly faster than one candidate for all calls.
     """
     eager = [statistics.median(e for e, _ in pairs) for pairs in zip(*winner.rounds)]
     weighted = [w * e for w, e in zip(weights, eager)]

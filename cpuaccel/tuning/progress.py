@@ -22,28 +22,28 @@ class Snapshot:
     budget: float
 
 
-Progress = Callable[[Snapshot], None]
+@dataclass
+class Progress:
+    """Called by a search when its activity changes; keeps the latest snapshot."""
+
+    show: Callable[[Snapshot], object] = lambda snapshot: None
+    latest: Snapshot | None = None
+
+    def __call__(self, snapshot: Snapshot) -> None:
+        """Keep and show a snapshot."""
+        self.latest = snapshot
+        self.show(snapshot)
 
 
 @contextmanager
 def warn_if_interrupted() -> Iterator[Progress]:
-    """If Ctrl-C ends a search, log the results so far, which may have taken minutes.
-
-    Yields:
-        The search's ``progress``.
-    """
-    rows: tuple[Row, ...] = ()
-
-    def remember(snapshot: Snapshot) -> None:
-        nonlocal rows
-        rows = snapshot.rows
-
+    """If Ctrl-C ends a search, log the results so far, which may have taken minutes."""
+    progress = Progress()
     try:
-        yield remember
+        yield progress
     except KeyboardInterrupt:
-        measured = [
-            f"{row.candidate} {row.speedup} as fast as eager" for row in rows if row.speedup
-        ]
+        rows = progress.latest.rows if progress.latest else ()
+        measured = [f"{r.candidate} {r.speedup} as fast as eager" for r in rows if r.speedup]
         if measured:
             logger.warning(
                 "search interrupted, no decision saved; measured so far: %s", "; ".join(measured)

@@ -31,11 +31,6 @@ def run_off(finalists: Sequence[Finalist], weights: Sequence[float], deadline: f
     Their speedups over eager were measured at different times, in processes that may differ by
     some percent in memory placement. Turns make them comparable.
 
-    Args:
-        finalists: the best candidates and their processes.
-        weights: share of each batch in all calls.
-        deadline: when to end, on ``time.monotonic``'s clock; each has at least one turn.
-
     Returns:
         Their rows with their speed relative to the winner, the winner first.
     """
@@ -75,11 +70,7 @@ def _hang_timeout(row: Row) -> float:
 
 
 def rank(timed: Sequence[tuple[Row, Sequence[float]]]) -> list[Row]:
-    """Order candidates by their times, the winner first.
-
-    Args:
-        timed: each with its seconds by turn; a candidate that was dropped has fewer.
-    """
+    """Order candidates by their seconds in each turn, the winner first."""
     if not timed:
         return []
     turns = max(len(times) for _, times in timed)
@@ -107,12 +98,7 @@ def _relative(baseline: Sequence[float], times: Sequence[float]) -> Speedup:
 
 
 def drop_slower(alive: Sequence[int], times: Sequence[Sequence[float]]) -> list[int]:
-    """Return the candidates that are not significantly slower than the fastest.
-
-    Args:
-        alive: indices of the candidates that are still timed, with equal numbers of turns.
-        times: seconds of each candidate, turn by turn.
-    """
+    """Return those of the candidates, by index, that are not significantly slower."""
     turns = min((len(times[index]) for index in alive), default=0)
     if turns < FEWEST_PAIRS:
         return list(alive)

@@ -50,20 +50,7 @@ class Search:
         judge: Judge | None,
         progress: Progress,
     ) -> None:
-        """Prepare the search.
-
-        Args:
-            model: the original.
-            workload: to measure on.
-            request: the user's arguments.
-            host: this machine.
-            plugins: the installed backends.
-            eager: the original in eval mode.
-            probes: the original's outputs.
-            eager_seconds: duration of computing them, which counts towards the budget.
-            judge: of the user's metric, if there is one.
-            progress: called when the activity changes.
-        """
+        """Prepare the search; ``eager_seconds``, for the probes, counts towards the budget."""
         self._model = model
         self._workload = workload
         self._request = request

@@ -26,11 +26,7 @@ it: backends that give modules come early, because others build on them."""
 
 
 class Space:
-    """The candidates that are left, and the results that decide their order.
-
-    Attributes:
-        not_tried: the backends, precisions and candidates that are left out, and why.
-    """
+    """The candidates that are left, and the results that decide their order."""
 
     def __init__(
         self,
@@ -41,16 +37,7 @@ class Space:
         precisions: tuple[str, ...],
         widest_tolerance: float,
     ) -> None:
-        """Compose the backends that accept the host and, as a first step, the model.
-
-        Args:
-            plugins: the installed backends.
-            host: this machine.
-            model: the original.
-            signature: how it is called.
-            precisions: allowed precisions.
-            widest_tolerance: of backends, by their declaration.
-        """
+        """Compose the backends that accept the host and, as a first step, the model."""
         self.not_tried: list[NotTried] = []
         self._plugins = plugins
         self._widest_tolerance = widest_tolerance
@@ -99,13 +86,7 @@ class Space:
             self._speedups[step, candidate.precision] = speedup
 
     def exclude(self, candidate: Candidate, reason: str, *, all_precisions: bool = False) -> None:
-        """Leave out what contains a candidate that failed.
-
-        Args:
-            candidate: what was tried.
-            reason: why it failed.
-            all_precisions: whether to leave it out in other precisions as well.
-        """
+        """Leave out what contains a candidate that failed, by default in its precision only."""
         self._postponed.discard(candidate)
         # A cast that failed says nothing about another precision.
         everywhere = all_precisions and candidate.steps

@@ -65,12 +65,7 @@ class Workload:
     def from_batches(
         cls, model: torch.nn.Module, batches: Batches, traffic: Mapping[int, float] | None = None
     ) -> "Workload":
-        """Bind batches to ``forward``'s parameters.
-
-        Args:
-            model: the original.
-            batches: one batch or several.
-            traffic: share of calls by sequence length; the one batch is cut or repeated to each.
+        """Bind batches to ``forward``'s parameters; cut or repeat one batch for ``traffic``.
 
         Raises:
             SignatureError: ``forward`` does not take a batch, or traffic does not fit the batch.
@@ -97,11 +92,7 @@ class Workload:
 
 
 def _listed(batches: Batches) -> list[ExampleInputs]:
-    """Return a list of batches: a list of tensors is one batch, not several.
-
-    Raises:
-        SignatureError: the list is empty.
-    """
+    """Return a list of batches: a list of tensors is one batch, not several."""
     if isinstance(batches, Sequence) and not isinstance(batches, (str, torch.Tensor)):
         if not batches:
             raise SignatureError("example_inputs is an empty list. Pass at least one batch")

@@ -16,7 +16,7 @@ from tests.tuning.test_lockfile import ONLY, environment
 
 SEARCH = """
 request = Request.from_arguments(model, {"budget": 200, "time_limit": 150, "lock": sys.argv[2]})
-auto.optimize_auto(model, ids, request)
+auto.optimize_auto(model, ids, request, Progress())
 """
 ENDS = {
     "Ctrl-C": (signal.SIGINT, {-signal.SIGINT, 130, 1}),

@@ -175,6 +175,7 @@ import sys
 import torch
 import cpuaccel.tuning.auto as auto
 from cpuaccel.plugin.manager import PluginHost
+from cpuaccel.tuning.progress import Progress
 from cpuaccel.tuning.request import Request
 from tests.tuning.models import Waiting
 
@@ -189,7 +190,7 @@ model = Waiting()
 
 SEARCH = """
 request = Request.from_arguments(model, {"budget": 500, "time_limit": 500})
-fast = auto.optimize_auto(model, ids, request)
+fast = auto.optimize_auto(model, ids, request, Progress())
 print(fast.report.tuning.source == "search", fast.report.tuning.winner.name)
 """
 

@@ -6,6 +6,7 @@ import torch
 import cpuaccel
 from cpuaccel.tuning.auto import optimize_auto
 from cpuaccel.tuning.decisions.result import CandidateStatus, Row, Tuning
+from cpuaccel.tuning.progress import Progress
 from cpuaccel.tuning.request import Request
 from tests.fake_backends import batch
 from tests.patience import stretched
@@ -120,7 +121,7 @@ def test_what_builds_slowly_makes_room_and_is_gone_on_with(
         model,
         IDS,
         Request.from_arguments(model, {"budget": 500, "time_limit": 400}),
-        progress=lambda snapshot: doings.append(snapshot.doing),
+        Progress(lambda snapshot: doings.append(snapshot.doing)),
     )
     slow = rows(optimized)["builds_slowly"]
     assert slow.status is CandidateStatus.MEASURED

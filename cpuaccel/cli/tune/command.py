@@ -153,7 +153,7 @@ def tune(
     from cpuaccel.building.settings import BuildSettings
     from cpuaccel.cli.models.cases import make_cases
     from cpuaccel.cli.models.load import load_model
-    from cpuaccel.cli.tune.unfinished import report_unfinished
+    from cpuaccel.cli.tune.live import show_progress
     from cpuaccel.plugin.host import host
     from cpuaccel.tuning.auto import optimize_auto
     from cpuaccel.tuning.decisions.result import Tuning
@@ -177,8 +177,8 @@ def tune(
         BuildSettings(tolerance=tolerance, strict=strict),
     )
     here = host()
-    with report_unfinished(model, here, json=json) as progress:
-        optimized = optimize_auto(loaded, batches, request, progress=progress)
+    with show_progress(model, here, json=json) as progress:
+        optimized = optimize_auto(loaded, batches, request, progress)
     tuning = optimized.report.tuning
     assert isinstance(tuning, Tuning)
     data: dict[str, object] = {

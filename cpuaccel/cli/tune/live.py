@@ -1,42 +1,57 @@
-"""Progress of ``cpuaccel tune``: a live table."""
+"""Progress of ``cpuaccel tune``, and its results so far if it does not finish."""
 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import typer
 from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from cpuaccel.cli.console import stderr
-from cpuaccel.cli.tune.table import ranking
+from cpuaccel.cli.console import INTERRUPTED, print_json, rescued, say, stderr
+from cpuaccel.cli.tune.table import ranking, show_unfinished
+from cpuaccel.errors import CpuaccelError
+from cpuaccel.plugin.host import Host
 from cpuaccel.tuning.progress import Progress, Snapshot
 
 
 @contextmanager
-def live_table() -> Iterator[Progress]:
-    """Show a live table on stderr or, without a terminal, a line for each activity.
+def show_progress(model: str, host: Host, *, json: bool) -> Iterator[Progress]:
+    """Show the progress of a search, and print its results so far if it does not finish.
 
-    Yields:
-        The search's ``progress``.
+    Raises:
+        typer.Exit: the search was interrupted.
     """
+    progress = Progress()
+    try:
+        with _live_table(progress):
+            yield progress
+    except KeyboardInterrupt:
+        _show_unfinished(model, host, progress.latest, json=json, interrupted=True)
+        raise typer.Exit(INTERRUPTED) from None
+    except CpuaccelError:
+        if progress.latest is not None and progress.latest.rows:
+            _show_unfinished(model, host, progress.latest, json=json, interrupted=False)
+        raise
+
+
+@contextmanager
+def _live_table(progress: Progress) -> Iterator[None]:
+    """Show a live table on stderr or, without a terminal, a line for each activity."""
     if not stderr.is_terminal:
-        yield _line
+        progress.show = _print_line
+        yield
         return
-    latest: Snapshot | None = None
 
     def render() -> RenderableType:
+        latest = progress.latest
         return Text("preparing the search") if latest is None else _rendered(latest)
 
     # Only twice per second: drawing disturbs the timing.
     with Live(get_renderable=render, console=stderr, refresh_per_second=2, transient=True) as live:
-
-        def progress(snapshot: Snapshot) -> None:
-            nonlocal latest
-            latest = snapshot
-            live.refresh()
-
-        yield progress
+        progress.show = lambda snapshot: live.refresh()
+        yield
 
 
 def _rendered(snapshot: Snapshot) -> RenderableType:
@@ -48,6 +63,25 @@ def _rendered(snapshot: Snapshot) -> RenderableType:
     return Group(ranking(snapshot.rows, snapshot.weights), state)
 
 
-def _line(snapshot: Snapshot) -> None:
+def _print_line(snapshot: Snapshot) -> None:
     elapsed = time.monotonic() - snapshot.begun
     stderr.print(f"{elapsed:4.0f} s  {snapshot.doing}", markup=False, highlight=False)
+
+
+def _show_unfinished(
+    model: str, host: Host, latest: Snapshot | None, *, json: bool, interrupted: bool
+) -> None:
+    rows, weights = ((), ()) if latest is None else (latest.rows, latest.weights)
+    data = {
+        "model": model,
+        "host": host.to_dict(),
+        "interrupted": interrupted,
+        "rows": [row.to_dict(weights) for row in rows],
+    }
+    with rescued(data):
+        if json:
+            print_json(data)
+        elif rows:
+            show_unfinished(rows, weights)
+        else:
+            say("Interrupted: no results yet, and nothing was written.")

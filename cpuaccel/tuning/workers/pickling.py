@@ -19,12 +19,7 @@ except ImportError:  # optional: without it classes must be importable
 
 
 def dump_model(model: torch.nn.Module, references: Sequence[Probe], file: IO[bytes]) -> None:
-    """Write a model, its batches and its outputs.
-
-    Args:
-        model: the original.
-        references: batches and outputs.
-        file: an empty file.
+    """Write a model, its batches and its outputs to an empty file.
 
     Raises:
         ModelError: the model can't be pickled.

@@ -34,16 +34,6 @@ def measure_instances(
 ) -> Instances:
     """Build the candidate in several processes and call all of them at the same time.
 
-    Args:
-        subject: the file that ``dump_model`` wrote.
-        workload: what is called.
-        candidate: what is built in each process.
-        count: number of processes.
-        cores: that they share.
-        tolerance: as in ``optimize``.
-        memory_limit: bytes that each process may hold.
-        deadline: when to give up, on ``time.monotonic``'s clock.
-
     Raises:
         WorkerFailure: the processes failed, or did not finish in time.
     """
