@@ -1,11 +1,11 @@
-"""The winner of a search against the fastest single engine and eager, in the search's own run.
+"""Compare the winner of a search with the fastest single engine and eager, in the same search.
 
     python benchmarks/tune.py config:bert-base --task question-answering --shape 8x384
         [--padding 0.5] [--precisions float32,bfloat16] [--budget 200] [--searches 1] [--again 30]
 
-Searches without the cache, and prints a line of JSON for each search. With ``--again`` the winner
-and the best single engines are then built in fresh processes and timed in turn for so many seconds:
-whether the choice holds where it was not made.
+Searches without the cache, and prints JSON for each search. With ``--again`` the winner and the
+best single engines are built in new processes and timed in turn for so many seconds, to verify the
+choice.
 """
 
 import argparse
@@ -31,11 +31,11 @@ from cpuaccel.tuning.workers.timing import ratios
 from cpuaccel.tuning.workload import Workload
 
 COMPARED = 3
-"""Single engines that are timed again with the winner."""
+"""Number of single engines that are timed again with the winner."""
 
 
 def main() -> None:
-    """Search, and compare."""
+    """Search and compare."""
     parser = argparse.ArgumentParser()
     parser.add_argument("model")
     parser.add_argument("--task")
@@ -45,28 +45,28 @@ def main() -> None:
     parser.add_argument("--budget", type=float, default=200.0)
     parser.add_argument("--searches", type=int, default=1)
     parser.add_argument("--again", type=float, default=0.0, metavar="SECONDS")
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     logging.getLogger("cpuaccel").setLevel(logging.ERROR)
 
-    model = load_model(asked.model, asked.task).float()
-    rows, length = map(int, asked.shape.split("x"))
-    padding = 0.0 if modality(model) == "pixel_values" else asked.padding
+    model = load_model(arguments.model, arguments.task).float()
+    rows, length = map(int, arguments.shape.split("x"))
+    padding = 0.0 if modality(model) == "pixel_values" else arguments.padding
     batch = make_inputs(model, rows, length, padding)
-    for left in reversed(range(asked.searches)):
+    for left in reversed(range(arguments.searches)):
         begun = time.perf_counter()
         fast = cpuaccel.optimize(
             model,
             "auto",
             example_inputs=batch,
-            precisions=asked.precisions.split(","),
-            budget=asked.budget,
+            precisions=arguments.precisions.split(","),
+            budget=arguments.budget,
             cache=False,
         )
         tuning = fast.report.tuning
         assert tuning is not None
-        found = {
-            "model": asked.model,
-            "shape": asked.shape,
+        result = {
+            "model": arguments.model,
+            "shape": arguments.shape,
             "padding": padding,
             "winner": str(tuning.winner),
             "why": tuning.why,
@@ -77,9 +77,9 @@ def main() -> None:
             "rows": [_line(row, tuning) for row in tuning.rows],
             "not_tried": [f"{one.name}: {one.reason[:80]}" for one in tuning.not_tried],
         }
-        print(json.dumps(found, indent=1), flush=True)
-        if asked.again and not left:
-            _again(model, batch, tuning, asked.again)
+        print(json.dumps(result, indent=1), flush=True)
+        if arguments.again and not left:
+            _again(model, batch, tuning, arguments.again)
 
 
 def _line(row: Row, tuning: Tuning) -> str:
@@ -94,13 +94,13 @@ def _line(row: Row, tuning: Tuning) -> str:
 
 
 def _singles(tuning: Tuning) -> list[Row]:
-    """The measured engines by themselves, the fastest first; those of the run-off by that."""
+    """Return the measured single engines, the fastest first, by the run-off if they took part."""
     singles = [row for row in tuning.rows if row.speedup and len(row.candidate.steps) <= 1]
 
     def order(row: Row) -> tuple[bool, float]:
-        found = row.runoff or row.speedup
-        assert found is not None
-        return row.runoff is None, -found.median
+        speedup = row.runoff or row.speedup
+        assert speedup is not None
+        return row.runoff is None, -speedup.median
 
     return sorted(singles, key=order)
 
@@ -145,7 +145,7 @@ def _again(
             worker = stack.enter_context(Workers([job], subject, 2**40))
             (built,) = worker.built(300.0)
             if isinstance(built, Refused):
-                print(f"again: {candidate} is refused: {built.reason}")
+                print(f"again: {candidate} refused: {built.reason}")
                 continue
             (measured,) = worker.measure(seconds / 4, 300.0)
             eager = Speedup.from_ratios(ratios(measured.rounds, workload.weights))
