@@ -116,8 +116,8 @@ def test_evidence_counts_what_was_replaced() -> None:
     ("name", "reason"),
     [
         ("mpnet", "MPNetModel computes its attention by itself, not through Transformers' interf"),
-        ("gpt2", "GPT2Model attends causally, and only encoders are served"),
-        ("t5-encoder", "T5EncoderModel adds a position_bias to its scores"),
+        ("gpt2", "GPT2Attention is causal"),
+        ("t5-encoder", "T5Attention adds a position bias to its scores"),
     ],
 )
 def test_refuses_what_would_come_out_wrong(

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,35 +12,23 @@ from transformers.masking_utils import bidirectional_mask_function, causal_mask_
 from cpuaccel import BackendError
 from cpuaccel_plugins.bettertransformer import packing
 from cpuaccel_plugins.bettertransformer.packing import PaddingMask, Pattern, Span, local_mask
+from cpuaccel_plugins.common.engine_errors import leave_out
 from cpuaccel_plugins.common.padding_markers import exporting
 
 NAME = "cpuaccel"
 """What the functions are called in Transformers' interfaces."""
 
 
-@dataclass(frozen=True)
-class AttentionCall:
-    """One call of the attention function.
-
-    Attributes:
-        module: the attention module that called.
-        refusal: why this attention can't be served, or nothing.
-    """
-
-    module: torch.nn.Module
-    refusal: str
-
-
-_recorder: ContextVar[list[AttentionCall] | None] = ContextVar("recorder", default=None)
+_recorder: ContextVar[list[torch.nn.Module] | None] = ContextVar("recorder", default=None)
 
 
 @contextmanager
-def recording() -> Iterator[list[AttentionCall]]:
-    """Note every call of the attention function."""
-    calls: list[AttentionCall] = []
-    token = _recorder.set(calls)
+def recording() -> Iterator[list[torch.nn.Module]]:
+    """Record the modules that call the attention function, and raise where one is unsupported."""
+    callers: list[torch.nn.Module] = []
+    token = _recorder.set(callers)
     try:
-        yield calls
+        yield callers
     finally:
         _recorder.reset(token)
 
@@ -108,7 +95,8 @@ def attention(
     """
     recorder = _recorder.get()
     if recorder is not None:
-        recorder.append(AttentionCall(module, _refusal(module, query, key, attention_mask, kwargs)))
+        _check_supported(module, query, key, attention_mask, kwargs)
+        recorder.append(module)
     under_way = packing.current.get()
     pattern = attention_mask.pattern if isinstance(attention_mask, PaddingMask) else None
     if under_way is not None and under_way.counts is not None:
@@ -175,22 +163,24 @@ def _scripted() -> Callable[..., torch.Tensor]:
     return script
 
 
-def _refusal(
+def _check_supported(
     module: torch.nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,
     attention_mask: PaddingMask | torch.Tensor | None,
     kwargs: dict[str, object],
-) -> str:
-    if kwargs.get("is_causal") or getattr(module, "is_causal", False):
-        return "attends causally, and only encoders are served"
-    if query.shape[2] != key.shape[2]:
-        return "attends to another sequence than its own"
-    if query.shape[1] != key.shape[1]:
-        return "shares keys between heads"
-    if isinstance(attention_mask, torch.Tensor):
-        return "uses a mask beyond padding and windows"
-    for extra in ("position_bias", "softcap"):
-        if kwargs.get(extra) is not None:
-            return f"adds a {extra} to its scores"
-    return ""
+) -> None:
+    """Raise a ``BackendError`` where this attention would compute something else."""
+    unsupported = {
+        "is causal": kwargs.get("is_causal") or getattr(module, "is_causal", False),
+        "attends to another sequence": query.shape[2] != key.shape[2],
+        "shares keys between heads": query.shape[1] != key.shape[1],
+        "has a mask beyond padding and windows": isinstance(attention_mask, torch.Tensor),
+        "adds a position bias to its scores": kwargs.get("position_bias") is not None,
+        "caps its scores": kwargs.get("softcap") is not None,
+    }
+    if reasons := [reason for reason, applies in unsupported.items() if applies]:
+        raise BackendError(
+            f"{type(module).__name__} {reasons[0]}, which bettertransformer does not support",
+            leave_out("bettertransformer"),
+        )

@@ -9,6 +9,7 @@ from packaging.version import Version
 
 import cpuaccel
 from cpuaccel import Applied, Backend, Context, Form, Host, Signature, Verdict
+from cpuaccel_plugins.common.engine_errors import leave_out
 
 OPTIMUM = ("torch>=1.13", "optimum>=1.8,<2", "transformers>=4.30,<4.49")
 NATIVE = ("torch>=2.4", "transformers>=5")
@@ -64,7 +65,7 @@ class BetterTransformer(Backend[BetterTransformerOptions]):
         if not hasattr(model, "config") or not hasattr(model, "base_model"):
             return Verdict.no(
                 f"{type(model).__name__} is no Transformers model",
-                "Leave bettertransformer out for this model",
+                leave_out(self.name),
             )
         return Verdict.yes()
 

@@ -7,8 +7,9 @@ from transformers.masking_utils import AttentionMaskInterface
 import cpuaccel
 from cpuaccel import Applied, BackendError, Context
 from cpuaccel_plugins.bettertransformer import attention, packing
+from cpuaccel_plugins.common.engine_errors import leave_out
 
-LEAVE_OUT = "Leave bettertransformer out for this model"
+LEAVE_OUT = leave_out("bettertransformer")
 
 
 def apply(model: torch.nn.Module, context: Context) -> Applied:
@@ -22,26 +23,23 @@ def apply(model: torch.nn.Module, context: Context) -> Applied:
     AttentionMaskInterface.register(attention.NAME, attention.mask)
     transformed = model if context.inplace else cpuaccel.shared_copy(model)
     _route_attention(transformed)
-    with attention.recording() as calls, torch.no_grad():
+    with attention.recording() as callers, torch.no_grad():
         context.signature.call(transformed, context.signature.inputs)
-    name = type(model).__name__
-    if not calls:
+    if not callers:
         raise BackendError(
-            f"{name} computes its attention by itself, not through Transformers' interface",
+            f"{type(model).__name__} computes its attention by itself, not through Transformers' "
+            "interface",
             LEAVE_OUT,
         )
-    refusals = sorted({call.refusal for call in calls} - {""})
-    if refusals:
-        raise BackendError(f"{name} {' and '.join(refusals)}", LEAVE_OUT)
-    modules = {id(call.module): call.module for call in calls}
-    containers = _encoders(transformed, set(modules))
+    attention_ids = {id(module) for module in callers}
+    containers = _encoders(transformed, attention_ids)
     for container, layers in containers:
         packing.install(container, layers)
     return Applied(
         transformed,
         evidence={
             "implementation": "native",
-            "attention_modules": len(modules),
+            "attention_modules": len(attention_ids),
             "packing_layers": sum(len(layers) for _, layers in containers),
         },
     )

@@ -13,6 +13,12 @@ from typing import NamedTuple
 import torch
 
 from cpuaccel_plugins.common.padding_markers import exporting, markers
+from cpuaccel_plugins.common.token_packing import (
+    kept_tokens,
+    pack_tokens,
+    packing_indices,
+    unpack_tokens,
+)
 
 Pattern = Callable[[int, int, torch.Tensor, torch.Tensor], torch.Tensor]
 """Which positions may attend to which: Transformers' mask functions (batch, head, query, key)."""
@@ -59,15 +65,11 @@ class Span(NamedTuple):
 class Packing:
     """The state of one call of an encoder.
 
-    Kept are the real tokens, and of every sequence the first, which pooled heads read: where it
-    is padding, as on the left, the original attends from it but never to it, and so do we.
-
     Attributes:
         real: shape (batch, length), bool; None until a layer has met a mask with padding.
         index: positions of the kept tokens in the flattened batch, shape (tokens,). This and what
             follows is not there while the model is exported: then markers stand for packing.
-        sources: for every position in the flattened batch, the kept token that is put there on
-            unpacking: itself, or for padding the last one before it, shape (batch * length,).
+        sources: the kept token for each position on unpacking, shape (batch * length,).
         counts: kept tokens of each sequence, shape (batch,).
         skips: 1 for each sequence whose first token is not attended to, else 0, shape (batch,).
         spans: the same as numbers, with the kept tokens' positions; empty under tracing.
@@ -86,12 +88,8 @@ class Packing:
         self.real = real
         if exporting():
             return
-        first = torch.zeros_like(real)
-        first[:, 0] = True
-        kept = real | first
-        flat = kept.reshape(-1)
-        self.index = flat.nonzero().squeeze(1)
-        self.sources = flat.cumsum(0) - 1
+        kept = kept_tokens(real)
+        self.index, self.sources = packing_indices(kept)
         self.counts = kept.sum(dim=1)
         self.skips = (~real[:, 0]).long()
         if not torch.jit.is_tracing():
@@ -105,26 +103,19 @@ class Packing:
         if known is None and self.index is None:  # exporting
             known = self._packed[id(tensor)] = (tensor, markers()[0](tensor, self.real))
         if known is None:
-            assert self.index is not None
-            # Rotary embeddings are given once for all sequences of the batch.
-            full = tensor.expand(self.real.shape[0], *tensor.shape[1:])
-            packed = full.reshape(-1, *tensor.shape[2:]).index_select(0, self.index)
+            packed = pack_tokens(tensor, self.real.shape[0], self.index)
             # Keeping the tensor keeps its id from being given to another.
-            known = self._packed[id(tensor)] = (tensor, packed.unsqueeze(0))
+            known = self._packed[id(tensor)] = (tensor, packed)
         return known[1]
 
     def unpack(self, packed: torch.Tensor) -> torch.Tensor:
-        """Put the tokens back: (1, tokens, *) becomes (batch, length, *).
-
-        Padding gets the state of the last token before it, which decoders of speech, who read
-        padding too, merge with that token's. Zeros they might read as any letter.
-        """
+        """Put the tokens back: (1, tokens, *) becomes (batch, length, *)."""
         assert self.real is not None
         if self.sources is None:  # exporting
             marked: torch.Tensor = markers()[1](packed, self.real)
             return marked
-        full = packed[0].index_select(0, self.sources)
-        return full.view(*self.real.shape, *packed.shape[2:])
+        batch, length = self.real.shape
+        return unpack_tokens(packed, (batch, length), self.sources)
 
 
 current: ContextVar[Packing | None] = ContextVar("packing", default=None)
