@@ -73,11 +73,9 @@ NEEDS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("tests/plugins/onednn/test_padding.py*", NATIVE),
     ("tests/plugins/test_bettertransformer.py::TestContract*", ("torch>=2",)),
     ("tests/plugins/test_bettertransformer.py::test_*", NATIVE),
-    # No jit of attention within a window; another test holds that it is refused.
-    ("tests/plugins/test_bettertransformer.py::*modernbert-token*", NEVER),
     ("tests/plugins/test_inductor.py::*", ("torch>=2.13",)),
     ("tests/plugins/test_ipex.py::TestContract*", IPEX),
-    ("tests/plugins/test_ipex.py::TestWhereItCannotBeHad*", ("no intel-extension-for-pytorch",)),
+    ("tests/plugins/test_ipex.py::TestWithoutIpex*", ("no intel-extension-for-pytorch",)),
     ("tests/plugins/test_onnxruntime.py::*", ONNXRUNTIME),
     ("tests/plugins/test_onnxruntime.py::TestContract::*bfloat16*", NEVER),
     ("tests/plugins/test_openvino.py::*", OPENVINO),

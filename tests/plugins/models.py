@@ -83,6 +83,16 @@ class Conditional(torch.nn.Module):
         return -answer if negate else answer
 
 
+class Untraceable(torch.nn.Module):
+    """Raises while it is traced, exported or compiled."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        compiler = getattr(torch, "compiler", None)  # torch >= 2.1
+        if torch.jit.is_tracing() or (compiler is not None and compiler.is_compiling()):
+            raise ValueError("this model can't be traced\nfor its own reasons")
+        return x + 1
+
+
 def text_model(architecture: str, **config: object) -> torch.nn.Module:
     model = tiny_text_model(architecture)
     for name, value in config.items():

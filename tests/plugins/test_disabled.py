@@ -14,7 +14,8 @@ import torch
 import cpuaccel
 from tests.conftest import Python
 from tests.models import batch, encoder, right
-from tests.plugins.engines import needs
+from tests.plugins.engines import FACTS, needs
+from tests.required import BF16, NATIVE
 
 
 def refusal(engine: str, **options: object) -> str:
@@ -38,7 +39,6 @@ except cpuaccel.StepError as error:
 """
 
 
-@needs("jit")
 def test_jit_switched_off_for_the_process(python: Python, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTORCH_JIT", "0")
     assert python(PYTORCH_JIT).stdout.strip() == (
@@ -47,7 +47,6 @@ def test_jit_switched_off_for_the_process(python: Python, monkeypatch: pytest.Mo
     )
 
 
-@needs("jit")
 def test_jit_without_its_optimizations() -> None:
     with torch.jit.optimized_execution(False):  # type: ignore[no-untyped-call]
         told = refusal("jit")
@@ -57,12 +56,10 @@ def test_jit_without_its_optimizations() -> None:
     )
 
 
-@needs("bettertransformer")
+@needs(*NATIVE)
 def test_bettertransformer_where_the_model_keeps_its_own_attention(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    if not cpuaccel.host().meets(("transformers>=5",)):
-        pytest.skip("this environment has optimum's BetterTransformer")
     kind = type(encoder("bert-token"))
     monkeypatch.setattr(kind, "set_attn_implementation", lambda self, name: None)
     assert (
@@ -71,12 +68,10 @@ def test_bettertransformer_where_the_model_keeps_its_own_attention(
     ) in refusal("bettertransformer")
 
 
-@needs("onednn")
+@needs(*FACTS["onednn"])
 @pytest.mark.filterwarnings("ignore:TF32 acceleration:UserWarning")  # of the switch itself
-@pytest.mark.parametrize("engine", ["onednn", "int8"])
+@pytest.mark.parametrize("engine", ["onednn", pytest.param("int8", marks=needs(*FACTS["int8"]))])
 def test_onednn_switched_off_in_torch(engine: str) -> None:
-    if engine == "int8" and not cpuaccel.host().isa & {"avx512_vnni", "amx_int8"}:
-        pytest.skip("this processor has no 8 bit products")
     with torch.backends.mkldnn.flags(enabled=False):  # type: ignore[no-untyped-call]
         told = refusal(engine, measure=False)
     assert told == (
@@ -85,7 +80,7 @@ def test_onednn_switched_off_in_torch(engine: str) -> None:
     )
 
 
-@needs("onednn")
+@needs(*FACTS["onednn"])
 def test_onednn_on_a_model_without_anything_for_it() -> None:
     with pytest.raises(cpuaccel.StepError) as caught:
         cpuaccel.optimize(torch.nn.Tanh(), ["onednn"], example_inputs=torch.ones(2, 2), strict=True)
@@ -95,11 +90,9 @@ def test_onednn_on_a_model_without_anything_for_it() -> None:
     )
 
 
-@needs("openvino")
+@needs(*FACTS["openvino"], BF16)
 def test_openvino_in_another_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     """What it does by itself on processors with bfloat16, where it is not told otherwise."""
-    if not (verdict := cpuaccel.host().bf16()):
-        pytest.skip(str(verdict))
     import openvino
 
     compile_model = openvino.Core.compile_model
@@ -114,7 +107,7 @@ def test_openvino_in_another_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     ) in refusal("openvino")
 
 
-@needs("onnxruntime")
+@needs(*FACTS["onnxruntime"])
 def test_onnxruntime_on_another_provider(monkeypatch: pytest.MonkeyPatch) -> None:
     """As a build of ONNX Runtime for another device would say in its profile."""
     from cpuaccel_plugins.onnxruntime import profile
@@ -125,7 +118,7 @@ def test_onnxruntime_on_another_provider(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "nodes on CPUExecutionProvider. Leave onnxruntime out." in told
 
 
-@needs("zentorch")
+@needs(*FACTS["zentorch"])
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's of its own
 def test_zentorch_that_hands_over_to_inductor(monkeypatch: pytest.MonkeyPatch) -> None:
     """What its compiler does with a graph that it has no operators for."""

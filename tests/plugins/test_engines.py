@@ -1,33 +1,86 @@
-"""All engines one after the other in one process: none leaves a trace on torch or on another."""
+"""What holds for all engines: their verdicts, and that none changes torch or another engine."""
 
 import contextlib
 import importlib
 import logging
 import sys
 
+import pytest
 import torch
 
 import cpuaccel
+from cpuaccel.testing import fake_host
 from cpuaccel.testing.outputs import assert_same_output
 from cpuaccel.testing.state import changed, global_state
 from cpuaccel.testing.subject import TOLERANCE
 from tests.models import batch, encoder, right
-from tests.plugins.engines import verdict_on
+from tests.plugins.engines import FACTS, verdict_on
+from tests.required import unmet
 
-ENGINES = (
-    "jit",
-    "onednn",
-    "int8",
-    "openvino",
-    "openvino_int8",
-    "onnxruntime",
-    "zentorch",
-    "inductor",
-)
-OPTIONS = {"int8": {"measure": False}}  # on so small a model it is not faster
+OPTIONS = {"int8": {"measure": False}}
+"""On so small a model, 8 bits are not faster."""
+
 TOLERANT = 0.4
-"""For random weights in 8 bits; the others are held to less below."""
+"""For 8 bits on random weights."""
+
 COMPILER = ("torch._dynamo.config", "torch._inductor.config")
+
+
+@pytest.mark.parametrize("engine", FACTS)
+def test_check_agrees_with_the_facts_of_this_host(engine: str) -> None:
+    verdict = verdict_on(engine, cpuaccel.host())
+    assert bool(verdict) is not bool(unmet(FACTS[engine])), verdict
+
+
+@pytest.mark.parametrize(
+    ("engine", "packages", "reason"),
+    [
+        ("jit", {"torch": "1.12.1"}, "torch 1.12.1 is installed, >=1.13 is needed"),
+        ("jit", {"torch": "1.13.0a0+gitunknown"}, ""),
+        ("onednn", {"torch": "2.5.1"}, "torch 2.5.1 is installed, >=2.6 is needed"),
+        ("inductor", {"torch": "2.8.0"}, "torch 2.8.0 is installed, >=2.13 is needed"),
+        (
+            "openvino",
+            {"torch": "2.13.0"},
+            'openvino is not installed. Install "torch>=2.8" and "openvino>=2026.4"',
+        ),
+        (
+            "openvino_int8",
+            {"torch": "2.13.0", "openvino": "2026.4.1"},
+            'nncf is not installed. Install "torch>=2.8" and "openvino>=2026.4" and "nncf>=3.4"',
+        ),
+        (
+            "onnxruntime",
+            {"torch": "2.13.0"},
+            "onnxruntime is not installed and onnxscript is not installed. "
+            'Install "torch>=2.13" and "onnxruntime>=1.32" and "onnxscript>=0.7"',
+        ),
+    ],
+)
+def test_the_verdict_names_missing_packages(
+    engine: str, packages: dict[str, str], reason: str
+) -> None:
+    verdict = verdict_on(engine, fake_host(packages=packages))
+    assert bool(verdict) is not bool(reason)
+    assert reason in str(verdict)
+
+
+@pytest.mark.parametrize(
+    ("engine", "reason"),
+    [
+        ("inductor", "torch.compile"),
+        ("zentorch", "torch.compile"),
+        ("onnxruntime", "export to ONNX"),
+        ("openvino_int8", "NNCF"),
+        ("ipex", "IPEX"),
+    ],
+)
+def test_engines_that_exclude_bettertransformer(engine: str, reason: str) -> None:
+    with pytest.raises(cpuaccel.PipelineError) as caught:
+        cpuaccel.explain(torch.nn.Linear(1, 1), ["bettertransformer", engine])
+    excluded = f"{engine} can't be used together with bettertransformer: "
+    (problem,) = [p for p in caught.value.problems if p.startswith(excluded)]
+    assert reason in problem
 
 
 def settings() -> dict[str, object]:
@@ -47,8 +100,8 @@ def test_engines_in_turn_leave_torch_and_each_other_alone() -> None:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
     model, inputs = encoder("bert-token"), batch("bert-token", 2, 12, right)
-    engines = [name for name in ENGINES if verdict_on(name)]
-    assert engines
+    engines = [name for name, facts in FACTS.items() if not unmet(facts)]
+    assert "jit" in engines
 
     def eager() -> torch.Tensor:
         with torch.no_grad():

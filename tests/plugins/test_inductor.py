@@ -1,48 +1,27 @@
-"""Inductor for real, where there is a compiler, and its verdicts everywhere."""
+"""Inductor: recompilation, graph breaks and its compiler."""
 
-import shutil
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
 import torch
 
 import cpuaccel
-from cpuaccel.testing import BackendContract, fake_host
 from cpuaccel.testing.outputs import assert_same_output
-from cpuaccel.testing.state import changed, global_state
 from tests.conftest import Python
-from tests.models import batch, encoder, right
-from tests.plugins.engines import (
-    ARCHITECTURES,
-    assert_originals_answers_at_unseen_shapes,
-    needs,
-    verdict_on,
-)
+from tests.plugins.engines import FACTS, EngineContract, needs
+from tests.required import ROOT
 
-real = needs("inductor")
+needs_engine = needs(*FACTS["inductor"])
 
 
-class TestContract(BackendContract):
+class TestContract(EngineContract):
     backend = "inductor"
-    needs: ClassVar[dict[str, bool]] = {"a C++ compiler": shutil.which("g++") is not None}
+    call = "torch.compile"
 
-
-@real
-@pytest.mark.parametrize("name", ARCHITECTURES)
-def test_answers_are_the_originals_at_unseen_shapes_and_paddings(name: str) -> None:
-    model = encoder(name)
-    before = global_state()
-    fast = cpuaccel.optimize(
-        model, ["inductor"], example_inputs=batch(name, 2, 24, right), strict=True
-    )
-    assert fast.report.applied == ("inductor",)
-    assert_originals_answers_at_unseen_shapes(fast, model, name)
-    evidence = fast.report.outcomes[0].evidence
-    assert evidence["compilations"] == 2, "one graph for a row, one for several"
-    assert evidence["recompilations"] == 0
-    assert int(evidence["packed_linears"]) >= 12
-    assert changed(before, global_state()) == []
+    def check_evidence(self, evidence: cpuaccel.Evidence) -> None:
+        assert evidence["compilations"] == 2, "one graph for one row, one for several"
+        assert evidence["recompilations"] == 0
+        assert int(evidence["packed_linears"]) >= 12
 
 
 class Branches(torch.nn.Module):
@@ -57,7 +36,7 @@ class Branches(torch.nn.Module):
         return answer
 
 
-@real
+@needs_engine
 def test_a_recompilation_is_frozen_counted_and_told(caplog: pytest.LogCaptureFixture) -> None:
     model = Branches().eval()
     fast = cpuaccel.optimize(model, ["inductor"], example_inputs=torch.ones(2, 6, 5), strict=True)
@@ -82,7 +61,7 @@ class Printing(torch.nn.Module):
         return x + 1
 
 
-@real
+@needs_engine
 def test_a_graph_break_is_refused() -> None:
     fast = cpuaccel.optimize(Printing().eval(), ["inductor"], example_inputs=torch.ones(2, 2))
     (outcome,) = fast.report.outcomes
@@ -91,7 +70,7 @@ def test_a_graph_break_is_refused() -> None:
     assert outcome.remedy == "Leave inductor out for this model"
 
 
-@real
+@needs_engine
 def test_torch_compile_switched_off_is_no_success() -> None:
     torch.compiler.set_stance("force_eager")
     try:
@@ -107,7 +86,7 @@ def test_torch_compile_switched_off_is_no_success() -> None:
     )
 
 
-@real
+@needs_engine
 def test_without_a_compiler_strict_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
@@ -119,17 +98,6 @@ def test_without_a_compiler_strict_raises(tmp_path: Path, monkeypatch: pytest.Mo
     ) in str(caught.value)
 
 
-def test_an_older_torch_is_refused() -> None:
-    verdict = verdict_on("inductor", fake_host(packages={"torch": "2.8.0"}))
-    assert verdict.reason == "torch 2.8.0 is installed, >=2.13 is needed"
-
-
-def test_after_bettertransformer_it_is_refused() -> None:
-    with pytest.raises(cpuaccel.PipelineError) as caught:
-        cpuaccel.explain(encoder("bert-token"), ["bettertransformer", "inductor"])
-    assert "which torch.compile can't put into one graph" in str(caught.value)
-
-
 CACHED = """
 import cpuaccel
 from tests.models import batch, encoder, right
@@ -138,15 +106,14 @@ cpuaccel.optimize(encoder("bert-token"), ["inductor"], example_inputs=inputs, st
 """
 
 
-@real
+@needs_engine
 def test_a_later_process_loads_what_was_compiled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, python: Python
 ) -> None:
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
-    root = Path(__file__).parents[2]
 
     def kernels() -> set[tuple[Path, int]]:
-        python(CACHED, path=(root,))
+        python(CACHED, path=(ROOT,))
         return {(path, path.stat().st_mtime_ns) for path in tmp_path.rglob("*.so")}
 
     compiled = kernels()

@@ -8,17 +8,13 @@ import torch
 import cpuaccel
 from cpuaccel.testing import BackendContract, fake_host
 from tests.models import batch, encoder, right
+from tests.plugins.engines import needs, verdict_on
 
 IPEX = "intel-extension-for-pytorch"
 
 
-def verdict_on(host: cpuaccel.Host, **options: object) -> cpuaccel.Verdict:
-    backend = cpuaccel.backends()["ipex"]
-    return backend(backend.Options(**options)).check(host)
-
-
 def test_absent_on_a_modern_torch() -> None:
-    verdict = verdict_on(fake_host(packages={"torch": "2.13.0+cpu"}))
+    verdict = verdict_on("ipex", fake_host(packages={"torch": "2.13.0+cpu"}))
     assert verdict.reason == (
         "intel-extension-for-pytorch is not installed; its last release serves torch 2.8, and "
         "this environment has torch 2.13.0+cpu"
@@ -42,7 +38,7 @@ def test_absent_on_a_modern_torch() -> None:
     ],
 )
 def test_the_minors_must_match(torch_version: str, own: str, works: bool) -> None:
-    verdict = verdict_on(fake_host(packages={"torch": torch_version, IPEX: own}))
+    verdict = verdict_on("ipex", fake_host(packages={"torch": torch_version, IPEX: own}))
     assert bool(verdict) is works
     if not works:
         minor = own.rpartition(".")[0]
@@ -53,17 +49,17 @@ def test_the_minors_must_match(torch_version: str, own: str, works: bool) -> Non
 
 
 def test_older_than_what_it_is_used_with() -> None:
-    verdict = verdict_on(fake_host(packages={"torch": "2.4.0", IPEX: "2.4.0"}))
+    verdict = verdict_on("ipex", fake_host(packages={"torch": "2.4.0", IPEX: "2.4.0"}))
     assert "torch 2.4.0 is installed, ==2.6.* is needed" in verdict.reason
 
 
 def test_without_avx2() -> None:
     host = fake_host(isa=frozenset({"sse4_2", "avx"}), packages={"torch": "2.8.0", IPEX: "2.8.0"})
-    assert verdict_on(host).reason == "IPEX needs AVX2, which this processor does not have"
+    assert verdict_on("ipex", host).reason == "IPEX needs AVX2, which this processor does not have"
 
 
 def test_on_another_architecture() -> None:
-    verdict = verdict_on(fake_host(machine="aarch64"))
+    verdict = verdict_on("ipex", fake_host(machine="aarch64"))
     assert verdict.reason == "IPEX is built for x86-64, and this machine is aarch64"
 
 
@@ -71,19 +67,10 @@ def test_bfloat16_of_its_own_needs_a_processor_with_it() -> None:
     host = fake_host(
         isa=frozenset({"avx2"}), bf16_speed=0.05, packages={"torch": "2.8.0", IPEX: "2.8.0"}
     )
-    assert verdict_on(host)
-    assert "bfloat16 matrix products run at 0.05 times" in verdict_on(host, dtype="bfloat16").reason
-
-
-@pytest.mark.parametrize(
-    "steps", [["bettertransformer", "ipex", "jit"], ["ipex", "bettertransformer"]]
-)
-def test_with_bettertransformer_is_refused_before_any_work(steps: list[str]) -> None:
-    with pytest.raises(cpuaccel.PipelineError) as caught:
-        cpuaccel.explain(torch.nn.Linear(1, 1), steps)
-    (problem,) = caught.value.problems
-    assert problem.startswith(
-        "ipex can't be used together with bettertransformer: its layers leave IPEX nothing"
+    assert verdict_on("ipex", host)
+    assert (
+        "bfloat16 matrix products run at 0.05 times"
+        in verdict_on("ipex", host, dtype="bfloat16").reason
     )
 
 
@@ -95,11 +82,9 @@ def test_after_jit_is_refused_before_any_work() -> None:
     )
 
 
-@pytest.mark.skipif(
-    bool(verdict_on(cpuaccel.host())), reason="ipex can be had here: see tests/stacks"
-)
-class TestWhereItCannotBeHad:
-    """The pipeline of the README on a modern stack."""
+@needs("no intel-extension-for-pytorch")
+class TestWithoutIpex:
+    """The pipeline ``ipex,jit`` where IPEX is not installed."""
 
     def test_is_skipped_with_one_warning_and_jit_goes_on(
         self, caplog: pytest.LogCaptureFixture
@@ -121,7 +106,7 @@ class TestWhereItCannotBeHad:
     def test_strict_raises_the_same(self) -> None:
         with pytest.raises(cpuaccel.StepError) as caught:
             cpuaccel.optimize(encoder("bert-qa"), ["ipex", "jit"], strict=True)
-        assert str(verdict_on(cpuaccel.host())) in str(caught.value)
+        assert str(verdict_on("ipex", cpuaccel.host())) in str(caught.value)
 
     def test_optional_is_quiet(self, caplog: pytest.LogCaptureFixture) -> None:
         fast = cpuaccel.optimize(

@@ -1,28 +1,21 @@
-"""zentorch for real, where there is an AMD processor and the zentorch for this torch."""
+"""zentorch: its import, its operators, and the processors and versions that it needs."""
 
 import os
-import shutil
 import subprocess
 import sys
-from typing import ClassVar
 
 import pytest
 import torch
 
 import cpuaccel
-from cpuaccel.testing import BackendContract, fake_host
-from cpuaccel.testing.outputs import assert_same_output
-from cpuaccel.testing.state import changed, global_state
+from cpuaccel.testing import fake_host
 from cpuaccel_plugins.zentorch.loading import WEIGHT_CACHE
 from tests.models import batch, encoder, right
-from tests.plugins.engines import (
-    ARCHITECTURES,
-    assert_originals_answers_at_unseen_shapes,
-    needs,
-    verdict_on,
-)
+from tests.plugins.engines import FACTS, EngineContract, needs, verdict_on
+from tests.plugins.outputs import assert_outputs_match
+from tests.required import BF16
 
-real = needs("zentorch")
+needs_engine = needs(*FACTS["zentorch"])
 
 EPYC = {
     "processor": "AMD EPYC 9654 96-Core Processor",
@@ -31,44 +24,24 @@ EPYC = {
 }
 
 
-class TestContract(BackendContract):
+class TestContract(EngineContract):
     backend = "zentorch"
-    needs: ClassVar[dict[str, bool]] = {
-        "an AMD processor": "AMD" in cpuaccel.host().processor,
-        "AVX512": "avx512f" in cpuaccel.host().isa,
-        "a C++ compiler": shutil.which("g++") is not None,
-    }
+    call = "torch.compile"
+
+    def check_evidence(self, evidence: cpuaccel.Evidence) -> None:
+        assert evidence["compilations"] == 2, "one graph for one row, one for several"
+        assert evidence["recompilations"] == 0
+        linears = [int(n) for name, n in evidence.items() if name.startswith("linear")]
+        assert sum(linears) >= 8, "query, key and value in one, and three more in each layer"
 
 
-@real
-@pytest.mark.parametrize("name", ARCHITECTURES)
-def test_answers_are_the_originals_at_unseen_shapes_and_paddings(name: str) -> None:
-    model = encoder(name)
-    before = global_state()
-    fast = cpuaccel.optimize(
-        model, ["zentorch"], example_inputs=batch(name, 2, 24, right), strict=True
-    )
-    assert fast.report.applied == ("zentorch",)
-    assert_originals_answers_at_unseen_shapes(fast, model, name)
-    evidence = fast.report.outcomes[0].evidence
-    assert evidence["compilations"] == 2, "one graph for a row, one for several"
-    assert evidence["recompilations"] == 0
-    linears = sum(int(count) for what, count in evidence.items() if what.startswith("linear"))
-    assert linears >= 8, f"query, key and value in one, and three more in each layer: {evidence}"
-    assert changed(before, global_state()) == []
-
-
-@real
+@needs(*FACTS["zentorch"], BF16)
 def test_bfloat16_runs_in_bfloat16() -> None:
-    if not (verdict := cpuaccel.host().bf16()):
-        pytest.skip(str(verdict))
     model, inputs = encoder("bert-qa"), batch("bert-qa", 3, 24, right)
     fast = cpuaccel.optimize(
         model, ["zentorch"], dtype="bfloat16", example_inputs=inputs, strict=True
     )
-    with torch.no_grad():
-        expected = model(**inputs)
-    assert_same_output(fast(**inputs), expected, inputs, tolerance=5e-2)
+    assert_outputs_match(fast, model, inputs, tolerance=5e-2)
     assert int(fast.report.outcomes[-1].evidence["linear_unary"]) > 0
 
 
@@ -91,8 +64,8 @@ refused()
 """
 
 
-@real
-def test_without_the_import_that_it_needs_it_is_no_success() -> None:
+@needs_engine
+def test_an_import_that_fails_or_comes_too_early() -> None:
     environment = {name: value for name, value in os.environ.items() if name != WEIGHT_CACHE}
     process = subprocess.run(
         [sys.executable, "-c", IMPORTED], env=environment, capture_output=True, text=True
@@ -106,8 +79,8 @@ def test_without_the_import_that_it_needs_it_is_no_success() -> None:
     )
 
 
-@real
-def test_a_model_without_anything_for_it_is_no_success() -> None:
+@needs_engine
+def test_a_model_without_its_operators_fails() -> None:
     fast = cpuaccel.optimize(torch.nn.Tanh().eval(), ["zentorch"], example_inputs=torch.ones(2, 2))
     (outcome,) = fast.report.outcomes
     assert outcome.status == "failed"
@@ -146,9 +119,3 @@ def test_the_verdict_says_what_is_true_and_what_to_do(
     changes: dict[str, object], verdict: str
 ) -> None:
     assert str(verdict_on("zentorch", fake_host(**{**EPYC, **changes}))) == verdict
-
-
-def test_after_bettertransformer_it_is_refused() -> None:
-    with pytest.raises(cpuaccel.PipelineError) as caught:
-        cpuaccel.explain(encoder("bert-token"), ["bettertransformer", "zentorch"])
-    assert "which torch.compile can't put into one graph" in str(caught.value)

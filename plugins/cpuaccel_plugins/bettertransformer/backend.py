@@ -64,7 +64,7 @@ class BetterTransformer(Backend[BetterTransformerOptions]):
         """Only Transformers models have the layers that are replaced."""
         if not hasattr(model, "config") or not hasattr(model, "base_model"):
             return Verdict.no(
-                f"{type(model).__name__} is no Transformers model",
+                f"{type(model).__name__} is not a Transformers model",
                 leave_out(self.name),
             )
         return Verdict.yes()

@@ -7,7 +7,9 @@ import torch
 
 import cpuaccel
 from tests.conftest import Python
-from tests.stacks.answers import ROOT, example_of, model_of
+from tests.plugins.engines import needs
+from tests.required import BF16, ROOT
+from tests.stacks.cases import example_of, model_of
 
 MHA, CONCAT, ADD, GELU, NORM = (
     "multi-head attention",
@@ -64,11 +66,10 @@ def test_float32_with_mkl(name: str) -> None:
     assert fusions(evidence) == FUSIONS[name][1]
 
 
+@needs(BF16)
 @pytest.mark.parametrize("auto_kernel_selection", [True, False])
 @pytest.mark.parametrize("name", FUSIONS)
 def test_bfloat16(name: str, auto_kernel_selection: bool) -> None:
-    if not (verdict := cpuaccel.host().bf16()):
-        pytest.skip(str(verdict))
     evidence = optimize(name, "bfloat16", auto_kernel_selection=auto_kernel_selection)
     assert fusions(evidence) == FUSIONS[name][0]
 
@@ -122,7 +123,7 @@ def test_ipex_changes_plain_jit_in_its_process_and_the_evidence_shows_it(python:
     done = python(
         """
 import cpuaccel
-from tests.stacks.answers import example_of, model_of
+from tests.stacks.cases import example_of, model_of
 model, inputs = model_of("bert-qa"), example_of("bert-qa")
 for steps in (["jit"], ["ipex"], ["jit"]):
     fast = cpuaccel.optimize(model, steps, example_inputs=inputs, strict=True)

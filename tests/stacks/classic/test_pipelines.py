@@ -6,47 +6,42 @@ import pytest
 
 import cpuaccel
 from tests.conftest import Python
-from tests.stacks.answers import (
+from tests.plugins.engines import needs
+from tests.required import BF16, ROOT
+from tests.stacks.cases import (
     MODELS,
     PADDED_LEFT,
     PADDED_RIGHT,
-    ROOT,
     TASKS,
-    assert_same_answers,
+    assert_cases_match,
     example_of,
     model_of,
 )
 
 TOLERANCE = {"float32": 1e-4, "bfloat16": 5e-2}
+DTYPES = ["float32", pytest.param("bfloat16", marks=needs(BF16))]
 
 
-def need(dtype: str) -> None:
-    if dtype == "bfloat16" and not (verdict := cpuaccel.host().bf16()):
-        pytest.skip(str(verdict))
-
-
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("steps", [["ipex"], ["ipex", "jit"]], ids=",".join)
 @pytest.mark.parametrize("name", MODELS)
 def test_ipex_answers_as_the_original(name: str, steps: list[str], dtype: str) -> None:
-    need(dtype)
     model = model_of(name)
     fast = cpuaccel.optimize(
         model, steps, dtype=dtype, example_inputs=example_of(name), strict=True
     )
     assert fast.report.applied == tuple(steps)
-    assert_same_answers(fast, model, name, PADDED_RIGHT + PADDED_LEFT, TOLERANCE[dtype])
+    assert_cases_match(fast, model, name, PADDED_RIGHT + PADDED_LEFT, TOLERANCE[dtype])
     assert set(fast.report.calls) == {"optimized"}, fast.report
     assert len(fast.report.variants) == 1
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
     "steps", [["bettertransformer"], ["bettertransformer", "jit"]], ids=",".join
 )
 @pytest.mark.parametrize("name", MODELS)
 def test_bettertransformer_answers_as_the_original(name: str, steps: list[str], dtype: str) -> None:
-    need(dtype)
     model = model_of(name)
     fast = cpuaccel.optimize(
         model, steps, dtype=dtype, example_inputs=example_of(name), strict=True
@@ -57,7 +52,7 @@ def test_bettertransformer_answers_as_the_original(name: str, steps: list[str], 
     assert evidence["bettertransformer"] == {"implementation": "optimum", "layers": 2}
     if "jit" in steps:
         assert evidence["jit"]["encoder layer"] == 2
-    assert_same_answers(fast, model, name, PADDED_RIGHT, TOLERANCE[dtype])
+    assert_cases_match(fast, model, name, PADDED_RIGHT, TOLERANCE[dtype])
     assert set(fast.report.calls) == {"optimized"}, fast.report
     assert len(fast.report.variants) == 1
 
@@ -75,7 +70,7 @@ def test_padding_on_the_left_is_left_to_the_original_and_counted(
         fidelity = fast.report.variants[0].fidelity
         assert fidelity is not None
         assert fidelity.refused == ("left padding", "padding on both sides")
-        assert_same_answers(fast, model, name, PADDED_LEFT)
+        assert_cases_match(fast, model, name, PADDED_LEFT)
     assert fast.report.calls == {"fallback:error": 2}
     (told,) = caplog.messages
     assert told.startswith("the original answers: RuntimeError")
@@ -88,7 +83,7 @@ def test_without_a_mask_all_tokens_are_real(name: str) -> None:
     for steps in (["ipex", "jit"], ["bettertransformer", "jit"]):
         fast = cpuaccel.optimize(model, steps, example_inputs=inputs, strict=True)
         assert fast.report.applied == tuple(steps)
-        assert_same_answers(fast, model, name, PADDED_RIGHT)  # a mask gets a variant of its own
+        assert_cases_match(fast, model, name, PADDED_RIGHT)  # a mask gets a variant of its own
         assert set(fast.report.calls) == {"optimized"}, fast.report
 
 
@@ -101,7 +96,7 @@ import warnings
 import transformers
 warnings.simplefilter("error")
 import cpuaccel
-from tests.stacks.answers import example_of, model_of
+from tests.stacks.cases import example_of, model_of
 model, inputs = model_of("bert-qa"), example_of("bert-qa")
 fast = cpuaccel.optimize(model, {steps!r}, strict=True)
 fast(**inputs)

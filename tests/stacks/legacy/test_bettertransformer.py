@@ -6,7 +6,8 @@ import torch
 import cpuaccel
 from tests.conftest import Python
 from tests.models import batch, encoder, right
-from tests.stacks.answers import MODELS, ROOT
+from tests.required import ROOT
+from tests.stacks.cases import MODELS
 
 VERSION = cpuaccel.host().packages["torch"]
 RENAMED = """
@@ -21,12 +22,12 @@ print(backend(backend.Options()).check(renamed))
 
 import cpuaccel.planning.plan
 cpuaccel.planning.plan.host = lambda: renamed
-from tests.stacks.answers import PADDED_RIGHT, assert_same_answers, example_of, model_of
+from tests.stacks.cases import PADDED_RIGHT, assert_cases_match, example_of, model_of
 for name in sys.argv[1:]:
     model = model_of(name)
     for steps in (["bettertransformer"], ["bettertransformer", "jit"]):
         fast = cpuaccel.optimize(model, steps, example_inputs=example_of(name), strict=True)
-        assert_same_answers(fast, model, name, PADDED_RIGHT)
+        assert_cases_match(fast, model, name, PADDED_RIGHT)
         assert fast.report.applied == tuple(steps)
         assert set(fast.report.calls) == {"optimized"}, fast.report
     assert fast.report.outcomes[-1].evidence["encoder layer"] == 2

@@ -8,7 +8,7 @@ import torch
 
 import cpuaccel
 from tests.models import Inputs, batch, encoder, right
-from tests.stacks.answers import PADDED_LEFT, PADDED_RIGHT, TASKS, assert_same_answers
+from tests.stacks.cases import PADDED_LEFT, PADDED_RIGHT, TASKS, assert_cases_match
 
 Order = Callable[[list[str]], list[str]]
 
@@ -33,7 +33,7 @@ def test_the_usual_batch(name: str) -> None:
     model = encoder(name)
     fast = cpuaccel.optimize(model, ["jit"], example_inputs=batch(name, 2, 24, right), strict=True)
     assert fast.report.outcomes[0].evidence["inputs_bound"] == "by position"
-    assert_same_answers(fast, model, name, PADDED_RIGHT + PADDED_LEFT)
+    assert_cases_match(fast, model, name, PADDED_RIGHT + PADDED_LEFT)
     assert set(fast.report.calls) == {"optimized"}, fast.report
 
 

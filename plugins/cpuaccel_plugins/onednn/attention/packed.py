@@ -4,6 +4,12 @@ from dataclasses import dataclass
 
 import torch
 
+from cpuaccel_plugins.common.token_packing import (
+    kept_tokens,
+    pack_tokens,
+    packing_indices,
+    unpack_tokens,
+)
 from cpuaccel_plugins.onednn.attention.attend import (
     MethodByLength,
     Operands,
@@ -34,17 +40,14 @@ class Sequence:
 class Layout:
     """How the tokens of one call are packed.
 
-    Packed are the real tokens, and the first token of every sequence, which pooled heads read.
-
     Attributes:
         batch: number of sequences.
         length: tokens of each, with padding.
         tokens: number of packed tokens.
         index: indices of the packed tokens in the flattened batch, shape (tokens,); None if all
             tokens are packed.
-        sources: for every token of the flattened batch, the packed token to unpack to it: itself,
-            or for padding the last one before it; shape (batch * length,). None if all tokens are
-            packed.
+        sources: the packed token to unpack to each token of the flattened batch, shape
+            (batch * length,); None if all tokens are packed.
         sequences: the place of each sequence.
     """
 
@@ -62,15 +65,13 @@ def read_layout(real: torch.Tensor) -> Layout:
     if bool(real.all()):
         every = [Sequence(row * length, row * length, (row + 1) * length) for row in range(batch)]
         return Layout(batch, length, batch * length, None, None, every)
-    packed = real.clone()
-    packed[:, 0] = True
+    packed = kept_tokens(real)
     counts = packed.sum(1).tolist()
     sequences, start = [], 0
     for count, begins in zip(counts, real[:, 0].tolist()):
         sequences.append(Sequence(start, start if begins else start + 1, start + count))
         start += count
-    flat = packed.reshape(-1)
-    return Layout(batch, length, start, flat.nonzero().squeeze(1), flat.cumsum(0) - 1, sequences)
+    return Layout(batch, length, start, *packing_indices(packed), sequences)
 
 
 def tokens(layout: Layout) -> int:
@@ -80,18 +81,12 @@ def tokens(layout: Layout) -> int:
 
 def pack(hidden: torch.Tensor, layout: Layout) -> torch.Tensor:
     """Shape (batch or 1, length, *) becomes (1, tokens, *)."""
-    if hidden.shape[0] != layout.batch:  # rotary embeddings are the same for all sequences
-        hidden = hidden.expand(layout.batch, *hidden.shape[1:])
-    flat = hidden.reshape(-1, *hidden.shape[2:])
-    return (flat if layout.index is None else flat.index_select(0, layout.index)).unsqueeze(0)
+    return pack_tokens(hidden, layout.batch, layout.index)
 
 
 def unpack(packed: torch.Tensor, layout: Layout) -> torch.Tensor:
     """Shape (1, tokens, *) becomes (batch, length, *); padding repeats the token before it."""
-    flat = packed[0]
-    if layout.sources is not None:
-        flat = flat.index_select(0, layout.sources)
-    return flat.view(layout.batch, layout.length, *flat.shape[1:])
+    return unpack_tokens(packed, (layout.batch, layout.length), layout.sources)
 
 
 def read_patterns(mask: torch.Tensor, layout: Layout, dtype: torch.dtype) -> list[torch.Tensor]:

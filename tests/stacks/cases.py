@@ -1,18 +1,12 @@
-"""Models for the stacks' engines, and whether the optimized ones answer as the originals do."""
+"""Models and inputs for the engines of one stack."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 
 import cpuaccel
-from cpuaccel.checks.compare import compare
-from cpuaccel.checks.probes import Probe
-from cpuaccel.model.output import leaves
 from tests.models import Inputs, batch, both, encoder, left, right, unpadded
-
-ROOT = Path(__file__).parents[2]
-"""Where a process of its own finds this module."""
+from tests.plugins.outputs import assert_outputs_match
 
 TASKS = [
     f"{model}-{task}"
@@ -34,8 +28,8 @@ PADDED_LEFT: list[Case] = [(3, 20, left), (4, 12, both)]
 def model_of(name: str, **changes: object) -> torch.nn.Module:
     """A tiny model, wide enough for the engines' kernels.
 
-    It has several labels: of two alone, both may be so near zero that bfloat16's rounding looks
-    large beside them.
+    It has several labels: two alone can both be so near zero that bfloat16's rounding is large
+    relative to them.
     """
     size: dict[str, object] = {
         "hidden_size": 64,
@@ -54,23 +48,13 @@ def example_of(name: str) -> Inputs:
     return batch(name, 2, 24, right)
 
 
-def assert_same_answers(
+def assert_cases_match(
     fast: cpuaccel.OptimizedModel,
     model: torch.nn.Module,
     name: str,
     cases: list[Case],
     tolerance: float = 1e-4,
 ) -> None:
-    """The answers are the original's within the tolerance, and of its type."""
+    """In all cases the output has the original's type and values, within the tolerance."""
     for size, length, pad in cases:
-        inputs = batch(name, size, length, pad)
-        with torch.no_grad():
-            expected = model(**inputs)
-        found = fast(**inputs)
-        assert type(found) is type(expected)
-        probe = Probe(
-            f"{size} x {length}, {pad.__name__}", dict(inputs), expected, leaves(expected)
-        )
-        differences = compare(probe, found, model)
-        assert differences
-        assert max(d.relative for d in differences) <= tolerance, differences
+        assert_outputs_match(fast, model, batch(name, size, length, pad), tolerance)
