@@ -1,4 +1,4 @@
-"""The built-in plugins: one module each, offering backends through cpuaccel's hooks.
+"""The built-in plugins, one package or module each.
 
-They use only what ``cpuaccel`` exports, so a third party's plugin can do all that these can.
+They import only names that ``cpuaccel`` exports, so a third party's plugin can do the same.
 """

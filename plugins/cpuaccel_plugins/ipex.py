@@ -15,34 +15,34 @@ from cpuaccel_plugins.common.engine_errors import leave_out
 
 PACKAGE = "intel-extension-for-pytorch"
 MINORS = ("2.8", "2.7", "2.6")
-"""Minors of torch that IPEX is used with here, each with its own minor of IPEX."""
+"""Supported minor versions of torch, each with the same minor version of IPEX."""
 
 LAST_MINOR = MINORS[0]
-"""IPEX is archived: this is the last torch minor that it was released for."""
+"""The last torch minor that IPEX was released for; IPEX is archived."""
 
 INSTEAD = (
-    f"Make an environment with torch=={LAST_MINOR}.0 and {PACKAGE}=={LAST_MINOR}.0, or stay here "
-    "with jit or bettertransformer,jit, which need no IPEX"
+    f"Create an environment with torch=={LAST_MINOR}.0 and {PACKAGE}=={LAST_MINOR}.0, or use jit "
+    "or bettertransformer,jit, which need no IPEX"
 )
 
 WITHOUT_IPEX = "Use jit or bettertransformer, which need no IPEX"
 
 
 class IpexOptions(cpuaccel.Options):
-    """Options of ``ipex``, as ``ipex.optimize`` names them.
+    """Options of ``ipex``, most of them arguments of ``ipex.optimize``.
 
     Attributes:
         dtype: precision of the weights; None for the pipeline's.
-        auto_kernel_selection: oneDNN instead of MKL for float32, without which IPEX fuses
-            neither linear+gelu nor linear+add.
-        eager_attention: rebuild a Transformers model with eager attention, the only one whose
-            multi-head attention IPEX fuses. Off, because on the processor measured SDPA was
-            faster: see docs/ipex_fusions.md.
-        weights_prepack: bring weights into oneDNN's blocked layout.
-        level: ``O1`` for all optimizations, ``O0`` for none but those asked for.
-        conv_bn_folding: fold batch norm into the convolution before it; works only on models that
-            torch.fx can trace, hence off, as in Transformers' Trainer.
-        linear_bn_folding: fold batch norm into the linear before it; likewise.
+        auto_kernel_selection: use oneDNN instead of MKL for float32. IPEX fuses linear+gelu and
+            linear+add only with oneDNN.
+        eager_attention: rebuild a Transformers model with eager attention, the only one that IPEX
+            fuses. False by default, because SDPA was measured faster: see docs/ipex_fusions.md.
+        weights_prepack: convert weights to oneDNN's blocked layout.
+        level: ``O1`` for all optimizations, ``O0`` for none except those set by other options.
+        conv_bn_folding: fold batch norm into the convolution before it; needs a model that
+            torch.fx can trace.
+        linear_bn_folding: fold batch norm into the linear before it; needs a model that torch.fx
+            can trace.
     """
 
     dtype: Literal["float32", "bfloat16"] | None = None
@@ -55,31 +55,31 @@ class IpexOptions(cpuaccel.Options):
 
 
 class Ipex(Backend[IpexOptions]):
-    """Replaces modules with IPEX's; a following ``jit`` lets its graph fusions fire."""
+    """Replaces modules by IPEX's; its graph fusions need a following ``jit``."""
 
     name = "ipex"
-    summary = "Intel Extension for PyTorch: prepacked weights, and fusions where jit follows"
+    summary = "Intel Extension for PyTorch: prepacked weights, and fusions with a following jit"
     takes = Form.MODULE
     gives = Form.MODULE
     excludes: ClassVar[Mapping[str, str]] = {
-        "bettertransformer": "its layers leave IPEX nothing of the encoder to replace or fuse, and "
-        "under IPEX's autocast for bfloat16 they don't reach their own fused kernel"
+        "bettertransformer": "IPEX can't replace or fuse the layers of its encoder, and under "
+        "IPEX's autocast for bfloat16 they don't use their own fused kernel"
     }
     requires = tuple((f"{PACKAGE}=={minor}.*", f"torch=={minor}.*") for minor in MINORS)
     casts = True
     Options = IpexOptions
 
     def check(self, host: Host) -> Verdict:
-        """Decide from metadata and flags: importing a mismatched IPEX ends the process."""
+        """Decide from metadata and flags: importing a mismatched IPEX terminates the process."""
         torch_version, own = host.version("torch"), host.version(PACKAGE)
         if host.machine not in {"x86_64", "AMD64"}:
             return Verdict.no(
-                f"IPEX is built for x86-64, and this machine is {host.machine}", WITHOUT_IPEX
+                f"IPEX needs an x86-64 processor, and this machine is {host.machine}", WITHOUT_IPEX
             )
         if torch_version is None or own is None:
             return Verdict.no(
-                f"{PACKAGE} is not installed; its last release serves torch {LAST_MINOR}, and "
-                f"this environment has torch {host.packages.get('torch', 'not installed')}",
+                f"{PACKAGE} is not installed; its last release is for torch {LAST_MINOR}, and this "
+                f"environment has torch {host.packages.get('torch', 'not installed')}",
                 INSTEAD,
             )
         if own.release[:2] != torch_version.release[:2]:
@@ -100,7 +100,7 @@ class Ipex(Backend[IpexOptions]):
     def apply(self, model: torch.nn.Module, context: Context) -> Applied:
         """Run ``ipex.optimize`` and count what it replaced."""
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # IPEX warns of its own dependencies' deprecations
+            warnings.simplefilter("ignore")  # deprecations in IPEX's dependencies
             import intel_extension_for_pytorch as ipex
 
             dtype = (
@@ -108,10 +108,10 @@ class Ipex(Backend[IpexOptions]):
                 if self.options.dtype is not None
                 else context.dtype or torch.float32
             )
-            given = with_eager_attention(model) if self.options.eager_attention else model
-            # Asked for a copy, it brings the convolutions of the original to another layout, too.
+            source = with_eager_attention(model) if self.options.eager_attention else model
+            # With inplace=False, ipex.optimize changes the layout of the original's convolutions.
             optimized = ipex.optimize(
-                given if context.inplace else copy.deepcopy(given),
+                source if context.inplace else copy.deepcopy(source),
                 dtype=dtype,
                 inplace=True,
                 level=self.options.level,
@@ -134,7 +134,7 @@ class Ipex(Backend[IpexOptions]):
             optimized,
             evidence={
                 **{f"{name}_modules": count for name, count in sorted(replaced.items())},
-                "graph_fusions": "only where jit follows, and counted by it",
+                "graph_fusions": "only with a following jit, which counts them",
             },
             autocast=torch.bfloat16 if dtype is torch.bfloat16 else None,
         )

@@ -11,14 +11,14 @@ from cpuaccel_plugins.common.engine_errors import engine_errors, leave_out
 from cpuaccel_plugins.common.fusions import count_fusions
 
 WARM_UP_CALLS = 2
-"""The profiling executor profiles on the first call and compiles on the second."""
+"""The executor profiles in the first call and compiles in the second."""
 
 
 class JitOptions(cpuaccel.Options):
     """Options of ``jit``.
 
     Attributes:
-        freeze: inline the weights as constants and fold what follows from them.
+        freeze: inline the weights as constants and fold constant expressions.
     """
 
     freeze: bool = True
@@ -28,7 +28,7 @@ class Jit(Backend[JitOptions]):
     """Traces the model with ``torch.jit.trace`` and freezes it with ``torch.jit.freeze``."""
 
     name = "jit"
-    summary = "TorchScript: trace, freeze, warm up; the script can be saved and loaded anywhere"
+    summary = "TorchScript: trace, freeze, warm up; saved scripts load without cpuaccel"
     takes = Form.MODULE
     gives = Form.SCRIPT
     needs_tensors = True
@@ -36,7 +36,7 @@ class Jit(Backend[JitOptions]):
     Options = JitOptions
 
     def check(self, host: Host) -> Verdict:
-        """Ask for a Python that TorchScript supports."""
+        """Require a Python version that TorchScript supports."""
         if tuple(map(int, host.python.split(".")[:2])) >= (3, 14):
             return Verdict.no(
                 f"TorchScript does not support Python {host.python}", "Use Python 3.13 or older"
@@ -47,18 +47,16 @@ class Jit(Backend[JitOptions]):
         """Trace, freeze and warm up."""
         if not torch._C._get_graph_executor_optimize():
             raise BackendError(
-                "TorchScript's optimizations are switched off in this thread",
-                "Call optimize outside of torch.jit.optimized_execution(False)",
+                "TorchScript's optimizations are disabled in this thread",
+                "Call optimize outside torch.jit.optimized_execution(False)",
             )
         signature = context.signature
         flat = cpuaccel.flatten(model, signature.tensors, signature.constants)
         example = signature.tensor_inputs
-        # Binding by name is in torch.jit.trace from 2.0 on. Before, a tuple in forward's order
-        # does as well: the flat module has no parameter but these.
+        # torch < 2.0 binds by position only: the flat module has exactly these parameters.
         by_name = "example_kwarg_inputs" in inspect.signature(torch.jit.trace).parameters
         with warnings.catch_warnings():
-            # What a trace freezes is found by comparing answers; that TorchScript is no longer
-            # developed is in the documentation.
+            # The trace's warnings: cpuaccel compares outputs to find what is frozen.
             warnings.simplefilter("ignore")
             with engine_errors("torch.jit.trace", model, leave_out(self.name)):
                 inputs: dict[str, object] = (
@@ -69,8 +67,7 @@ class Jit(Backend[JitOptions]):
                 script = torch.jit.trace(flat, **inputs, strict=False, check_trace=False)
                 if not isinstance(script, torch.jit.ScriptModule):
                     raise BackendError(
-                        "torch.jit.trace gave no script: TorchScript is switched off in this "
-                        "process",
+                        "torch.jit.trace returned no script: TorchScript is disabled",
                         "Unset PYTORCH_JIT",
                     )
                 if self.options.freeze:

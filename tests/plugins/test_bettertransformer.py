@@ -82,7 +82,7 @@ def test_padding_is_not_computed() -> None:
 
 
 @native
-def test_evidence_counts_what_was_replaced() -> None:
+def test_evidence_counts_replaced_modules() -> None:
     fast = cpuaccel.optimize(
         encoder("bert-qa"), ["bettertransformer"], example_inputs=batch("bert-qa", 2, 8, right)
     )
@@ -97,12 +97,12 @@ def test_evidence_counts_what_was_replaced() -> None:
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("mpnet", "MPNetModel computes its attention by itself, not through Transformers' interf"),
+        ("mpnet", "MPNetModel does not use Transformers' attention interface"),
         ("gpt2", "GPT2Attention is causal"),
         ("t5-encoder", "T5Attention adds a position bias to its scores"),
     ],
 )
-def test_refuses_what_would_come_out_wrong(
+def test_unsupported_attention_fails(
     name: str, reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     model, inputs = encoder(name), batch(name, 2, 12, right)
@@ -122,13 +122,13 @@ def test_windowed_attention_is_not_traced_packed() -> None:
     fast = cpuaccel.optimize(model, ["bettertransformer", "jit"], example_inputs=inputs)
     packed, traced = fast.report.outcomes
     assert packed.status == "applied"
-    assert "attention within a window can't be traced" in traced.reason
+    assert "windowed attention without padding can't be traced" in traced.reason
     assert_outputs_match(fast, model, batch("modernbert-token", 3, 20, left))
 
 
 @native
-def test_hidden_states_on_request_are_the_originals() -> None:
-    """Packed hidden states would have the wrong shape: the original has to answer."""
+def test_hidden_states_come_from_the_original() -> None:
+    """Packed hidden states have the wrong shape, so the original runs."""
     model, inputs = encoder("bert-token"), batch("bert-token", 2, 12, right)
     fast = cpuaccel.optimize(model, ["bettertransformer"], example_inputs=inputs)
     with torch.no_grad():
@@ -150,7 +150,7 @@ def test_the_callers_model_keeps_its_attention() -> None:
 
 
 @native
-def test_a_row_without_any_real_token_keeps_its_pooled_answer() -> None:
+def test_a_row_of_padding_only_keeps_its_pooled_output() -> None:
     model = encoder("bert-text")
     inputs = batch("bert-text", 3, 12, right)
     inputs["attention_mask"][1] = 0
@@ -206,24 +206,21 @@ def test_which_implementation_an_environment_can_have(
     [
         (
             "auto",
-            "; and for the native implementation torch 1.13.0a0+gitunknown is installed, >=2.4 is "
-            "needed and transformers 4.30.2 is installed, >=5 is needed",
+            "; the native implementation: torch 1.13.0a0+gitunknown is installed, >=2.4 is needed "
+            "and transformers 4.30.2 is installed, >=5 is needed",
         ),
         ("optimum", ""),
     ],
 )
-def test_a_torch_whose_name_is_a_pre_releases_is_refused_in_optimums_stead(
-    implementation: str, said: str
-) -> None:
+def test_a_pre_release_of_torch_that_optimum_rejects(implementation: str, said: str) -> None:
     packages = {"torch": "1.13.0a0+gitunknown", "transformers": "4.30.2", "optimum": "1.8.8"}
     verdict = verdict_on(
         "bettertransformer", fake_host(packages=packages), implementation=implementation
     )
     assert verdict.reason == (
-        "optimum 1.8.8 refuses torch 1.13.0a0+gitunknown, which it takes for a pre-release older "
-        f"than 1.13.0{said}"
+        f"optimum 1.8.8 rejects torch 1.13.0a0+gitunknown as a pre-release older than 1.13.0{said}"
     )
-    assert verdict.remedy == ("Install a released torch from 1.13.0 on, or use jit by itself")
+    assert verdict.remedy == ("Install a release of torch >= 1.13.0, or use jit alone")
 
 
 class TestContract(BackendContract):
@@ -232,7 +229,7 @@ class TestContract(BackendContract):
         "a torch that optimum accepts": Version(cpuaccel.host().packages["torch"])
         >= Version("1.13.0")
     }
-    # Padding on the left is no input for optimum's: there the original answers.
+    # optimum does not support padding on the left: the original runs.
     varies = ("batch", "length", *(["left padding"] if not unmet(NATIVE) else []), "right padding")
 
     def model(self) -> torch.nn.Module:

@@ -37,7 +37,7 @@ class Branches(torch.nn.Module):
 
 
 @needs_engine
-def test_a_recompilation_is_frozen_counted_and_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_recompilation_is_frozen_counted_and_logged(caplog: pytest.LogCaptureFixture) -> None:
     model = Branches().eval()
     fast = cpuaccel.optimize(model, ["inductor"], example_inputs=torch.ones(2, 6, 5), strict=True)
     evidence = fast.report.outcomes[0].evidence
@@ -52,7 +52,8 @@ def test_a_recompilation_is_frozen_counted_and_told(caplog: pytest.LogCaptureFix
     assert evidence["compilations"] == compilations + 1
     assert evidence["frozen_weights"] == 2
     assert "recompilations 1" in str(fast.report)
-    assert len([m for m in caplog.messages if m.startswith("inductor compiled the model aga")]) == 1
+    (message,) = [m for m in caplog.messages if m.startswith("inductor: recompiled the model")]
+    assert "[2, 9, 5]" in message
 
 
 class Printing(torch.nn.Module):
@@ -71,7 +72,7 @@ def test_a_graph_break_is_refused() -> None:
 
 
 @needs_engine
-def test_torch_compile_switched_off_is_no_success() -> None:
+def test_torch_compile_disabled_is_a_failure() -> None:
     torch.compiler.set_stance("force_eager")
     try:
         fast = cpuaccel.optimize(
@@ -81,9 +82,7 @@ def test_torch_compile_switched_off_is_no_success() -> None:
         torch.compiler.set_stance("default")
     (outcome,) = fast.report.outcomes
     assert outcome.status == "failed"
-    assert outcome.reason == (
-        "torch.compile ran the model eagerly: it is switched off in this process"
-    )
+    assert outcome.reason == ("torch.compile ran the model eagerly: it is disabled in this process")
 
 
 @needs_engine
@@ -92,10 +91,7 @@ def test_without_a_compiler_strict_raises(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.delenv("CXX", raising=False)
     with pytest.raises(cpuaccel.StepError) as caught:
         cpuaccel.optimize(torch.nn.Linear(2, 2), ["inductor"], strict=True)
-    assert (
-        "inductor: Inductor compiles C++ kernels, and there is no g++ on this PATH. Install a C++ "
-        "compiler (on Debian: apt install g++), or name one in CXX"
-    ) in str(caught.value)
+    assert "inductor: Inductor compiles C++ kernels, but g++ is not on PATH" in str(caught.value)
 
 
 CACHED = """

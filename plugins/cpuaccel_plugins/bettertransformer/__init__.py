@@ -1,4 +1,4 @@
-"""Backend ``bettertransformer``: fused attention, and no computing on padding."""
+"""Backend ``bettertransformer``: fused attention without padding."""
 
 import cpuaccel
 from cpuaccel_plugins.bettertransformer.backend import BetterTransformer, BetterTransformerOptions

@@ -1,4 +1,4 @@
-"""The attention function and the mask function that Transformers calls through its interfaces."""
+"""The attention and mask functions that Transformers calls through its interfaces."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ from cpuaccel_plugins.common.engine_errors import leave_out
 from cpuaccel_plugins.common.padding_markers import exporting
 
 NAME = "cpuaccel"
-"""What the functions are called in Transformers' interfaces."""
+"""Name of both functions in Transformers' interfaces."""
 
 
 _recorder: ContextVar[list[torch.nn.Module] | None] = ContextVar("recorder", default=None)
@@ -46,7 +46,7 @@ def mask(
     device: torch.device | None = None,
     **kwargs: object,
 ) -> PaddingMask | torch.Tensor | None:
-    """Make what the layers get as their attention mask; see transformers.masking_utils."""
+    """Create the attention mask for the layers; see transformers.masking_utils."""
     if use_vmap or q_length != kv_length or mask_function is causal_mask_function:
         return sdpa_mask(
             batch_size=batch_size,
@@ -61,7 +61,7 @@ def mask(
             device=device or torch.device("cpu"),
         )
     pattern = None if mask_function is bidirectional_mask_function else mask_function
-    # A trace must serve padded batches too, whatever the example has.
+    # A trace must support padded batches, even if the example has no padding.
     traced = torch.jit.is_tracing() or exporting()
     if attention_mask is not None and not traced and bool(attention_mask.all()):
         attention_mask = None
@@ -79,16 +79,16 @@ def attention(
     scaling: float | None = None,
     **kwargs: object,
 ) -> tuple[torch.Tensor, None]:
-    """Attend; see transformers' AttentionInterface.
+    """Compute attention; see transformers' AttentionInterface.
 
     Args:
         module: the attention module that calls.
-        query: shape (batch, heads, tokens, head size), with batch 1 where packed.
-        key: the same.
-        value: the same.
-        attention_mask: what ``mask`` made.
-        scaling: factor on the scores; one over the root of the head size by default.
-        kwargs: what other attention functions take.
+        query: shape (batch, heads, tokens, head size); batch is 1 for packed tokens.
+        key: the same shape.
+        value: the same shape.
+        attention_mask: the result of ``mask``.
+        scaling: factor for the scores; by default one over the root of the head size.
+        kwargs: arguments of other attention functions.
 
     Returns:
         Shape (batch, tokens, heads, head size), and no attention weights.
@@ -97,18 +97,18 @@ def attention(
     if recorder is not None:
         _check_supported(module, query, key, attention_mask, kwargs)
         recorder.append(module)
-    under_way = packing.current.get()
+    current = packing.current.get()
     pattern = attention_mask.pattern if isinstance(attention_mask, PaddingMask) else None
-    if under_way is not None and under_way.counts is not None:
+    if current is not None and current.counts is not None:
         scale = query.shape[-1] ** -0.5 if scaling is None else float(scaling)
         if not torch.jit.is_tracing():
-            return _attend_packed(query, key, value, under_way.spans, scale, pattern), None
+            return _attend_packed(query, key, value, current.spans, scale, pattern), None
         if pattern is not None:
             raise BackendError(
-                "attention within a window can't be traced without computing on padding",
+                "windowed attention without padding can't be traced",
                 "Leave jit or bettertransformer out for this model",
             )
-        return _scripted()(query, key, value, under_way.counts, under_way.skips, scale), None
+        return _scripted()(query, key, value, current.counts, current.skips, scale), None
     dense = attention_mask.dense() if isinstance(attention_mask, PaddingMask) else attention_mask
     attended = scaled_dot_product_attention(query, key, value, dense, scale=scaling)
     return attended.transpose(1, 2).contiguous(), None
@@ -145,7 +145,7 @@ def _attend_script(
     skips: torch.Tensor,
     scale: float,
 ) -> torch.Tensor:
-    # The same as _attend_packed in TorchScript, whose loop a trace keeps as a loop.
+    # _attend_packed in TorchScript: a trace keeps its loop.
     attended = torch.empty_like(query.transpose(1, 2), memory_format=torch.contiguous_format)
     start = 0
     for index in range(counts.size(0)):

@@ -1,4 +1,4 @@
-"""The backend, and which of its two implementations serves where."""
+"""The backend, and the choice between its two implementations."""
 
 import importlib
 from collections.abc import Callable
@@ -15,16 +15,16 @@ OPTIMUM = ("torch>=1.13", "optimum>=1.8,<2", "transformers>=4.30,<4.49")
 NATIVE = ("torch>=2.4", "transformers>=5")
 
 OPTIMUMS_TORCH = Version("1.13.0")
-"""The oldest torch that optimum takes; a pre-release of it, by its name, is older."""
+"""The oldest torch that optimum accepts; it rejects pre-releases of that version."""
 
 
 class BetterTransformerOptions(cpuaccel.Options):
     """Options of ``bettertransformer``.
 
     Attributes:
-        implementation: ``optimum`` for optimum's own BetterTransformer, ``native`` for
-            cpuaccel's through Transformers' attention interface, ``auto`` for whichever this
-            environment has.
+        implementation: ``optimum`` for optimum's BetterTransformer, ``native`` for cpuaccel's,
+            through Transformers' attention interface, ``auto`` for the one that can be installed
+            with this version of Transformers.
     """
 
     implementation: Literal["auto", "optimum", "native"] = "auto"
@@ -34,34 +34,34 @@ class BetterTransformer(Backend[BetterTransformerOptions]):
     """Fuses attention and removes padding inside the encoder, for text, image and audio."""
 
     name = "bettertransformer"
-    summary = "fused attention and no computing on padding, for Transformers encoders"
+    summary = "fused attention and no computation on padding, for Transformers encoders"
     takes = Form.MODULE
     gives = Form.MODULE
     requires = (NATIVE, OPTIMUM)
     Options = BetterTransformerOptions
 
     def check(self, host: Host) -> Verdict:
-        """Ask for what the chosen implementation needs."""
-        wanted = {"auto": (NATIVE, OPTIMUM), "optimum": (OPTIMUM,), "native": (NATIVE,)}
-        verdict = host.meets(*wanted[self.options.implementation])
+        """Require the packages of the chosen implementation."""
+        requirements = {"auto": (NATIVE, OPTIMUM), "optimum": (OPTIMUM,), "native": (NATIVE,)}
+        verdict = host.meets(*requirements[self.options.implementation])
         if verdict and Version(host.packages["torch"]) < OPTIMUMS_TORCH:
-            return self._refused_by_optimum(host)
+            return self._rejected_by_optimum(host)
         return verdict
 
-    def _refused_by_optimum(self, host: Host) -> Verdict:
-        """Debian's torch 1.13 has all that optimum needs but the name."""
+    def _rejected_by_optimum(self, host: Host) -> Verdict:
+        """Explain that Debian's torch 1.13 has a version number that optimum rejects."""
         reason = (
-            f"optimum {host.packages['optimum']} refuses torch {host.packages['torch']}, which it "
-            f"takes for a pre-release older than {OPTIMUMS_TORCH}"
+            f"optimum {host.packages['optimum']} rejects torch {host.packages['torch']} as a "
+            f"pre-release older than {OPTIMUMS_TORCH}"
         )
         if self.options.implementation == "auto":
-            reason += f"; and for the native implementation {host.meets(NATIVE).reason}"
+            reason += f"; the native implementation: {host.meets(NATIVE).reason}"
         return Verdict.no(
-            reason, f"Install a released torch from {OPTIMUMS_TORCH} on, or use jit by itself"
+            reason, f"Install a release of torch >= {OPTIMUMS_TORCH}, or use jit alone"
         )
 
     def accepts(self, model: Callable[..., object], signature: Signature) -> Verdict:
-        """Only Transformers models have the layers that are replaced."""
+        """Require a Transformers model."""
         if not hasattr(model, "config") or not hasattr(model, "base_model"):
             return Verdict.no(
                 f"{type(model).__name__} is not a Transformers model",
@@ -70,7 +70,7 @@ class BetterTransformer(Backend[BetterTransformerOptions]):
         return Verdict.yes()
 
     def apply(self, model: torch.nn.Module, context: Context) -> Applied:
-        """Hand over to the implementation, whose module imports transformers or optimum."""
+        """Call the implementation, whose module imports transformers or optimum."""
         implementation = self.options.implementation
         if implementation == "auto":
             implementation = "native" if context.host.meets(NATIVE) else "optimum"

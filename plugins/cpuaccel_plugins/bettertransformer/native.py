@@ -1,11 +1,11 @@
-"""BetterTransformer's promise kept through Transformers' attention interface."""
+"""BetterTransformer through the attention interface of Transformers 5."""
 
 import torch
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
 import cpuaccel
-from cpuaccel import Applied, BackendError, Context
+from cpuaccel import Applied, BackendError, Context, describe_error
 from cpuaccel_plugins.bettertransformer import attention, packing
 from cpuaccel_plugins.common.engine_errors import leave_out
 
@@ -13,11 +13,11 @@ LEAVE_OUT = leave_out("bettertransformer")
 
 
 def apply(model: torch.nn.Module, context: Context) -> Applied:
-    """Route the model's attention through ours and pack around its encoder.
+    """Replace the attention function, and remove padding around the encoder.
 
     Raises:
-        BackendError: the model's attention doesn't pass through the interface, or is of a kind
-            that would come out wrong.
+        BackendError: the model does not use the attention interface, or its attention is not
+            supported.
     """
     AttentionInterface.register(attention.NAME, attention.attention)
     AttentionMaskInterface.register(attention.NAME, attention.mask)
@@ -27,8 +27,7 @@ def apply(model: torch.nn.Module, context: Context) -> Applied:
         context.signature.call(transformed, context.signature.inputs)
     if not callers:
         raise BackendError(
-            f"{type(model).__name__} computes its attention by itself, not through Transformers' "
-            "interface",
+            f"{type(model).__name__} does not use Transformers' attention interface",
             LEAVE_OUT,
         )
     attention_ids = {id(module) for module in callers}
@@ -50,15 +49,15 @@ def _route_attention(model: torch.nn.Module) -> None:
         model.set_attn_implementation(attention.NAME)  # type: ignore[operator]
     except (AttributeError, ValueError, ImportError) as error:
         raise BackendError(
-            f"{type(model).__name__} doesn't let its attention be chosen ({error})", LEAVE_OUT
+            f"{type(model).__name__} has no choice of attention: {describe_error(error)}", LEAVE_OUT
         ) from error
 
 
 def _encoders(
     model: torch.nn.Module, attention_ids: set[int]
 ) -> list[tuple[torch.nn.Module, list[torch.nn.Module]]]:
-    """The modules that run a list of layers with attention in them, each with these layers."""
-    found: dict[str, list[torch.nn.Module]] = {}
+    """Return the modules that run a list of layers with attention, each with these layers."""
+    containers: dict[str, list[torch.nn.Module]] = {}
     modules = dict(model.named_modules())
     for path, module in modules.items():
         if id(module) not in attention_ids:
@@ -66,9 +65,9 @@ def _encoders(
         parts = path.split(".")
         prefixes = [".".join(parts[:end]) for end in range(len(parts))]
         lists = [p for p in prefixes if isinstance(modules.get(p), torch.nn.ModuleList)]
-        if lists:  # the outermost: ALBERT has lists in its list
-            layers = found.setdefault(lists[0].rpartition(".")[0], [])
+        if lists:  # the outermost one: ALBERT nests lists
+            layers = containers.setdefault(lists[0].rpartition(".")[0], [])
             layer = modules[".".join(parts[: len(lists[0].split(".")) + 1])]
             if layer not in layers:
                 layers.append(layer)
-    return [(modules[container], layers) for container, layers in found.items()]
+    return [(modules[container], layers) for container, layers in containers.items()]

@@ -1,4 +1,4 @@
-"""Optimum's own BetterTransformer, for Transformers before 4.49."""
+"""Optimum's BetterTransformer, for Transformers before 4.49."""
 
 import functools
 import logging
@@ -19,7 +19,7 @@ def apply(model: torch.nn.Module, context: Context) -> Applied:
     """Replace the encoder's layers by optimum's.
 
     Raises:
-        BackendError: optimum knows no replacement for this model's layers, or refuses it.
+        BackendError: optimum does not support the model.
     """
     copied = model if context.inplace else cpuaccel.shared_copy(model)
     remedy = leave_out("bettertransformer")
@@ -32,8 +32,8 @@ def apply(model: torch.nn.Module, context: Context) -> Applied:
     ]
     for layer in layers:
         if getattr(layer, "is_last_layer", False):
-            # Not a hook: before torch 2.0 hooks see no keyword arguments, as DistilBERT's mask is.
-            layer.forward = functools.partial(_padded_back, layer.forward)
+            # Not a hook: before torch 2.0 hooks get no keyword arguments.
+            layer.forward = functools.partial(_restore_length, layer.forward)
     return Applied(
         transformed.eval(), evidence={"implementation": "optimum", "layers": len(layers)}
     )
@@ -41,26 +41,26 @@ def apply(model: torch.nn.Module, context: Context) -> Applied:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without optimum's notes on its deprecation and on training, and torch's on nested tensors."""
-    transformation.logger.addFilter(_nothing)
+    """Silence optimum's log messages, and torch's warning on nested tensors."""
+    transformation.logger.addFilter(_drop)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            # Told once a process, on the first nested tensor: which would be in a user's call.
+            # torch warns once per process, on the first nested tensor: trigger it here.
             torch._nested_tensor_from_mask(torch.zeros(1, 1, 1), torch.ones(1, 1, dtype=torch.bool))
             yield
     finally:
-        transformation.logger.removeFilter(_nothing)
+        transformation.logger.removeFilter(_drop)
 
 
-def _nothing(record: logging.LogRecord) -> bool:
+def _drop(record: logging.LogRecord) -> bool:
     return False
 
 
-def _padded_back(
+def _restore_length(
     forward: Callable[..., tuple[torch.Tensor, ...]], *args: object, **kwargs: object
 ) -> tuple[torch.Tensor, ...]:
-    """Bring the output, which optimum cuts to the longest sequence, back to the input's length."""
+    """Pad the output, which optimum cuts to the longest sequence, to the input's length."""
     output = forward(*args, **kwargs)
     masks = [*args[1:2], kwargs.get("attention_mask"), kwargs.get("attn_mask")]
     for mask in masks:

@@ -1,8 +1,8 @@
-"""Packing a padded batch into its real tokens before an encoder's first layer, and back after.
+"""Hooks that pack a batch before an encoder's first layer and unpack it after the last.
 
-The embeddings run padded, so that every model's own rule for positions holds; inside the layers
-all but attention treats each token alone, so there a batch of B sequences is one sequence of its
-T real tokens. Attention reads from the packing where each sequence begins.
+The embeddings run padded, because models compute positions in different ways. Inside the layers
+only attention mixes tokens, so a batch becomes one sequence of its kept tokens, and attention
+reads from ``current`` where each sequence starts.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,17 +21,17 @@ from cpuaccel_plugins.common.token_packing import (
 )
 
 Pattern = Callable[[int, int, torch.Tensor, torch.Tensor], torch.Tensor]
-"""Which positions may attend to which: Transformers' mask functions (batch, head, query, key)."""
+"""A mask function of Transformers, with arguments (batch, head, query, key)."""
 
 
 @dataclass(frozen=True)
 class PaddingMask:
-    """What is handed from layer to layer in place of a dense attention mask.
+    """The mask that the layers get instead of a dense attention mask.
 
     Attributes:
-        real: shape (batch, length), bool: which tokens are real; None where all are.
-        length: number of tokens in a sequence, padding included.
-        pattern: restricts attention beyond padding, such as to a window; None for no restriction.
+        real: shape (batch, length), bool, True for real tokens; None if all tokens are real.
+        length: number of tokens in a sequence, with padding.
+        pattern: further restriction of attention, such as to a window.
     """
 
     real: torch.Tensor | None
@@ -39,7 +39,7 @@ class PaddingMask:
     pattern: Pattern | None = None
 
     def dense(self) -> torch.Tensor | None:
-        """The mask of shape (batch or 1, 1, query or 1, key), bool, True where attended."""
+        """The dense mask, shape (batch or 1, 1, query or 1, key), bool, True to attend."""
         mask = None if self.real is None else self.real[:, None, None, :]
         if self.pattern is None:
             return mask
@@ -51,9 +51,9 @@ class Span(NamedTuple):
     """One sequence in a packed batch.
 
     Attributes:
-        tokens: how many of its tokens are kept.
-        skip: how many of these, at its beginning, are not attended to.
-        positions: where in the padded sequence they stand, shape (tokens,).
+        tokens: number of kept tokens.
+        skip: number of tokens at the start that no token attends to.
+        positions: positions of the kept tokens in the padded sequence, shape (tokens,).
     """
 
     tokens: int
@@ -65,14 +65,15 @@ class Span(NamedTuple):
 class Packing:
     """The state of one call of an encoder.
 
+    During export only ``real`` is set, and ``padding_markers`` replace packing.
+
     Attributes:
-        real: shape (batch, length), bool; None until a layer has met a mask with padding.
-        index: positions of the kept tokens in the flattened batch, shape (tokens,). This and what
-            follows is not there while the model is exported: then markers stand for packing.
+        real: shape (batch, length), bool; None until a layer gets a mask with padding.
+        index: positions of the kept tokens in the flattened batch, shape (tokens,).
         sources: the kept token for each position on unpacking, shape (batch * length,).
-        counts: kept tokens of each sequence, shape (batch,).
-        skips: 1 for each sequence whose first token is not attended to, else 0, shape (batch,).
-        spans: the same as numbers, with the kept tokens' positions; empty under tracing.
+        counts: number of kept tokens of each sequence, shape (batch,).
+        skips: 1 for each sequence whose first token is padding, else 0, shape (batch,).
+        spans: counts and skips as integers, with positions; empty during tracing.
     """
 
     real: torch.Tensor | None = None
@@ -84,7 +85,7 @@ class Packing:
     _packed: dict[int, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
 
     def begin(self, real: torch.Tensor) -> None:
-        """Note which tokens are real."""
+        """Set the real tokens of this call."""
         self.real = real
         if exporting():
             return
@@ -97,19 +98,19 @@ class Packing:
             self.spans = [Span(len(p), skip, p) for p, skip in zip(positions, self.skips.tolist())]
 
     def pack(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Keep what is to be computed: (batch or 1, length, *) becomes (1, tokens, *)."""
+        """Pack shape (batch or 1, length, *) into (1, tokens, *)."""
         assert self.real is not None
         known = self._packed.get(id(tensor))
         if known is None and self.index is None:  # exporting
             known = self._packed[id(tensor)] = (tensor, markers()[0](tensor, self.real))
         if known is None:
             packed = pack_tokens(tensor, self.real.shape[0], self.index)
-            # Keeping the tensor keeps its id from being given to another.
+            # The reference to the tensor keeps its id unique.
             known = self._packed[id(tensor)] = (tensor, packed)
         return known[1]
 
     def unpack(self, packed: torch.Tensor) -> torch.Tensor:
-        """Put the tokens back: (1, tokens, *) becomes (batch, length, *)."""
+        """Unpack shape (1, tokens, *) into (batch, length, *)."""
         assert self.real is not None
         if self.sources is None:  # exporting
             marked: torch.Tensor = markers()[1](packed, self.real)
@@ -119,16 +120,16 @@ class Packing:
 
 
 current: ContextVar[Packing | None] = ContextVar("packing", default=None)
-"""The packing of the encoder call that is under way in this thread."""
+"""The packing of the current encoder call in this thread."""
 
 
 def local_mask(pattern: Pattern, positions: torch.Tensor) -> torch.Tensor:
-    """A pattern for one sequence's tokens at these positions, shape (tokens, tokens), bool."""
+    """Evaluate a pattern for one sequence's positions; shape (tokens, tokens), bool."""
     return pattern(0, 0, positions[:, None], positions[None, :])
 
 
 def install(container: torch.nn.Module, layers: list[torch.nn.Module]) -> None:
-    """Make an encoder pack before its first layer and unpack after its last."""
+    """Add the hooks to an encoder and its layers."""
     container.register_forward_pre_hook(_enter)
     container.register_forward_hook(_leave)
     for layer in layers:

@@ -1,4 +1,4 @@
-"""Giving a Transformers model eager attention, which IPEX and optimum know how to replace."""
+"""Eager attention for a Transformers model, which IPEX and optimum can replace."""
 
 import copy
 
@@ -10,15 +10,17 @@ from cpuaccel import BackendError, describe_error
 def with_eager_attention(model: torch.nn.Module) -> torch.nn.Module:
     """Rebuild a model with eager attention, on the same weights.
 
-    Before Transformers 5 most models choose another class for each kind of attention when they
-    are made, so it can't be switched afterwards.
+    Before Transformers 5 most models choose a class for their attention when they are created,
+    so it can't be changed later.
 
     Args:
-        model: a Transformers model, in eval mode; stays as it is. Anything else, and a model
-            whose attention is eager already, is returned itself.
+        model: a module in eval mode; not modified.
+
+    Returns:
+        The rebuilt model; ``model`` itself if it is not a Transformers model or already eager.
 
     Raises:
-        BackendError: the model isn't what its configuration says, so it can't be rebuilt.
+        BackendError: the model's weights don't match its config.
     """
     config = getattr(model, "config", None)
     kind = getattr(config, "_attn_implementation", "eager")
@@ -32,8 +34,8 @@ def with_eager_attention(model: torch.nn.Module) -> torch.nn.Module:
         rebuilt.load_state_dict(model.state_dict(), assign=True)
     except RuntimeError as error:
         raise BackendError(
-            f"{type(model).__name__} was changed after it was made, so it can't be rebuilt with "
-            f"eager attention: {describe_error(error)}",
+            f"{type(model).__name__} does not match its config, so it can't be rebuilt with eager "
+            f"attention: {describe_error(error)}",
             "Load the model with attn_implementation='eager'",
         ) from error
     rebuilt.tie_weights()  # type: ignore[operator]
@@ -42,7 +44,7 @@ def with_eager_attention(model: torch.nn.Module) -> torch.nn.Module:
 
 
 def _share_buffers(source: torch.nn.Module, target: torch.nn.Module) -> None:
-    """Hand over what no state dict holds: buffers such as position ids."""
+    """Share the buffers that state dicts leave out, such as position ids."""
     for path, buffer in source.named_buffers():
         owner, _, name = path.rpartition(".")
         target.get_submodule(owner)._buffers[name] = buffer

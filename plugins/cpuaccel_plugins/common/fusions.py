@@ -1,4 +1,4 @@
-"""Fusions by their common names, counted in a TorchScript graph."""
+"""Fused operators in a TorchScript graph, counted by common names."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -26,23 +26,20 @@ _NAMES = {
     "mha": ATTENTION,
     "transformer_encoder_layer": "encoder layer",
 }
-"""What an engine's operator is called here, by a part of its own name; longer parts win."""
+"""Common names by a part of the operator's name; the longest matching part is used."""
 
 _STOCK = frozenset({"aten::_transformer_encoder_layer_fwd"})
-"""Fused operators that are torch's own."""
+"""Fused operators of torch itself."""
 
 _SPLITTERS = ("split_with_sizes", "split_tensor", "flash_mha")
-"""What takes the result of several linears that were made one."""
+"""Parts of the names of operators that split the result of concatenated linears."""
 
 
 def count_fusions(graph: torch.Graph) -> dict[str, int]:
-    """Count fused operators by name: those that engines bring, and the fused ones of torch.
-
-    Args:
-        graph: an optimized TorchScript graph.
+    """Count the fused operators in an optimized TorchScript graph.
 
     Returns:
-        Counts by name, such as ``{"linear+gelu": 12}``; empty where nothing is fused.
+        Counts by name, such as ``{"linear+gelu": 12}``.
     """
     counts: Counter[str] = Counter()
     for node in _nodes(graph):

@@ -1,4 +1,4 @@
-"""What exporters need in order to leave batch and length open."""
+"""Arguments with which an exporter leaves batch and length dynamic."""
 
 import torch
 
@@ -6,9 +6,9 @@ from cpuaccel import Signature
 
 
 def open_axes(signature: Signature) -> dict[str, dict[int, object]]:
-    """Of each tensor the axes that are the batch or the length, for the exporter to judge.
+    """Let the exporter decide for each batch and length axis whether it is dynamic.
 
-    What it fixes all the same is found by comparing answers.
+    cpuaccel finds the axes that it fixes by comparing outputs.
     """
     from torch.export import Dim
 
@@ -23,7 +23,7 @@ def open_axes(signature: Signature) -> dict[str, dict[int, object]]:
 
 
 def at_least_two(signature: Signature) -> dict[str, torch.Tensor]:
-    """The example's tensors, with at least two rows and tokens: an exporter takes one for fixed."""
+    """Repeat the example's tensors to two rows and tokens, because exporters fix a size of one."""
     example = dict(signature.tensor_inputs)
     for axis, names in enumerate((signature.axes.batch, signature.axes.length)):
         for name in names:

@@ -1,9 +1,8 @@
-"""Operators that mark, in an exported graph, between where padding need not be computed.
+"""Operators that mark the part of an exported graph in which padding need not be computed.
 
-``bettertransformer`` removes padding with hooks, whose work depends on the inputs' values: no
-exporter can follow it. While a model is exported it puts these in the graph instead. Called, they
-hand on what they are given, so a graph with them in it is right as it is; ``onednn`` replaces them
-by real packing.
+``bettertransformer`` removes padding in hooks that depend on the inputs' values, which can't be
+exported. During export it adds these operators to the graph instead. They return their input, so
+the graph is correct with them; ``onednn`` replaces them by real packing.
 """
 
 import functools
@@ -15,18 +14,17 @@ NAMESPACE = "cpuaccel"
 
 
 def exporting() -> bool:
-    """Whether ``torch.export`` is following what is being computed."""
-    ask = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)  # torch < 2.7
-    return bool(ask())
+    """Whether ``torch.export`` is running."""
+    is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
+    return bool(is_exporting())  # torch < 2.7 has only is_compiling
 
 
 @functools.cache
 def markers() -> tuple[OpOverload, OpOverload]:
-    """The operators ``pack`` and ``unpack``, registered when first asked for.
+    """Register the operators ``pack`` and ``unpack`` on the first call, and return them.
 
-    Both take (hidden, real): shape (batch or 1, length, *) and (batch, length), bool, True for
-    real tokens. Between them a token is treated alone but in attention, and what comes out for
-    padding is left open.
+    Both take (hidden, real) with shapes (batch or 1, length, *) and (batch, length), bool, True
+    for real tokens. Between them only attention mixes tokens, and values of padding are undefined.
     """
 
     @torch.library.custom_op(f"{NAMESPACE}::pack", mutates_args=())

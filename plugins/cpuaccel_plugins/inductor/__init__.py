@@ -1,4 +1,4 @@
-"""Backend ``inductor``: ``torch.compile`` with frozen weights, for any batch and length."""
+"""Backend ``inductor``: ``torch.compile`` with frozen weights and dynamic batch and length."""
 
 import cpuaccel
 from cpuaccel_plugins.inductor.backend import Inductor

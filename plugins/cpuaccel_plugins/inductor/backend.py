@@ -1,4 +1,4 @@
-"""What ``inductor`` asks for, and applying it."""
+"""The backend ``inductor``."""
 
 import warnings
 
@@ -14,28 +14,28 @@ COUNTERS = {
     "mkldnn_unary_fusion_matcher_count": "fused_activations",
     "mkldnn_conv_binary_unary_fusion_matcher_count": "fused_additions",
 }
-"""Inductor's counters of what its passes matched, as they are told here."""
+"""Inductor's counters of matched patterns, and their names in the evidence."""
 
 
 class Inductor(TorchCompileBackend):
     """Compiles the whole model with ``torch.compile`` and Inductor, its weights frozen.
 
-    Frozen weights and dynamic shapes together are the fast way in float32: only then are linears
-    oneDNN's, packed and fused; with static shapes they are MKL's, and without freezing unpacked.
+    In float32, linears use oneDNN's packed and fused kernels only with both frozen weights and
+    dynamic shapes: with static shapes they use MKL, and without freezing they are not packed.
     """
 
     name = "inductor"
-    summary = "torch.compile: C++ kernels made for this model, with oneDNN's packed linears"
-    requires = (("torch>=2.13",),)  # the first whose compiled entries are this call's own
+    summary = "torch.compile: C++ kernels for this model, with oneDNN's packed linears"
+    requires = (("torch>=2.13",),)  # the first with isolate_recompiles
 
     def check(self, host: Host) -> Verdict:
-        """Look for the compiler and the headers that Inductor's kernels are built with."""
+        """Require a C++ compiler and Python's headers."""
         return super().check(host) and toolchain()
 
     def apply(self, model: torch.nn.Module, context: Context) -> Applied:
-        """Compile, and see that it was compiled and its weights frozen."""
+        """Compile, and check that the weights are frozen."""
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns of its own deprecations
+            warnings.simplefilter("ignore")  # torch's own deprecations
             from torch._inductor.compile_fx import compile_fx
 
         call = self.compile(model, context.signature, compile_fx, COUNTERS)

@@ -1,4 +1,4 @@
-"""One model compiled by Inductor, and compiled again where a call needs it: seen and counted."""
+"""A model compiled by Inductor; recompilations are logged and counted."""
 
 import logging
 import os
@@ -13,31 +13,30 @@ import torch
 logger = logging.getLogger("cpuaccel")
 
 Compiler = Callable[[torch.fx.GraphModule, list[torch.Tensor]], object]
-"""What turns one of Dynamo's graphs into something to call: Inductor, or what builds on it."""
+"""Compiles one of Dynamo's graphs into a callable."""
 
 
 class CompiledCall:
-    """Takes input tensors by name, and returns what the flat module returns.
+    """Takes input tensors by name, and returns the output of the flat module.
 
-    Dynamo guards every call; where a guard fails, such as on a length of one, it compiles
-    again. That must happen under the same settings, or the new graph would
-    quietly be a slow one, so it is done here.
+    Dynamo checks guards in every call and recompiles if one fails, such as for a length of one.
+    Recompilation happens here, under the same settings, so that the new graph is as fast.
 
     Attributes:
-        evidence: what was compiled so far; recompilations are those that calls needed. The report
-            holds this very mapping, and so tells of later ones, too.
+        evidence: counts so far. The report holds this mapping, so it includes later
+            recompilations.
     """
 
     def __init__(
         self, flat: torch.nn.Module, engine: str, compiler: Compiler, counters: Mapping[str, str]
     ) -> None:
-        """Compile nothing yet.
+        """Wrap the model without compiling it.
 
         Args:
-            flat: the model, as ``cpuaccel.flatten`` makes it.
-            engine: the backend's name, for what is logged.
-            compiler: what its graphs are compiled with.
-            counters: Inductor's counters to tell of, and the names to tell them by.
+            flat: the result of ``cpuaccel.flatten``.
+            engine: the backend's name, for the log.
+            compiler: compiles its graphs.
+            counters: Inductor's counters for the evidence, and their names there.
         """
         self._engine = engine
         self._compiler = compiler
@@ -51,15 +50,15 @@ class CompiledCall:
             flat,
             backend=self._compile_graph,
             dynamic=True,
-            fullgraph=True,  # a graph break would leave a part of the model to eager torch
-            isolate_recompiles=True,  # which the overloads don't know
+            fullgraph=True,  # fail on a graph break instead of running a part eagerly
+            isolate_recompiles=True,  # missing in the overloads
         )
         self._lock = threading.Lock()
-        self._prepared: int | None = None
+        self._compiling_thread: int | None = None
         self._unprepared: set[int] = set()
 
     def __call__(self, **inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Run the compiled model; compile it anew first where no graph fits the inputs."""
+        """Run the compiled model; recompile first if no graph fits the inputs."""
         try:
             return self._call(**inputs)
         except Exception:
@@ -67,18 +66,18 @@ class CompiledCall:
                 raise
         self._unprepared.discard(threading.get_ident())
         begun = time.perf_counter()
-        answer = self.compile(inputs)
+        output = self.compile(inputs)
         self.evidence["recompilations"] = int(self.evidence["recompilations"]) + 1
         logger.warning(
-            "%s compiled the model again, in %.1f s, for inputs of shape %s",
+            "%s: recompiled the model in %.1f s for inputs of shape %s",
             self._engine,
             time.perf_counter() - begun,
             ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in inputs.items()),
         )
-        return answer
+        return output
 
     def _call(self, **inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Call with autocast's cache switched on: Dynamo guards even on that."""
+        """Call with autocast's cache enabled, because Dynamo guards on it."""
         if torch.is_autocast_cache_enabled():
             return self._compiled(**inputs)
         torch.set_autocast_cache_enabled(True)
@@ -88,26 +87,26 @@ class CompiledCall:
             torch.set_autocast_cache_enabled(False)
 
     def compile(self, inputs: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        """Call under the settings to compile with, which are put back."""
+        """Call under the settings for compilation, which are restored."""
         from torch._dynamo.utils import counters
 
         with self._lock, _compiling():
             before = {name: counters["inductor"][name] for name in self._counters}
-            self._prepared = threading.get_ident()
+            self._compiling_thread = threading.get_ident()
             try:
-                answer = self._call(**inputs)
+                output = self._call(**inputs)
             finally:
-                self._prepared = None
+                self._compiling_thread = None
             if self.evidence["compilations"] == 1:
-                for name, told in self._counters.items():
-                    self.evidence[told] = counters["inductor"][name] - before[name]
-            return answer
+                for name, label in self._counters.items():
+                    self.evidence[label] = counters["inductor"][name] - before[name]
+            return output
 
     def _compile_graph(self, graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> object:
-        """Dynamo's door to the compiler. Raises where Dynamo came here by itself, during a call."""
-        if self._prepared != threading.get_ident():
+        """Compile for Dynamo. Raise if a call triggers this, outside of ``compile``."""
+        if self._compiling_thread != threading.get_ident():
             self._unprepared.add(threading.get_ident())
-            raise RuntimeError("the settings to compile with are not in force")
+            raise RuntimeError("compilation outside of CompiledCall.compile")
         compiled = self._compiler(graph, inputs)
         self.evidence["compilations"] = int(self.evidence["compilations"]) + 1
         self.evidence["frozen_weights"] = sum(1 for _ in graph.parameters())
@@ -116,11 +115,11 @@ class CompiledCall:
 
 @contextmanager
 def _compiling() -> Iterator[None]:
-    """The settings under which Dynamo and Inductor compile, process-wide while it lasts.
+    """Set the process-wide settings of Dynamo and Inductor for compilation, then restore them.
 
-    ``options={"freezing": True}`` is not enough: Dynamo hands the weights over as inputs unless the
-    global setting is on while it traces, and Inductor then freezes nothing without a word.
-    zentorch sets the pass that makes it zentorch and leaves it set, for Inductor, too.
+    ``options={"freezing": True}`` is not enough: unless the global setting is on during tracing,
+    Dynamo passes the weights as inputs and Inductor silently freezes nothing. The custom pass is
+    restored because zentorch sets it and leaves it set.
     """
     import torch._dynamo
     import torch._inductor.config
@@ -131,7 +130,7 @@ def _compiling() -> Iterator[None]:
         with (
             torch.no_grad(),
             inductor.patch(freezing=True, joint_custom_post_pass=inductor.joint_custom_post_pass),
-            torch._dynamo.config.patch(suppress_errors=False),  # True would run eagerly instead
+            torch._dynamo.config.patch(suppress_errors=False),  # True would run eagerly
             warnings.catch_warnings(),
         ):
             warnings.simplefilter("ignore")

@@ -1,4 +1,4 @@
-"""Compiling a model before it is called, and making sure that it was compiled."""
+"""The base of backends that use ``torch.compile``."""
 
 from collections.abc import Mapping
 from typing import ClassVar
@@ -18,8 +18,8 @@ class TorchCompileBackend(Backend[Options]):
     gives = Form.COMPILED
     needs_tensors = True
     excludes: ClassVar[Mapping[str, str]] = {
-        "bettertransformer": "how many tokens are left without padding depends on the mask's "
-        "values, which torch.compile can't put into one graph"
+        "bettertransformer": "the number of tokens without padding depends on the mask's values, "
+        "which torch.compile can't put into one graph"
     }
 
     def compile(
@@ -29,17 +29,17 @@ class TorchCompileBackend(Backend[Options]):
         compiler: Compiler,
         counters: Mapping[str, str],
     ) -> CompiledCall:
-        """Compile for several rows and for one, with frozen weights.
+        """Compile one graph for several rows and one for a single row, with frozen weights.
 
         Args:
-            model: in eval mode; stays as it is.
-            signature: how it is called.
-            compiler: what Dynamo's graphs are compiled with.
-            counters: Inductor's counters to tell of, and the names to tell them by.
+            model: a module in eval mode; not modified.
+            signature: the example inputs.
+            compiler: compiles Dynamo's graphs.
+            counters: Inductor's counters for the evidence, and their names there.
 
         Raises:
-            BackendError: the model can't be compiled as one graph, or was not compiled, or its
-                weights were not frozen.
+            BackendError: the model can't be compiled as one graph, torch.compile is disabled, or
+                the weights are not frozen.
         """
         flat = cpuaccel.flatten(model, signature.tensors, signature.constants)
         call = CompiledCall(flat, self.name, compiler, counters)
@@ -49,9 +49,9 @@ class TorchCompileBackend(Backend[Options]):
         evidence = call.evidence
         if evidence["compilations"] == 0:
             raise BackendError(
-                "torch.compile ran the model eagerly: it is switched off in this process",
-                f"Unset TORCH_COMPILE_DISABLE and TORCHDYNAMO_DISABLE, and leave {self.name} out "
-                "where torch.compiler.set_stance forces eager",
+                "torch.compile ran the model eagerly: it is disabled in this process",
+                "Unset TORCH_COMPILE_DISABLE and TORCHDYNAMO_DISABLE, and don't use "
+                f"torch.compiler.set_stance('force_eager') with {self.name}",
             )
         weights = sum(1 for _ in model.parameters())
         if weights and evidence["frozen_weights"] == 0:
@@ -63,21 +63,21 @@ class TorchCompileBackend(Backend[Options]):
 
 
 def _examples(flat: torch.nn.Module, signature: Signature) -> list[dict[str, torch.Tensor]]:
-    """The example in several rows and in one: Dynamo makes a graph of its own for a size of one.
+    """Return the example with several rows and with one, because Dynamo specializes a size of one.
 
-    Where the model takes only one of the two, or no batch is known, the example as it is.
+    Return the example itself if the model does not support both, or if no batch axis is known.
     """
     example = signature.tensor_inputs
-    flat(**example)  # Dynamo would guard on what a first call leaves behind
+    flat(**example)  # Dynamo guards on attributes that a first call sets
     rows = {name: example[name] for name in signature.axes.batch}
     if not rows or min(len(tensor) for tensor in rows.values()) == 0:
         return [example]
-    # Copies: of a view Dynamo would guard on what it is a view of.
+    # Copies: Dynamo guards on the base of a view.
     one = {**example, **{name: tensor[:1].clone() for name, tensor in rows.items()}}
     several = {**example, **{name: torch.cat([tensor, tensor]) for name, tensor in rows.items()}}
     try:
         flat(**one)
         flat(**several)
-    except Exception:  # the original is the judge of what may vary
+    except Exception:  # the original decides which sizes are allowed
         return [example]
     return [several, one]

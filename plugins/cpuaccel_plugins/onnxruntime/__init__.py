@@ -1,4 +1,4 @@
-"""Backend ``onnxruntime``: exported to ONNX, computed by ONNX Runtime's CPU provider."""
+"""Backend ``onnxruntime``: export to ONNX, and ONNX Runtime's CPU provider."""
 
 import cpuaccel
 from cpuaccel_plugins.onnxruntime.backend import OnnxRuntime, OnnxRuntimeOptions

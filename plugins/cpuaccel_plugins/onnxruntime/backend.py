@@ -1,4 +1,4 @@
-"""What ``onnxruntime`` asks for, and applying it."""
+"""The backend ``onnxruntime``."""
 
 import tempfile
 from collections.abc import Callable, Mapping
@@ -20,8 +20,8 @@ class OnnxRuntimeOptions(cpuaccel.Options):
     """Options of ``onnxruntime``.
 
     Attributes:
-        optimization: how far ONNX Runtime rewrites the graph: ``basic`` folds constants,
-            ``extended`` fuses operators, ``all`` changes layouts, too.
+        optimization: level of graph optimization: ``basic`` folds constants, ``extended`` also
+            fuses operators, ``all`` also changes layouts.
     """
 
     optimization: Literal["disabled", "basic", "extended", "all"] = "all"
@@ -31,13 +31,13 @@ class OnnxRuntime(Backend[OnnxRuntimeOptions]):
     """Exports the model with ``torch.onnx.export`` and runs it in ONNX Runtime, in float32."""
 
     name = "onnxruntime"
-    summary = "ONNX Runtime's CPU provider: exported with torch.onnx, for any batch and length"
+    summary = "ONNX Runtime's CPU provider: exported with torch.onnx, any batch and length"
     takes = Form.MODULE
     gives = Form.COMPILED
     needs_tensors = True
     excludes: ClassVar[Mapping[str, str]] = {
-        "bettertransformer": "what it does to padding depends on the inputs' values, which no "
-        "export to ONNX can follow"
+        "bettertransformer": "removing padding depends on the inputs' values, which an export to "
+        "ONNX can't represent"
     }
     requires = (("torch>=2.13", "onnxruntime>=1.32", "onnxscript>=0.7"),)
     Options = OnnxRuntimeOptions
@@ -49,7 +49,7 @@ class OnnxRuntime(Backend[OnnxRuntimeOptions]):
         )
 
     def apply(self, model: torch.nn.Module, context: Context) -> Applied:
-        """Export, open a session, run it once, and see what was executed."""
+        """Export, open a session, run it once, and read its profile."""
         exported = export(model, context.signature)
         example = context.signature.tensor_inputs
         with tempfile.TemporaryDirectory(prefix="cpuaccel-") as folder:

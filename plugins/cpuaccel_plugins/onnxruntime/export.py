@@ -1,4 +1,4 @@
-"""From a torch module to an ONNX model in memory, its weights beside it."""
+"""Exporting a torch module to an ONNX model in memory, with separate weights."""
 
 import logging
 import warnings
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import onnx_ir
 
 INLINE_BYTES = 1024
-"""Smaller constants stay in the graph, where passes that look at values find them."""
+"""Smaller constants stay in the graph, where optimization passes read their values."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,8 @@ class Exported:
     """An ONNX model without its weights.
 
     Attributes:
-        graph: the serialized model. Without the weights it is far below the 2 GiB that one
-            may have.
-        weights: by name, shared with the torch module where the exporter left them as they were.
+        graph: the serialized model; without weights it is far below ONNX's limit of 2 GiB.
+        weights: by name; shared with the torch module unless the exporter transforms them.
         operators: types of the nodes.
     """
 
@@ -38,14 +37,14 @@ class Exported:
 
 
 def export(model: torch.nn.Module, signature: Signature) -> Exported:
-    """Export a model for batches and lengths of any size, as far as it allows them.
+    """Export a model with dynamic batch and length.
 
     Args:
-        model: in eval mode, in float32; stays as it is.
-        signature: how it is called.
+        model: a module in eval mode, in float32; not modified.
+        signature: the example inputs.
 
     Raises:
-        BackendError: the exporter does not take it.
+        BackendError: the exporter fails on the model.
     """
     model = _with_eager_attention(model)
     flat = cpuaccel.flatten(model, signature.tensors, signature.constants)
@@ -53,10 +52,10 @@ def export(model: torch.nn.Module, signature: Signature) -> Exported:
     with (
         warnings.catch_warnings(),
         _quiet(),
-        # The exporter wraps what the model raises in a page of advice.
+        # The exporter wraps the model's error in a page of advice.
         engine_errors("torch.onnx.export", model, remedy, innermost=True),
     ):
-        warnings.simplefilter("ignore")  # torch warns of its own deprecations
+        warnings.simplefilter("ignore")  # torch's own deprecations
         program = torch.onnx.export(
             flat,
             kwargs=at_least_two(signature),
@@ -66,14 +65,14 @@ def export(model: torch.nn.Module, signature: Signature) -> Exported:
             verbose=False,
         )
         assert program is not None
-        return _taken_apart(program.model)
+        return _separate_weights(program.model)
 
 
 def _with_eager_attention(model: torch.nn.Module) -> torch.nn.Module:
-    """The same weights with attention written out, where Transformers offers the choice.
+    """Switch a Transformers model to eager attention, on the same weights.
 
-    Exported, torch's fused attention brings guards for rows that are masked altogether, between
-    which ONNX Runtime fuses less: measured, up to a fifth of a small model's time.
+    The export of torch's fused attention has guards for fully masked rows that prevent fusions:
+    up to a fifth of a small model's time.
     """
     if getattr(getattr(model, "config", None), "_attn_implementation", None) != "sdpa":
         return model
@@ -83,10 +82,10 @@ def _with_eager_attention(model: torch.nn.Module) -> torch.nn.Module:
     return copied
 
 
-def _taken_apart(model: "onnx_ir.Model") -> Exported:
+def _separate_weights(model: "onnx_ir.Model") -> Exported:
     import onnx_ir
 
-    _name_apart(model.graph)
+    _rename_returned_inputs(model.graph)
     weights: dict[str, torch.Tensor] = {}
     for name, value in model.graph.initializers.items():
         constant = value.const_value
@@ -105,10 +104,10 @@ def _taken_apart(model: "onnx_ir.Model") -> Exported:
     return Exported(graph, weights, frozenset(node.op_type for node in model.graph.all_nodes()))
 
 
-def _name_apart(graph: "onnx_ir.Graph") -> None:
-    """Rename outputs that are called like an input: of what a model returns as it was given it.
+def _rename_returned_inputs(graph: "onnx_ir.Graph") -> None:
+    """Rename outputs with the name of an input, which make the model invalid.
 
-    The exporter copies it, and calls the copy by the same name, which is no valid model.
+    The exporter creates them where a model returns an input unchanged.
     """
     inputs = {value.name for value in graph.inputs}
     for output in graph.outputs:
@@ -118,7 +117,7 @@ def _name_apart(graph: "onnx_ir.Graph") -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporter from telling which operators of torchvision it has no use for."""
+    """Silence the exporter's warnings, such as on torchvision's operators."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

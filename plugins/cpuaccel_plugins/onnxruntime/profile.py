@@ -1,4 +1,4 @@
-"""What ONNX Runtime really executed, read from the profile of one call."""
+"""Evidence of what ONNX Runtime executed, from the profile of one call."""
 
 import json
 from collections import Counter
@@ -9,18 +9,18 @@ from cpuaccel import BackendError
 from cpuaccel_plugins.onnxruntime.session import PROVIDER
 
 LAYOUT = frozenset({"ReorderInput", "ReorderOutput"})
-"""Operators of ONNX Runtime's own that only move data."""
+"""Operators of ONNX Runtime that only move data."""
 
 
 def execution_evidence(profile: Path, exported: Set[str]) -> dict[str, int | float | str]:
-    """Count the nodes that ran and those that were fused, and insist on the CPU provider.
+    """Count executed and fused nodes, and check the provider.
 
     Args:
-        profile: what ONNX Runtime wrote.
-        exported: operators that the model had before; any other is one that it fused.
+        profile: ONNX Runtime's profile.
+        exported: operators of the exported model; all others are fused.
 
     Raises:
-        BackendError: nothing ran, or not where it was asked to.
+        BackendError: no node ran, or one ran on another provider.
     """
     executed = [
         event["args"]
@@ -29,9 +29,9 @@ def execution_evidence(profile: Path, exported: Set[str]) -> dict[str, int | flo
     ]
     providers = Counter(str(node["provider"]) for node in executed)
     if set(providers) != {PROVIDER}:
-        found = ", ".join(f"{n} nodes on {name}" for name, n in providers.items())
+        counts = ", ".join(f"{n} nodes on {name}" for name, n in providers.items())
         raise BackendError(
-            f"ONNX Runtime was asked for {PROVIDER}, and executed {found or 'no node at all'}",
+            f"ONNX Runtime must run on {PROVIDER}, but ran {counts or 'no nodes'}",
             "Leave onnxruntime out",
         )
     operators = Counter(str(node["op_name"]) for node in executed)

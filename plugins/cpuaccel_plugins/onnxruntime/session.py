@@ -1,4 +1,4 @@
-"""Opening a session of ONNX Runtime on torch's memory, and calling it with torch's tensors."""
+"""Sessions of ONNX Runtime that use torch's weights and tensors without copies."""
 
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -21,18 +21,18 @@ LEVELS = {
     "extended": "ORT_ENABLE_EXTENDED",
     "all": "ORT_ENABLE_ALL",
 }
-"""Levels of optimization, and what ONNX Runtime calls them."""
+"""Optimization levels, with their names in ONNX Runtime."""
 
 
 def open_session(
     exported: Exported, optimization: str, folder: Path
 ) -> "onnxruntime.InferenceSession":
-    """Open a session that computes with as many threads as torch does, and profiles.
+    """Open a session with profiling and as many threads as torch uses.
 
     Args:
-        exported: the model; its weights are read where they lie.
+        exported: the model; the session reads its weights in place.
         optimization: one of ``LEVELS``.
-        folder: where its profile goes.
+        folder: folder for the profile.
     """
     with _telemetry_off():
         import onnxruntime
@@ -43,10 +43,9 @@ def open_session(
     )
     options.intra_op_num_threads = torch.get_num_threads()
     options.inter_op_num_threads = 1
-    # Threads that spin after a call take the cores from torch's: eager, called in turn with it,
-    # took twice as long.
+    # Threads that spin after a call slow down torch: interleaved eager calls took twice as long.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3  # errors, which are raised, too
+    options.log_severity_level = 3  # errors only
     options.enable_profiling = True
     options.profile_file_prefix = str(folder / "profile")
     values = [onnxruntime.OrtValue.from_dlpack(weight) for weight in exported.weights.values()]
@@ -57,7 +56,7 @@ def open_session(
 class SessionCall:
     """Takes input tensors by name, and returns the output's tensors as a flat tuple.
 
-    Inputs are read where they lie; outputs lie in memory that ONNX Runtime gave to each call.
+    Inputs are read in place; ONNX Runtime allocates outputs in each call.
     """
 
     def __init__(self, session: "onnxruntime.InferenceSession") -> None:
@@ -69,18 +68,17 @@ class SessionCall:
         self._names = tuple(port.name for port in session.get_inputs())
 
     def __call__(self, **inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Run the model; may be called from several threads."""
+        """Run the model; safe to call in several threads."""
         values = {name: self._value(inputs[name].detach().contiguous()) for name in self._names}
         return tuple(
-            torch.utils.dlpack.from_dlpack(answer._ortvalue.to_dlpack())
-            for answer in self._session.run_with_ort_values(None, values)
+            torch.utils.dlpack.from_dlpack(output._ortvalue.to_dlpack())
+            for output in self._session.run_with_ort_values(None, values)
         )
 
 
 def _telemetry_off() -> AbstractContextManager[None]:
-    """Keep ONNX Runtime from making an identifier of this user and sending usage statistics.
+    """Disable telemetry and the user identifier during the first import, for the whole process.
 
-    It does so unless the user has opted out, from its first import on and for the process's life.
-    cpuaccel's user has not called ONNX Runtime and would not expect it.
+    Both are on by default, and users of cpuaccel don't call ONNX Runtime themselves.
     """
     return environment_variable("ORT_DISABLE_TELEMETRY", "1")

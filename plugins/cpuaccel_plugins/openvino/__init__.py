@@ -1,4 +1,4 @@
-"""Backends ``openvino`` and ``openvino_int8``: OpenVINO's CPU runtime, from the torch module."""
+"""Backends ``openvino`` and ``openvino_int8``: OpenVINO's CPU runtime."""
 
 import cpuaccel
 from cpuaccel_plugins.openvino.backend import OpenVino, OpenVinoOptions

@@ -1,4 +1,4 @@
-"""What ``openvino`` asks for, and applying it."""
+"""The backend ``openvino``."""
 
 from pathlib import Path
 
@@ -14,8 +14,7 @@ class OpenVinoOptions(cpuaccel.Options):
     """Options of ``openvino``.
 
     Attributes:
-        cache_dir: a folder in which OpenVINO keeps compiled models, and from which it loads them in
-            later processes; None keeps none.
+        cache_dir: a folder in which OpenVINO caches compiled models for later processes.
     """
 
     cache_dir: Path | None = None
@@ -25,11 +24,11 @@ class OpenVino(OpenVinoBackend[OpenVinoOptions]):
     """Converts the model with ``openvino.convert_model`` and compiles it for the CPU."""
 
     name = "openvino"
-    summary = "OpenVINO's CPU runtime: converted from torch, compiled for any batch and length"
+    summary = "OpenVINO's CPU runtime: converted from torch, any batch and length"
     requires = (("torch>=2.8", "openvino>=2026.4"),)
     Options = OpenVinoOptions
 
     def apply(self, model: torch.nn.Module, context: Context) -> Applied:
-        """Convert, compile, run once, and see what was executed in which precision."""
+        """Convert, compile and run once."""
         converted = convert(model, context.signature, self.name)
         return self.compile(model, converted, context, self.options.cache_dir)

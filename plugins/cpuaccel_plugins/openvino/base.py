@@ -1,4 +1,4 @@
-"""What the backends of OpenVINO's CPU runtime share."""
+"""The base of the OpenVINO backends."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -21,8 +21,8 @@ OptionsT = TypeVar("OptionsT", bound=Options)
 class OpenVinoBackend(Backend[OptionsT], Generic[OptionsT]):
     """A backend that converts the model and compiles it for OpenVINO's CPU runtime.
 
-    bfloat16 is left to OpenVINO (``casts``): the float32 model with the hint ``bf16`` measured
-    faster than a model that was cast before, and keeps float32 where OpenVINO finds it needed.
+    OpenVINO casts to bfloat16 itself (``casts``): the float32 model with the hint ``bf16`` is
+    faster than a model that is cast before conversion, and keeps float32 where it is needed.
     """
 
     takes = Form.MODULE
@@ -31,7 +31,7 @@ class OpenVinoBackend(Backend[OptionsT], Generic[OptionsT]):
     casts = True
 
     def accepts(self, model: Callable[..., object], signature: Signature) -> Verdict:
-        """Require weights in a precision that OpenVINO can be asked for."""
+        """Require weights in a supported precision."""
         return super().accepts(model, signature) and require_weight_dtypes(
             model, PRECISIONS, self.name
         )
@@ -43,13 +43,16 @@ class OpenVinoBackend(Backend[OptionsT], Generic[OptionsT]):
         context: Context,
         cache_dir: Path | None = None,
     ) -> Applied:
-        """Compile, run once, and see what was executed in which precision.
+        """Compile, run once, and check in which precision the nodes run.
 
         Args:
             model: the original.
-            converted: what was made of it.
-            context: the pipeline's precision, and real inputs.
-            cache_dir: where OpenVINO keeps compiled models; None keeps none.
+            converted: the model to compile.
+            context: the pipeline's precision, and the example inputs.
+            cache_dir: OpenVINO's cache of compiled models.
+
+        Raises:
+            BackendError: OpenVINO can't compile the model, or uses another precision.
         """
         signature = context.signature
         bfloat16 = weight_dtypes(model) == {torch.bfloat16}

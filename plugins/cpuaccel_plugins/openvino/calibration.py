@@ -1,46 +1,47 @@
-"""The samples from which ranges of activations are taken."""
+"""Samples for the ranges of activations."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
-from cpuaccel import BackendError, Signature, dtype_name
+from cpuaccel import BackendError, Signature, describe_error, dtype_name
 
 Sample = dict[str, torch.Tensor]
-"""Inputs by name, of one row."""
+"""Inputs of one row, by name."""
 
 
 def examples(signature: Signature, file: Path | None) -> list[Sample]:
-    """Samples from a file, or else the rows of the example inputs.
+    """Read samples from a file, or use the rows of the example inputs.
 
     Args:
-        signature: how the model is called.
-        file: a safetensors file with a tensor for each of the inputs, one row for each sample.
+        signature: the example inputs.
+        file: a safetensors file with a tensor for each input, one row per sample.
 
     Raises:
-        BackendError: the file can't be read, or does not hold these inputs.
+        BackendError: the file can't be read, or its names or dtypes differ from the inputs'.
     """
     if file is None:
         return _rows(signature.tensor_inputs, signature.axes.batch)
     remedy = "Write it with safetensors.torch.save_file({'input_ids': ..., ...}, file)"
-    # Read only where asked for: not every user of openvino has it.
+    # An optional dependency: import it only if it is needed.
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
-        found = load_file(file)
+        tensors = load_file(file)
     except (OSError, SafetensorError) as error:
-        raise BackendError(f"calibration={str(file)!r} can't be read: {error}", remedy) from error
+        reason = f"can't read calibration={str(file)!r}: {describe_error(error)}"
+        raise BackendError(reason, remedy) from error
     expected = {name: tensor.dtype for name, tensor in signature.tensor_inputs.items()}
-    given = {name: tensor.dtype for name, tensor in found.items()}
-    if given != expected:
+    dtypes = {name: tensor.dtype for name, tensor in tensors.items()}
+    if dtypes != expected:
         raise BackendError(
-            f"calibration={str(file)!r} holds {_told(given)}, but the model is called with "
-            f"{_told(expected)}",
+            f"calibration={str(file)!r} has {_describe(dtypes)}, but the inputs are "
+            f"{_describe(expected)}",
             remedy,
         )
-    return _rows(found, tuple(found))
+    return _rows(tensors, tuple(tensors))
 
 
 def _rows(inputs: Mapping[str, torch.Tensor], batched: tuple[str, ...]) -> list[Sample]:
@@ -54,5 +55,5 @@ def _rows(inputs: Mapping[str, torch.Tensor], batched: tuple[str, ...]) -> list[
     ]
 
 
-def _told(dtypes: Mapping[str, torch.dtype]) -> str:
+def _describe(dtypes: Mapping[str, torch.dtype]) -> str:
     return ", ".join(f"{name} in {dtype_name(d)}" for name, d in dtypes.items()) or "nothing"

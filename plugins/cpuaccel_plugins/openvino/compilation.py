@@ -1,4 +1,4 @@
-"""From an OpenVINO model to one compiled for the CPU, with what was asked for and nothing else."""
+"""Compiling an OpenVINO model for the CPU."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import openvino
 
 PRECISIONS = {torch.float32: "f32", torch.bfloat16: "bf16"}
-"""What can be asked of OpenVINO here, as its INFERENCE_PRECISION_HINT spells it."""
+"""Supported precisions, with their names in INFERENCE_PRECISION_HINT."""
 
 
 def compile_for_cpu(
@@ -21,17 +21,17 @@ def compile_for_cpu(
     backend: str,
     cache_dir: Path | None,
 ) -> "openvino.CompiledModel":
-    """Compile for one call at a time, with as many threads as torch has.
+    """Compile for low latency, with as many threads as torch uses.
 
     Args:
         converted: the model.
         precision: one of ``PRECISIONS``.
         model: the original, for errors.
         backend: the backend's name, for errors.
-        cache_dir: where OpenVINO keeps compiled models; None keeps none.
+        cache_dir: OpenVINO's cache of compiled models.
 
     Raises:
-        BackendError: OpenVINO does not take it.
+        BackendError: OpenVINO can't compile the model.
     """
     import openvino
 
@@ -40,7 +40,7 @@ def compile_for_cpu(
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": 1,
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-        # Pinned, its threads and torch's wait for each other on the same cores.
+        # Pinned threads and torch's threads would wait for each other on the same cores.
         "ENABLE_CPU_PINNING": False,
     }
     if cache_dir is not None:

@@ -1,4 +1,4 @@
-"""From a torch module to an OpenVINO model, without telling anyone."""
+"""Converting a torch module to an OpenVINO model, without telemetry."""
 
 import warnings
 from typing import TYPE_CHECKING
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
 
 
 def convert(model: torch.nn.Module, signature: Signature, backend: str) -> "openvino.Model":
-    """Convert a model in float32, its batch and length dynamic, its weights shared if they can be.
+    """Convert a model in float32, with dynamic batch and length and shared weights.
 
     Args:
-        model: an eager module, in float32 or bfloat16; stays as it is.
-        signature: how it is called.
+        model: an eager module in float32 or bfloat16; not modified.
+        signature: the example inputs.
         backend: the backend's name, for errors.
 
     Returns:
-        A model with one input for each tensor that the signature names, floating ones in float32,
-        and one output for each tensor of the model's output.
+        A model with one input per tensor of the signature, floating ones in float32, and one
+        output per tensor of the model's output.
 
     Raises:
-        BackendError: OpenVINO's converter does not take it.
+        BackendError: OpenVINO can't convert the model.
     """
     if torch.bfloat16 in weight_dtypes(model):
         model = cpuaccel.shared_copy(model, torch.float32)
@@ -36,7 +36,7 @@ def convert(model: torch.nn.Module, signature: Signature, backend: str) -> "open
     flat = cpuaccel.flatten(model, signature.tensors, signature.constants)
     example = signature.tensor_inputs
     with warnings.catch_warnings(), telemetry_off():
-        # What its trace freezes is found by comparing answers.
+        # The trace's warnings: cpuaccel compares outputs to find what is frozen.
         warnings.simplefilter("ignore")
         import openvino
 

@@ -1,4 +1,4 @@
-"""What ``openvino_int8`` asks for, and applying it."""
+"""The backend ``openvino_int8``."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -20,37 +20,36 @@ class OpenVinoInt8Options(cpuaccel.Options):
     """Options of ``openvino_int8``.
 
     Attributes:
-        calibration: a safetensors file with inputs by name, one row for each sample, from which the
-            ranges of activations are taken; None takes the rows of the example inputs.
+        calibration: a safetensors file with inputs by name, one row per sample, for the ranges of
+            activations; None for the rows of the example inputs.
     """
 
     calibration: Path | None = None
 
 
 class OpenVinoInt8(OpenVinoBackend[OpenVinoInt8Options]):
-    """Converts the model as ``openvino`` does, and has NNCF quantize it to 8 bits.
+    """Converts the model like ``openvino``, and quantizes it to 8 bits with NNCF.
 
-    Weights and activations get scales that stay: the activations' come from samples, so these have
-    to be like what the model will be called with.
+    The scales of activations are computed once from samples, which must resemble later inputs.
     """
 
     name = "openvino_int8"
     summary = "OpenVINO's CPU runtime in 8 bits, quantized by NNCF on samples of the inputs"
     requires = (("torch>=2.8", "openvino>=2026.4", "nncf>=3.4"),)
     excludes: ClassVar[Mapping[str, str]] = {
-        "bettertransformer": "NNCF does not follow what removes padding"
+        "bettertransformer": "NNCF can't quantize the code that removes padding"
     }
     tolerance = 0.3
     Options = OpenVinoInt8Options
 
     def apply(self, model: torch.nn.Module, context: Context) -> Applied:
-        """Convert, quantize, compile, run once, and see what was executed in 8 bits."""
+        """Convert, quantize, compile, run once, and check that products run in 8 bits."""
         samples = examples(context.signature, self.options.calibration)
         converted = convert(model, context.signature, self.name)
         applied = self.compile(model, quantize(converted, samples, context.host, model), context)
         if not applied.evidence.get(INT8_PRODUCTS):
             raise BackendError(
-                f"OpenVINO runs none of {type(model).__name__}'s matrix products in 8 bits",
+                f"no matrix product of {type(model).__name__} runs in 8 bits",
                 "Use openvino for this model",
             )
         return replace(applied, evidence={**applied.evidence, "samples": len(samples)})

@@ -1,4 +1,4 @@
-"""From an OpenVINO model to one in 8 bits, with NNCF, without telling anyone."""
+"""Quantizing an OpenVINO model to 8 bits with NNCF, without telemetry."""
 
 import contextlib
 import io
@@ -21,27 +21,27 @@ if TYPE_CHECKING:
 def quantize(
     converted: "openvino.Model", samples: Sequence[Sample], host: Host, model: torch.nn.Module
 ) -> "openvino.Model":
-    """Quantize weights by channel and activations by tensor, as NNCF does for transformers.
+    """Quantize weights per channel and activations per tensor, with NNCF's preset for transformers.
 
-    Where the processor has AMX, convolutions in groups stay in float32: in 8 bits OpenVINO 2026.4
-    answers wrongly there (Wav2Vec2's, by a third, where it is off by a fiftieth without AMX).
+    On processors with AMX, grouped convolutions stay in float32: OpenVINO 2026.4 computes them
+    wrongly in 8 bits (Wav2Vec2: an error of a third, instead of a fiftieth without AMX).
 
     Args:
-        converted: in float32.
-        samples: what it is called with to see the ranges of activations.
-        host: where it will run.
+        converted: the model in float32.
+        samples: inputs for the ranges of activations.
+        host: this machine.
         model: the original, for errors.
 
     Raises:
-        BackendError: NNCF does not take it.
+        BackendError: NNCF can't quantize the model.
     """
-    # It draws bars on standard output; whoever runs cpuaccel has not asked for them.
+    # NNCF prints progress bars on standard output.
     with telemetry_off(), contextlib.redirect_stdout(io.StringIO()):
         import nncf
 
         nncf.set_log_level(logging.ERROR)
         data = nncf.Dataset(
-            [{name: _readable(tensor) for name, tensor in sample.items()} for sample in samples]
+            [{name: _to_numpy(tensor) for name, tensor in sample.items()} for sample in samples]
         )
         with engine_errors("nncf.quantize", model, "Use openvino for this model"):
             return nncf.quantize(
@@ -55,6 +55,6 @@ def quantize(
             )
 
 
-def _readable(tensor: torch.Tensor) -> np.ndarray:
-    """For numpy, which has no bfloat16; the model to be quantized is in float32."""
+def _to_numpy(tensor: torch.Tensor) -> np.ndarray:
+    """Convert a tensor; numpy has no bfloat16, and the model is in float32."""
     return (tensor.float() if tensor.dtype is torch.bfloat16 else tensor).numpy()

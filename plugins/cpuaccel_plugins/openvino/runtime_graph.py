@@ -1,4 +1,4 @@
-"""What OpenVINO really executes, read from the compiled model's runtime graph."""
+"""Evidence of what OpenVINO executes, from the runtime graph of the compiled model."""
 
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -11,14 +11,14 @@ if TYPE_CHECKING:
     import openvino
 
 DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
-"""Floating precisions as the runtime graph spells them."""
+"""Floating precisions by their names in the runtime graph."""
 
 MULTIPLYING = frozenset({"FullyConnected", "MatMul", "Convolution", "ScaledDotProductAttention"})
-"""Node types in which nearly all of the time goes: the precision of these is what was asked."""
+"""Node types that take nearly all of the time: these must run in the requested precision."""
 
 INT8 = frozenset({"i8", "u8"})
 INT8_PRODUCTS = "products_in_int8"
-"""The name of the evidence for matrix products in 8 bits."""
+"""Name of the count of matrix products in 8 bits in the evidence."""
 
 IDLE = frozenset({"Const", "Input", "Output"})
 
@@ -26,14 +26,14 @@ IDLE = frozenset({"Const", "Input", "Output"})
 def execution_evidence(
     compiled: "openvino.CompiledModel", asked: torch.dtype
 ) -> dict[str, int | float | str]:
-    """Say in which precision the nodes run and what was fused, and insist on what was asked.
+    """Count nodes by precision and fused nodes, and check the precision.
 
     Args:
-        compiled: a model that has run once: before, kernels for dynamic shapes are not chosen.
-        asked: the precision that OpenVINO was told to use.
+        compiled: a model that ran once, because kernels for dynamic shapes are chosen at run time.
+        asked: the requested precision.
 
     Raises:
-        BackendError: OpenVINO runs in another precision.
+        BackendError: OpenVINO uses another precision.
     """
     hint = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
     counts: Counter[str] = Counter()
@@ -62,8 +62,8 @@ def execution_evidence(
         name = dtype_name(asked)
         products = (f" and {n} matrix products in {dtype_name(d)}" for d, n in others.items())
         raise BackendError(
-            f"OpenVINO was asked for {name}, but it runs with the hint {hint}{''.join(products)}",
-            f"Ask for another dtype than {name}, or leave openvino out",
+            f"OpenVINO must run in {name}, but uses the hint {hint}{''.join(products)}",
+            f"Use another dtype than {name}, or leave openvino out",
         )
     return {
         "precision": dtype_name(asked),

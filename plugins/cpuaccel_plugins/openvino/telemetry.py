@@ -1,4 +1,4 @@
-"""No usage statistics of people who have not called OpenVINO themselves."""
+"""Disabling the telemetry of OpenVINO and NNCF."""
 
 from contextlib import AbstractContextManager
 
@@ -6,9 +6,8 @@ from cpuaccel_plugins.common.environment import environment_variable
 
 
 def telemetry_off() -> AbstractContextManager[None]:
-    """Keep ``convert_model`` and NNCF from sending usage statistics.
+    """Disable telemetry for a block, with the variable that OpenVINO documents.
 
-    They do so unless the user has opted out. This is the switch that OpenVINO documents for a
-    process; cpuaccel's user has not called OpenVINO and would not expect it.
+    Telemetry is on by default, and users of cpuaccel don't call OpenVINO themselves.
     """
     return environment_variable("CI", "true")

@@ -1,4 +1,4 @@
-"""Backend ``zentorch``: AMD's extension of Inductor, with ZenDNN's kernels."""
+"""Backend ``zentorch``: AMD's extension of Inductor with ZenDNN kernels."""
 
 import cpuaccel
 from cpuaccel_plugins.zentorch.backend import ZenTorch

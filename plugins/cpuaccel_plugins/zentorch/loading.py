@@ -1,4 +1,4 @@
-"""Importing zentorch so that its answers can be relied on."""
+"""Importing zentorch without its weight cache."""
 
 import functools
 import os
@@ -13,25 +13,23 @@ WEIGHT_CACHE = "ZENDNNL_MATMUL_WEIGHT_CACHE"
 
 @functools.cache
 def compiler() -> Compiler:
-    """What zentorch registers with Dynamo when it is imported.
+    """Import zentorch, and return the compiler that it registers with Dynamo.
 
-    ZenDNN keeps reordered weights by the address of the weights. Where a model was let go and
-    another has taken its place in memory, it would compute with the former's. It reads whether to
-    keep them once, from the environment.
+    ZenDNN caches reordered weights by address, so a new model at the address of a deleted one would
+    use the wrong weights. It reads the setting once, from the environment.
 
     Raises:
-        BackendError: other code has imported zentorch with that cache on.
+        BackendError: zentorch was imported before with this cache enabled.
     """
     if sys.modules.get("zentorch") is not None and os.environ.get(WEIGHT_CACHE) != "0":
         raise BackendError(
-            "zentorch was imported before cpuaccel could switch off its cache of weights, which "
-            "goes by their addresses and mistakes one model's for another's",
-            f"Set {WEIGHT_CACHE}=0 before the process starts, or import zentorch after cpuaccel "
-            "has used it",
+            "zentorch was imported with its weight cache enabled, which identifies weights by "
+            "address and can mix up two models",
+            f"Set {WEIGHT_CACHE}=0 before the process starts, or import zentorch after optimize",
         )
-    os.environ[WEIGHT_CACHE] = "0"  # put back after the step, like all that a step changes
+    os.environ[WEIGHT_CACHE] = "0"  # cpuaccel restores it after the step
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch warns of its own deprecations
+        warnings.simplefilter("ignore")  # torch's own deprecations
         import zentorch  # noqa: F401
         from torch._dynamo import lookup_backend
 

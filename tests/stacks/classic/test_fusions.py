@@ -115,7 +115,7 @@ def test_ipex_without_jit_claims_no_fusion() -> None:
     )
     assert fast.report.outcomes[0].evidence == {
         "Linear_modules": 13,
-        "graph_fusions": "only where jit follows, and counted by it",
+        "graph_fusions": "only with a following jit, which counts them",
     }
 
 

@@ -43,7 +43,7 @@ def test_another_torch_minor_is_refused_without_an_import(
     distribution(tmp_path, package, version)
     verdict, applied, imported = python(ASK, path=(tmp_path,)).stdout.splitlines()
     assert verdict.startswith(reason)
-    assert "Make an environment with torch==2.8.0" in verdict
+    assert "Create an environment with torch==2.8.0" in verdict
     assert applied == "('jit',)"
     assert imported == "False"
 

@@ -1,4 +1,4 @@
-"""Debian's torch 1.13 calls itself 1.13.0a0, which optimum 1.8 takes for an older one."""
+"""Debian's torch 1.13 has the version 1.13.0a0, which optimum 1.8 rejects."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ VERSION = cpuaccel.host().packages["torch"]
 RENAMED = """
 import sys
 import torch
-torch.__version__ = "1.13.1"  # as the build of the same source from PyTorch calls itself
+torch.__version__ = "1.13.1"  # the version of PyTorch's own build
 import cpuaccel, dataclasses
 host = cpuaccel.host()
 renamed = dataclasses.replace(host, packages={**host.packages, "torch": "1.13.1"})
@@ -35,32 +35,32 @@ for name in sys.argv[1:]:
 """
 
 
-def test_version_rules_take_it_for_1_13() -> None:
+def test_requirements_treat_it_as_1_13() -> None:
     assert VERSION.startswith("1.13.0a0")
     assert str(cpuaccel.host().version("torch")) == "1.13.0"
     assert cpuaccel.host().meets(("torch>=1.13",))
 
 
-def test_optimum_by_itself_refuses_it() -> None:
+def test_optimum_itself_rejects_it() -> None:
     from optimum.bettertransformer import BetterTransformer
 
     with pytest.raises(ImportError, match=r"Found version 1\.13\.0a0, but only 1\.13\.0 and above"):
         BetterTransformer.transform(encoder("bert-qa"))
 
 
-def test_the_verdict_says_so_and_why_the_native_way_is_closed() -> None:
+def test_the_verdict_explains_both_implementations() -> None:
     plan = cpuaccel.explain(encoder("bert-qa"), ["bettertransformer", "jit"])
     refused, jit = (step.verdict for step in plan.steps)
     assert refused.reason == (
-        f"optimum 1.8.8 refuses torch {VERSION}, which it takes for a pre-release older than "
-        f"1.13.0; and for the native implementation torch {VERSION} is installed, >=2.4 is needed "
-        "and transformers 4.30.2 is installed, >=5 is needed"
+        f"optimum 1.8.8 rejects torch {VERSION} as a pre-release older than 1.13.0; "
+        f"the native implementation: torch {VERSION} is installed, >=2.4 is needed and "
+        "transformers 4.30.2 is installed, >=5 is needed"
     )
     assert "torch" in refused.remedy
     assert jit
 
 
-def test_jit_goes_on_without_it() -> None:
+def test_jit_is_applied_without_it() -> None:
     model, inputs = encoder("bert-qa"), batch("bert-qa", 2, 12, right)
     fast = cpuaccel.optimize(model, ["bettertransformer", "jit"], example_inputs=inputs)
     assert fast.report.applied == ("jit",)
@@ -69,7 +69,7 @@ def test_jit_goes_on_without_it() -> None:
     torch.testing.assert_close(fast(**inputs).start_logits, expected.start_logits)
 
 
-def test_under_a_releases_name_it_works(python: Python) -> None:
-    """What ``requires`` promises of torch 1.13 is true but for the name."""
+def test_it_works_with_the_version_of_a_release(python: Python) -> None:
+    """Only the version number is in the way: ``requires`` is right about torch 1.13."""
     done = python(RENAMED, *MODELS, path=(ROOT,))
     assert done.stdout.splitlines() == ["yes", *MODELS]
