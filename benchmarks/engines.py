@@ -1,12 +1,12 @@
-"""Each engine through cpuaccel against the same engine used directly, in interleaved runs.
+"""Compare each engine through cpuaccel with direct use of the same engine, in interleaved calls.
 
     python benchmarks/engines.py minilm-l6 [--dtype bfloat16] [--shapes 1x128,8x128]
         [--engines openvino,onnxruntime,inductor,zentorch] [--rounds 30] [--seconds 8]
 
-Direct use is the least code that gives the engine the same settings: as many threads as torch, the
-same precision, open batch and length, frozen weights. Models have random weights and are those of
-``cpuaccel bench config:NAME``. Prints the median of each, and of each pair of calls, one right
-after the other, the time through cpuaccel over the direct one, with quartiles.
+Direct use is the minimal code with the same settings: as many threads as torch uses, the same
+precision, dynamic batch and length, frozen weights. Models are those of ``cpuaccel bench
+config:NAME``, with random weights. Prints both medians, and the median and quartiles of the time
+through cpuaccel relative to the direct time, by pairs of calls.
 """
 
 import argparse
@@ -45,15 +45,15 @@ def openvino(model: nn.Module, example: Inputs, dtype: torch.dtype) -> Call:
 
 
 def onnxruntime(model: nn.Module, example: Inputs, dtype: torch.dtype) -> Call:
-    """``torch.onnx.export`` and an ``InferenceSession``, with attention written out."""
+    """``torch.onnx.export`` and an ``InferenceSession``, with eager attention."""
     import onnxruntime as ort
 
     if dtype is not torch.float32:
-        raise SystemExit("ONNX Runtime's CPU provider computes whole models in float32 only")
-    written_out = cpuaccel.shared_copy(model)
-    written_out.set_attn_implementation("eager")
+        raise SystemExit(f"onnxruntime supports float32 only, got {dtype}")
+    eager = cpuaccel.shared_copy(model)
+    eager.set_attn_implementation("eager")
     program = torch.onnx.export(
-        written_out,
+        eager,
         kwargs=example,
         dynamic_shapes={name: dict.fromkeys((0, 1), torch.export.Dim.AUTO) for name in example},
         dynamo=True,
@@ -70,12 +70,12 @@ def onnxruntime(model: nn.Module, example: Inputs, dtype: torch.dtype) -> Call:
 
 
 def inductor(model: nn.Module, example: Inputs, dtype: torch.dtype) -> Call:
-    """``torch.compile`` with frozen weights and open sizes."""
+    """``torch.compile`` with frozen weights and dynamic sizes."""
     return _compiled(model, example, dtype, "inductor")
 
 
 def zentorch(model: nn.Module, example: Inputs, dtype: torch.dtype) -> Call:
-    """The same with zentorch's backend."""
+    """``torch.compile`` with zentorch's backend."""
     import zentorch  # noqa: F401
 
     return _compiled(model, example, dtype, "zentorch")
@@ -96,7 +96,7 @@ DIRECT = {f.__name__: f for f in (openvino, onnxruntime, inductor, zentorch)}
 
 
 def main() -> None:
-    """Build each engine twice, and time both in turn."""
+    """Build each engine directly and through cpuaccel, and time both."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
@@ -107,7 +107,7 @@ def main() -> None:
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     os.environ["ORT_DISABLE_TELEMETRY"] = os.environ["CI"] = "1"
-    os.environ["ZENDNNL_MATMUL_WEIGHT_CACHE"] = "0"  # as the backend has it
+    os.environ["ZENDNNL_MATMUL_WEIGHT_CACHE"] = "0"  # as in the backend
     dtype = getattr(torch, arguments.dtype)
     torch.manual_seed(0)
     model = load_model(f"config:{arguments.model}", None)
@@ -115,23 +115,23 @@ def main() -> None:
     print(f"{arguments.model}, {arguments.dtype}, {torch.get_num_threads()} threads", flush=True)
     with torch.no_grad():
         for engine in arguments.engines.split(","):
-            begun = time.perf_counter()
+            start = time.perf_counter()
             direct = DIRECT[engine](model, example, dtype)
             middle = time.perf_counter()
             fast = cpuaccel.optimize(
                 model, [engine], dtype=dtype, example_inputs=example, strict=True
             )
             built = time.perf_counter()
-            print(f"{engine}: built in {middle - begun:.1f} s, by cpuaccel {built - middle:.1f} s")
+            print(f"{engine}: built in {middle - start:.1f} s, by cpuaccel {built - middle:.1f} s")
             for shape in arguments.shapes.split(","):
                 compare(engine, shape, model, direct, fast, arguments)
             print(f"  {fast.report.outcomes[-1]}", flush=True)
 
 
 def tokens(model: nn.Module, shape: str) -> Inputs:
-    """Inputs of a shape such as ``8x128``, without padding."""
-    made = make_inputs(model, *map(int, shape.split("x")), 0.0)
-    return {name: tensor for name, tensor in made.items() if isinstance(tensor, torch.Tensor)}
+    """Make inputs of a shape such as ``8x128``, without padding."""
+    inputs = make_inputs(model, *map(int, shape.split("x")), 0.0)
+    return {name: tensor for name, tensor in inputs.items() if isinstance(tensor, torch.Tensor)}
 
 
 def compare(
@@ -148,9 +148,9 @@ def compare(
         "direct": lambda: direct(inputs),
         "cpuaccel": lambda: fast(**inputs),
     }
-    # Eager apart: its threads spin on after a call, and whoever comes next would pay for it.
+    # Eager separately: its threads spin after a call and slow down the next one.
     times = interleave(calls, rounds=arguments.rounds, seconds=arguments.seconds, warmup=3)
-    against = interleave(
+    eager_times = interleave(
         {"eager": lambda: model(**inputs), "cpuaccel": calls["cpuaccel"]},
         rounds=arguments.rounds,
         seconds=arguments.seconds / 2,
@@ -158,10 +158,10 @@ def compare(
     assert set(fast.report.calls) == {"optimized"}, fast.report
     medians = "  ".join(f"{n} {statistics.median(t) * 1000:7.2f} ms" for n, t in times.items())
     ratio = Ratio.from_times(times["cpuaccel"], times["direct"])
-    speedup = Ratio.from_times(against["eager"], against["cpuaccel"])
+    speedup = Ratio.from_times(eager_times["eager"], eager_times["cpuaccel"])
     print(
-        f"  {engine:12} {shape:>6}  {medians}  time over direct {ratio} ({ratio.pairs} pairs)  "
-        f"speed over eager {speedup}",
+        f"  {engine:12} {shape:>6}  {medians}  time relative to direct {ratio} "
+        f"({ratio.pairs} pairs)  speedup over eager {speedup}",
         flush=True,
     )
 

@@ -1,4 +1,4 @@
-"""A third party's cpuaccel plugin: folds batch normalization into the layer before it."""
+"""A third-party plugin: fold batch normalization into the layer before it."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,22 +10,22 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 import cpuaccel
 from cpuaccel import Applied, Backend, Context, Form, Signature, Verdict
 
-Found = tuple[torch.nn.Sequential, int]
-"""A Sequential, and the place in it of a layer that batch normalization follows."""
+Foldable = tuple[torch.nn.Sequential, int]
+"""A Sequential, and the index of a layer that is followed by batch normalization."""
 
 
 class FoldBnOptions(cpuaccel.Options):
     """Options of ``fold_bn``.
 
     Attributes:
-        linear: fold into linear layers too, not only into convolutions.
+        linear: fold into linear layers as well as convolutions.
     """
 
     linear: bool = True
 
 
 class FoldBn(Backend[FoldBnOptions]):
-    """In eval mode, batch normalization only scales and shifts: the layer before can do that."""
+    """Folds batch normalization, which only scales and shifts in eval mode."""
 
     name = "fold_bn"
     summary = "folds batch normalization into the convolution or linear layer before it"
@@ -35,8 +35,8 @@ class FoldBn(Backend[FoldBnOptions]):
     Options = FoldBnOptions
 
     def accepts(self, model: Callable[..., object], signature: Signature) -> Verdict:
-        """Ask for something to fold."""
-        if isinstance(model, torch.nn.Module) and any(self._found(model)):
+        """Require at least one layer to fold into."""
+        if isinstance(model, torch.nn.Module) and any(self._foldable(model)):
             return Verdict.yes()
         return Verdict.no(
             "no convolution or linear layer in an nn.Sequential is followed by batch normalization",
@@ -46,25 +46,29 @@ class FoldBn(Backend[FoldBnOptions]):
     def apply(self, model: torch.nn.Module, context: Context) -> Applied:
         """Fold in a copy that shares the weights of all other layers."""
         folded = model if context.inplace else cpuaccel.shared_copy(model)
-        found = list(self._found(folded))
-        for sequence, place in found:
-            layer: Any = sequence[place]
-            norm: Any = sequence[place + 1]
+        foldable = list(self._foldable(folded))
+        for sequence, index in foldable:
+            layer: Any = sequence[index]
+            norm: Any = sequence[index + 1]
             fuse = fuse_linear_bn_eval if isinstance(layer, torch.nn.Linear) else fuse_conv_bn_eval
-            sequence[place] = fuse(layer, norm)  # a new layer; the given one keeps its weights
-            sequence[place + 1] = torch.nn.Identity()
-        return Applied(folded, evidence={"folded": len(found)})
+            sequence[index] = fuse(layer, norm)  # a new layer; the original keeps its weights
+            sequence[index + 1] = torch.nn.Identity()
+        return Applied(folded, evidence={"folded": len(foldable)})
 
-    def _found(self, model: torch.nn.Module) -> Iterator[Found]:
+    def _foldable(self, model: torch.nn.Module) -> Iterator[Foldable]:
         for module in model.modules():
-            if type(module) is not torch.nn.Sequential:  # a subclass may call its parts otherwise
+            if type(module) is not torch.nn.Sequential:  # a subclass may have another forward
                 continue
-            for place, (layer, norm) in enumerate(zip(module, list(module)[1:])):
-                # Without running statistics it normalizes by the batch, which nothing can fold.
-                if isinstance(norm, _BatchNorm) and norm.track_running_stats and self._fits(layer):
-                    yield module, place
+            for index, (layer, norm) in enumerate(zip(module, list(module)[1:])):
+                # Without running statistics it uses those of the batch and can't be folded.
+                if (
+                    isinstance(norm, _BatchNorm)
+                    and norm.track_running_stats
+                    and self._supports(layer)
+                ):
+                    yield module, index
 
-    def _fits(self, layer: torch.nn.Module) -> bool:
+    def _supports(self, layer: torch.nn.Module) -> bool:
         convolutions = (torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d)
         if isinstance(layer, torch.nn.Linear):
             return self.options.linear

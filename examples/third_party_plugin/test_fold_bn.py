@@ -20,7 +20,7 @@ def network() -> torch.nn.Module:
             torch.nn.BatchNorm1d(4),
         )
         for _ in range(3):
-            model(torch.randn(8, 3, 8, 8))  # statistics worth folding
+            model(torch.randn(8, 3, 8, 8))  # update the running statistics
     return model.eval()
 
 
@@ -42,7 +42,7 @@ def test_both_kinds_of_layers_are_folded() -> None:
     assert fast.report.outcomes[0].evidence == {"folded": 2}
 
 
-def test_linear_layers_may_be_left_alone() -> None:
+def test_linear_layers_can_be_excluded() -> None:
     step = cpuaccel.Step(FoldBnOptions(linear=False))
     fast = cpuaccel.optimize(network(), [step], example_inputs=torch.randn(2, 3, 8, 8), strict=True)
     assert fast.report.outcomes[0].evidence == {"folded": 1}

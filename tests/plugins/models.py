@@ -1,4 +1,4 @@
-"""Models that are hard to trace, each for one reason."""
+"""Models that are hard to trace or export, each for one reason."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ class Nested(torch.nn.Module):
 
 
 class LoopsOverRows(torch.nn.Module):
-    """A trace unrolls the loop for the number of rows that it saw."""
+    """A trace unrolls the loop for the number of rows of its example."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class LoopsOverRows(torch.nn.Module):
 
 
 class DividesByLength(torch.nn.Module):
-    """A trace bakes the length in as a number."""
+    """A trace stores the length as a constant."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class DividesByLength(torch.nn.Module):
 
 
 class Branches(torch.nn.Module):
-    """A trace takes the branch that its example took: here the one of the batch size."""
+    """A trace keeps only the branch of its example, which depends on the batch size."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if x.shape[0] > 2:
@@ -75,12 +75,12 @@ class Conditional(torch.nn.Module):
         *,
         negate: bool = False,
     ) -> torch.Tensor:
-        answer: torch.Tensor = self.linear(x)
+        output: torch.Tensor = self.linear(x)
         if bias is not None:
-            answer = answer + bias
+            output = output + bias
         if scale is not None:
-            answer = answer * scale
-        return -answer if negate else answer
+            output = output * scale
+        return -output if negate else output
 
 
 class Untraceable(torch.nn.Module):

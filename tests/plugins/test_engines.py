@@ -18,7 +18,7 @@ from tests.plugins.engines import FACTS, verdict_on
 from tests.required import unmet
 
 OPTIONS = {"int8": {"measure": False}}
-"""On so small a model, 8 bits are not faster."""
+"""With measure=True int8 refuses so small a model, because 8 bits are not faster."""
 
 TOLERANT = 0.4
 """For 8 bits on random weights."""
@@ -95,8 +95,8 @@ def settings() -> dict[str, object]:
     return found
 
 
-def test_engines_in_turn_leave_torch_and_each_other_alone() -> None:
-    for name in COMPILER:  # what an engine imports first has no before
+def test_engines_in_one_process_change_neither_torch_nor_each_other() -> None:
+    for name in COMPILER:  # import before the first comparison
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
     model, inputs = encoder("bert-token"), batch("bert-token", 2, 12, right)
@@ -105,12 +105,12 @@ def test_engines_in_turn_leave_torch_and_each_other_alone() -> None:
 
     def eager() -> torch.Tensor:
         with torch.no_grad():
-            answer: torch.Tensor = model(**inputs).logits
-        return answer
+            logits: torch.Tensor = model(**inputs).logits
+        return logits
 
     expected, before = eager(), settings()
     built: dict[str, cpuaccel.OptimizedModel] = {}
-    answers: dict[str, torch.Tensor] = {}
+    outputs: dict[str, torch.Tensor] = {}
     for engine in engines:
         built[engine] = cpuaccel.optimize(
             model,
@@ -119,15 +119,15 @@ def test_engines_in_turn_leave_torch_and_each_other_alone() -> None:
             strict=True,
             tolerance=TOLERANT,
         )
-        answers[engine] = built[engine](**inputs).logits
+        outputs[engine] = built[engine](**inputs).logits
         assert changed(before, settings()) == [], engine
         assert torch.equal(eager(), expected), engine
     for engine, fast in reversed(built.items()):
-        answer = fast(**inputs).logits
+        output = fast(**inputs).logits
         coarse = cpuaccel.backends()[engine].tolerance > 0
         tolerance = TOLERANT if coarse else TOLERANCE["float32"]
-        assert_same_output(answer, expected, inputs, tolerance)
-        assert torch.equal(answer, answers[engine]), engine
+        assert_same_output(output, expected, inputs, tolerance)
+        assert torch.equal(output, outputs[engine]), engine
         assert set(fast.report.calls) == {"optimized"}, fast.report
     assert changed(before, settings()) == []
     assert torch.equal(eager(), expected)

@@ -32,8 +32,8 @@ class Branches(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if x.shape[1] > 6:
             x = x * 2
-        answer: torch.Tensor = self.linear(x)
-        return answer
+        output: torch.Tensor = self.linear(x)
+        return output
 
 
 @needs_engine

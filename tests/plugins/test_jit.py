@@ -89,11 +89,11 @@ def test_an_input_that_is_a_flag(flag: str) -> None:
     value = flag == "output_hidden_states"
     fast = jit(model, {**text_batch(), flag: value})
     for inputs in unseen():
-        answer = fast(**inputs, **{flag: value})
+        output = fast(**inputs, **{flag: value})
         expected = model(**inputs, **{flag: value})
-        assert type(answer) is type(expected)
-        assert len(answer) == len(expected)
-        torch.testing.assert_close(answer[0], expected[0].detach())
+        assert type(output) is type(expected)
+        assert len(output) == len(expected)
+        torch.testing.assert_close(output[0], expected[0].detach())
     assert_all_optimized(fast)
 
 
@@ -107,7 +107,7 @@ def test_positional_tensors() -> None:
     assert_all_optimized(fast)
 
 
-def test_a_gap_between_the_inputs_given() -> None:
+def test_a_gap_between_the_inputs() -> None:
     model = Conditional().eval()
     x, scale = torch.randn(2, 4), torch.full((1,), 3.0)
     fast = jit(model, {"scale": scale, "x": x, "negate": True})
@@ -127,13 +127,13 @@ def test_nested_outputs_are_restored() -> None:
     model = Nested().eval()
     fast = jit(model, torch.randn(2, 4))
     inputs = torch.randn(5, 4)
-    answer, expected = fast(inputs), model(inputs)
-    assert list(answer) == ["last", "states", "heads", "count"]
-    assert answer["count"] == 3
-    assert isinstance(answer["states"], tuple)
-    assert isinstance(answer["heads"], list)
-    torch.testing.assert_close(answer["states"][1][1], expected["states"][1][1].detach())
-    torch.testing.assert_close(answer["heads"][0]["score"], expected["heads"][0]["score"].detach())
+    output, expected = fast(inputs), model(inputs)
+    assert list(output) == ["last", "states", "heads", "count"]
+    assert output["count"] == 3
+    assert isinstance(output["states"], tuple)
+    assert isinstance(output["heads"], list)
+    torch.testing.assert_close(output["states"][1][1], expected["states"][1][1].detach())
+    torch.testing.assert_close(output["heads"][0]["score"], expected["heads"][0]["score"].detach())
     assert_all_optimized(fast)
 
 
@@ -198,10 +198,10 @@ def test_bfloat16() -> None:
     )
     assert fast.report.applied == ("dtype", "jit")
     for inputs in unseen():
-        answer, expected = fast(**inputs).logits, original(model, inputs).logits
-        assert answer.dtype is torch.float32
-        torch.testing.assert_close(answer, expected, rtol=0.05, atol=0.05)
-        assert not torch.equal(answer, expected)
+        output, expected = fast(**inputs).logits, original(model, inputs).logits
+        assert output.dtype is torch.float32
+        torch.testing.assert_close(output, expected, rtol=0.05, atol=0.05)
+        assert not torch.equal(output, expected)
     assert_all_optimized(fast)
 
 
@@ -227,10 +227,10 @@ def test_a_saved_script_needs_no_cpuaccel(tmp_path: Path, python: Python, freeze
     inputs = text_batch(3, 9, right=4)
     torch.save(inputs, tmp_path / "inputs")
     python(LOAD, str(script), str(tmp_path / "inputs"), str(tmp_path / "outputs"))
-    answer = torch.load(tmp_path / "outputs", weights_only=True)
+    output = torch.load(tmp_path / "outputs", weights_only=True)
     expected = original(model, inputs)
-    assert len(answer) == len(expected) == 2
-    for mine, theirs in zip(answer, expected.values()):
+    assert len(output) == len(expected) == 2
+    for mine, theirs in zip(output, expected.values()):
         torch.testing.assert_close(mine, theirs)
 
 

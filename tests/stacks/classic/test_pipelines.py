@@ -1,4 +1,4 @@
-"""IPEX and optimum's BetterTransformer, each followed by jit, on all kinds of encoders."""
+"""IPEX and optimum's BetterTransformer, with and without jit, on all kinds of encoders."""
 
 import logging
 
@@ -25,7 +25,7 @@ DTYPES = ["float32", pytest.param("bfloat16", marks=needs(BF16))]
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("steps", [["ipex"], ["ipex", "jit"]], ids=",".join)
 @pytest.mark.parametrize("name", MODELS)
-def test_ipex_answers_as_the_original(name: str, steps: list[str], dtype: str) -> None:
+def test_ipex_outputs_match(name: str, steps: list[str], dtype: str) -> None:
     model = model_of(name)
     fast = cpuaccel.optimize(
         model, steps, dtype=dtype, example_inputs=example_of(name), strict=True
@@ -41,7 +41,7 @@ def test_ipex_answers_as_the_original(name: str, steps: list[str], dtype: str) -
     "steps", [["bettertransformer"], ["bettertransformer", "jit"]], ids=",".join
 )
 @pytest.mark.parametrize("name", MODELS)
-def test_bettertransformer_answers_as_the_original(name: str, steps: list[str], dtype: str) -> None:
+def test_bettertransformer_outputs_match(name: str, steps: list[str], dtype: str) -> None:
     model = model_of(name)
     fast = cpuaccel.optimize(
         model, steps, dtype=dtype, example_inputs=example_of(name), strict=True
@@ -58,7 +58,7 @@ def test_bettertransformer_answers_as_the_original(name: str, steps: list[str], 
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_padding_on_the_left_is_left_to_the_original_and_counted(
+def test_padding_on_the_left_falls_back_and_is_counted(
     name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     model = model_of(name)
@@ -72,8 +72,8 @@ def test_padding_on_the_left_is_left_to_the_original_and_counted(
         assert fidelity.refused == ("left padding", "padding on both sides")
         assert_cases_match(fast, model, name, PADDED_LEFT)
     assert fast.report.calls == {"fallback:error": 2}
-    (told,) = caplog.messages
-    assert told.startswith("the original answers: RuntimeError")
+    (message,) = caplog.messages
+    assert message.startswith("the original answers: RuntimeError")
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -88,7 +88,7 @@ def test_without_a_mask_all_tokens_are_real(name: str) -> None:
 
 
 @pytest.mark.parametrize("steps", [["ipex", "jit"], ["bettertransformer", "jit"]], ids=",".join)
-def test_the_first_use_of_an_engine_warns_of_nothing(steps: list[str], python: Python) -> None:
+def test_the_first_use_of_an_engine_emits_no_warnings(steps: list[str], python: Python) -> None:
     """In a process of its own, where the engine is not imported yet and warnings are errors."""
     done = python(
         f"""

@@ -133,13 +133,13 @@ class Configured(torch.nn.Module):
         return x * settings.factor
 
 
-def test_where_the_original_answers_instead_a_warning_names_the_input(
+def test_a_fallback_warning_names_the_input(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     fast = cpuaccel.optimize(Configured(), ["jit"])
     with caplog.at_level(logging.WARNING, logger="cpuaccel"):
         for _ in range(2):
             assert torch.equal(fast(torch.ones(2), Settings()), torch.full((2,), 3.0))
-    (told,) = caplog.messages
-    assert told.startswith("the original answers: input 'settings' is a Settings")
+    (message,) = caplog.messages
+    assert message.startswith("the original answers: input 'settings' is a Settings")
     assert fast.report.calls == {"fallback:input_type": 2}
