@@ -67,14 +67,7 @@ def percentile(values: Sequence[float], percent: int) -> float:
 
 @dataclass(frozen=True)
 class Ratio:
-    """Speed relative to a baseline: the median of paired ratios, and their spread.
-
-    Attributes:
-        median: of the pairs' ratios, baseline time over candidate time.
-        low: the lower quartile.
-        high: the upper quartile.
-        pairs: number of pairs.
-    """
+    """Speed relative to a baseline: median and quartiles of the ratios of paired times."""
 
     median: float
     low: float
@@ -83,12 +76,7 @@ class Ratio:
 
     @classmethod
     def from_times(cls, baseline: Sequence[float], candidate: Sequence[float]) -> "Ratio":
-        """Compare the seconds of calls that were timed in turn.
-
-        Args:
-            baseline: seconds of each call, at least one.
-            candidate: seconds of each call, as many.
-        """
+        """Compare the seconds of calls that were timed in turn; there is at least one pair."""
         ratios = [b / c for b, c in zip(baseline, candidate, strict=True)]
         if len(ratios) == 1:
             return cls(ratios[0], ratios[0], ratios[0], 1)

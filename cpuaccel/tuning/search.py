@@ -138,8 +138,8 @@ class Search:
         if best is None or best.speedup is None or not best.speedup.significant:
             return
         ending = self._budget.threads_end
-        counts = {2**n for n in range(self._host.cores.bit_length())} | {self._host.cores}
-        for count in sorted(counts - {self._threads}, reverse=True):
+        counts = {*splits(self._host.cores), self._host.cores} - {self._threads}
+        for count in sorted(counts, reverse=True):
             candidate = replace(best.candidate, threads=count)
             if time.monotonic() < ending:
                 self._advance(self._trial(candidate), ending)

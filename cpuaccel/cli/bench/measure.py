@@ -4,7 +4,7 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -36,53 +36,31 @@ class _Subject:
     peak_bytes: int | None = None
 
 
+@dataclass
 class Bench:
     """One benchmark.
 
     Attributes:
+        model: the original, in float32 and eval mode.
+        progress: called with the share that is done, from 0 to 1, and the activity.
+        rounds: maximum number of timed passes.
+        seconds: no round starts after this long, in one case and precision.
         results: of the finished cases.
         fastest: the result of the fastest fully applied pipeline, and its model.
     """
 
-    def __init__(
-        self,
-        model: torch.nn.Module,
-        pipelines: Mapping[str, Pipeline],
-        cases: Sequence[Case],
-        dtypes: Sequence[str],
-        *,
-        host: Host,
-        threads: int,
-        progress: Callable[[float, str], None],
-        rounds: int,
-        seconds: float,
-    ) -> None:
-        """Prepare the benchmark.
-
-        Args:
-            model: the original, in float32 and eval mode.
-            pipelines: by name.
-            cases: the inputs.
-            dtypes: names of the precisions.
-            host: this machine.
-            threads: number of torch's threads.
-            progress: called with the share that is done, from 0 to 1, and the activity.
-            rounds: maximum number of timed passes.
-            seconds: no round starts after this long, in one case and precision.
-        """
-        self.results: list[Result] = []
-        self.fastest: tuple[Result, Callable[..., object]] | None = None
-        self._model = model
-        self._pipelines = pipelines
-        self._cases = cases
-        self._dtypes = dtypes
-        self._host = host
-        self._rounds = rounds
-        self._seconds = seconds
-        self._threads = threads
-        self._progress = progress
-        self._units = len(dtypes) * (len(pipelines) + len(cases))
-        self._done = 0.0
+    model: torch.nn.Module
+    pipelines: Mapping[str, Pipeline]
+    cases: Sequence[Case]
+    dtypes: Sequence[str]
+    host: Host
+    threads: int
+    progress: Callable[[float, str], None]
+    rounds: int
+    seconds: float
+    results: list[Result] = field(default_factory=list)
+    fastest: tuple[Result, Callable[..., object]] | None = None
+    done: float = 0.0
 
     def run(self) -> None:
         """Measure all pipelines.
@@ -91,38 +69,38 @@ class Bench:
             ModelError: the original can't be called with a case.
         """
         threads = torch.get_num_threads()
-        torch.set_num_threads(self._threads)
+        torch.set_num_threads(self.threads)
         try:
-            self._progress(0, "calling the original")
-            references = [self._probes(case) for case in self._cases]
-            for dtype in self._dtypes:
+            self.progress(0, "calling the original")
+            references = [self._probes(case) for case in self.cases]
+            for dtype in self.dtypes:
                 self._run_dtype(dtype, references)
-            self._progress(1, "done")
+            self.progress(1, "done")
         finally:
             torch.set_num_threads(threads)
 
     def _probes(self, case: Case) -> list[Probe]:
-        outputs = call_all(self._model, case)
+        outputs = call_all(self.model, case)
         return [
             Probe(str(case), batch, output, leaves(output))
             for batch, output in zip(case.batches, outputs)
         ]
 
     def _run_dtype(self, dtype: str, references: list[list[Probe]]) -> None:
-        verdict = self._host.bf16()
+        verdict = self.host.bf16()
         if dtype == "bfloat16" and not verdict:
-            for case in self._cases:
-                for name in (EAGER, *self._pipelines):
+            for case in self.cases:
+                for name in (EAGER, *self.pipelines):
                     result = _result(dtype, name, case, RowStatus.REFUSED)
                     self.results.append(replace(result, notes=(str(verdict),)))
-            self._done += len(self._pipelines) + len(self._cases)
+            self.done += len(self.pipelines) + len(self.cases)
             return
         subjects = [self._eager(dtype)]
-        for name, pipeline in self._pipelines.items():
+        for name, pipeline in self.pipelines.items():
             self._advance(0, f"{dtype}: optimizing with {name}")
             subjects.append(self._optimize(name, pipeline, dtype))
-            self._done += 1
-        for case, probes in zip(self._cases, references):
+            self.done += 1
+        for case, probes in zip(self.cases, references):
             measured = self._run_case(dtype, case, probes, subjects)
             self.results += measured
             for result, subject in zip(measured, subjects):
@@ -130,17 +108,17 @@ class Bench:
 
     def _eager(self, dtype: str) -> _Subject:
         if dtype == "float32":
-            return _Subject(EAGER, self._model)
+            return _Subject(EAGER, self.model)
         return self._optimize(EAGER, Pipeline(()), dtype)
 
     def _optimize(self, name: str, pipeline: Pipeline, dtype: str) -> _Subject:
         begun = time.perf_counter()
         with peak_memory() as peak:
             optimized = optimize(
-                self._model,
+                self.model,
                 pipeline=pipeline,
                 dtype=dtype,
-                example_inputs=self._cases[0].batches[0],
+                example_inputs=self.cases[0].batches[0],
             )
         return _Subject(name, optimized, optimized, time.perf_counter() - begun, peak.bytes)
 
@@ -153,18 +131,18 @@ class Bench:
             str(number): _pass_over(subject.call, case.batches)
             for number, subject in enumerate(subjects)
         }
-        share = 1 / (self._rounds * len(calls))
-        start = self._done
+        share = 1 / (self.rounds * len(calls))
+        start = self.done
 
         def advance() -> None:
             self._advance(share, f"{dtype}: timing {case}")
 
         with torch.no_grad():
             by_number = interleave(
-                calls, rounds=self._rounds, seconds=self._seconds, progress=advance
+                calls, rounds=self.rounds, seconds=self.seconds, progress=advance
             )
         times = list(by_number.values())
-        self._done = start + 1
+        self.done = start + 1
         results = []
         for subject, seconds, error, earlier in zip(subjects, times, errors, before):
             status, notes, outcomes = _status(subject, earlier)
@@ -194,7 +172,7 @@ class Bench:
         differences = [
             difference
             for probe, output in zip(probes, outputs)
-            for difference in compare(probe, output, self._model)
+            for difference in compare(probe, output, self.model)
         ]
         return max((difference.relative for difference in differences), default=0.0)
 
@@ -205,8 +183,9 @@ class Bench:
                 self.fastest = (result, subject.call)
 
     def _advance(self, units: float, doing: str) -> None:
-        self._done += units
-        self._progress(min(self._done / self._units, 1), doing)
+        self.done += units
+        total = len(self.dtypes) * (len(self.pipelines) + len(self.cases))
+        self.progress(min(self.done / total, 1), doing)
 
 
 def _result(dtype: str, pipeline: str, case: Case, status: RowStatus) -> Result:

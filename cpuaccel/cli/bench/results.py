@@ -73,9 +73,7 @@ def judge(
 ) -> tuple[RowStatus, tuple[str, ...]]:
     """Return the status of a pipeline, and why it was not fully applied.
 
-    Args:
-        outcomes: of its steps.
-        fallbacks: number of calls that the original served, by reason.
+    ``fallbacks`` is the number of calls that the original served, by reason.
     """
     notes = [str(outcome) for outcome in outcomes if outcome.status is not Status.APPLIED]
     steps = [outcome for outcome in outcomes if outcome.step != CAST_STEP]

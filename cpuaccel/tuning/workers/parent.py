@@ -47,13 +47,9 @@ class Workers:
         memory_limit: int,
         launcher: Sequence[str] = (),
     ) -> None:
-        """Start a process for each job.
+        """Start a process for each job, which reads the model from ``subject``.
 
-        Args:
-            jobs: one for each process.
-            subject: the file that ``dump_model`` wrote.
-            memory_limit: bytes that the processes and their children may hold.
-            launcher: a command that starts all processes; without it there is one.
+        A ``launcher`` starts all processes; without it there is one.
         """
         self.peak = 0
         self.paused_seconds = 0.0

@@ -53,18 +53,10 @@ def measure(
     seconds: float,
     to_beat: Sequence[float],
 ) -> list[Round]:
-    """Time a baseline and a candidate in turn on the same batches.
+    """Time a baseline and a candidate in turn, with one call for each batch.
 
-    Args:
-        baseline: one call for each batch.
-        candidate: the same.
-        weights: share of each batch in all calls.
-        seconds: no round starts after this long, except the first few.
-        to_beat: for each batch the best speedup so far; a candidate that is significantly below
-            it on all of them is given up.
-
-    Returns:
-        The rounds. The order of the two alternates from one round to the next.
+    The order of the two alternates. A candidate is given up if its speedup is significantly below
+    ``to_beat`` on all batches.
     """
     for calls in (baseline, candidate):
         begun = time.perf_counter()
@@ -93,10 +85,6 @@ def passes(calls: Sequence[Call], *, seconds: float) -> list[list[float]]:
     """Time passes over all batches, without a baseline.
 
     The first pass counts only if it is long; otherwise it is the warm-up.
-
-    Args:
-        calls: one for each batch.
-        seconds: no pass starts after this long, except the first.
 
     Returns:
         Seconds of each batch, pass by pass.
