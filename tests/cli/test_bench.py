@@ -42,7 +42,7 @@ def by_pipeline(data: Any) -> dict[str, Any]:
     return {row["pipeline"]: row for row in data["results"]}
 
 
-def test_every_case_has_eager_and_every_pipeline(run: Run, pipeline_file: Path) -> None:
+def test_measures_every_pipeline_and_eager_in_every_case(run: Run, pipeline_file: Path) -> None:
     threads = torch.get_num_threads()
     ran = run(
         *("bench", "config:bert-tiny", "--backends", "jit", "--pipeline", pipeline_file),
@@ -78,9 +78,7 @@ def test_the_table(run: Run) -> None:
     assert "Pipelines not fully applied" not in ran.out
 
 
-def test_a_pipeline_with_a_step_that_was_skipped_does_not_look_applied(
-    run: Run, offer: Offer
-) -> None:
+def test_marks_pipelines_with_skipped_steps(run: Run, offer: Offer) -> None:
     offer(Absent)
     arguments = (*TINY, "--backends", "absent,jit", "--backends", "absent")
     rows = by_pipeline(run(*arguments, "--json").data)
@@ -92,7 +90,7 @@ def test_a_pipeline_with_a_step_that_was_skipped_does_not_look_applied(
     assert "absent: skipped. an-engine" in shown.partition("Pipelines not fully applied")[2]
 
 
-def test_calls_that_the_original_answered_are_told(run: Run, offer: Offer) -> None:
+def test_reports_calls_that_the_original_served(run: Run, offer: Offer) -> None:
     offer(Brittle)
     ran = run(
         *("bench", "config:bert-tiny", "--backends", "brittle", "--batch-size", "2,5"),
@@ -108,7 +106,7 @@ def test_calls_that_the_original_answered_are_told(run: Run, offer: Offer) -> No
     assert "the original served 4 calls: RuntimeError" in statuses[5][1][0]
 
 
-def test_the_error_of_bfloat16_is_against_float32_and_its_ratio_against_bfloat16(
+def test_bfloat16_error_is_relative_to_float32_and_ratio_to_bfloat16(
     model: torch.nn.Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cpuaccel.planning.explain.host", lambda: HAS_BF16)
@@ -125,7 +123,7 @@ def test_the_error_of_bfloat16_is_against_float32_and_its_ratio_against_bfloat16
     assert done.fastest[0] in (jit32, jit16)
 
 
-def test_bfloat16_that_would_be_emulated_is_not_run(
+def test_does_not_run_emulated_bfloat16(
     model: torch.nn.Module, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lacking = dataclasses.replace(HAS_BF16, isa=frozenset(), bf16_speed=0.1)
@@ -139,7 +137,7 @@ def test_bfloat16_that_would_be_emulated_is_not_run(
     assert "Use dtype=float32" in shown
 
 
-def test_rounds_end_when_the_time_is_up(model: torch.nn.Module) -> None:
+def test_the_time_limit_ends_the_rounds(model: torch.nn.Module) -> None:
     done = bench(model, ["float32"], HAS_BF16, "jit", rounds=1000, seconds=0.0)
     assert [r.rounds for r in done.results] == [1, 1]
     assert all(r.p95_ms == r.median_ms for r in done.results)
@@ -175,7 +173,7 @@ def test_usage_errors(run: Run, arguments: tuple[str, ...], message: str) -> Non
     assert ran.out == ""
 
 
-def test_a_length_that_the_model_does_not_take(run: Run) -> None:
+def test_reports_a_length_that_the_model_does_not_support(run: Run) -> None:
     ran = run("bench", "config:bert-tiny", "--backends", "jit", "--seq-len", "16,600")
     assert ran.code == 1
     assert "8 x 600" in ran.err
@@ -183,7 +181,7 @@ def test_a_length_that_the_model_does_not_take(run: Run) -> None:
 
 
 @pytest.mark.parametrize("machine", [False, True])
-def test_interrupted_it_prints_what_is_finished(machine: bool) -> None:
+def test_ctrl_c_prints_the_finished_results(machine: bool) -> None:
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "cpuaccel", "bench", "config:bert-tiny", "--backends", "jit"),
@@ -243,7 +241,9 @@ def bench(
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 @pytest.mark.parametrize("form", [[], ["--json"]], ids=["table", "json"])
-def test_a_full_disk_loses_no_results(python: Python, tmp_path: Path, form: list[str]) -> None:
+def test_prints_to_stderr_if_stdout_cannot_be_written(
+    python: Python, tmp_path: Path, form: list[str]
+) -> None:
     code = """
 import os, sys
 os.dup2(os.open("/dev/full", os.O_WRONLY), 1)

@@ -10,7 +10,7 @@ MIB = 2**20
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux tells")
-def test_what_was_freed_within_the_block_counts() -> None:
+def test_includes_memory_that_is_freed_within_the_block() -> None:
     with peak_memory() as peak:
         torch.ones(64 * MIB // 4)
         gc.collect()
@@ -19,7 +19,7 @@ def test_what_was_freed_within_the_block_counts() -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux tells")
-def test_what_was_held_before_does_not_count() -> None:
+def test_excludes_memory_from_before_the_block() -> None:
     held = torch.ones(64 * MIB // 4)
     with peak_memory() as peak:
         held.add_(1)
@@ -27,7 +27,7 @@ def test_what_was_held_before_does_not_count() -> None:
     assert peak.bytes < 8 * MIB
 
 
-def test_elsewhere_it_is_unknown(tmp_path: Path) -> None:
+def test_unknown_without_proc(tmp_path: Path) -> None:
     with peak_memory(tmp_path / "missing") as peak:
         pass
     assert peak.bytes is None

@@ -27,12 +27,12 @@ def test_status(outcomes: tuple[Outcome, ...], status: RowStatus) -> None:
     assert notes == tuple(str(o) for o in outcomes if o.status is not Status.APPLIED)
 
 
-def test_calls_that_the_original_answered() -> None:
+def test_calls_that_the_original_served() -> None:
     status, notes = judge((JIT,), {"NaN": 3})
     assert status is RowStatus.PARTLY
     assert notes == ("the original served 3 calls: NaN",)
 
 
-def test_no_variant_hides_behind_another() -> None:
+def test_merge_returns_the_worst_outcome_of_all_variants() -> None:
     variants = [VariantReport("a", (CAST, JIT)), VariantReport("b", (CAST, FAILED))]
     assert merge(variants) == merge(variants[::-1]) == (CAST, FAILED)

@@ -23,7 +23,7 @@ def _jit_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CPUACCEL_CACHE", str(tmp_path / "cache"))
 
 
-def test_a_search_a_lockfile_and_a_page(run: Run, tmp_path: Path) -> None:
+def test_search_lock_file_and_page(run: Run, tmp_path: Path) -> None:
     lock, page = tmp_path / "cpuaccel.lock", tmp_path / "page.html"
     ran = run(*TINY, "--threads", "1", "--lock", lock, "--html", page)
     assert ran.code == 0, ran.err
@@ -44,7 +44,7 @@ def test_a_search_a_lockfile_and_a_page(run: Run, tmp_path: Path) -> None:
     assert "Traceback" not in changed.err
 
 
-def test_json_has_every_figure(run: Run) -> None:
+def test_json_has_all_figures(run: Run) -> None:
     data = run(*TINY, "--json", "--batch-size", "2", "--padding", "0.3").data
     (row,) = data["rows"]
     assert row["pipeline"] == "jit"
@@ -67,7 +67,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_mistakes_are_told_before_the_search(run: Run, mistake: str) -> None:
+def test_rejects_invalid_arguments_before_the_search(run: Run, mistake: str) -> None:
     arguments, message = MISTAKES[mistake]
     ran = run("tune", "config:bert-tiny", *arguments)
     assert ran.code in (1, 2)
@@ -75,7 +75,7 @@ def test_mistakes_are_told_before_the_search(run: Run, mistake: str) -> None:
     assert "Traceback" not in ran.err
 
 
-def test_the_demos_text_has_its_own_lengths(run: Run) -> None:
+def test_the_demo_has_fixed_lengths(run: Run) -> None:
     ran = run("tune", "demo", "--seq-len", "8")
     assert ran.code == 2
     assert "the demo's inputs are real text" in " ".join(ran.err.split())

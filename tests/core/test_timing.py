@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from cpuaccel.timing import Ratio, Speedup, interleave
 
 
-def test_a_ratio_is_of_pairs() -> None:
+def test_ratio_of_pairs() -> None:
     ratio = Ratio.from_times([2.0, 4.0, 8.0], [1.0, 1.0, 1.0])
     assert ratio == Ratio(median=4.0, low=3.0, high=6.0, pairs=3)
     assert str(ratio) == "4.00x [3.00, 6.00]"
@@ -17,12 +17,12 @@ def test_one_pair() -> None:
     assert Ratio.from_times([3.0], [2.0]) == Ratio(1.5, 1.5, 1.5, 1)
 
 
-def test_lists_of_other_lengths_are_refused() -> None:
+def test_rejects_lists_of_different_lengths() -> None:
     with pytest.raises(ValueError, match="argument 2 is shorter"):
         Ratio.from_times([1.0, 2.0], [1.0])
 
 
-def test_callables_are_called_in_turn_after_a_warm_up() -> None:
+def test_interleaves_after_a_warm_up() -> None:
     calls: list[str] = []
     ticks: list[None] = []
     times = interleave(
@@ -36,12 +36,12 @@ def test_callables_are_called_in_turn_after_a_warm_up() -> None:
     assert len(ticks) == 4
 
 
-def test_no_round_is_begun_after_its_time() -> None:
+def test_the_time_limit_ends_interleaving() -> None:
     times = interleave({"a": lambda: None}, rounds=1000, seconds=-1.0)
     assert len(times["a"]) == 1
 
 
-def test_the_interval_is_that_of_the_sign_test() -> None:
+def test_interval_of_the_sign_test() -> None:
     """For n values in order: from which to which the median lies, 95 times of 100 (tables)."""
     expected = {1: (1, 1), 5: (1, 5), 6: (1, 6), 9: (2, 8), 12: (3, 10), 20: (6, 15), 50: (18, 33)}
     for count, (low, high) in expected.items():
@@ -52,12 +52,12 @@ def test_the_interval_is_that_of_the_sign_test() -> None:
 
 
 @given(st.lists(st.floats(0.1, 10), min_size=1, max_size=60))
-def test_the_median_lies_inside(values: list[float]) -> None:
+def test_interval_contains_the_median(values: list[float]) -> None:
     speedup = Speedup.from_ratios(values)
     assert min(values) <= speedup.low <= speedup.median <= speedup.high <= max(values)
 
 
-def test_what_is_significant() -> None:
+def test_significance() -> None:
     assert Speedup.from_ratios([1.1, 1.2, 1.1]).significant
     assert not Speedup.from_ratios([1.1, 1.2]).significant, "two may be luck"
     assert not Speedup.from_ratios([1.1, 0.99, 1.2]).significant
@@ -65,7 +65,7 @@ def test_what_is_significant() -> None:
     assert not Speedup.from_ratios([0.9, 1.0, 0.9]).slower
 
 
-def test_one_stall_of_the_machine_changes_nothing() -> None:
+def test_one_stall_does_not_change_the_interval() -> None:
     steady = [(2.0, 1.0)] * 20
     stalled = [*steady, (2.0, 500.0)]
     speedup = Speedup.from_ratios([b / c for b, c in stalled])

@@ -15,12 +15,12 @@ from tests.tuning.misbehaving import SOURCES
 Install = Callable[..., None]
 
 collect_ignore_glob = [] if cpuaccel.host().meets(("torch>=2.8",)) else ["test_*.py"]
-"""Searches are tested from torch 2.8 on."""
+"""Searches are tested with torch 2.8 and later."""
 
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache folder of the test's own."""
+    """The cache folder of the test."""
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("CPUACCEL_CACHE", str(folder))
     return folder / "tuning"
@@ -28,10 +28,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
 
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
-    """Install plugins as an installer leaves them, and let a search choose among these alone.
-
-    Names of built-in plugins may be among them. Everything else is still installed.
-    """
+    """Install plugins, and limit searches to the given plugins, which may be built-in ones."""
     site = tmp_path / "site"
     site.mkdir()
     monkeypatch.syspath_prepend(site)

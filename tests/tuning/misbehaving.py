@@ -1,4 +1,4 @@
-"""Plugins as they may be met: each a module's source, of which some end the process they are in."""
+"""Sources of plugins, some of which end their process."""
 
 _HEAD = """
 import os, sys, time, traceback
@@ -71,7 +71,7 @@ class Own(Backend):
     "builds_slowly": """
 class Own(Backend):
     def made(self, model):
-        for _ in range(60):  # of its own seconds: stopped, it goes on where it was
+        for _ in range(60):  # a pause does not shorten the rest
             time.sleep(0.1)
         return Model(model)
 """,
@@ -124,7 +124,7 @@ class Own(Backend):
 """,
 }
 
-# For models.Waiting, which is quick when told to be: who is faster is beyond any noise.
+# For models.Waiting: the quick way is faster beyond any noise.
 _QUICK = """
 class Own(Backend):
     def made(self, model):

@@ -1,4 +1,4 @@
-"""A model with a slow way and a quick way, so that who is faster is beyond any noise."""
+"""A model with a slow and a quick way, whose difference is beyond any noise."""
 
 import time
 
@@ -8,7 +8,7 @@ SLOW_SECONDS = 0.004
 
 
 class Waiting(torch.nn.Module):
-    """Doubles its input, and waits unless it is told to be quick."""
+    """Doubles its input, and sleeps unless ``quick``."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -9,7 +9,7 @@ EVEN = (1 / 3, 1 / 3, 1 / 3)
 
 
 def row(name: str, *seconds: float, rounds: int = 9, noise: float = 0.0) -> Row:
-    """A candidate that takes so long for each batch, where eager takes 10 s for each."""
+    """A candidate with these seconds for each batch, where eager takes 10 s."""
     measured = tuple(
         tuple((10.0, s * (1 + noise * (-1) ** n)) for s in seconds) for n in range(rounds)
     )
@@ -29,7 +29,7 @@ def found(*rows: Row, shapes: tuple[Shape, ...] = LENGTHS) -> Rule | None:
     return find_rule(rows[0], rows, shapes, EVEN)
 
 
-def test_two_that_are_each_best_for_some_lengths_share_them() -> None:
+def test_dispatches_by_length_between_two_candidates() -> None:
     rule = found(row("short", 1, 1, 6), row("long", 3, 3, 2))
     assert rule is not None
     assert (rule.axis, rule.bound, rule.low.name, rule.high.name) == (
@@ -43,7 +43,7 @@ def test_two_that_are_each_best_for_some_lengths_share_them() -> None:
     assert rule.choose(Shape(4, 321, 0.0)) == rule.high
 
 
-def test_padding_decides_where_lengths_do_not() -> None:
+def test_dispatches_by_padding() -> None:
     rule = found(row("dense", 1, 1, 4), row("packed", 2, 2, 1), shapes=PADDINGS)
     assert rule is not None
     assert (rule.axis, rule.low.name, rule.high.name) == ("padding", "dense", "packed")
@@ -51,15 +51,15 @@ def test_padding_decides_where_lengths_do_not() -> None:
     assert str(rule) == "up to padding 40%: dense in float32; above: packed in float32"
 
 
-def test_one_for_all_is_kept_where_little_is_gained() -> None:
+def test_no_dispatch_for_a_small_gain() -> None:
     assert found(row("short", 1, 1, 1.03), row("long", 3, 3, 1)) is None
     assert found(row("short", 1, 1, 1), row("long", 3, 3, 3)) is None
 
 
-def test_a_gain_that_may_be_noise_is_none() -> None:
+def test_no_dispatch_for_a_gain_within_the_noise() -> None:
     noisy = row("long", 3, 3, 2.5, noise=0.9)
     assert found(row("short", 1, 1, 3), noisy) is None
 
 
-def test_who_was_given_up_early_is_not_trusted() -> None:
+def test_no_dispatch_to_a_candidate_with_few_rounds() -> None:
     assert found(row("short", 1, 1, 6), row("long", 3, 3, 2, rounds=2)) is None

@@ -1,4 +1,4 @@
-"""Whatever ends a search, nothing of it goes on and nothing half done is left."""
+"""Ending a search leaves no processes and no incomplete files."""
 
 import signal
 import subprocess
@@ -26,7 +26,7 @@ ENDS = {
 
 
 @pytest.mark.parametrize("end", ENDS)
-def test_ending_a_search_leaves_nothing(
+def test_ending_a_search_leaves_no_processes_or_files(
     install: Install, tmp_path: Path, cache: Path, end: str
 ) -> None:
     number, codes = ENDS[end]
@@ -53,7 +53,7 @@ def test_ending_a_search_leaves_nothing(
     left = [process for process in started if running(process)]
     assert left == []
     assert [path.name for path in folder.iterdir() if path.suffix != ".held"] == []
-    # Inductor makes its cache's folder when it is imported, whoever imports it.
+    # Inductor creates its cache folder on import.
     assert [p.name for p in temporary.iterdir() if not p.name.startswith("torchinductor")] == []
     assert not cache.exists()
 
@@ -64,7 +64,7 @@ cpuaccel.optimize(model, "auto", example_inputs=ids, budget=200, time_limit=150,
 """
 
 
-def test_what_was_measured_is_told_on_ctrl_c(install: Install, tmp_path: Path) -> None:
+def test_ctrl_c_logs_the_results_so_far(install: Install, tmp_path: Path) -> None:
     names = ("short", "starts_another_and_hangs")
     install(*names)
     searching = begin(
@@ -74,9 +74,9 @@ def test_what_was_measured_is_told_on_ctrl_c(install: Install, tmp_path: Path) -
     )
     wait_for(tmp_path / "started", searching)
     searching.send_signal(signal.SIGINT)
-    told = searching.communicate(timeout=stretched(60))[1]
-    assert "search interrupted, no decision saved" in told
-    assert "short in float32 " in told
+    logged = searching.communicate(timeout=stretched(60))[1]
+    assert "search interrupted, no decision saved" in logged
+    assert "short in float32 " in logged
 
 
 def running(pid: int) -> bool:
@@ -89,7 +89,7 @@ def running(pid: int) -> bool:
 def begin(
     command: Sequence[str], environment: Mapping[str, str], started: Path
 ) -> "subprocess.Popen[str]":
-    """Run a search; a plugin that starts another process and hangs writes to a file that it did."""
+    """Start a search; a plugin that starts another process writes both ids to ``started``."""
     return subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
@@ -100,14 +100,14 @@ def begin(
 
 
 def wait_for(path: Path, process: "subprocess.Popen[str]") -> list[int]:
-    """The ids of the worker and of what the plugin in it started."""
+    """Wait for the ids of the worker and of the process that its plugin started."""
     while not path.exists():
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.02)
     return [int(line) for line in path.read_text().split()]
 
 
-def test_sigterm_is_as_before_afterwards() -> None:
+def test_restores_the_sigterm_handler() -> None:
     from cpuaccel.tuning.workers.parent import ended_by_sigterm
 
     before = signal.getsignal(signal.SIGTERM)

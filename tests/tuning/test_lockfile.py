@@ -23,7 +23,7 @@ def lock(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def locked(install: Install, lock: Path) -> Path:
-    """A lockfile for ``Waiting``, whose winner is ``short``."""
+    """A lock file for ``Waiting``, whose winner is ``short``."""
     install("short")
     fast = cpuaccel.optimize(
         Waiting(), "auto", example_inputs=IDS, budget=500, time_limit=500, lock=lock
@@ -32,7 +32,7 @@ def locked(install: Install, lock: Path) -> Path:
     return lock
 
 
-def test_it_holds_pipeline_options_figures_and_fingerprint(locked: Path) -> None:
+def test_contains_pipeline_options_figures_and_fingerprint(locked: Path) -> None:
     table = tomllib.loads(locked.read_text())
     assert table["pipelines"][0]["steps"] == [{"backend": "short", "options": {}}]
     median, low, high = table["pipelines"][0]["speedup"]
@@ -47,7 +47,7 @@ def test_it_holds_pipeline_options_figures_and_fingerprint(locked: Path) -> None
     ]
 
 
-def test_it_is_used_without_a_search_and_checked(locked: Path) -> None:
+def test_uses_a_lock_file_without_a_search(locked: Path) -> None:
     text = locked.read_text()
     fast = cpuaccel.optimize(Waiting(), "auto", example_inputs=IDS, lock=locked, strict=True)
     found = tuning(fast)
@@ -59,7 +59,7 @@ def test_it_is_used_without_a_search_and_checked(locked: Path) -> None:
     assert locked.read_text() == text
 
 
-def test_what_it_does_not_hold_for_is_refused_where_strict(locked: Path) -> None:
+def test_strict_refuses_a_lock_file_that_does_not_fit(locked: Path) -> None:
     longer = {"input_ids": torch.ones(2, 16, dtype=torch.long)}
     with pytest.raises(cpuaccel.LockError) as raised:
         cpuaccel.optimize(Waiting(), "auto", example_inputs=longer, lock=locked, strict=True)
@@ -69,10 +69,10 @@ def test_what_it_does_not_hold_for_is_refused_where_strict(locked: Path) -> None
     ]
 
 
-def test_what_it_does_not_hold_for_is_tuned_again(
+def test_searches_again_if_the_lock_file_does_not_fit(
     locked: Path, install: Install, caplog: pytest.LogCaptureFixture
 ) -> None:
-    install("short", "slow")  # another backend, which might be the better one
+    install("short", "slow")  # another backend, which may be faster
     with caplog.at_level(logging.WARNING, logger="cpuaccel"):
         fast = cpuaccel.optimize(
             Waiting(), "auto", example_inputs=IDS, budget=500, time_limit=500, lock=locked
@@ -85,8 +85,8 @@ def test_what_it_does_not_hold_for_is_tuned_again(
     assert lock.fingerprint.plugins.keys() == {"short", "slow"}
 
 
-def test_a_decision_that_no_longer_holds(locked: Path, install: Install) -> None:
-    """The same fingerprint, but the answers are not what they were."""
+def test_strict_refuses_a_decision_that_changes_outputs(locked: Path, install: Install) -> None:
+    """The same fingerprint, but other outputs."""
     site = next(Path(p) for p in sys.path if (Path(p) / "t_short.py").exists())
     source = (site / "t_short.py").read_text()
     (site / "t_short.py").write_text(source.replace("<= 16)", "<= 16) * 3"))
@@ -96,7 +96,7 @@ def test_a_decision_that_no_longer_holds(locked: Path, install: Install) -> None
         cpuaccel.optimize(Waiting(), "auto", example_inputs=IDS, lock=locked, strict=True)
 
 
-def test_options_that_were_edited_are_used(install: Install, lock: Path) -> None:
+def test_uses_edited_options(install: Install, lock: Path) -> None:
     install("with_option")
     cpuaccel.optimize(Waiting(), "auto", example_inputs=IDS, budget=500, time_limit=500, lock=lock)
     text = lock.read_text()
@@ -107,7 +107,7 @@ def test_options_that_were_edited_are_used(install: Install, lock: Path) -> None
     assert fast.report.outcomes[0].evidence["note"] == "edited"
 
 
-def test_a_rule_is_kept(install: Install, lock: Path) -> None:
+def test_saves_the_dispatch_rule(install: Install, lock: Path) -> None:
     install("short", "long")
     batches = [{"input_ids": torch.ones(2, n, dtype=torch.long)} for n in (8, 64)]
     first = cpuaccel.optimize(
@@ -142,7 +142,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("mistake", BROKEN)
-def test_a_broken_lockfile_is_an_error_that_says_what_to_do(tmp_path: Path, mistake: str) -> None:
+def test_rejects_an_invalid_lock_file(tmp_path: Path, mistake: str) -> None:
     text, message = BROKEN[mistake]
     path = tmp_path / "cpuaccel.lock"
     path.write_text(text)
@@ -152,18 +152,18 @@ def test_a_broken_lockfile_is_an_error_that_says_what_to_do(tmp_path: Path, mist
     assert path.read_text() == text
 
 
-def test_strict_needs_the_file(lock: Path) -> None:
+def test_strict_needs_the_lock_file(lock: Path) -> None:
     with pytest.raises(cpuaccel.LockError, match=r"does not exist\. Tune once"):
         cpuaccel.optimize(Waiting(), "auto", example_inputs=IDS, lock=lock, strict=True)
 
 
-def test_a_decision_is_kept_in_the_cache(install: Install, cache: Path) -> None:
+def test_caches_the_decision(install: Install, cache: Path) -> None:
     install("short")
     cpuaccel.optimize(Waiting(), "auto", example_inputs=IDS, budget=500, time_limit=500)
     (kept,) = cache.glob("*.toml")
     again = cpuaccel.optimize(Waiting(), "auto", example_inputs=IDS, budget=500, time_limit=500)
     assert tuning(again).source == str(kept)
-    kept.write_text("half a fi")  # whatever became of it, it is only a cache
+    kept.write_text("half a fi")  # an invalid file in the cache is replaced
     anew = cpuaccel.optimize(Waiting(), "auto", example_inputs=IDS, budget=500, time_limit=500)
     assert tuning(anew).source == "search"
     assert read_lock(kept) is not None
@@ -186,7 +186,7 @@ torch.set_num_threads(1)
 ids = {"input_ids": torch.ones(2, 8, dtype=torch.long)}
 model = Waiting()
 """
-"""Begins a program that searches among some plugins' backends."""
+"""The beginning of a program that searches among the backends of some plugins."""
 
 SEARCH = """
 request = Request.from_arguments(model, {"budget": 500, "time_limit": 500})
@@ -195,9 +195,7 @@ print(fast.report.tuning.source == "search", fast.report.tuning.winner.name)
 """
 
 
-def test_processes_at_the_same_time_search_once(
-    install: Install, cache: Path, tmp_path: Path
-) -> None:
+def test_concurrent_processes_search_once(install: Install, cache: Path, tmp_path: Path) -> None:
     install("short")
     searching = [
         subprocess.Popen(
@@ -209,11 +207,11 @@ def test_processes_at_the_same_time_search_once(
         )
         for _ in range(2)
     ]
-    answers = [process.communicate() for process in searching]
-    assert [process.returncode for process in searching] == [0, 0], answers
-    assert sorted(out for out, _ in answers) == ["False short\n", "True short\n"]
+    outputs = [process.communicate() for process in searching]
+    assert [process.returncode for process in searching] == [0, 0], outputs
+    assert sorted(out for out, _ in outputs) == ["False short\n", "True short\n"]
     assert (
-        sum("waiting for another process that is tuning the same" in err for _, err in answers) <= 1
+        sum("waiting for another process that is tuning the same" in err for _, err in outputs) <= 1
     )
     assert len(list(cache.glob("*.toml"))) == 1
     assert {path.suffix for path in cache.iterdir()} == {".toml", ".held"}

@@ -3,14 +3,14 @@ import pytest
 from cpuaccel.tuning.workers.timing import by_batch, measure, passes, ratios
 
 
-def test_a_rounds_ratio_weighs_the_batches() -> None:
+def test_weights_the_batches() -> None:
     assert ratios([((2.0, 1.0), (6.0, 3.0))], [0.5, 0.5]) == [2.0]
     assert ratios([((2.0, 1.0), (6.0, 1.0))], [0.75, 0.25]) == [3.0]
     assert [s.median for s in by_batch([((2.0, 1.0), (6.0, 1.0))] * 2)] == [2.0, 6.0]
 
 
 def called(monkeypatch: pytest.MonkeyPatch, seconds: float, to_beat: float = 0.0) -> str:
-    """Which was called, in order, where the candidate takes so long and eager twice that."""
+    """Return the order of calls (e: eager, c: candidate), where eager takes twice as long."""
     now, calls = 0.0, []
 
     def call(name: str, taking: float) -> None:
@@ -29,7 +29,7 @@ def called(monkeypatch: pytest.MonkeyPatch, seconds: float, to_beat: float = 0.0
     return "".join(calls)
 
 
-def test_both_are_warmed_up_and_take_turns_in_coming_first(
+def test_warms_up_and_alternates_the_order(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     nine_pairs = "ecce" * 4 + "ec"  # after which the interval is narrow
@@ -38,17 +38,17 @@ def test_both_are_warmed_up_and_take_turns_in_coming_first(
 
 
 @pytest.mark.parametrize(("to_beat", "rounds"), [(5.0, 1), (3.0, 2), (2.3, 3), (2.1, 9)])
-def test_what_surely_stays_behind_is_given_up(
+def test_gives_up_a_significantly_slower_candidate(
     to_beat: float, rounds: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert len(called(monkeypatch, 1.0, to_beat)) == 2 + 2 * rounds
 
 
-def test_short_calls_get_their_first_pairs_in_any_case(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_short_calls_have_at_least_three_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert called(monkeypatch, 0.01, to_beat=100.0) == "eecc" + "ecceec"
 
 
-def test_one_batch_that_is_answered_well_keeps_a_candidate_in() -> None:
+def test_one_fast_batch_keeps_a_candidate() -> None:
     calls: list[None] = []
 
     def call() -> None:
@@ -58,7 +58,7 @@ def test_one_batch_that_is_answered_well_keeps_a_candidate_in() -> None:
     assert len(rounds) == 3
 
 
-def test_a_turn_begins_with_an_untimed_pass() -> None:
+def test_passes_start_with_a_warm_up() -> None:
     calls: list[int] = []
     times = passes([lambda: calls.append(1), lambda: calls.append(2)], seconds=0.0)
     assert calls == [1, 2, 1, 2]

@@ -48,7 +48,7 @@ TUNING = Tuning(
 
 
 class Reader(html.parser.HTMLParser):
-    """The text of a page, and what it would fetch."""
+    """The text of a page, and its external resources."""
 
     VOID = frozenset({"meta", "link", "img", "br"})
 
@@ -59,7 +59,7 @@ class Reader(html.parser.HTMLParser):
         self.tags: list[str] = []
         self.text = ""
         self.feed(page)
-        assert self.open == [], "every element is closed"
+        assert self.open == [], "an element is not closed"
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
@@ -74,7 +74,7 @@ class Reader(html.parser.HTMLParser):
         self.text += data
 
 
-def test_the_page_holds_all_that_was_found() -> None:
+def test_page_has_all_results() -> None:
     page = render_page("my model", TUNING, fake_host())
     read = Reader(page)
     text = " ".join(read.text.split())
@@ -97,14 +97,14 @@ def test_the_page_holds_all_that_was_found() -> None:
     assert page.count('class="dot"') == 2 * len(ROUNDS)
 
 
-def test_the_page_needs_nothing_else_and_runs_nothing() -> None:
+def test_page_has_no_external_resources_and_no_scripts() -> None:
     read = Reader(render_page("my <b>model</b>", TUNING, fake_host()))
     assert read.fetched == []
     assert "script" not in read.tags
     assert "my <b>model</b>, tuned for throughput" in read.text
 
 
-def test_the_page_of_a_decision_that_was_taken_up() -> None:
+def test_page_of_a_decision_from_a_lock_file() -> None:
     rule = Rule("length", 64, Candidate(("a",), "float32"), Candidate(("b",), "float32"), 1.2)
     taken = Tuning(
         target="latency", winner=rule.low, why="2x as fast as eager", rule=rule, source="my.lock"
@@ -114,12 +114,12 @@ def test_the_page_of_a_decision_that_was_taken_up() -> None:
     assert "Up to length 64: a in float32; above: b in float32" in text
 
 
-def test_the_page_where_eager_is_kept() -> None:
+def test_page_if_eager_is_kept() -> None:
     kept = Tuning(target="latency", winner=Candidate((), "its own precision"), why="eager is kept")
     assert "eager is kept" in Reader(render_page("my model", kept, fake_host())).text
 
 
-def test_it_is_written_at_once(tmp_path: Path) -> None:
+def test_replaces_the_page(tmp_path: Path) -> None:
     path = tmp_path / "page.html"
     path.write_text("an older one")
     check_page(path)
@@ -128,13 +128,13 @@ def test_it_is_written_at_once(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_place_that_cannot_be_written_is_told_before_the_search(tmp_path: Path) -> None:
+def test_rejects_a_path_that_is_not_writable(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "missing" / "page.html"):
         with pytest.raises(cpuaccel.CpuaccelError, match="Choose another path"):
             check_page(path)
 
 
-def test_jinja_is_missed_before_the_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rejects_a_page_without_jinja(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(cpuaccel.CpuaccelError, match=r'pip install "cpuaccel\[report\]"'):
         check_page(tmp_path / "page.html")

@@ -26,9 +26,7 @@ def rows(optimized: cpuaccel.OptimizedModel) -> dict[str, Row]:
     return {row.candidate.name: row for row in tuning(optimized).rows}
 
 
-def test_plugins_that_misbehave_are_rows_and_nothing_more(
-    install: Install, encoder: torch.nn.Module
-) -> None:
+def test_misbehaving_plugins_are_reported(install: Install, encoder: torch.nn.Module) -> None:
     install("exits", "segfaults", "hangs", "leaks", "leaves", "wrong", "nan", "dies_later", "jit")
     limit = round(stretched(15))
     fast = cpuaccel.optimize(
@@ -70,14 +68,14 @@ def test_plugins_that_misbehave_are_rows_and_nothing_more(
     assert "it changes the outputs" in reasons["nan"][1]
     assert found["jit"].speedup is not None
     assert {c.name for c in tuning(fast).chosen} <= {"jit", "eager"}
-    # What a step that can't be had is a part of is not tried, and that is said.
+    # Pipelines with a step that failed are not tried, and listed.
     not_tried = {one.name: one.reason for one in tuning(fast).not_tried}
     assert not_tried["exits,jit in float32"].startswith("exits failed: the process exited")
     answer = fast(**batch())
     assert torch.allclose(answer.states, encoder(**batch()).states, atol=1e-5)  # type: ignore[attr-defined]
 
 
-def test_what_hangs_and_holds_the_interpreter_ends_with_its_limit(
+def test_ends_a_hang_that_holds_the_interpreter_lock(
     install: Install, encoder: torch.nn.Module
 ) -> None:
     install("hangs_holding_the_lock")
@@ -94,9 +92,7 @@ def test_what_hangs_and_holds_the_interpreter_ends_with_its_limit(
     assert tuning(fast).why == "no candidate could be measured"
 
 
-def test_the_budget_ends_the_search_and_names_what_was_left(
-    install: Install, encoder: torch.nn.Module
-) -> None:
+def test_the_budget_ends_the_search(install: Install, encoder: torch.nn.Module) -> None:
     install("hangs", "faithful", "jit")
     fast = cpuaccel.optimize(encoder, "auto", example_inputs=batch(), budget=4, time_limit=600)
     tried = {str(row.candidate) for row in tuning(fast).rows}
@@ -106,11 +102,11 @@ def test_the_budget_ends_the_search_and_names_what_was_left(
     assert left
     assert left.isdisjoint(tried)
     assert {"hangs in float32", "jit in float32"} <= tried | left
-    # What hangs is stopped at the end of the budget, long before its own limit.
+    # A hang is ended with the budget, long before its own limit.
     assert all(row.tried_seconds < stretched(60) for row in tuning(fast).rows)
 
 
-def test_what_builds_slowly_makes_room_and_is_gone_on_with(
+def test_a_slow_build_is_paused_and_resumed(
     install: Install, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cpuaccel.tuning.budget.SHORTEST_BUILD_SLICE", 5.0)
@@ -132,7 +128,7 @@ def test_what_builds_slowly_makes_room_and_is_gone_on_with(
     assert slow.tried_seconds > 6
 
 
-def test_a_win_beyond_doubt_is_taken_and_a_loss_is_not(install: Install) -> None:
+def test_chooses_a_significantly_faster_candidate(install: Install) -> None:
     install("short", "slow")
     model = Waiting()
     fast = cpuaccel.optimize(model, "auto", example_inputs=IDS, budget=500, time_limit=500)
@@ -149,7 +145,7 @@ def test_a_win_beyond_doubt_is_taken_and_a_loss_is_not(install: Install) -> None
     assert fast.report.calls == {"optimized": 1}
 
 
-def test_nothing_that_is_faster_leaves_eager(install: Install) -> None:
+def test_keeps_eager_if_nothing_is_faster(install: Install) -> None:
     install("slow")
     fast = cpuaccel.optimize(Waiting(), "auto", example_inputs=IDS, budget=500, time_limit=500)
     assert tuning(fast).winner.name == "eager"
@@ -157,19 +153,19 @@ def test_nothing_that_is_faster_leaves_eager(install: Install) -> None:
     assert torch.equal(fast(**IDS), IDS["input_ids"] * 2.0)  # type: ignore[arg-type]
 
 
-def test_a_winner_that_does_not_hold_here_is_passed_over(install: Install) -> None:
+def test_falls_back_to_the_runner_up_if_the_winner_fails_here(install: Install) -> None:
     install("short_elsewhere", "short")
     fast = cpuaccel.optimize(Waiting(), "auto", example_inputs=IDS, budget=500, time_limit=500)
     found = tuning(fast)
     row = rows(fast)["short_elsewhere"]
-    if found.rebuilt[0].startswith("short_elsewhere"):  # it came first in the run-off
+    if found.rebuilt[0].startswith("short_elsewhere"):  # the winner of the run-off
         assert row.status is CandidateStatus.REFUSED
         assert "RuntimeError: not in this process" in row.reason
         assert found.why.endswith("as fast as eager; faster candidates failed in this process")
     assert found.winner.name == "short"
 
 
-def test_several_shapes_are_shared_by_length(install: Install) -> None:
+def test_dispatches_several_shapes_by_length(install: Install) -> None:
     install("short", "long")
     batches = [{"input_ids": torch.ones(2, n, dtype=torch.long)} for n in (8, 16, 64)]
     fast = cpuaccel.optimize(Waiting(), "auto", example_inputs=batches, budget=500, time_limit=500)
@@ -190,7 +186,7 @@ def test_several_shapes_are_shared_by_length(install: Install) -> None:
         fast.save("nowhere")
 
 
-def test_a_histogram_of_lengths_weighs_them(install: Install) -> None:
+def test_traffic_weights_the_lengths(install: Install) -> None:
     install("long")
     fast = cpuaccel.optimize(
         Waiting(), "auto", example_inputs=IDS, traffic={8: 1, 64: 3}, budget=500, time_limit=500
@@ -200,14 +196,14 @@ def test_a_histogram_of_lengths_weighs_them(install: Install) -> None:
     assert found.weights == (0.25, 0.75)
     speedup = rows(fast)["long"].speedup
     assert speedup is not None
-    assert 2 < speedup.median < 4.5  # a quarter of the calls is as slow as before
+    assert 2 < speedup.median < 4.5  # a quarter of the calls is not faster
 
 
-def test_the_metric_is_the_users_and_is_held_against_the_original(install: Install) -> None:
+def test_compares_the_metric_with_the_originals(install: Install) -> None:
     install("short", "wrong_by_a_little")
     labels = torch.full((2, 8), 2.0)
 
-    def accuracy(outputs: list[object]) -> float:  # a closure, which no pickle takes
+    def accuracy(outputs: list[object]) -> float:  # a closure, which can't be pickled
         (output,) = outputs
         assert isinstance(output, torch.Tensor)
         return float((output == labels).float().mean())
@@ -230,7 +226,7 @@ def test_the_metric_is_the_users_and_is_held_against_the_original(install: Insta
     )
 
 
-def test_a_class_that_only_this_process_knows_is_sent_too(install: Install) -> None:
+def test_pickles_a_local_class(install: Install) -> None:
     install("jit")
 
     class Local(torch.nn.Module):
@@ -248,7 +244,7 @@ def test_a_class_that_only_this_process_knows_is_sent_too(install: Install) -> N
 
 
 class Connection:
-    """Can be shared inside a process, and not sent to another."""
+    """Can be copied, but not pickled."""
 
     def __deepcopy__(self, memo: object) -> "Connection":
         return self
@@ -257,7 +253,7 @@ class Connection:
         raise TypeError("it holds a connection")
 
 
-def test_a_model_that_cannot_be_sent(install: Install) -> None:
+def test_rejects_a_model_that_cannot_be_pickled(install: Install) -> None:
     install("jit")
     model = Waiting()
     model.connection = Connection()
@@ -268,7 +264,7 @@ def test_a_model_that_cannot_be_sent(install: Install) -> None:
     )
 
 
-def test_precisions_that_this_host_has_not(
+def test_leaves_out_precisions_that_the_host_does_not_support(
     install: Install, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import dataclasses
@@ -292,7 +288,7 @@ def test_precisions_that_this_host_has_not(
     assert "run at 0.10 times float32's speed" in left.reason
 
 
-def test_processes_side_by_side_where_throughput_is_the_target(install: Install) -> None:
+def test_measures_several_processes_for_throughput(install: Install) -> None:
     install("short")
     fast = cpuaccel.optimize(
         Waiting(),
@@ -311,7 +307,7 @@ def test_processes_side_by_side_where_throughput_is_the_target(install: Install)
         assert instance.rows_per_second > 0
 
 
-def test_what_is_coarse_takes_part_where_a_metric_judges(install: Install) -> None:
+def test_a_metric_includes_backends_with_a_wide_tolerance(install: Install) -> None:
     install("coarse")
     fast = cpuaccel.optimize(
         Waiting(), "auto", example_inputs=IDS, budget=stretched(60), cache=False
@@ -334,7 +330,7 @@ def test_what_is_coarse_takes_part_where_a_metric_judges(install: Install) -> No
     assert rows(fast)["coarse"].error == pytest.approx(0.1, rel=1e-3)
 
 
-def test_threads_are_looked_for_among_the_cores(install: Install) -> None:
+def test_searches_for_the_number_of_threads(install: Install) -> None:
     install("short")
     fast = cpuaccel.optimize(
         Waiting(),
@@ -374,19 +370,19 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_mistakes(mistake: str) -> None:
+def test_rejects_invalid_arguments(mistake: str) -> None:
     arguments, message = MISTAKES[mistake]
     with pytest.raises(cpuaccel.CpuaccelError) as raised:
         cpuaccel.optimize(Waiting(), "auto", **{"example_inputs": IDS, **arguments})  # type: ignore[arg-type]
     assert message in str(raised.value)
 
 
-def test_arguments_of_a_search_without_one() -> None:
+def test_rejects_search_arguments_with_a_pipeline() -> None:
     with pytest.raises(cpuaccel.CpuaccelError, match="budget= needs"):
         cpuaccel.optimize(Waiting(), ["jit"], budget=3)
 
 
-def test_nothing_is_left_behind(install: Install, tmp_path: Path, cache: Path) -> None:
+def test_cache_false_writes_no_files(install: Install, tmp_path: Path, cache: Path) -> None:
     install("short")
     cpuaccel.optimize(
         Waiting(),

@@ -22,7 +22,7 @@ HOST = dataclasses.replace(fake_host(), isa=frozenset({"amx_bf16"}), bf16_speed=
 
 def backend(name: str, takes: Form, gives: Form, **more: object) -> type[Backend[Options]]:
     def apply(self: object, model: torch.nn.Module, context: Context) -> Applied:
-        raise AssertionError("nothing is built here")
+        raise AssertionError("nothing is built in this test")
 
     members = {"name": name, "summary": "", "takes": takes, "gives": gives, "apply": apply, **more}
     return type(name.title(), (Backend,), members)
@@ -52,7 +52,7 @@ def names(space: Space) -> list[str]:
     return [candidate.name for candidate in space.waiting]
 
 
-def test_backends_are_composed_by_their_forms() -> None:
+def test_composes_backends_by_their_forms() -> None:
     assert set(names(space(PACK, FOLD, TRACE, FUSE, ENGINE))) == {
         *("pack", "fold", "trace", "engine"),
         *("fold,pack", "pack,trace", "fold,trace", "trace,fuse", "pack,engine", "fold,engine"),
@@ -60,7 +60,7 @@ def test_backends_are_composed_by_their_forms() -> None:
     }
 
 
-def test_what_there_is_none_of_is_not_tried_and_said() -> None:
+def test_unavailable_backends_are_not_tried() -> None:
     class Needing(Options):
         calibration: str
 
@@ -74,7 +74,7 @@ def test_what_there_is_none_of_is_not_tried_and_said() -> None:
     }
 
 
-def test_what_is_coarse_by_design_takes_part_only_where_that_is_allowed() -> None:
+def test_leaves_out_backends_with_a_wide_tolerance() -> None:
     coarse = backend("coarse", Form.MODULE, Form.COMPILED, tolerance=0.15)
     found = space(coarse, PACK)
     assert names(found) == ["pack"]
@@ -99,19 +99,19 @@ def test_what_is_coarse_by_design_takes_part_only_where_that_is_allowed() -> Non
         ({"metric": lambda outputs: 1.0}, math.inf),
     ],
 )
-def test_how_coarse_a_backend_may_be(arguments: dict[str, object], widest: float) -> None:
+def test_widest_backend_tolerance(arguments: dict[str, object], widest: float) -> None:
     tolerance = arguments.pop("tolerance", None)
     request = Request.from_arguments(encoder(), arguments, BuildSettings(tolerance=tolerance))
     assert request.widest_backend_tolerance == widest
 
 
-def test_parts_come_before_wholes_and_what_others_are_put_upon_first() -> None:
+def test_tries_parts_before_wholes() -> None:
     assert names(space(PACK, TRACE, ENGINE)) == [
         *("pack", "engine", "trace", "pack,engine", "pack,trace"),
     ]
 
 
-def test_what_was_measured_decides_what_comes_next() -> None:
+def test_measured_speedups_decide_the_order() -> None:
     found = space(PACK, TRACE, ENGINE)
     for name, speedup in {"pack": 1.1, "engine": 1.1, "trace": 3.0}.items():
         candidate = found.take()
@@ -122,7 +122,7 @@ def test_what_was_measured_decides_what_comes_next() -> None:
     assert found.expected_speedup(Candidate(("pack", "trace"), "float32")) == pytest.approx(3.3)
 
 
-def test_a_cast_alone_is_tried_first_and_tells_of_its_precision() -> None:
+def test_tries_the_cast_alone_first() -> None:
     found = space(ENGINE, precisions=("float32", "bfloat16"))
     cast = found.take()
     assert cast == Candidate((), "bfloat16")
@@ -134,7 +134,7 @@ def test_a_cast_alone_is_tried_first_and_tells_of_its_precision() -> None:
 
 
 def search(space: Space, refused: str, reason: str, *, all_precisions: bool = False) -> list[str]:
-    """Take all candidates, of which one is refused."""
+    """Take all candidates, and exclude one of them."""
     taken = []
     while candidate := space.take():
         taken.append(str(candidate))
@@ -143,7 +143,7 @@ def search(space: Space, refused: str, reason: str, *, all_precisions: bool = Fa
     return taken
 
 
-def test_what_a_step_that_crashed_is_a_part_of_is_not_tried() -> None:
+def test_does_not_try_pipelines_with_a_crashed_step() -> None:
     found = space(PACK, TRACE, precisions=("float32", "bfloat16"))
     taken = search(found, "pack in bfloat16", "it crashed", all_precisions=True)
     reason = "pack failed: it crashed"
@@ -155,14 +155,14 @@ def test_what_a_step_that_crashed_is_a_part_of_is_not_tried() -> None:
     }
 
 
-def test_what_was_refused_in_one_precision_is_tried_in_another() -> None:
+def test_tries_a_refused_candidate_in_another_precision() -> None:
     found = space(PACK, TRACE, precisions=("float32", "bfloat16"))
     taken = search(found, "pack in bfloat16", "it changes the outputs")
     assert {one.name for one in found.not_tried} == {"pack,trace in bfloat16"}
     assert "pack,trace in float32" in taken
 
 
-def test_where_a_mere_cast_was_refused_only_what_casts_by_itself_is_tried() -> None:
+def test_a_refused_cast_leaves_backends_that_cast_themselves() -> None:
     casting: ClassVar = backend("casting", Form.MODULE, Form.COMPILED, casts=True)
     found = space(PACK, casting, precisions=("float32", "bfloat16"))
     taken = search(found, "eager in bfloat16", "it changes the outputs")
@@ -174,7 +174,7 @@ def test_where_a_mere_cast_was_refused_only_what_casts_by_itself_is_tried() -> N
     assert "pack in float32" in taken
 
 
-def test_what_begins_with_a_whole_that_was_refused_is_not_tried() -> None:
+def test_does_not_try_extensions_of_a_refused_pipeline() -> None:
     found = space(PACK, TRACE, FUSE)
     taken = search(found, "pack,trace in float32", "it is wrong")
     assert "pack,trace,fuse in float32" not in taken
@@ -182,7 +182,7 @@ def test_what_begins_with_a_whole_that_was_refused_is_not_tried() -> None:
     assert "trace,fuse in float32" in taken
 
 
-def test_a_third_partys_backend_takes_part_as_any() -> None:
+def test_includes_third_party_backends() -> None:
     mine: ClassVar = backend("mine", Form.MODULE, Form.COMPILED)
     assert "pack,mine" in names(space(PACK, mine))
     assert cpuaccel.Pipeline.from_steps(["pack", "mine"]).steps == (

@@ -1,4 +1,4 @@
-"""What a search has found is printed, however it ends."""
+"""The results of a search that does not finish are printed."""
 
 import importlib.metadata
 import json
@@ -23,14 +23,14 @@ HANGS = "starts_another_and_hangs"
 
 
 def among(*names: str, site: Path) -> dict[str, str]:
-    """An environment in which these are all the plugins."""
+    """Return an environment with these plugins only."""
     offered = importlib.metadata.entry_points(group="cpuaccel")
     others = {entry.name for entry in offered} - {*names}
     return {**environment(site), "CPUACCEL_DISABLE_PLUGINS": ",".join(others), "COLUMNS": "200"}
 
 
 @pytest.mark.parametrize("form", [[], ["--json"]], ids=["table", "json"])
-def test_interrupted_it_prints_what_was_measured(
+def test_ctrl_c_prints_the_results_so_far(
     install: Install, tmp_path: Path, form: list[str]
 ) -> None:
     install(HANGS)
@@ -66,7 +66,7 @@ def test_interrupted_it_prints_what_was_measured(
         ]
 
 
-def test_interrupted_before_anything_was_measured(install: Install, tmp_path: Path) -> None:
+def test_ctrl_c_before_any_result(install: Install, tmp_path: Path) -> None:
     install(HANGS)
     searching = begin(TUNE, among(HANGS, site=tmp_path / "site"), tmp_path / "started")
     wait_for(tmp_path / "started", searching)
@@ -78,7 +78,7 @@ def test_interrupted_before_anything_was_measured(install: Install, tmp_path: Pa
 
 
 @pytest.mark.parametrize("full", ["lock", "page"])
-def test_files_on_a_full_disk(tmp_path: Path, full: str) -> None:
+def test_prints_the_results_if_files_cannot_be_written(tmp_path: Path, full: str) -> None:
     with small_disk(tmp_path / "disk") as disk:
         fill(disk)
         path = disk / full
@@ -100,7 +100,7 @@ def test_files_on_a_full_disk(tmp_path: Path, full: str) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
-def test_output_on_a_full_disk(tmp_path: Path) -> None:
+def test_prints_the_results_if_stdout_cannot_be_written(tmp_path: Path) -> None:
     with open("/dev/full", "w", encoding="utf-8") as full:
         done = subprocess.run(
             TUNE,
