@@ -1,16 +1,16 @@
-"""The conformance kit: what every backend promises, as tests that a plugin's author subclasses.
+"""The conformance kit: a plugin author subclasses ``BackendContract`` to test a backend.
 
     from cpuaccel.testing import BackendContract
 
     class TestHalve(BackendContract):
         backend = "halve"
 
-Needs pytest, and nothing else that cpuaccel itself does not need.
+Needs pytest beside cpuaccel's own dependencies.
 """
 
 import pytest
 
-# Without it, the assertions of a library say no more than that they failed.
+# pytest shows the values in a library's failed assertions only where it rewrote the module.
 for _module in ("outputs", "application", "declaration", "runtime", "subject", "verdicts"):
     pytest.register_assert_rewrite(f"cpuaccel.testing.{_module}")
 

@@ -1,4 +1,4 @@
-"""What applying a backend does, and what it leaves alone."""
+"""Tests of what applying a backend changes and what it must not change."""
 
 import pytest
 import torch
@@ -10,14 +10,14 @@ from cpuaccel.testing.subject import Subject
 
 
 class ApplicationContract(Subject):
-    """A step takes effect and shows it; the caller's model and the process stay as they were."""
+    """A step takes effect and gives evidence; the caller's model and the process are unchanged."""
 
     def test_the_report_says_applied_with_evidence(self) -> None:
         self.need_engine()
         report = self.optimize(self.model()).report
         assert report.applied == (*self.after, self.backend)
         outcome = report.outcomes[-1]
-        assert outcome.evidence, "return Applied(model, evidence={...}): what shows that it took?"
+        assert outcome.evidence, "return Applied(model, evidence={...}) with proof of effect"
         assert all(isinstance(v, (int, float, str)) for v in outcome.evidence.values())
 
     @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
@@ -32,7 +32,7 @@ class ApplicationContract(Subject):
     def test_apply_does_not_change_its_model(self) -> None:
         self.need_engine()
         if self.backend_class.takes is not cpuaccel.Form.MODULE:
-            pytest.skip(f"{self.backend} takes no module, so there is none to change")
+            pytest.skip(f"{self.backend} does not take a module")
         model = self.model()
         before = model_state(model)
         signature = cpuaccel.Signature.from_inputs(model, self.example_inputs())
@@ -77,8 +77,8 @@ class ApplicationContract(Subject):
                 parameter.mul_(0.5)
             expected = [one(**inputs), other(**inputs)]
         both = [self.optimize(one), self.optimize(other)]
-        for fast, answer in zip(both, expected):
-            assert_same_output(fast(**inputs), answer, inputs, self.tolerance())
+        for fast, output in zip(both, expected):
+            assert_same_output(fast(**inputs), output, inputs, self.tolerance())
 
     def test_without_example_inputs_the_first_call_builds(self) -> None:
         self.need_engine()

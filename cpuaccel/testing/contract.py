@@ -1,4 +1,4 @@
-"""All that a backend promises, in one class to subclass."""
+"""The whole contract of a backend, in one class to subclass."""
 
 from cpuaccel.testing.application import ApplicationContract
 from cpuaccel.testing.declaration import DeclarationContract
@@ -14,7 +14,7 @@ class BackendContract(
     OutputsContract,
     RuntimeContract,
 ):
-    """The tests that every backend has to pass, on the real backend.
+    """Tests that every backend has to pass. They run the real backend.
 
     Example::
 
@@ -22,7 +22,7 @@ class BackendContract(
             backend = "halve"
             options = {"layers": 2}
 
-    What there is to override is in ``cpuaccel.testing.subject.Subject``. Where the host can't
-    have the backend, the tests that need its engine skip with the verdict as their reason; those
-    of its declaration and verdicts run everywhere.
+    ``cpuaccel.testing.subject.Subject`` documents what to override. Tests that run the engine are
+    skipped on a host that lacks what the backend requires. Tests of the declaration and of the
+    verdicts run on every host.
     """

@@ -1,4 +1,4 @@
-"""What a backend says of itself, before any host or model is seen."""
+"""Tests of what a backend class declares, independent of any host or model."""
 
 import re
 
@@ -10,7 +10,7 @@ from cpuaccel.testing.subject import Subject
 
 
 class DeclarationContract(Subject):
-    """Name, summary, forms and options are such that users can write them and cpuaccel check."""
+    """Name, summary, forms, requirements and options are valid."""
 
     def test_the_name_is_valid(self) -> None:
         assert self.backend_class.name == self.backend
@@ -34,13 +34,13 @@ class DeclarationContract(Subject):
         assert self.backend not in excludes
         for reason in excludes.values():
             assert reason.strip()
-            assert not reason.endswith("."), "cpuaccel adds the full stop"
+            assert not reason.endswith("."), "leave the full stop out: cpuaccel adds it"
 
     def test_requirements_are_sets_of_requirements(self) -> None:
         assert not isinstance(self.backend_class.requires, str)
         for alternative in self.backend_class.requires:
-            assert not isinstance(alternative, str), "a set of requirements, not one: add a comma"
-        cpuaccel.host().meets(*self.backend_class.requires)  # raises where one can't be read
+            assert not isinstance(alternative, str), "must be a set of requirements: add a comma"
+        cpuaccel.host().meets(*self.backend_class.requires)  # raises if one is malformed
 
     def test_options_are_frozen(self) -> None:
         options = self.instance().options

@@ -1,4 +1,4 @@
-"""Machines and environments that are not at hand."""
+"""Fake hosts: machines and environments other than the one the tests run on."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +7,7 @@ import cpuaccel
 
 
 def fake_host(**changes: Any) -> cpuaccel.Host:
-    """An ordinary x86 server with AVX512 and native bfloat16, and what a test changes of it.
+    """Make a host: an x86 server with AVX512 and native bfloat16, except for ``changes``.
 
     Example::
 
@@ -17,9 +17,9 @@ def fake_host(**changes: Any) -> cpuaccel.Host:
     Args:
         **changes: attributes of ``Host``.
     """
-    ordinary: Mapping[str, Any] = {
+    defaults: Mapping[str, Any] = {
         "machine": "x86_64",
-        "processor": "a processor of tests",
+        "processor": "a fake processor",
         "microarchitecture": "sapphirerapids",
         "isa": frozenset({"avx2", "avx512f", "avx512_bf16", "amx_bf16"}),
         "torch_isa": "AVX512",
@@ -30,7 +30,7 @@ def fake_host(**changes: Any) -> cpuaccel.Host:
         "python": "3.11.7",
         "packages": {"torch": "2.13.0+cpu", "transformers": "5.23.0"},
     }
-    return cpuaccel.Host(**{**ordinary, **changes})
+    return cpuaccel.Host(**{**defaults, **changes})
 
 
 ODD_HOSTS: Mapping[str, cpuaccel.Host] = {
@@ -51,4 +51,4 @@ ODD_HOSTS: Mapping[str, cpuaccel.Host] = {
     ),
     "one core": fake_host(cores=1, threads=1, memory=2**28),
 }
-"""Hosts on which ``check`` must still answer, whatever the answer is."""
+"""Unusual hosts, for which ``check`` must still return a verdict."""

@@ -1,4 +1,4 @@
-"""Small models to test backends with."""
+"""Tiny models to test backends with."""
 
 import importlib.util
 from typing import NamedTuple
@@ -8,11 +8,11 @@ import torch
 
 
 class Encoded(NamedTuple):
-    """What ``MaskedEncoder`` returns.
+    """The output of ``MaskedEncoder``.
 
     Attributes:
-        states: one vector for each token.
-        pooled: their mean over the real tokens.
+        states: one vector for each token, [batch, length, width].
+        pooled: mean of the real tokens' states, [batch, width].
     """
 
     states: torch.Tensor
@@ -20,7 +20,7 @@ class Encoded(NamedTuple):
 
 
 class MaskedEncoder(torch.nn.Module):
-    """A text encoder in small: embedding, one layer of masked attention, masked mean pooling."""
+    """A tiny text encoder: embedding, one layer of masked attention, masked mean pooling."""
 
     def __init__(self, words: int = 50, width: int = 16) -> None:
         super().__init__()
@@ -33,7 +33,10 @@ class MaskedEncoder(torch.nn.Module):
 
     @classmethod
     def seeded(cls, seed: int = 0) -> "MaskedEncoder":
-        """The same weights for the same seed, in eval mode; torch's own generator is not drawn."""
+        """Make a model in eval mode whose weights depend only on the seed.
+
+        torch's global random state is unchanged.
+        """
         with torch.random.fork_rng():
             model = cls().eval()
         generator = torch.Generator().manual_seed(seed)
@@ -45,7 +48,12 @@ class MaskedEncoder(torch.nn.Module):
     def forward(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None
     ) -> Encoded:
-        """Encode tokens; without a mask all of them are real."""
+        """Encode tokens.
+
+        Args:
+            input_ids: [batch, length].
+            attention_mask: [batch, length], 0 for padding; without it every token is real.
+        """
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
         embedded = self.embedding(input_ids)
@@ -60,13 +68,12 @@ class MaskedEncoder(torch.nn.Module):
 
 
 def tiny_text_model(architecture: str = "BertModel") -> torch.nn.Module:
-    """A tiny Transformers model with random weights, in eval mode.
+    """Make a tiny Transformers model with random weights, in eval mode.
+
+    Skips the test where Transformers is not installed.
 
     Args:
-        architecture: any of BERT's classes, such as ``BertForQuestionAnswering``.
-
-    Returns:
-        The model. Where Transformers is not installed, the test that asks for it is skipped.
+        architecture: one of BERT's classes, such as ``BertForQuestionAnswering``.
     """
     if importlib.util.find_spec("transformers") is None:
         pytest.skip("transformers is not installed")

@@ -1,4 +1,4 @@
-"""Whether the answers are the original's, on inputs that the backend has not seen."""
+"""Tests that compare outputs with the original's, on inputs that the backend has not seen."""
 
 from collections.abc import Mapping
 
@@ -6,20 +6,19 @@ import pytest
 import torch
 
 import cpuaccel
+from cpuaccel.model.signature import MASK
 from cpuaccel.testing.subject import TOLERANCE, Subject
 
 BATCH_SIZES = (1, 3, 5)
 LENGTHS = (-5, 3)
-"""Shorter and longer than the example's."""
-
-MASK = "attention_mask"
+"""Changes of the example's length: shorter and longer, in tokens."""
 
 
 class OutputsContract(Subject):
-    """Called through cpuaccel, the model answers as the original does, at every shape."""
+    """The optimized model returns the original's outputs at every shape and padding."""
 
     def variations(self) -> dict[str, dict[str, torch.Tensor]]:
-        """Inputs by a name for the test's output, varied from the example as ``varies`` says."""
+        """Vary the example as ``varies`` says. The keys name the inputs in a failure's message."""
         example = self.example_inputs()
         axes = cpuaccel.Signature.from_inputs(self.model(), example).axes
         found = {"the example": example}
@@ -47,32 +46,40 @@ class OutputsContract(Subject):
             with torch.no_grad():
                 expected = model(**inputs)
             assert_same_output(fast(**inputs), expected, inputs, self.tolerance(dtype), name)
-        assert set(fast.report.calls) == {"optimized"}, "the original had to answer some calls"
+        assert set(fast.report.calls) == {"optimized"}, "some calls fell back to the original"
 
     def test_output_types_match_the_original(self) -> None:
         self.need_engine()
         model, inputs = self.model(), self.example_inputs()
         with torch.no_grad():
             expected = model(**inputs)
-        answer = self.optimize(model)(**inputs)
-        assert type(answer) is type(expected)
-        assert [t.dtype for t in tensors(answer)] == [t.dtype for t in tensors(expected)]
+        output = self.optimize(model)(**inputs)
+        assert type(output) is type(expected)
+        assert [t.dtype for t in tensors(output)] == [t.dtype for t in tensors(expected)]
 
     def test_outputs_carry_no_gradient(self) -> None:
         self.need_engine()
-        answer = self.optimize(self.model())(**self.example_inputs())
-        assert not any(tensor.requires_grad for tensor in tensors(answer))
+        output = self.optimize(self.model())(**self.example_inputs())
+        assert not any(tensor.requires_grad for tensor in tensors(output))
 
 
 def assert_same_output(
-    answer: object,
+    output: object,
     expected: object,
     inputs: Mapping[str, torch.Tensor],
     tolerance: float = TOLERANCE["float32"],
     name: str = "the example",
 ) -> None:
-    """The same tensors, within the tolerance; where there is a mask, of real tokens only."""
-    mine, theirs = tensors(answer), tensors(expected)
+    """Assert that two outputs hold the same tensors within a tolerance.
+
+    Args:
+        output: the optimized model's.
+        expected: the original's.
+        inputs: of the call; where they have a padding mask, only real tokens are compared.
+        tolerance: largest difference, relative to the largest magnitude in the expected tensor.
+        name: of the inputs, for a failure's message.
+    """
+    mine, theirs = tensors(output), tensors(expected)
     assert len(mine) == len(theirs), name
     for index, (got, wanted) in enumerate(zip(mine, theirs)):
         where = f"{name}, output {index}"
@@ -89,7 +96,7 @@ def assert_same_output(
 
 
 def tensors(output: object) -> list[torch.Tensor]:
-    """The tensors of an output, in order."""
+    """List the tensors of a nested output, in order."""
     if isinstance(output, torch.Tensor):
         return [output]
     if isinstance(output, Mapping):
@@ -102,7 +109,14 @@ def tensors(output: object) -> list[torch.Tensor]:
 def resized(
     inputs: Mapping[str, torch.Tensor], names: tuple[str, ...], axis: int, size: int
 ) -> dict[str, torch.Tensor]:
-    """The named inputs with another size along an axis, made of the example's values."""
+    """Resize inputs by repeating or dropping rows or tokens.
+
+    Args:
+        inputs: the example.
+        names: of the inputs to resize.
+        axis: 0 for the batch, 1 for the length.
+        size: along that axis.
+    """
     return {
         name: tensor.index_select(axis, torch.arange(size) % tensor.shape[axis])
         if name in names
@@ -112,7 +126,7 @@ def resized(
 
 
 def padded(inputs: Mapping[str, torch.Tensor], side: str) -> dict[str, torch.Tensor]:
-    """The inputs with a mask that pads every row but the first, each by another length."""
+    """Mask the first or last tokens of each row but the first; the number differs by row."""
     mask = torch.ones_like(inputs[MASK])
     for row in range(len(mask)):
         count = row if len(mask) > 1 else mask.shape[1] // 2

@@ -1,4 +1,4 @@
-"""What a model and this process look like, so that before and after can be compared."""
+"""Snapshots of a model and of this process, to compare before and after."""
 
 import os
 import random
@@ -8,7 +8,7 @@ import torch
 
 
 def model_state(model: torch.nn.Module) -> dict[str, object]:
-    """Everything of a model that optimizing it must leave as it is."""
+    """Record everything of a model that ``optimize`` must not change."""
     state: dict[str, object] = {}
     for name, module in model.named_modules():
         state[f"{name} is"] = id(module)
@@ -31,7 +31,7 @@ def model_state(model: torch.nn.Module) -> dict[str, object]:
 
 
 def global_state() -> dict[str, object]:
-    """The settings of this process that an optimization must leave as they are."""
+    """Record the global settings of this process that ``optimize`` must not change."""
     return {
         "threads": torch.get_num_threads(),
         "interop threads": torch.get_num_interop_threads(),
@@ -48,7 +48,7 @@ def global_state() -> dict[str, object]:
 
 
 def changed(before: dict[str, object], after: dict[str, object]) -> list[str]:
-    """Names of what differs."""
+    """List the keys whose values differ between two snapshots."""
     return sorted(
         name
         for name in before.keys() | after.keys()

@@ -1,4 +1,4 @@
-"""What is under test: a backend, a model for it, and inputs; all of it can be overridden."""
+"""The backend under test with a model and inputs for it. Subclasses override any of them."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -10,23 +10,23 @@ import cpuaccel
 from cpuaccel.testing.models import MaskedEncoder
 
 TOLERANCE = {"float32": 1e-4, "bfloat16": 5e-2}
-"""Largest difference, relative to the largest magnitude in the original's tensor."""
+"""Largest accepted difference, relative to the largest magnitude in the original's tensor."""
 
 
 class Subject:
     """The backend under test.
 
     Attributes:
-        backend: its name. The only thing that has to be set.
-        options: options to test it with.
-        after: steps that must come before it, for a backend that takes no plain module.
+        backend: its name. Required.
+        options: the options under test.
+        after: names of the steps before it, for a backend that does not take a module.
         dtypes: the precisions that it supports.
-        varies: what may differ from call to call: ``batch``, ``length``, ``left padding``,
-            ``right padding``. Take out what the model itself can't have (images have no length),
-            or what the engine leaves to the original.
-        needs: facts about this host that the engine needs beside the backend's ``requires``, such
-            as ``{"AVX512": "avx512f" in cpuaccel.host().isa}``. Where one is false, the tests that
-            run the engine are skipped.
+        varies: what may differ between calls: ``batch``, ``length``, ``left padding``,
+            ``right padding``. Leave out what the model doesn't have (images have no length) and
+            what the engine leaves to the original.
+        needs: what the engine needs of the host in addition to the backend's ``requires``, each
+            with whether this host has it: ``{"AVX512": "avx512f" in cpuaccel.host().isa}``. Where
+            one is missing, the tests that run the engine are skipped.
     """
 
     backend: ClassVar[str]
@@ -37,11 +37,11 @@ class Subject:
     needs: ClassVar[Mapping[str, bool]] = {}
 
     def model(self) -> torch.nn.Module:
-        """A model in eval mode that the backend accepts; the same weights on every call."""
+        """Make a model that the backend accepts, in eval mode, always with the same weights."""
         return MaskedEncoder.seeded()
 
     def example_inputs(self) -> dict[str, torch.Tensor]:
-        """Inputs of the model by parameter name."""
+        """Make inputs of the model by parameter name, the same on every call."""
         generator = torch.Generator().manual_seed(0)
         return {
             "input_ids": torch.randint(3, 50, (2, 12), generator=generator),
@@ -49,61 +49,61 @@ class Subject:
         }
 
     def offered(self, name: str) -> type[cpuaccel.Backend[cpuaccel.Options]]:
-        """The class that a plugin offers under a name."""
+        """Look up the backend class that a plugin offers under a name."""
         offered = cpuaccel.backends()
         assert name in offered, (
-            f"no plugin offers {name!r}. Is your distribution installed, and does its "
-            f"entry point in the group 'cpuaccel' name the right module? Offered: {list(offered)}; "
-            f"failed to load: {cpuaccel.plugin_host().broken}"
+            f"no plugin offers the backend {name!r}. Install your distribution, and check the "
+            f"module in its entry point of the group 'cpuaccel'. Available: {list(offered)}. "
+            f"Broken plugins: {cpuaccel.plugin_host().broken}"
         )
         return offered[name]
 
     @property
     def backend_class(self) -> type[cpuaccel.Backend[cpuaccel.Options]]:
-        """The class under test."""
+        """The backend class under test."""
         return self.offered(self.backend)
 
     def tolerance(self, dtype: str = "float32") -> float:
-        """Largest relative difference in a precision, or more where the backend says so."""
+        """Largest accepted relative difference: the larger of the precision's and the backend's."""
         return max(TOLERANCE[dtype], self.backend_class.tolerance)
 
     def instance(self) -> cpuaccel.Backend[cpuaccel.Options]:
-        """The backend with the options under test."""
+        """Make the backend with the options under test."""
         return self.backend_class(self.backend_class.Options(**self.options))
 
     def steps(self) -> list[cpuaccel.Step]:
-        """The pipeline under test."""
+        """Make the pipeline under test."""
         earlier = [cpuaccel.Step(name) for name in self.after]
         return [*earlier, cpuaccel.Step(self.backend, **self.options)]
 
     def need_engine(self) -> None:
-        """Skip the test where this host lacks what the pipeline requires or what ``needs`` says.
+        """Skip the test if this host lacks a step's ``requires`` or one of ``needs``.
 
-        A ``check`` or ``accepts`` that refuses where nothing is lacking fails the test: if it
-        decided what runs, its own mistakes would be skipped.
+        The test fails if ``check`` or ``accepts`` refuses although nothing is missing: if verdicts
+        decided what runs, a wrong verdict would skip the test that shows it.
         """
         host = cpuaccel.host()
         for step in self.steps():
             installed = host.meets(*self.offered(step.backend).requires)
             if not installed:
                 pytest.skip(f"{step.backend}: {installed}")
-        if lacking := [fact for fact, holds in self.needs.items() if not holds]:
-            pytest.skip(f"this host lacks {' and '.join(lacking)}")
+        if missing := [need for need, present in self.needs.items() if not present]:
+            pytest.skip(f"this host lacks {' and '.join(missing)}")
         for planned in cpuaccel.explain(self.model(), self.steps()).steps:
             assert planned.verdict, (
-                f"{planned.step.backend} refuses this host or model, though its requirements are "
-                f"met: {planned.verdict}. If its engine needs more, say so in needs"
+                f"{planned.step.backend} refuses this host or model although its requirements are "
+                f"met: {planned.verdict}. If the engine needs more, add it to needs"
             )
 
     def need_dtype(self, dtype: str) -> None:
-        """Skip the test where the backend or this host does not compute in a precision."""
+        """Skip the test if the backend or this host does not support a precision."""
         if dtype not in self.dtypes:
             pytest.skip(f"{self.backend} does not support {dtype}")
         if dtype == "bfloat16" and not (verdict := cpuaccel.host().bf16()):
             pytest.skip(str(verdict))
 
     def optimize(self, model: torch.nn.Module, dtype: str | None = None) -> cpuaccel.OptimizedModel:
-        """Optimize strictly: anything that is not as it should be raises."""
+        """Optimize with ``strict=True``: a skipped step and a fallback raise."""
         return cpuaccel.optimize(
             model, self.steps(), example_inputs=self.example_inputs(), dtype=dtype, strict=True
         )

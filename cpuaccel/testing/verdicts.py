@@ -1,4 +1,4 @@
-"""What a backend says of a host and of a model: an answer always, and no side effects."""
+"""Tests of ``check`` and ``accepts``: they always return a verdict and have no side effects."""
 
 import json
 import os
@@ -31,7 +31,7 @@ print(json.dumps({
 
 
 class VerdictsContract(Subject):
-    """``check`` and ``accepts`` never raise and import no engine; a no has reason and remedy."""
+    """``check`` and ``accepts`` neither raise nor import the engine; each no has a remedy."""
 
     def test_check_returns_a_verdict_for_this_host(self) -> None:
         assert_complete(self.instance().check(cpuaccel.host()))
@@ -46,18 +46,18 @@ class VerdictsContract(Subject):
 
     def test_listing_and_check_import_no_engine(self) -> None:
         backend = self.backend_class
-        asked = json.dumps([backend.__module__, backend.__qualname__, dict(self.options)])
-        # The plugin's own module may be a test's, found by this process's path only.
+        arguments = json.dumps([backend.__module__, backend.__qualname__, dict(self.options)])
+        # The plugin's module may be on this process's path only.
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        found = subprocess.run(  # noqa: S603
-            [sys.executable, "-c", _IMPORTS, asked],
+        done = subprocess.run(  # noqa: S603
+            [sys.executable, "-c", _IMPORTS, arguments],
             env=environment,
             capture_output=True,
             text=True,
             check=False,
         )
-        assert found.returncode == 0, found.stderr
-        assert json.loads(found.stdout.splitlines()[-1]) == {"listing": [], "check": []}, (
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout.splitlines()[-1]) == {"listing": [], "check": []}, (
             "import the engine inside apply, not at the top of the module and not in check"
         )
 
@@ -66,7 +66,7 @@ class VerdictsContract(Subject):
         signature = cpuaccel.Signature.from_inputs(model, self.example_inputs())
         if self.backend_class.takes is cpuaccel.Form.MODULE:
             verdict = self.instance().accepts(model, signature)
-            assert verdict, f"override model() with one that the backend accepts: {verdict}"
+            assert verdict, f"override model() to return one that the backend accepts: {verdict}"
 
     @pytest.mark.parametrize(
         "model", [torch.nn.Identity(), torch.nn.Linear(2, 2)], ids=["no weights", "one layer"]
@@ -83,11 +83,11 @@ class VerdictsContract(Subject):
 
 
 def assert_complete(verdict: cpuaccel.Verdict) -> None:
-    """A yes, or a no that says what is true and what to do."""
+    """Assert that a verdict is a yes, or a no with a reason and a remedy."""
     assert isinstance(verdict, cpuaccel.Verdict)
     if verdict:
         return
     assert verdict.reason, "a no needs a reason"
     assert verdict.remedy, "a no needs a remedy"
-    assert not verdict.reason.endswith("."), "cpuaccel adds the full stop"
-    assert not verdict.remedy.endswith("."), "cpuaccel adds the full stop"
+    assert not verdict.reason.endswith("."), "leave the full stop out: cpuaccel adds it"
+    assert not verdict.remedy.endswith("."), "leave the full stop out: cpuaccel adds it"

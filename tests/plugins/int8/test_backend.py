@@ -39,7 +39,7 @@ def check(**host: Any) -> cpuaccel.Verdict:
 def test_without_products_of_8_bits_it_is_refused() -> None:
     verdict = check(isa=frozenset({"avx2", "avx512f"}))
     assert str(verdict) == (
-        "the processor (a processor of tests) has neither AVX512-VNNI nor AMX-INT8, without which "
+        "the processor (a fake processor) has neither AVX512-VNNI nor AMX-INT8, without which "
         "8 bit products are inexact and no faster than float32. Use onednn, or a processor with "
         "one of them"
     )
