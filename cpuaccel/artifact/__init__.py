@@ -1,8 +1,8 @@
-"""Optimized models in folders: written all at once, believed only as far as they were checked.
+"""Optimized models saved in folders: replaced in one step, verified when loaded.
 
-``SHA256SUMS`` lists every other file with its hash. ``artifact.json`` says what was saved, where
-and with what, ``pipeline.toml`` is the recipe, ``report.json`` what came of it,
+``SHA256SUMS`` lists the checksum of every other file. ``artifact.json`` describes the model, the
+calls, the host and the versions. ``pipeline.toml`` is the pipeline, ``report.json`` its report,
 ``weights.safetensors`` the original's weights, ``examples.safetensors`` inputs with the original's
-answers, ``config.json`` the configuration of a Transformers model, ``model*.pt`` TorchScript.
-Nothing is pickled, and nothing names code to import.
+outputs, ``config.json`` the configuration of a Transformers model, ``model*.pt`` TorchScript.
+No file is a pickle or names code to import.
 """

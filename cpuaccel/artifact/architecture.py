@@ -1,4 +1,4 @@
-"""Making a Transformers model of its configuration, by Transformers' own registry and code."""
+"""Making a Transformers model from its configuration, with the installed Transformers."""
 
 import importlib
 import json
@@ -12,87 +12,102 @@ from typing import Any
 import torch
 
 from cpuaccel.artifact.record import Model
-from cpuaccel.artifact.tensors import mismatch
+from cpuaccel.artifact.tensors import WeightsMismatchError, check_tensors
 from cpuaccel.errors import describe_error
 
 LARGEST = 10**6
-"""Largest integer in a configuration, or the number of the weights' elements if that is more."""
+"""Largest integer accepted in a configuration, unless the weights have more elements."""
 
-_CHOICES = re.compile(r"_.*|auto_map|.*_implementation|.*dtype|quantization_config|.*name_or_path")
-"""Settings that may name code or files to fetch, or that are not the architecture's."""
+_IGNORED = re.compile(r"_.*|auto_map|.*_implementation|.*dtype|quantization_config|.*name_or_path")
+"""Settings that may name code or downloads, or that do not describe the architecture."""
 
 _ATTENTION = ("eager", "sdpa")
 
 
-class CannotMakeError(Exception):
-    """Transformers alone can't make this model; says why."""
+class ArchitectureError(Exception):
+    """A model that Transformers alone can't make from a configuration."""
 
 
-def describe(
+def describe_architecture(
     model: torch.nn.Module, tensors: Mapping[str, torch.Tensor], tied: Mapping[str, str]
 ) -> tuple[Model, dict[str, object] | None]:
-    """How ``make`` gets a model like this one.
+    """Describe a model so that ``make_model`` can make it again.
+
+    Args:
+        model: any module.
+        tensors: from ``collect_tensors``.
+        tied: from ``collect_tensors``.
 
     Returns:
-        The description, and the configuration; without one the caller has to make the model.
+        The description and the configuration. The configuration is None if the caller has to make
+        the model; ``Model.reason`` says why.
     """
     name = type(model).__name__
     try:
         transformers = sys.modules.get("transformers")
         if transformers is None or not isinstance(model, transformers.PreTrainedModel):
-            raise CannotMakeError("it is no model of Transformers")
+            raise ArchitectureError("not a Transformers model")
         config: Any = model.config
         attention = getattr(config, "_attn_implementation", None)
         if attention not in (None, *_ATTENTION):
-            raise CannotMakeError(f"its attention is {attention}")
+            raise ArchitectureError(f"its attention implementation is {attention}")
         described = Model(name=name, model_type=config.model_type, attention=attention)
-        written = _architecture(json.loads(config.to_json_string(use_diff=False)), tensors)
+        settings = _architecture(json.loads(config.to_json_string(use_diff=False)), tensors)
         if _registered(described) is not type(model):
-            raise CannotMakeError("its class is none of Transformers' own")
-        _sketch(described, written, tensors, tied)
-    except CannotMakeError as error:
+            raise ArchitectureError("its class is not part of Transformers")
+        _check_on_meta(described, settings, tensors, tied)
+    except ArchitectureError as error:
         return Model(name=name, reason=str(error)), None
-    return described, written
+    return described, settings
 
 
-def make(
+def make_model(
     described: Model,
     config: object,
     tensors: Mapping[str, torch.Tensor],
     tied: Mapping[str, str],
 ) -> torch.nn.Module:
-    """Make the model, with weights still to be put into it, in eval mode.
+    """Make a model in eval mode, with uninitialized weights.
 
-    Made without memory for weights first: only if it has just the weights that there are, it is
-    made for good. So a configuration can't ask for more memory than its weights take.
+    The model is first made on the ``meta`` device and compared with the weights, so that a
+    configuration can't allocate more memory than its weights need.
+
+    Args:
+        described: from ``artifact.json``.
+        config: parsed from ``config.json``.
+        tensors: the stored weights.
+        tied: names that share a stored tensor.
 
     Raises:
-        CannotMakeError: the configuration is none, or another model's than the weights.
+        ArchitectureError: the configuration is invalid or does not fit the weights.
     """
     if not isinstance(config, dict):
-        raise CannotMakeError("the configuration is no table")
+        raise ArchitectureError(f"the configuration must be a table, got {type(config).__name__}")
     try:
         importlib.import_module("transformers")
     except ImportError as error:
-        raise CannotMakeError(f"transformers can't be imported ({error})") from None
+        raise ArchitectureError(f"transformers can't be imported ({error})") from None
     architecture = _architecture(config, tensors)
-    _sketch(described, architecture, tensors, tied)
+    _check_on_meta(described, architecture, tensors, tied)
     return _build(described, architecture, len(tensors)).eval()
 
 
-def _sketch(
+def _check_on_meta(
     described: Model,
     config: Mapping[str, object],
     tensors: Mapping[str, torch.Tensor],
     tied: Mapping[str, str],
 ) -> None:
-    """Make the model on torch's device ``meta``, and hold it against the weights."""
     if not hasattr(torch.nn.modules.module, "register_module_module_registration_hook"):
-        raise CannotMakeError("that takes torch 2.0 or newer")
+        raise ArchitectureError("it needs torch 2.0 or newer")
     with torch.device("meta"):
-        sketch = _build(described, config, len(tensors))
-    if problem := mismatch(sketch, tensors, tied):
-        raise CannotMakeError(f"of its configuration comes another model: its weights {problem}")
+        model = _build(described, config, len(tensors))
+    try:
+        check_tensors(model, tensors, tied)
+    except WeightsMismatchError as error:
+        raise ArchitectureError(
+            f"the config describes a different model: its weights {error}"
+        ) from None
 
 
 def _build(described: Model, config: Mapping[str, object], weights: int) -> torch.nn.Module:
@@ -104,77 +119,79 @@ def _build(described: Model, config: Mapping[str, object], weights: int) -> torc
             made = transformers.AutoConfig.for_model(described.model_type, **config, **attention)
             model: torch.nn.Module = model_class(made)
             return model
-    except CannotMakeError:
+    except ArchitectureError:
         raise
-    except Exception as error:  # Transformers raises what it likes for a configuration
-        raise CannotMakeError(f"making it raised {describe_error(error)[:200]}") from None
+    except Exception as error:  # Transformers raises any type for a bad configuration
+        raise ArchitectureError(f"Transformers raised {describe_error(error)[:200]}") from None
 
 
 def _registered(described: Model) -> Any:
-    """The class that Transformers itself registers for an architecture under a name."""
+    """Look up a class by name among those that Transformers registers for an architecture."""
     transformers: Any = importlib.import_module("transformers")
     registry = importlib.import_module("transformers.models.auto.modeling_auto")
     names: set[str] = set()
     for table, mapping in vars(registry).items():
         if table.endswith("_MAPPING_NAMES"):
-            named = mapping.get(described.model_type, ())
-            names |= {named} if isinstance(named, str) else set(named)
-    found = getattr(transformers, described.name, None) if described.name in names else None
-    if not (isinstance(found, type) and issubclass(found, transformers.PreTrainedModel)):
-        raise CannotMakeError(
-            f"transformers {transformers.__version__} registers no class {described.name!r} for "
+            registered = mapping.get(described.model_type, ())
+            names |= {registered} if isinstance(registered, str) else set(registered)
+    model_class = getattr(transformers, described.name, None) if described.name in names else None
+    if not (
+        isinstance(model_class, type) and issubclass(model_class, transformers.PreTrainedModel)
+    ):
+        raise ArchitectureError(
+            f"transformers {transformers.__version__} has no class {described.name!r} for "
             f"{described.model_type!r}"
         )
-    return found
+    return model_class
 
 
 def _architecture(config: object, tensors: Mapping[str, torch.Tensor]) -> dict[str, object]:
-    """A configuration's settings of the architecture, bounded; other settings are left out."""
+    """Select the settings that describe the architecture, and check their size."""
     most = max(LARGEST, sum(tensor.numel() for tensor in tensors.values()))
 
-    def bounded(value: object, key: str) -> object:
+    def select(value: object, key: str) -> object:
         if isinstance(value, dict):
             return {
-                k: False if k == "use_pretrained_backbone" else bounded(v, k)
+                k: False if k == "use_pretrained_backbone" else select(v, k)
                 for k, v in value.items()
-                if not _CHOICES.fullmatch(k)
+                if not _IGNORED.fullmatch(k)
             }
         if isinstance(value, list):
-            return [bounded(member, key) for member in value]
+            return [select(member, key) for member in value]
         if isinstance(value, int) and abs(value) > most:
-            raise CannotMakeError(f"its configuration has a {key} of more than {most}")
+            raise ArchitectureError(
+                f"{key} in the configuration must be at most {most}, got {str(value)[:40]}"
+            )
         if key == "backbone" and value is not None:
-            raise CannotMakeError("its configuration names a backbone to be fetched")
+            raise ArchitectureError("the configuration names a backbone to download")
         return value
 
     try:
-        found = bounded(config, "configuration")
+        settings = select(config, "configuration")
     except RecursionError:
-        raise CannotMakeError(
-            "its configuration is nested too deeply or holds no numbers"
-        ) from None
-    assert isinstance(found, dict)
-    found.pop("model_type", None)
-    found.pop("transformers_version", None)
-    return found
+        raise ArchitectureError("the configuration is nested too deeply") from None
+    assert isinstance(settings, dict)
+    settings.pop("model_type", None)
+    settings.pop("transformers_version", None)
+    return settings
 
 
 @contextmanager
 def _at_most(count: int) -> Iterator[None]:
-    """Stop a model that is being made in this thread once it has more modules and weights."""
+    """Raise once a model made in this thread registers more modules and weights than ``count``."""
     hooks = torch.nn.modules.module
     thread, left = threading.get_ident(), count
 
-    def counted(*_: object) -> None:
+    def count_down(*_: object) -> None:
         nonlocal left
         if threading.get_ident() == thread:
             left -= 1
             if left < 0:
-                raise CannotMakeError("of its configuration comes a model with far more weights")
+                raise ArchitectureError("the config describes a model with far more weights")
 
     handles = [
-        hooks.register_module_module_registration_hook(counted),
-        hooks.register_module_parameter_registration_hook(counted),
+        hooks.register_module_module_registration_hook(count_down),
+        hooks.register_module_parameter_registration_hook(count_down),
     ]
     try:
         yield

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cpuaccel.artifact.layout import is_ours
+from cpuaccel.artifact.layout import is_artifact_file
 from cpuaccel.errors import ArtifactError
 
 _AT_FDCWD = -100
@@ -18,14 +18,14 @@ _EXCHANGE = 2
 
 @contextmanager
 def replace_folder(folder: Path) -> Iterator[Path]:
-    """An empty folder beside ``folder``, which takes its place on leaving.
+    """Yield an empty folder that replaces ``folder`` when the body ends.
 
-    If anything is raised, and so by Ctrl-C too, ``folder`` is as it was and nothing is left. A
+    If the body raises, Ctrl-C included, ``folder`` is unchanged and no other file is left. A
     process that is killed leaves the new folder, named ``.cpuaccel-`` and eight digits.
 
     Raises:
-        ArtifactError: ``folder`` is a file, or holds files that are no artifact's.
-        OSError: the file system refuses.
+        ArtifactError: ``folder`` is a file, or contains files that no artifact has.
+        OSError: the file system can't.
     """
     folder = folder.resolve()
     _check_replaceable(folder)
@@ -39,7 +39,7 @@ def replace_folder(folder: Path) -> Iterator[Path]:
         _put(new, folder)
         _flush(folder.parent)
     finally:
-        _remove(new)  # where it took another's place, the other
+        _remove(new)  # after an exchange, this is the previous folder
 
 
 def write_file(path: Path, text: str) -> None:
@@ -63,17 +63,13 @@ def _beside(path: Path) -> Path:
 
 def _check_replaceable(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
+        raise ArtifactError(f"cannot save to {folder}: it is a file. Choose another folder")
+    names = [path.name for path in folder.iterdir()] if folder.exists() else []
+    if others := sorted(name for name in names if not is_artifact_file(name)):
         raise ArtifactError(
-            f"saving to {folder} was asked for, which is a file. Choose another folder"
-        )
-    strangers = (
-        sorted(p.name for p in folder.iterdir() if not is_ours(p.name)) if folder.exists() else []
-    )
-    if strangers:
-        raise ArtifactError(
-            f"saving to {folder} was asked for, which is replaced as a whole, but it holds "
-            f"{', '.join(strangers[:3])}{' and more' if strangers[3:] else ''}, which is no "
-            "artifact's. Choose another folder, or move that away"
+            f"cannot save to {folder}: saving replaces the whole folder, but it contains other "
+            f"files: {', '.join(others[:3])}{' and more' if others[3:] else ''}. Choose another "
+            "folder, or move them away"
         )
 
 
@@ -84,11 +80,11 @@ def _put(new: Path, folder: Path) -> None:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
         if not _exchange(new, folder):
-            _step_aside(new, folder)
+            _replace_in_two_steps(new, folder)
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Let two folders change places in one step, if this file system can."""
+    """Exchange two folders in one step. Returns False if this file system can't."""
     rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if rename is None:
         return False
@@ -100,8 +96,8 @@ def _exchange(one: Path, other: Path) -> bool:
     raise OSError(code, os.strerror(code), str(other))
 
 
-def _step_aside(new: Path, folder: Path) -> None:
-    """Replace in two steps, where there is no one step: killed between them, none is in place."""
+def _replace_in_two_steps(new: Path, folder: Path) -> None:
+    """Move the folder aside first. A process killed between the steps leaves no folder in place."""
     aside = new.with_name(new.name + "-old")
     folder.rename(aside)
     try:
@@ -115,7 +111,7 @@ def _step_aside(new: Path, folder: Path) -> None:
 def _remove(folder: Path) -> None:
     try:
         shutil.rmtree(folder, ignore_errors=True)
-    except KeyboardInterrupt:  # first finish, or half a folder is left
+    except KeyboardInterrupt:  # finish first: half a folder would be left
         shutil.rmtree(folder, ignore_errors=True)
         raise
 

@@ -1,4 +1,4 @@
-"""Example inputs and the original's answers: tensors in one file, names in another."""
+"""Stored example calls: tensors in ``examples.safetensors``, the rest in ``artifact.json``."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,75 +16,81 @@ from cpuaccel.report import Difference
 
 @dataclass(frozen=True)
 class Example:
-    """One call that an artifact remembers.
+    """One call with the original's output.
 
     Attributes:
-        call: its names.
-        inputs: by name.
-        answers: the original's.
+        call: what ``artifact.json`` records of it.
+        inputs: by parameter name.
+        outputs: the tensors of the original's output.
     """
 
     call: Call
     inputs: Inputs
-    answers: list[Leaf]
+    outputs: list[Leaf]
 
     @classmethod
-    def of(cls, signature: Signature, output: object, script: Script | None) -> "Example":
-        """Describe a call.
+    def from_output(cls, signature: Signature, output: object, script: Script | None) -> "Example":
+        """Record a call.
 
         Args:
-            signature: the call's inputs.
-            output: what the original answers.
-            script: TorchScript that answers it.
+            signature: of the call.
+            output: the original's.
+            script: TorchScript that serves the call, if any.
         """
-        found = leaves(output)
+        tensors = leaves(output)
         call = Call(
             signature=str(signature),
             tensors=signature.tensors,
             constants={name: _constant(value) for name, value in signature.constants.items()},
-            answers=tuple(leaf.path for leaf in found),
+            answers=tuple(leaf.path for leaf in tensors),
             script=script,
         )
-        return cls(call, signature.inputs, found)
-
-    def tensors(self, number: int) -> dict[str, torch.Tensor]:
-        """Inputs and answers under the names that they have in the file."""
-        return {
-            **{_input(number, name): t for name, t in tensors_of(self.inputs).items()},
-            **{_answer(number, place): leaf.tensor for place, leaf in enumerate(self.answers)},
-        }
+        return cls(call, signature.inputs, tensors)
 
     @classmethod
-    def read(cls, number: int, call: Call, tensors: Mapping[str, torch.Tensor]) -> "Example":
-        """The inverse of ``tensors``.
+    def from_tensors(
+        cls, number: int, call: Call, tensors: Mapping[str, torch.Tensor]
+    ) -> "Example":
+        """Restore a call from what ``tensors`` returned.
 
         Raises:
             KeyError: a tensor is missing.
         """
         inputs: Inputs = {name: tensors[_input(number, name)] for name in call.tensors}
         for name, value in call.constants.items():
-            inputs[name] = value.of_torch() if isinstance(value, Dtype) else value
-        answers = [
-            Leaf(path, tensors[_answer(number, place)]) for place, path in enumerate(call.answers)
+            inputs[name] = value.to_torch() if isinstance(value, Dtype) else value
+        outputs = [
+            Leaf(path, tensors[_output(number, index)]) for index, path in enumerate(call.answers)
         ]
-        return cls(call, inputs, answers)
+        return cls(call, inputs, outputs)
 
-    def differences(self, output: object, original: Callable[..., object]) -> list[Difference]:
-        """How far an output is from the stored answers.
+    def tensors(self, number: int) -> dict[str, torch.Tensor]:
+        """Return inputs and outputs by their keys in ``examples.safetensors``.
 
         Args:
-            output: what was answered to ``inputs`` now.
-            original: the model, which for audio knows which frames are real.
+            number: of the example in the file.
         """
-        return compare(Probe("example", self.inputs, None, self.answers), output, original)
+        return {
+            **{_input(number, name): t for name, t in tensors_of(self.inputs).items()},
+            **{_output(number, index): leaf.tensor for index, leaf in enumerate(self.outputs)},
+        }
+
+    def compare(self, output: object, original: Callable[..., object]) -> list[Difference]:
+        """Compare an output with the stored one.
+
+        Args:
+            output: for ``inputs``.
+            original: the model, which for audio knows which frames are padding.
+        """
+        return compare(Probe("example", self.inputs, None, self.outputs), output, original)
 
 
 def _input(number: int, name: str) -> str:
     return f"{number}/inputs/{name}"
 
 
-def _answer(number: int, place: int) -> str:
-    return f"{number}/answers/{place}"
+def _output(number: int, index: int) -> str:
+    return f"{number}/answers/{index}"  # the name in format 1
 
 
 def _constant(value: object) -> Constant:

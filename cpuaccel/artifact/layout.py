@@ -1,4 +1,4 @@
-"""The files of an artifact, and how large they may be."""
+"""Names and size limits of an artifact's files."""
 
 import re
 from typing import Final
@@ -17,22 +17,22 @@ EXAMPLES = "examples.safetensors"
 REQUIRED = (PIPELINE, REPORT, RECORD, WEIGHTS, EXAMPLES)
 
 MAX_TEXT = 16 * 2**20
-"""Bytes of a file that people can read: a configuration with 20,000 labels takes a million."""
+"""Largest text file, in bytes: a configuration with 20,000 labels takes a million."""
 
 _SCRIPT = re.compile(r"model(-\d{1,3})?\.pt")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 def script_name(number: int) -> str:
-    """The name of one of the TorchScript files."""
+    """Name a TorchScript file."""
     return f"model-{number}.pt" if number else "model.pt"
 
 
-def is_ours(name: str) -> bool:
-    """Whether a file of this name is part of an artifact of this version."""
+def is_artifact_file(name: str) -> bool:
+    """Return whether a file of this name belongs to an artifact of this version."""
     return name in (*REQUIRED, CONFIG, SUMS) or bool(_SCRIPT.fullmatch(name))
 
 
 def is_plain(name: str) -> bool:
-    """Whether a name can only mean a file in the folder itself."""
+    """Return whether a name can only refer to a file in the folder itself."""
     return bool(_NAME.fullmatch(name))

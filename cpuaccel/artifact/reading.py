@@ -1,4 +1,4 @@
-"""Reading an artifact: ``cpuaccel.load``."""
+"""Reading and verifying an artifact, and building its variants: ``cpuaccel.load``."""
 
 import functools
 import json
@@ -10,12 +10,17 @@ from typing import Literal
 import torch
 
 from cpuaccel.artifact import layout
-from cpuaccel.artifact.architecture import CannotMakeError, make
+from cpuaccel.artifact.architecture import ArchitectureError, make_model
 from cpuaccel.artifact.contents import Contents
 from cpuaccel.artifact.examples import Example
 from cpuaccel.artifact.record import Record, fingerprint, read_record
 from cpuaccel.artifact.scripts import read_scripts
-from cpuaccel.artifact.tensors import mismatch, put, read_tensors
+from cpuaccel.artifact.tensors import (
+    WeightsMismatchError,
+    assign_tensors,
+    check_tensors,
+    read_tensors,
+)
 from cpuaccel.building.settings import BuildSettings
 from cpuaccel.building.stage import autocast
 from cpuaccel.errors import ArtifactError, CpuaccelError
@@ -41,34 +46,32 @@ def read_artifact(
         ArtifactError: the folder is incomplete or changed, or the outputs differ.
     """
     if on_change not in ("rebuild", "refuse"):
-        raise ArtifactError(
-            f"loading {folder} with on_change={on_change!r} was asked for. Pass 'rebuild' or "
-            "'refuse'"
-        )
+        raise ArtifactError(f"on_change must be 'rebuild' or 'refuse', got {on_change!r}")
     if model is not None and not isinstance(model, torch.nn.Module):
-        raise ArtifactError(
-            f"loading {folder} into a {type(model).__name__} was asked for. Pass a torch.nn.Module"
-        )
+        raise ArtifactError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     try:
         with Contents(folder) as contents:
-            return _load(contents, model, on_change == "refuse", trust_engine_files)
+            return _load(contents, model, on_change, trust_engine_files)
     except ArtifactError:
         raise
     except CpuaccelError as error:
-        # Files may hold names of any length, which errors repeat.
-        raise ArtifactError(f"loading {folder} was asked for, but {str(error)[:1000]}") from error
+        # Errors repeat names from the files, which may have any length.
+        raise ArtifactError(f"cannot load {folder}: {str(error)[:1000]}") from error
 
 
 def _load(
-    contents: Contents, model: torch.nn.Module | None, refuse: bool, trust_engine_files: bool
+    contents: Contents,
+    model: torch.nn.Module | None,
+    on_change: Literal["rebuild", "refuse"],
+    trust_engine_files: bool,
 ) -> Variants:
     record = read_record(contents)
     pipeline = parse_pipeline(contents.text(layout.PIPELINE), contents.folder / layout.PIPELINE)
     changed = record.made.changes(fingerprint(pipeline, record.model.packages))
-    if changed and refuse:
-        raise ArtifactError(
-            f"{contents.asked} with on_change='refuse', but it was made elsewhere: "
-            f"{'; '.join(changed)[:1000]}. Pass on_change='rebuild' to apply its pipeline here"
+    if changed and on_change == "refuse":
+        raise contents.error(
+            f"it was saved with another host or other versions: {'; '.join(changed)[:1000]}",
+            "Pass on_change='rebuild' to apply its pipeline here",
         )
     for change in changed:
         logger.info("%s: %s", contents.folder, change)
@@ -77,16 +80,18 @@ def _load(
     examples = [_example(contents, record, stored, number) for number in range(len(record.calls))]
     scripts = read_scripts(contents, record) if trust_engine_files and not changed else {}
     config = contents.text(layout.CONFIG) if layout.CONFIG in contents.sums else None
-    for name in contents.sums.keys() - contents.checked:
-        contents.check(name)
+    contents.check_rest()
     if model is None:
-        model = _made(contents, record, config, weights)
-    if problem := mismatch(model, weights, record.tied):
-        raise ArtifactError(
-            f"{contents.asked} into a {type(model).__name__}, but the weights of the "
-            f"{record.model.name} that was saved {problem}. Pass a model like that one"
-        )
-    with put(model, weights, record.tied), torch.no_grad(), autocast(None):
+        model = _make_model(contents, record, config, weights)
+    try:
+        check_tensors(model, weights, record.tied)
+    except WeightsMismatchError as error:
+        raise contents.error(
+            f"the saved weights of {record.model.name} do not fit {type(model).__name__}: they "
+            f"{error}",
+            "Pass a model like the saved one",
+        ) from None
+    with assign_tensors(model, weights, record.tied), torch.no_grad(), autocast(None):
         settings = BuildSettings(
             strict=record.settings.strict,
             tolerance=record.settings.tolerance,
@@ -109,7 +114,7 @@ def _build(contents: Contents, variants: Variants, examples: list[Example]) -> N
     for example, inputs in zip(examples, calls):
         variant = variants.get(inputs)
         if isinstance(variant, Fallback):
-            raise contents.fault(
+            raise contents.file_error(
                 layout.RECORD, f"has a call that can't be optimized: {variant.reason}"
             )
         fidelity = variant.report.fidelity
@@ -119,26 +124,26 @@ def _build(contents: Contents, variants: Variants, examples: list[Example]) -> N
             _compare(contents, reference.eager, example, run, tolerance, "the pipeline")
 
 
-def _made(
+def _make_model(
     contents: Contents, record: Record, config: bytes | None, weights: dict[str, torch.Tensor]
 ) -> torch.nn.Module:
-    """A Transformers model of the stored configuration."""
+    """Make a Transformers model from the stored configuration."""
+    call = f"cpuaccel.load({str(contents.folder)!r}, model)"
     if record.model.model_type is None or config is None:
-        raise ArtifactError(
-            f"{contents.asked} without a model, but it holds a {record.model.name}, whose code is "
-            f"not in it ({record.model.reason}). Make one as before and pass it: "
-            f"cpuaccel.load({str(contents.folder)!r}, model)"
+        raise contents.error(
+            f"it has no code for {record.model.name} ({record.model.reason})",
+            f"Make the model, and pass it: {call}",
         )
     try:
-        return make(record.model, json.loads(config), weights, record.tied)
+        return make_model(record.model, json.loads(config), weights, record.tied)
     except (ValueError, RecursionError) as error:
-        raise contents.fault(layout.CONFIG, f"is no JSON: {str(error)[:120]}") from None
-    except CannotMakeError as error:
-        raise ArtifactError(
-            f"{contents.asked} without a model, but its {record.model.name} can't be made here: "
-            f"{error}. Install the version of transformers that it was saved with "
-            f"({record.made.packages.get('transformers', 'unknown')}), or make the model and pass "
-            f"it: cpuaccel.load({str(contents.folder)!r}, model)"
+        raise contents.file_error(layout.CONFIG, f"is invalid JSON: {str(error)[:120]}") from None
+    except ArchitectureError as error:
+        version = record.made.packages.get("transformers", "unknown")
+        raise contents.error(
+            f"{record.model.name} can't be made: {error}",
+            f"Install the version of transformers that it was saved with ({version}), or make the "
+            f"model and pass it: {call}",
         ) from None
 
 
@@ -152,25 +157,26 @@ def _compare(
     contents: Contents,
     original: torch.nn.Module,
     example: Example,
-    answer: Callable[[], object],
+    run: Callable[[], object],
     tolerance: float,
-    whose: str,
+    name: str,
 ) -> None:
-    """Hold answers against the stored ones."""
+    """Compare an output with the stored one."""
     try:
-        found = example.differences(answer(), original)
-    except Exception as error:  # models raise what they like on inputs that are not theirs
-        raise ArtifactError(
-            f"{contents.asked}, but {whose} raises {type(error).__name__} on the stored example "
-            f"{example.call.signature[:200]}: {str(error)[:200]}. Pass the model that was saved, "
-            "or save it anew"
+        differences = example.compare(run(), original)
+    except Exception as error:  # models raise any type on inputs that they do not accept
+        raise contents.error(
+            f"{name} raised {type(error).__name__} on the stored example "
+            f"{example.call.signature[:200]}: {str(error)[:200]}",
+            "Pass the model that was saved, or save it again",
         ) from error
-    worst = max(found, key=lambda d: d.relative, default=None)
+    worst = max(differences, key=lambda d: d.relative, default=None)
     if worst is not None and not worst.relative <= tolerance:
-        raise ArtifactError(
-            f"{contents.asked}, but {whose} does not answer as what was saved: {worst.output} "
-            f"differs by {worst.absolute:.3g}, {worst.relative:.3g} of its magnitude (tolerance "
-            f"{tolerance:g}). Pass the model that was saved, or save it anew with these versions"
+        raise contents.error(
+            f"{name} does not reproduce the stored output: {worst.output} differs by "
+            f"{worst.absolute:.3g}, {worst.relative:.3g} of its magnitude (tolerance "
+            f"{tolerance:g})",
+            "Pass the model that was saved, or save it again with these versions",
         )
 
 
@@ -178,13 +184,13 @@ def _example(
     contents: Contents, record: Record, tensors: dict[str, torch.Tensor], number: int
 ) -> Example:
     try:
-        return Example.read(number, record.calls[number], tensors)
+        return Example.from_tensors(number, record.calls[number], tensors)
     except KeyError as error:
-        raise contents.fault(layout.EXAMPLES, f"lacks the tensor {error}") from None
+        raise contents.file_error(layout.EXAMPLES, f"lacks the tensor {error}") from None
 
 
 def _tensors(contents: Contents, name: str) -> dict[str, torch.Tensor]:
     try:
         return read_tensors(contents.read(name))
     except ValueError as error:
-        raise contents.fault(name, f"can't be read as safetensors: {error}") from None
+        raise contents.file_error(name, f"can't be read as safetensors: {error}") from None

@@ -1,4 +1,4 @@
-"""``artifact.json``: what was saved, in which precision, where and with what."""
+"""``artifact.json``: the model, the settings, the calls, the host and the versions."""
 
 import json
 from collections.abc import Iterable
@@ -19,7 +19,6 @@ from pydantic import (
 import cpuaccel
 from cpuaccel.artifact.contents import Contents
 from cpuaccel.artifact.layout import FORMAT, RECORD, VERSION
-from cpuaccel.errors import ArtifactError
 from cpuaccel.pipeline import Pipeline
 from cpuaccel.planning.resolve import resolve_here
 from cpuaccel.plugin.fingerprint import Fingerprint
@@ -38,35 +37,35 @@ class Dtype(_Table):
     """A dtype among a call's inputs.
 
     Attributes:
-        dtype: its name without ``torch.``.
+        dtype: the name without ``torch.``.
     """
 
     dtype: Annotated[str, Field(pattern=r"^(bool|u?int8|int(16|32|64)|b?float16|float(32|64))$")]
 
-    def of_torch(self) -> torch.dtype:
-        """The dtype itself."""
-        found = getattr(torch, self.dtype)
-        assert isinstance(found, torch.dtype)
-        return found
+    def to_torch(self) -> torch.dtype:
+        """Return the dtype."""
+        dtype = getattr(torch, self.dtype)
+        assert isinstance(dtype, torch.dtype)
+        return dtype
 
 
 Constant = StrictBool | StrictInt | StrictFloat | StrictStr | Dtype | None
 
 Identifier = Annotated[str, Field(pattern=r"^[^\W\d]\w*$")]
-"""Backends may write programs in which inputs have their own names."""
+"""Backends may generate code that uses the names of inputs."""
 
 Precision = Literal["float32", "bfloat16"] | None
 
 
 class Script(_Table):
-    """TorchScript, and how it has to be called.
+    """A TorchScript file, and how to call it.
 
     Attributes:
-        file: its name.
-        dtype: the precision that the weights were brought to, null for the original's.
-        autocast: the dtype under whose autocast it runs, null for none.
-        tolerance: what the backends that made it declare.
-        outcomes: of the steps that made it.
+        file: name of the file.
+        dtype: the dtype of the weights, null for the original's.
+        autocast: the autocast dtype to call it under, null for none.
+        tolerance: the largest that the applied backends declare.
+        outcomes: of the steps that produced it.
     """
 
     file: str
@@ -77,14 +76,14 @@ class Script(_Table):
 
 
 class Call(_Table):
-    """One way of calling that a variant was built for; its tensors are in the examples' file.
+    """A call that a variant was built for. Its tensors are in ``examples.safetensors``.
 
     Attributes:
-        signature: the inputs with dtypes and shapes, for people.
-        tensors: names of the inputs that are tensors, in order.
+        signature: names, dtypes and shapes of the inputs, for display.
+        tensors: names of the tensor inputs, in order.
         constants: the other inputs.
-        answers: where in the original's output its tensors stand, in order.
-        script: TorchScript, where the pipeline ended in it.
+        answers: paths of the tensors in the original's output, in order.
+        script: the TorchScript that serves the call, if the pipeline ends in TorchScript.
     """
 
     signature: str
@@ -95,14 +94,14 @@ class Call(_Table):
 
 
 class Model(_Table):
-    """Whose weights these are.
+    """The model that the weights belong to.
 
     Attributes:
-        name: the class's name, for people.
-        model_type: what Transformers calls the architecture, where Transformers can make the model
-            of ``config.json``; null where the caller has to.
-        attention: the attention that it ran with.
-        reason: why the caller has to.
+        name: of the class.
+        model_type: name of the architecture in Transformers if Transformers can make the model
+            from ``config.json``; null if the caller has to make it.
+        attention: the attention implementation.
+        reason: why the caller has to make it.
     """
 
     name: str
@@ -112,12 +111,12 @@ class Model(_Table):
 
     @property
     def packages(self) -> tuple[str, ...]:
-        """Distributions that its code is in, as far as loading needs them."""
+        """Distributions that loading needs for the model's code."""
         return () if self.model_type is None else ("transformers",)
 
 
 class Settings(_Table):
-    """The arguments of ``optimize`` that the pipeline does not hold."""
+    """The arguments of ``optimize`` that are not part of the pipeline."""
 
     tolerance: Annotated[float, Field(ge=0)] | None
     strict: bool
@@ -125,16 +124,16 @@ class Settings(_Table):
 
 
 class Record(_Table):
-    """All of ``artifact.json``.
+    """The whole of ``artifact.json``.
 
     Attributes:
-        format: tells it from other JSON.
-        version: of the format; a reader refuses what is newer than itself.
-        model: whose weights these are.
+        format: distinguishes it from other JSON files.
+        version: of the format; a reader refuses newer versions.
+        model: the model that the weights belong to.
         settings: arguments of ``optimize``.
-        calls: the ways of calling, each with a stored example.
-        tied: names of weights that are another's, by which the file holds them.
-        made: with which machine and versions.
+        calls: the calls that variants were built for, each with a stored example.
+        tied: for each shared weight that is stored once, its other names and the stored name.
+        made: the host and versions that it was saved with.
     """
 
     format: Literal["cpuaccel artifact"] = FORMAT
@@ -147,14 +146,14 @@ class Record(_Table):
 
 
 def fingerprint(pipeline: Pipeline, packages: Iterable[str]) -> Fingerprint:
-    """What matters here for a pipeline.
+    """Make the fingerprint of this host for a pipeline.
 
     Args:
-        pipeline: its backends count, and what they require.
-        packages: further distributions: those that the model's own code is in.
+        pipeline: its backends and the distributions that they require are included.
+        packages: further distributions to include: those with the model's code.
 
     Raises:
-        PipelineError: a backend is not offered here, or an option is none of its.
+        PipelineError: a backend is not available here, or an option is invalid.
     """
     (resolved,) = resolve_here(pipeline)
     backends = [step.backend.name for step in resolved]
@@ -165,7 +164,7 @@ def read_record(contents: Contents) -> Record:
     """Read ``artifact.json``.
 
     Raises:
-        ArtifactError: it was written in a newer format, or is none of this one.
+        ArtifactError: it is invalid or was written in a newer format.
     """
     data = contents.text(RECORD)
     _check_version(contents, data)
@@ -173,9 +172,9 @@ def read_record(contents: Contents) -> Record:
         return Record.model_validate_json(data)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "it"
-        raise contents.fault(
-            RECORD, f"is malformed at {where[:120]}: {first['msg'].lower()}"
+        field = ".".join(map(str, first["loc"])) or "the top level"
+        raise contents.file_error(
+            RECORD, f"is invalid at {field[:120]}: {first['msg'].lower()}"
         ) from None
 
 
@@ -183,13 +182,12 @@ def _check_version(contents: Contents, data: bytes) -> None:
     try:
         raw = json.loads(data)
     except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
-        raise contents.fault(RECORD, f"is no JSON: {str(error)[:120]}") from None
+        raise contents.file_error(RECORD, f"is invalid JSON: {str(error)[:120]}") from None
     version = raw.get("version") if isinstance(raw, dict) and raw.get("format") == FORMAT else None
     if not isinstance(version, int):
-        raise contents.fault(RECORD, "is no record of an artifact")
+        raise contents.file_error(RECORD, f"must have the format {FORMAT!r} and a version")
     if version > VERSION:
-        raise ArtifactError(
-            f"{contents.asked}, which is written in format {version}; cpuaccel "
-            f"{cpuaccel.__version__} reads format {VERSION}. Upgrade cpuaccel, or save it anew "
-            "with this version"
+        raise contents.error(
+            f"it has format {version}, but cpuaccel {cpuaccel.__version__} reads format {VERSION}",
+            "Upgrade cpuaccel, or save it again with this version",
         )

@@ -1,4 +1,4 @@
-"""TorchScript out of an artifact, for those who trust it."""
+"""Loading TorchScript from a trusted artifact."""
 
 import io
 import logging
@@ -21,38 +21,38 @@ logger = logging.getLogger("cpuaccel")
 
 
 def read_scripts(contents: Contents, record: Record) -> dict[str, SavedBuild]:
-    """Load each script: this runs torch's loader on the file.
+    """Load each script with torch's loader, which runs code from the file.
 
     Returns:
-        What an earlier build came to, by the signature of its call. A script that can't be loaded
-        is left out with a warning: it is made anew.
+        The saved builds by the signature of their call. A script that can't be loaded is left out
+        with a warning, and built again.
 
     Raises:
-        ArtifactError: a file is missing, or not what was saved.
+        ArtifactError: a file is missing or changed.
     """
     scripts: dict[str, torch.nn.Module | None] = {}
-    found = {}
+    builds = {}
     for call in record.calls:
         if call.script is None:
             continue
         file = call.script.file
-        if file not in contents.sums or not layout.is_ours(file):
-            raise contents.fault(
-                layout.RECORD, f"names the script {file[:100]!r}, which is not there"
+        if file not in contents.sums or not layout.is_artifact_file(file):
+            raise contents.file_error(
+                layout.RECORD, f"names the script {file[:100]!r}, which is missing"
             )
         if file not in scripts:
             scripts[file] = _load(contents, file)
         script = scripts[file]
         if script is not None:
-            found[call.signature] = _ready(script, call.script)
-    return found
+            builds[call.signature] = _saved_build(script, call.script)
+    return builds
 
 
 def _load(contents: Contents, file: str) -> torch.nn.Module | None:
     data = contents.read(file)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that TorchScript is deprecated
+            warnings.simplefilter("ignore")  # TorchScript is deprecated
             script: torch.nn.Module = torch.jit.load(io.BytesIO(data))  # type: ignore[no-untyped-call]
             return script
     except Exception as error:
@@ -64,7 +64,7 @@ def _load(contents: Contents, file: str) -> torch.nn.Module | None:
         return None
 
 
-def _ready(script: torch.nn.Module, described: Script) -> SavedBuild:
+def _saved_build(script: torch.nn.Module, described: Script) -> SavedBuild:
     stage = Stage(
         script,
         Form.SCRIPT,

@@ -1,4 +1,4 @@
-"""What an artifact is, without loading it."""
+"""A summary of an artifact, made without loading it."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,16 +12,16 @@ from cpuaccel.planning.toml import parse_pipeline
 
 @dataclass(frozen=True)
 class Summary:
-    """What ``cpuaccel inspect`` tells.
+    """The output of ``cpuaccel inspect``.
 
     Attributes:
-        folder: where it is.
-        model: the class that was saved.
+        folder: of the artifact.
+        model: name of the model's class.
         load: the call that loads it.
-        pipeline: the backends.
-        calls: the signatures that it was built for.
-        files: names of the files, all found to be what was saved.
-        changed: what is another here than where it was made.
+        pipeline: names of the backends.
+        calls: signatures that variants were built for.
+        files: names of the files, with verified checksums.
+        changed: differences of this host and its versions from those it was saved with.
     """
 
     folder: str
@@ -35,38 +35,37 @@ class Summary:
     def __str__(self) -> str:
         lines = [f"model     {self.model}", f"pipeline  {self.pipeline}"]
         lines += [f"call      {call}" for call in self.calls]
-        lines.append(f"files     {len(self.files)}, all with the SHA-256 that {layout.SUMS} lists")
+        lines.append(f"files     {len(self.files)}, all match {layout.SUMS}")
         lines += [f"changed   {change}" for change in self.changed]
         if not self.changed:
-            lines.append("changed   nothing: this machine and these versions made it")
+            lines.append("changed   none (same machine and versions)")
         return "\n".join([*lines, f"load      {self.load}"])
 
     def to_dict(self) -> dict[str, object]:
-        """The same as data that JSON can hold."""
+        """Return JSON-serializable data."""
         return asdict(self)
 
 
 def summarize(folder: Path) -> Summary:
-    """Check all hashes, and read what people can read.
+    """Verify all checksums, and read the text files.
 
     Raises:
-        ArtifactError: a file is not what was saved.
+        ArtifactError: a file is missing or changed.
     """
     with Contents(folder) as contents:
         record = read_record(contents)
         pipeline = parse_pipeline(contents.text(layout.PIPELINE), folder / layout.PIPELINE)
-        for name in contents.sums.keys() - contents.checked:
-            contents.check(name)
+        contents.check_rest()
         files = tuple(contents.sums)
     try:
         changed = record.made.changes(fingerprint(pipeline, record.model.packages))
     except PipelineError as error:
         changed = list(error.problems)
-    makes = record.model.model_type is not None and layout.CONFIG in files
+    makes_model = record.model.model_type is not None and layout.CONFIG in files
     return Summary(
         folder=str(folder),
         model=record.model.name,
-        load=f"cpuaccel.load({str(folder)!r}{'' if makes else ', model'})",
+        load=f"cpuaccel.load({str(folder)!r}{'' if makes_model else ', model'})",
         pipeline=str(pipeline),
         calls=tuple(call.signature for call in record.calls),
         files=files,

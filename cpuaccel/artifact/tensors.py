@@ -1,4 +1,4 @@
-"""A model's tensors out of it and into it: parameters, and buffers whether persistent or not."""
+"""Saving and restoring a model's parameters and buffers, non-persistent buffers included."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,20 +10,21 @@ import torch
 
 from cpuaccel.errors import ArtifactError
 
-_LISTED = 3
+_SHOWN = 3
+"""Names of tensors in an error."""
 
-_UNTYPED = hasattr(torch.Tensor, "untyped_storage")  # from torch 2.0 on; then the other warns
+_UNTYPED = hasattr(torch.Tensor, "untyped_storage")  # new in torch 2.0, which deprecates `storage`
 
 
 @dataclass(frozen=True)
 class Slot:
-    """One place in a module for a tensor.
+    """A parameter or buffer of a module.
 
     Attributes:
-        name: as in a state dict.
-        module: the module.
-        key: the name in that module.
-        tensor: what is there.
+        name: in the state dict of the whole model.
+        module: the module that has it.
+        key: its name in that module.
+        tensor: the parameter or buffer.
     """
 
     name: str
@@ -32,8 +33,12 @@ class Slot:
     tensor: torch.Tensor
 
 
+class WeightsMismatchError(Exception):
+    """Tensors that do not fit a model; the message says why, without a subject."""
+
+
 def slots(model: torch.nn.Module) -> Iterator[Slot]:
-    """All places of a model that hold a parameter or a buffer, those that share one included."""
+    """Iterate over all parameters and buffers, each shared tensor once for every name."""
     for prefix, module in model.named_modules(remove_duplicate=False):
         for tensors in (module._parameters, module._buffers):
             for key, tensor in tensors.items():
@@ -41,11 +46,14 @@ def slots(model: torch.nn.Module) -> Iterator[Slot]:
                     yield Slot(f"{prefix}.{key}" if prefix else key, module, key, tensor)
 
 
-def take(model: torch.nn.Module) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """A model's tensors by name, and for each further name of one of them the first.
+def collect_tensors(model: torch.nn.Module) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Collect a model's tensors.
+
+    Returns:
+        The tensors by name, each shared tensor once; and for its other names the name used.
 
     Raises:
-        ArtifactError: one of them is nothing that safetensors can hold.
+        ArtifactError: safetensors can't store one of them.
     """
     tensors: dict[str, torch.Tensor] = {}
     tied: dict[str, str] = {}
@@ -54,13 +62,12 @@ def take(model: torch.nn.Module) -> tuple[dict[str, torch.Tensor], dict[str, str
         tensor = slot.tensor.detach()
         if not _is_plain(tensor):
             raise ArtifactError(
-                f"saving a {type(model).__name__} was asked for, but its {slot.name} is a "
-                f"{type(tensor).__name__} ({tensor.layout}, {tensor.dtype}, on {tensor.device}), "
-                "and an artifact holds plain dense tensors in main memory. Convert it before "
-                "optimizing"
+                f"cannot save {type(model).__name__}: {slot.name} must be a dense CPU tensor, got "
+                f"{type(tensor).__name__} ({tensor.layout}, {tensor.dtype}, {tensor.device}). "
+                "Convert it before optimizing"
             )
-        place = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
-        identity = place if tensor.numel() else (id(slot.tensor),)
+        memory = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
+        identity = memory if tensor.numel() else (id(slot.tensor),)
         if identity in first:
             tied[slot.name] = first[identity]
             continue
@@ -70,64 +77,76 @@ def take(model: torch.nn.Module) -> tuple[dict[str, torch.Tensor], dict[str, str
 
 
 def write_tensors(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
-    """Write dense tensors to a file of safetensors.
+    """Write dense tensors to a safetensors file.
 
     Raises:
         safetensors.SafetensorError: the file can't be written.
     """
     path.touch()
-    mode = path.stat().st_mode  # safetensors puts a file in its place that nobody else may read
-    safetensors.torch.save_file({n: _alone(t) for n, t in tensors.items()}, path)
+    mode = path.stat().st_mode  # safetensors replaces the file by one that only its owner can read
+    safetensors.torch.save_file({n: _own_storage(t) for n, t in tensors.items()}, path)
     path.chmod(mode)
 
 
 def read_tensors(data: bytes) -> dict[str, torch.Tensor]:
-    """Tensors of a file of safetensors.
+    """Parse a safetensors file.
 
     Raises:
-        ValueError: it is none; says what is wrong with it.
+        ValueError: the file is invalid.
     """
     try:
         return safetensors.torch.load(data)
-    except Exception as error:  # what it raises for a dtype that this torch lacks is not documented
+    except Exception as error:  # the type for a dtype that this torch lacks is not documented
         raise ValueError(f"{type(error).__name__}: {str(error)[:200]}") from None
 
 
-def mismatch(
+def check_tensors(
     model: torch.nn.Module, tensors: Mapping[str, torch.Tensor], tied: Mapping[str, str]
-) -> str | None:
-    """Why tensors are not this model's, if they are not."""
-    held = {slot.name: slot for slot in slots(model)}
-    named = {**{name: name for name in tensors}, **tied}
+) -> None:
+    """Check that stored tensors fit a model: names, shapes, kinds of dtypes and what is shared.
+
+    Args:
+        model: the model to load them into.
+        tensors: by name, each shared tensor once.
+        tied: for its other names, the name used.
+
+    Raises:
+        WeightsMismatchError: they do not fit.
+    """
+    expected = {slot.name: slot for slot in slots(model)}
+    stored = {**{name: name for name in tensors}, **tied}
     problems = []
-    if missing := [name for name in held if name not in named]:
-        problems.append(f"lack {_listed(missing)}")
-    if surplus := [name for name in named if name not in held]:
-        problems.append(f"have {_listed(surplus)} besides")
-    if lost := [name for name, other in tied.items() if other not in tensors]:
-        problems.append(f"lack what {_listed(lost)} shares")
+    if missing := [name for name in expected if name not in stored]:
+        problems.append(f"lack {_shown(missing)}")
+    if unexpected := [name for name in stored if name not in expected]:
+        problems.append(f"have the unexpected {_shown(unexpected)}")
+    if dangling := [name for name, other in tied.items() if other not in tensors]:
+        problems.append(f"lack the tensor that {_shown(dangling)} shares")
     if problems:
-        return " and ".join(problems)
+        raise WeightsMismatchError(" and ".join(problems))
     sources: dict[int, str] = {}
-    for name, slot in held.items():
-        saved = tensors[named[name]]
-        own = slot.tensor
+    for name, slot in expected.items():
+        saved, own = tensors[stored[name]], slot.tensor
         if own.shape != saved.shape and isinstance(own, torch.nn.Parameter):
-            return f"have {name} of shape {list(saved.shape)}, not {list(own.shape)}"
+            raise WeightsMismatchError(
+                f"have {name} of shape {list(saved.shape)}, not {list(own.shape)}"
+            )
         if own.is_floating_point() != saved.is_floating_point():
-            return f"have {name} of {saved.dtype}, not {own.dtype}"
-        if sources.setdefault(id(own), named[name]) != named[name]:
-            return f"have {name} apart from {sources[id(own)]}, with which the model shares it"
-    return None
+            raise WeightsMismatchError(f"have {name} of {saved.dtype}, not {own.dtype}")
+        source = sources.setdefault(id(own), stored[name])
+        if source != stored[name]:
+            raise WeightsMismatchError(
+                f"have separate tensors for {name} and {source}, which the model shares"
+            )
 
 
 @contextmanager
-def put(
+def assign_tensors(
     model: torch.nn.Module, tensors: Mapping[str, torch.Tensor], tied: Mapping[str, str]
 ) -> Iterator[None]:
-    """Give a model its tensors, which ``mismatch`` found to be its own; in their dtypes.
+    """Put stored tensors that passed ``check_tensors`` into a model, in their dtypes.
 
-    If anything is raised before leaving, the model is as it was.
+    If the body raises, the model gets its own tensors back.
     """
     before: list[tuple[Slot, torch.Tensor]] = []
     try:
@@ -157,15 +176,14 @@ def _is_plain(tensor: torch.Tensor) -> bool:
     )
 
 
-def _alone(tensor: torch.Tensor) -> torch.Tensor:
-    """Contiguous, and in a storage of its own: safetensors refuses what overlaps."""
+def _own_storage(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a contiguous tensor that shares no storage, which safetensors requires."""
     tensor = tensor.detach().contiguous()
     storage = tensor.untyped_storage() if _UNTYPED else tensor.storage()  # type: ignore[no-untyped-call]
-    whole = tensor.numel() * tensor.element_size()
-    return tensor if storage.nbytes() == whole else tensor.clone()
+    size = tensor.numel() * tensor.element_size()
+    return tensor if storage.nbytes() == size else tensor.clone()
 
 
-def _listed(names: list[str]) -> str:
-    return ", ".join(names[:_LISTED]) + (
-        f" and {len(names) - _LISTED} more" if names[_LISTED:] else ""
-    )
+def _shown(names: list[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if names[_SHOWN:] else ""
+    return ", ".join(names[:_SHOWN]) + more

@@ -1,4 +1,4 @@
-"""Writing an artifact."""
+"""Writing an artifact: ``OptimizedModel.save``."""
 
 import json
 from collections.abc import Sequence
@@ -8,12 +8,12 @@ import safetensors
 import torch
 
 from cpuaccel.artifact import layout
-from cpuaccel.artifact.architecture import describe
+from cpuaccel.artifact.architecture import describe_architecture
 from cpuaccel.artifact.atomic_write import replace_folder
 from cpuaccel.artifact.contents import write_sums
 from cpuaccel.artifact.examples import Example
 from cpuaccel.artifact.record import Record, Script, Settings, fingerprint
-from cpuaccel.artifact.tensors import take, write_tensors
+from cpuaccel.artifact.tensors import collect_tensors, write_tensors
 from cpuaccel.building.variant import Variant
 from cpuaccel.errors import ArtifactError
 from cpuaccel.model.precision import dtype_name
@@ -23,23 +23,23 @@ from cpuaccel.variants import Variants
 
 
 def save(variants: Variants, folder: Path) -> list[Path]:
-    """Write a folder that ``cpuaccel.load`` reads; one that is there already is replaced at once.
+    """Write a folder that ``cpuaccel.load`` reads, or replace it in one step.
 
     Args:
-        variants: what was built, with the original's weights in place.
-        folder: is made if missing.
+        variants: with the original's weights restored.
+        folder: created if missing.
 
     Returns:
-        The files written, the list of hashes last.
+        The files written, the list of checksums last.
 
     Raises:
-        ArtifactError: nothing was built yet, or the model or the folder can't take it. A folder
-            that was there is as it was.
+        ArtifactError: nothing is built, the model can't be saved, or the folder can't be written.
+            An existing folder is unchanged.
     """
     if not variants.built:
         raise ArtifactError(
-            f"saving to {folder} was asked for, but nothing is built yet. Pass example_inputs to "
-            "optimize(), or call the model once"
+            f"cannot save to {folder}: nothing is built yet. Pass example_inputs to optimize(), or "
+            "call the model once"
         )
     try:
         with replace_folder(folder) as new:
@@ -47,7 +47,7 @@ def save(variants: Variants, folder: Path) -> list[Path]:
             write_sums(new, names)
     except (OSError, TypeError, ValueError, KeyError, safetensors.SafetensorError) as error:
         raise ArtifactError(
-            f"saving to {folder} failed: {error}. What was there is as it was. Make room, or "
+            f"cannot save to {folder}: {error}. The folder is unchanged. Free disk space, or "
             "choose another folder"
         ) from error
     return [folder / name for name in (*names, layout.SUMS)]
@@ -56,8 +56,8 @@ def save(variants: Variants, folder: Path) -> list[Path]:
 def _write(variants: Variants, folder: Path) -> list[str]:
     reference, settings = variants.reference, variants.settings
     (plan,) = variants.plans
-    weights, tied = take(reference.original)
-    model, config = describe(reference.original, weights, tied)
+    weights, tied = collect_tensors(reference.original)
+    model, config = describe_architecture(reference.original, weights, tied)
     scripts = _write_scripts(variants.built, folder)
     examples = []
     with torch.no_grad():
@@ -65,7 +65,7 @@ def _write(variants: Variants, folder: Path) -> list[str]:
             output = reference.run(variant.signature.inputs)
             file = scripts.get(id(variant.model))
             script = None if file is None else _script(variant, file)
-            examples.append(Example.of(variant.signature, output, script))
+            examples.append(Example.from_output(variant.signature, output, script))
     record = Record(
         model=model,
         settings=Settings(
@@ -92,13 +92,13 @@ def _write(variants: Variants, folder: Path) -> list[str]:
 
 
 def _write_scripts(variants: Sequence[Variant], folder: Path) -> dict[int, str]:
-    """Write each script once; the files' names by the script's id."""
+    """Write each script once. Returns file names by the script's id."""
     files: dict[int, str] = {}
     for variant in variants:
         if variant.stage.form is Form.SCRIPT and id(variant.model) not in files:
             assert isinstance(variant.model, torch.jit.ScriptModule)
             name = layout.script_name(len(files))
-            # Through memory: torch's own writer ends the process where the disk is full.
+            # Through memory: torch's own writer aborts the process when the disk is full.
             (folder / name).write_bytes(variant.model.save_to_buffer())
             files[id(variant.model)] = name
     return files

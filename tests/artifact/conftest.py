@@ -9,10 +9,10 @@ from tests.fake_backends import batch, encoder
 
 @pytest.fixture(scope="session")
 def saved_encoder(tmp_path_factory: pytest.TempPathFactory) -> SavedFiles:
-    """A module of the caller's own, whose code is in no artifact."""
+    """A custom module, whose code no artifact contains."""
     folder = tmp_path_factory.mktemp("saved") / "encoder"
     cpuaccel.optimize(encoder(), ["jit"], example_inputs=batch(), strict=True).save(folder)
-    return SavedFiles.of(folder)
+    return SavedFiles.read(folder)
 
 
 @pytest.fixture(scope="session")
@@ -20,7 +20,7 @@ def saved_bert(tmp_path_factory: pytest.TempPathFactory) -> SavedFiles:
     """A Transformers model."""
     folder = tmp_path_factory.mktemp("saved") / "bert"
     cpuaccel.optimize(bert(), ["jit"], example_inputs=bert_batch(), strict=True).save(folder)
-    return SavedFiles.of(folder)
+    return SavedFiles.read(folder)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Ways to break an artifact: any bytes of any file, and any field of what has fields."""
+"""Ways to break an artifact: any bytes of any file, any field of JSON, TOML and safetensors."""
 
 import copy
 import json
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.artifact.parts import SUMS, SavedFiles
 
 Mutated = tuple[str, SavedFiles]
-"""The name of the file that was changed, and all of them."""
+"""The name of the changed file, and all files."""
 
 ODD: list[object] = [
     None,
@@ -62,7 +62,7 @@ ODD: list[object] = [
 
 
 def bytes_of(files: SavedFiles) -> st.SearchStrategy[Mutated]:
-    """Flip, cut, lengthen or overwrite bytes, or give a file another's."""
+    """Flip, cut, append, overwrite or repeat bytes, or replace a file by another one."""
 
     @st.composite
     def mutated(draw: st.DrawFn) -> Mutated:
@@ -117,7 +117,7 @@ def fields_of(files: SavedFiles) -> st.SearchStrategy[Mutated]:
                 break
         try:
             data = write(table, files.files[name])
-        except (TypeError, ValueError, AttributeError):  # TOML can't say that
+        except (TypeError, ValueError, AttributeError):  # TOML can't represent it
             data = b""
         return name, SavedFiles({**files.files, name: data})
 
@@ -125,7 +125,7 @@ def fields_of(files: SavedFiles) -> st.SearchStrategy[Mutated]:
 
 
 def lines_of_sums(files: SavedFiles) -> st.SearchStrategy[Mutated]:
-    """Drop, repeat or rename lines of the list of hashes."""
+    """Drop, repeat, rename or move lines of the list of checksums."""
 
     @st.composite
     def mutated(draw: st.DrawFn) -> Mutated:
@@ -177,7 +177,7 @@ def _with_header(table: Any, data: bytes) -> bytes:
 
 
 def _places(table: Any) -> list[tuple[Any, Any]]:
-    """Each field with its parent, nested ones included."""
+    """List every field with its parent, nested ones included."""
     keys = list(table) if isinstance(table, dict) else range(len(table))
     found: list[tuple[Any, Any]] = []
     for key in keys:

@@ -1,4 +1,4 @@
-"""Artifacts as bytes, to be changed one way or another."""
+"""Artifacts as bytes, so that tests can change them."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ SUMS = "SHA256SUMS"
 
 needs_torch_2 = pytest.mark.skipif(
     not hasattr(torch, "device") or not hasattr(torch.Tensor, "untyped_storage"),
-    reason="making a Transformers model of its configuration takes torch 2.0",
+    reason="making a Transformers model from its configuration needs torch 2.0",
 )
 
 
@@ -26,7 +26,7 @@ class SavedFiles:
     files: dict[str, bytes] = field(repr=False)
 
     @classmethod
-    def of(cls, folder: Path) -> "SavedFiles":
+    def read(cls, folder: Path) -> "SavedFiles":
         return cls({path.name: path.read_bytes() for path in folder.iterdir()})
 
     def write(self, folder: Path) -> Path:
@@ -36,7 +36,7 @@ class SavedFiles:
         return folder
 
     def signed(self) -> "SavedFiles":
-        """With hashes of what is there now, as one writes them who changes a file on purpose."""
+        """Recompute the checksums, as an attacker who changes a file would."""
         sums = "".join(
             f"{hashlib.sha256(data).hexdigest()}  {name}\n"
             for name, data in self.files.items()
@@ -49,11 +49,11 @@ class SavedFiles:
 
 
 def sign(folder: Path) -> None:
-    SavedFiles.of(folder).signed().write(folder)
+    SavedFiles.read(folder).signed().write(folder)
 
 
 def edit_json(folder: Path, name: str, **changed: Any) -> None:
-    """Change fields of a JSON file, ``a__b__0=...`` for ``["a"]["b"][0]``, and hash it anew."""
+    """Change fields of a JSON file (``a__b__0=...`` for ``["a"]["b"][0]``) and its checksum."""
     data = json.loads((folder / name).read_text())
     for path, value in changed.items():
         *parents, last = (int(key) if key.isdigit() else key for key in path.split("__"))

@@ -20,22 +20,22 @@ def write(folder: Path, text: str) -> None:
 
 @pytest.fixture(params=["exchanged", "renamed twice"])
 def _way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """File systems that can't exchange two folders take the second way."""
+    """Some file systems can't exchange two folders."""
     if request.param == "renamed twice":
         monkeypatch.setattr(atomic_write, "_exchange", lambda one, other: False)
 
 
 @pytest.mark.usefixtures("_way")
-def test_a_folder_is_made_and_replaced(tmp_path: Path) -> None:
+def test_a_folder_is_created_and_replaced(tmp_path: Path) -> None:
     folder = tmp_path / "deep" / "a"
     write(folder, "old")
-    (folder / "report.json").write_text("only the old one has it")
+    (folder / "report.json").write_text("in the old folder only")
     write(folder, "new")
     assert contents(folder) == {"pipeline.toml": b"new"}
     assert list(folder.parent.iterdir()) == [folder]
 
 
-def test_an_empty_folder_is_replaced_and_a_link_is_kept(tmp_path: Path) -> None:
+def test_an_empty_folder_is_replaced_and_a_symbolic_link_kept(tmp_path: Path) -> None:
     (tmp_path / "v1").mkdir()
     (tmp_path / "current").symlink_to("v1")
     write(tmp_path / "current", "new")
@@ -47,7 +47,7 @@ def test_an_empty_folder_is_replaced_and_a_link_is_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "error", [OSError(errno.ENOSPC, "full"), KeyboardInterrupt(), SystemExit()]
 )
-def test_what_was_there_stays_if_writing_fails(tmp_path: Path, error: BaseException) -> None:
+def test_the_folder_is_unchanged_if_writing_fails(tmp_path: Path, error: BaseException) -> None:
     def fail() -> None:
         with replace_folder(tmp_path / "a") as new:
             (new / "pipeline.toml").write_text("half")
@@ -60,7 +60,7 @@ def test_what_was_there_stays_if_writing_fails(tmp_path: Path, error: BaseExcept
     assert list(tmp_path.iterdir()) == [tmp_path / "a"]
 
 
-def test_what_was_there_comes_back_if_the_second_rename_fails(
+def test_the_folder_is_restored_if_the_second_rename_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(tmp_path / "a", "old")
@@ -69,7 +69,7 @@ def test_what_was_there_comes_back_if_the_second_rename_fails(
 
     def interrupted(self: Path, target: Path) -> Path:
         calls.append(target)
-        if len(calls) == 3:  # the first finds the folder there, the second moves it aside
+        if len(calls) == 3:  # the first fails because the folder exists, the second moves it aside
             raise KeyboardInterrupt
         return rename(self, target)
 
@@ -80,10 +80,10 @@ def test_what_was_there_comes_back_if_the_second_rename_fails(
     assert list(tmp_path.iterdir()) == [tmp_path / "a"]
 
 
-def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
+def test_a_folder_with_other_files_is_not_replaced(tmp_path: Path) -> None:
     write(tmp_path / "a", "old")
     (tmp_path / "a" / "thesis.tex").write_text("years of work")
-    with pytest.raises(cpuaccel.ArtifactError, match=r"holds thesis\.tex, .* another folder"):
+    with pytest.raises(cpuaccel.ArtifactError, match=r"thesis\.tex\. Choose another folder"):
         write(tmp_path / "a", "new")
     assert contents(tmp_path / "a") == {"pipeline.toml": b"old", "thesis.tex": b"years of work"}
 
@@ -106,7 +106,7 @@ for size in sizes:
     try:
         fast.save(folder)
     except cpuaccel.ArtifactError as error:
-        assert "What was there is as it was. Make room, or choose another folder" in str(error)
+        assert "The folder is unchanged. Free disk space, or choose another" in str(error)
     else:
         raise AssertionError(f"files of {size} bytes were written")
     assert list(folder.parent.iterdir()) == [folder]
@@ -142,10 +142,10 @@ print(interrupted)
 
 
 @pytest.mark.parametrize("code", [FULL, INTERRUPTED], ids=["disk full", "interrupted"])
-def test_wherever_saving_breaks_off_what_was_there_stays(
+def test_the_folder_is_unchanged_wherever_saving_stops(
     code: str, tmp_path: Path, python: Python
 ) -> None:
-    """At every size of file (a limit to it stands for the disk), at every file opened or moved."""
+    """Fail at every file size (a limit stands for a full disk), and at every file operation."""
     root = Path(__file__).parents[2]
     ran = python(SAVE + code, str(tmp_path / "a"), path=(root, root / "plugins"))
     assert int(ran.stdout) >= 6

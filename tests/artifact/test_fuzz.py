@@ -1,7 +1,7 @@
-"""Whatever is done to an artifact's files: an error that says so, or a model that answers right.
+"""An artifact with changed files raises an ``ArtifactError`` or loads a correct model.
 
-``CPUACCEL_FUZZ_INPUTS`` is the number of inputs for each test, for long runs by hand; these draw
-other inputs each time.
+``CPUACCEL_FUZZ_INPUTS`` is the number of inputs of each test, for long runs by hand, which draw
+new inputs each time.
 """
 
 import os
@@ -24,49 +24,49 @@ from tests.fake_backends import batch, encoder
 
 INPUTS = os.environ.get("CPUACCEL_FUZZ_INPUTS")
 LONGEST = 60
-"""Seconds of computing after which an input counts as one that hangs."""
+"""Timeout of one input in seconds of processor time."""
 
-tried = settings(
+fuzz = settings(
     max_examples=int(INPUTS or 60),
     derandomize=INPUTS is None,
     database=None,
     deadline=None,
-    phases=[Phase.generate],  # what was changed is told; making it smaller takes minutes
+    phases=[Phase.generate],  # the change is printed; shrinking takes minutes
     suppress_health_check=list(HealthCheck),
 )
 
 
-@tried
+@fuzz
 @given(data=st.data(), trusted=st.booleans())
-def test_broken_by_accident(data: st.DataObject, trusted: bool, saved_encoder: SavedFiles) -> None:
-    """Nothing but what was saved is loaded: the hashes are the saved ones."""
+def test_accidental_changes(data: st.DataObject, trusted: bool, saved_encoder: SavedFiles) -> None:
+    """The checksums are unchanged, so only what was saved can load."""
     _, files = draw(data, bytes_of(saved_encoder) | lines_of_sums(saved_encoder))
     fast = load(files, encoder, trusted)
     if fast is not None:
         for inputs in (batch(), batch(3, 9)):
-            right(fast, encoder(), inputs, 1e-5)
+            assert_correct(fast, encoder(), inputs, 1e-5)
 
 
-@tried
+@fuzz
 @given(data=st.data())
-def test_broken_on_purpose(data: st.DataObject, saved_encoder: SavedFiles) -> None:
-    """With hashes of what it was changed to, the stored answers are still given."""
+def test_deliberate_changes(data: st.DataObject, saved_encoder: SavedFiles) -> None:
+    """With recomputed checksums, the outputs still match the stored ones."""
     name, files = draw(data, bytes_of(saved_encoder) | fields_of(saved_encoder))
     fast = load(files.signed(), encoder)
     if fast is not None:
-        right(fast, encoder(), batch(), accepted(fast, name))
+        assert_correct(fast, encoder(), batch(), tolerance_of(fast, name))
 
 
 @needs_torch_2
-@tried
+@fuzz
 @given(data=st.data())
-def test_a_transformers_model_broken_on_purpose(
+def test_deliberate_changes_of_a_transformers_model(
     data: st.DataObject, saved_bert: SavedFiles
 ) -> None:
     name, files = draw(data, fields_of(saved_bert) | bytes_of(saved_bert))
     fast = load(files.signed(), None)
     if fast is not None:
-        right(fast, bert(), bert_batch(), accepted(fast, name))
+        assert_correct(fast, bert(), bert_batch(), tolerance_of(fast, name))
 
 
 def draw(data: st.DataObject, strategy: st.SearchStrategy[Mutated]) -> Mutated:
@@ -78,19 +78,19 @@ def draw(data: st.DataObject, strategy: st.SearchStrategy[Mutated]) -> Mutated:
 def load(
     files: SavedFiles, model: Callable[[], torch.nn.Module] | None, trusted: bool = False
 ) -> cpuaccel.OptimizedModel | None:
-    with tempfile.TemporaryDirectory() as place, warnings.catch_warnings(), in_time():
-        warnings.simplefilter("ignore")  # here they would be errors, which they are to no user
+    with tempfile.TemporaryDirectory() as place, warnings.catch_warnings(), time_limit():
+        warnings.simplefilter("ignore")  # pytest turns warnings into errors
         folder = files.write(Path(place) / "a")
         try:
             return cpuaccel.load(folder, model and model(), trust_engine_files=trusted)
         except cpuaccel.ArtifactError as error:
             message = str(error)
-    assert message.startswith(f"loading {folder} was asked for")
+    assert message.startswith(f"cannot load {folder}: ")
     assert len(message) < 3000
     return None
 
 
-def right(
+def assert_correct(
     fast: cpuaccel.OptimizedModel,
     original: torch.nn.Module,
     inputs: dict[str, torch.Tensor],
@@ -98,14 +98,14 @@ def right(
 ) -> None:
     with torch.no_grad():
         expected = original(**inputs)
-    answer = fast(**inputs)
-    assert type(answer) is type(expected)
-    for mine, theirs in zip(tensors(answer), tensors(expected), strict=True):
-        assert float((mine - theirs).abs().max()) <= tolerance * float(theirs.abs().max())
+    output = fast(**inputs)
+    assert type(output) is type(expected)
+    for got, wanted in zip(tensors(output), tensors(expected), strict=True):
+        assert float((got - wanted).abs().max()) <= tolerance * float(wanted.abs().max())
 
 
-def accepted(fast: cpuaccel.OptimizedModel, changed: str) -> float:
-    """A pipeline in another precision is a right one; its answers are as that precision's are."""
+def tolerance_of(fast: cpuaccel.OptimizedModel, changed: str) -> float:
+    """Return the tolerance: a changed pipeline may have another precision."""
     fidelity = fast.report.variants[0].fidelity
     if changed != "pipeline.toml" or fidelity is None:
         return 3e-4
@@ -113,11 +113,11 @@ def accepted(fast: cpuaccel.OptimizedModel, changed: str) -> float:
 
 
 @contextmanager
-def in_time() -> Iterator[None]:
-    def late(*_: object) -> None:
+def time_limit() -> Iterator[None]:
+    def raise_late(*_: object) -> None:
         raise AssertionError(f"loading took more than {LONGEST} s")
 
-    before = signal.signal(signal.SIGPROF, late)
+    before = signal.signal(signal.SIGPROF, raise_late)
     signal.setitimer(signal.ITIMER_PROF, LONGEST)
     try:
         yield
