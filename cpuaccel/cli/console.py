@@ -1,4 +1,4 @@
-"""Where the commands print: results to stdout, everything else to stderr."""
+"""Output of the commands: results on stdout, everything else on stderr; and exit codes."""
 
 import json
 import math
@@ -13,22 +13,22 @@ from rich.table import Table
 from cpuaccel.errors import CpuaccelError
 
 PIPE_WIDTH = 140
-"""Columns for tables where nobody says how wide the output is, as in a CI log."""
+"""Columns of a table where stdout is not a terminal and COLUMNS is not set, as in a CI log."""
 
 FAILURE, USAGE, INTERRUPTED = 1, 2, 130
-"""What the commands exit with."""
+"""Exit codes of the commands."""
 
 stderr = Console(stderr=True)
 
 
 def stdout() -> Console:
-    """The console for results: as wide as the terminal, or wide enough for a log."""
+    """Make a console for results, as wide as the terminal or ``PIPE_WIDTH``."""
     sized = sys.stdout.isatty() or "COLUMNS" in os.environ
     return Console(width=None if sized else PIPE_WIDTH)
 
 
 def say(text: str = "") -> None:
-    """Print a line as it is: no markup, no wrapping."""
+    """Print a line without markup or wrapping."""
     stdout().print(text, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -38,7 +38,7 @@ def heading(text: str) -> None:
 
 
 def section(title: str, lines: Iterable[str]) -> None:
-    """Print a heading with lines below it; nothing where there are no lines."""
+    """Print a heading and indented lines below it, or nothing if there are no lines."""
     for number, line in enumerate(lines):
         if not number:
             heading(title)
@@ -46,11 +46,11 @@ def section(title: str, lines: Iterable[str]) -> None:
 
 
 def new_table(*columns: str, numbers: frozenset[str] = frozenset()) -> Table:
-    """A table in the style of all commands.
+    """Make a table in the style of all commands.
 
     Args:
         columns: headers, in order.
-        numbers: headers of the columns that hold figures.
+        numbers: headers of the columns to align on the right.
     """
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     for column in columns:
@@ -63,10 +63,10 @@ def new_table(*columns: str, numbers: frozenset[str] = frozenset()) -> Table:
 
 @contextmanager
 def progress_bar() -> Iterator[Callable[[float, str], None]]:
-    """A progress bar on stderr; without a terminal, a line whenever something else is done.
+    """Show a progress bar on stderr; without a terminal, print a line when the task changes.
 
     Yields:
-        A function to tell the share that is done, from 0 to 1, and what is being done.
+        A function that takes the share that is done, from 0 to 1, and a description of the task.
     """
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -75,30 +75,30 @@ def progress_bar() -> Iterator[Callable[[float, str], None]]:
         task = bar.add_task("", total=1.0)
         last = ""
 
-        def advance(share: float, doing: str) -> None:
+        def advance(share: float, description: str) -> None:
             nonlocal last
-            bar.update(task, completed=share, description=doing)
-            if not stderr.is_terminal and doing != last:
-                stderr.print(f"{share:4.0%}  {doing}", markup=False, highlight=False)
-            last = doing
+            bar.update(task, completed=share, description=description)
+            if not stderr.is_terminal and description != last:
+                stderr.print(f"{share:4.0%}  {description}", markup=False, highlight=False)
+            last = description
 
         yield advance
 
 
 def print_json(data: Mapping[str, object]) -> None:
-    """Print data for machines; an infinity becomes a string, for JSON knows none."""
+    """Print data as JSON. Infinity and NaN become strings, because JSON has neither."""
     sys.stdout.write(json.dumps(_finite(data), indent=2, allow_nan=False, default=str) + "\n")
 
 
 @contextmanager
 def rescued(data: Mapping[str, object]) -> Iterator[None]:
-    """Print to stderr, as JSON, what the body can't print to stdout: a full disk loses no results.
+    """Print the results on stderr as JSON if the body can't write to stdout, as on a full disk.
 
     Args:
-        data: what the body prints.
+        data: the results that the body prints.
 
     Raises:
-        CpuaccelError: stdout can't be written; says where the data is.
+        CpuaccelError: stdout can't be written.
     """
     try:
         yield
@@ -107,12 +107,12 @@ def rescued(data: Mapping[str, object]) -> Iterator[None]:
         raise
     except OSError as error:
         with open(os.devnull, "w", encoding="utf-8") as nothing:
-            os.dup2(nothing.fileno(), sys.stdout.fileno())  # or Python fails again on leaving
+            os.dup2(nothing.fileno(), sys.stdout.fileno())  # otherwise Python fails again at exit
         text = json.dumps(_finite(data), indent=2, allow_nan=False, default=str)
         sys.stderr.write(text + "\n")
         raise CpuaccelError(
-            f"the results can't be written to standard output: {error.strerror}. They are above, "
-            "on standard error, as JSON"
+            f"cannot write the results to stdout: {error.strerror}. They are printed above, on "
+            "stderr, as JSON"
         ) from error
 
 

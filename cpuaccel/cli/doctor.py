@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cpuaccel.cli.arguments import BlockingOption, JsonOption, block_by
+from cpuaccel.cli.arguments import BlockingOption, JsonOption, block_plugins
 from cpuaccel.cli.console import heading, new_table, print_json, say, stdout
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ FLAGS = {
     ),
     "aarch64": ("asimd", "asimddp", "bf16", "i8mm", "sve", "sve2"),
 }
-"""The processor flags that decide how fast inference can be, by processor family."""
+"""Processor flags that matter for the speed of inference, by processor family."""
 
 PACKAGES = (
     "torch",
@@ -39,38 +39,38 @@ PACKAGES = (
     "zentorch",
     "numpy",
 )
-"""What backends build on; those that are not installed are passed over."""
+"""Packages that backends use. Those that are not installed are not shown."""
 
 _ALLOCATOR = re.compile(r"\blib(jemalloc|tcmalloc|mimalloc)")
 
 _AVX512 = frozenset({"avx512f", "avx512bw", "avx512vl", "avx512dq", "fma"})
-"""What torch wants to see before it dispatches to AVX512."""
+"""Flags that torch requires to dispatch to AVX512."""
 
 
 @dataclass(frozen=True)
 class Memory:
-    """How this process gets its memory.
+    """The memory allocator and huge pages of this process.
 
     Attributes:
-        allocator: jemalloc, tcmalloc or mimalloc where one is loaded, else the C library's own.
-        huge_pages: the kernel's setting for transparent huge pages: always, madvise or never;
-            empty where it can't be read.
-        torch_asks: whether torch is told to ask for huge pages, which ``madvise`` waits for.
+        allocator: jemalloc, tcmalloc, mimalloc, or libc for the C library's own.
+        huge_pages: the kernel's setting of transparent huge pages: always, madvise or never; empty
+            if it can't be read.
+        torch_requests: whether torch requests huge pages, which the setting madvise requires.
     """
 
     allocator: str
     huge_pages: str
-    torch_asks: bool
+    torch_requests: bool
 
     @classmethod
     def detect(
         cls, filesystem: Path = Path("/"), environment: Mapping[str, str] = os.environ
     ) -> "Memory":
-        """Look at this process.
+        """Inspect this process.
 
         Args:
-            filesystem: root below which ``proc`` and ``sys`` are looked for.
-            environment: variables of the process.
+            filesystem: the folder that contains ``proc`` and ``sys``.
+            environment: environment variables.
         """
         maps = _read(filesystem / "proc/self/maps") or environment.get("LD_PRELOAD", "")
         loaded = _ALLOCATOR.search(maps)
@@ -79,18 +79,18 @@ class Memory:
         return cls(
             allocator=loaded.group(1) if loaded else "libc",
             huge_pages=chosen.group(1) if chosen else "",
-            torch_asks=environment.get("THP_MEM_ALLOC_ENABLE") == "1",
+            torch_requests=environment.get("THP_MEM_ALLOC_ENABLE") == "1",
         )
 
 
 @dataclass(frozen=True)
 class Advice:
-    """One finding.
+    """A finding about the configuration of this process.
 
     Attributes:
-        topic: what it is about.
-        finding: what is true.
-        remedy: what to do; empty where all is well.
+        topic: of the finding.
+        finding: the current state.
+        remedy: what to change; empty if nothing.
     """
 
     topic: str
@@ -99,19 +99,19 @@ class Advice:
 
 
 def advise(host: "Host", memory: Memory) -> list[Advice]:
-    """Say what is well and what could be better."""
+    """Check threads, vector instructions and memory."""
     return [_threads(host), _dispatch(host), _allocator(memory), *_huge_pages(memory)]
 
 
 def _threads(host: "Host") -> Advice:
-    finding = f"torch uses {host.threads} threads, and this process may use {host.cores} cores"
+    finding = f"torch uses {host.threads} threads on {host.cores} available cores"
     if host.threads == host.cores:
         return Advice("threads", finding)
     remedy = f"Set OMP_NUM_THREADS={host.cores}, or call torch.set_num_threads({host.cores})"
     if host.threads > host.cores:
-        return Advice("threads", f"{finding}: they take turns and wait for each other", remedy)
-    remedy += ". Where it was set on purpose, as for several processes side by side, leave it"
-    return Advice("threads", f"{finding}: some stand idle", remedy)
+        return Advice("threads", f"{finding}: threads compete for cores", remedy)
+    remedy += ", unless several processes share the cores"
+    return Advice("threads", f"{finding}: some cores are idle", remedy)
 
 
 def _dispatch(host: "Host") -> Advice:
@@ -119,8 +119,8 @@ def _dispatch(host: "Host") -> Advice:
     if host.isa >= _AVX512 and not host.torch_isa.startswith("AVX512"):
         return Advice(
             "instructions",
-            f"{finding}, though the processor has AVX512",
-            "Unset ATEN_CPU_CAPABILITY, or install a build of torch that has AVX512",
+            f"{finding}, but the processor has AVX512",
+            "Unset ATEN_CPU_CAPABILITY, or install a build of torch with AVX512",
         )
     return Advice("instructions", finding)
 
@@ -130,10 +130,10 @@ def _allocator(memory: Memory) -> Advice:
         return Advice("allocator", f"{memory.allocator} is loaded")
     return Advice(
         "allocator",
-        "memory comes from the C library, which may give pages back after every call and fault "
-        "them in again on the next",
-        "Install jemalloc or tcmalloc (Debian: libjemalloc2, libtcmalloc-minimal4) and start "
-        "Python with LD_PRELOAD set to it; then measure",
+        "the C library's allocator may return pages to the kernel after every call, which costs "
+        "page faults in the next",
+        "Install jemalloc or tcmalloc (Debian: libjemalloc2, libtcmalloc-minimal4), start Python "
+        "with LD_PRELOAD set to it, and measure",
     )
 
 
@@ -141,25 +141,25 @@ def _huge_pages(memory: Memory) -> list[Advice]:
     setting = memory.huge_pages
     if not setting:
         return []
-    finding = f"transparent huge pages are set to {setting}"
+    finding = f"transparent huge pages: {setting}"
     if setting == "always":
         return [Advice("huge pages", finding)]
-    if setting == "madvise" and memory.torch_asks:
-        return [Advice("huge pages", f"{finding}, and torch asks for them")]
+    if setting == "madvise" and memory.torch_requests:
+        return [Advice("huge pages", f"{finding}, and torch requests them")]
     if setting == "madvise":
         return [
             Advice(
                 "huge pages",
-                f"{finding}, and torch does not ask for them",
-                "Set THP_MEM_ALLOC_ENABLE=1; it pays where activations are large",
+                f"{finding}, but torch does not request them",
+                "Set THP_MEM_ALLOC_ENABLE=1, which helps with large activations",
             )
         ]
     return [
         Advice(
             "huge pages",
             finding,
-            "Have root write madvise to /sys/kernel/mm/transparent_hugepage/enabled, and set "
-            "THP_MEM_ALLOC_ENABLE=1; it pays where activations are large",
+            "As root, write madvise to /sys/kernel/mm/transparent_hugepage/enabled, and set "
+            "THP_MEM_ALLOC_ENABLE=1, which helps with large activations",
         )
     ]
 
@@ -175,14 +175,15 @@ def doctor(
     pipeline: BlockingOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Look at this machine: what it offers, what each backend can do here and why not.
+    """Show what this machine has, which backends work here, and how to make torch faster.
 
-    Ends with advice on threads, vector instructions and memory.
+    For each backend that does not work here, it shows the reason and what to do. It ends with
+    advice on threads, vector instructions and memory.
     """
     from cpuaccel.plugin.host import host
     from cpuaccel.plugin.manager import plugin_host
 
-    block_by(pipeline)
+    block_plugins(pipeline)
     here = host()
     verdicts = _verdicts(here)
     advice = advise(here, Memory.detect())
@@ -212,7 +213,7 @@ def _verdicts(here: "Host") -> "dict[str, Verdict]":
     from cpuaccel.plugin.manager import plugin_host
 
     return {
-        # Not validated: an option without a default must not keep the doctor from asking.
+        # Without validation, so that a required option does not prevent the check.
         name: ask(backend(backend.Options.model_construct()).check, here)
         for name, backend in sorted(plugin_host().backends.items())
     }
@@ -223,10 +224,10 @@ def _show_host(here: "Host") -> None:
     have = [flag for flag in flags if flag in here.isa]
     lack = [flag for flag in flags if flag not in here.isa]
     bf16 = here.bf16()
-    speed = f"matrix products run at {here.bf16_speed:.1f} times float32's speed"
+    speed = f"matrix products run {here.bf16_speed:.1f}x as fast as in float32"
     facts = {
         "processor": f"{here.processor} ({here.machine}, {here.microarchitecture})",
-        "flags": " ".join(have) + (f"   lacks: {' '.join(lack)}" if lack else ""),
+        "flags": " ".join(have) + (f"   missing: {' '.join(lack)}" if lack else ""),
         "torch": f"dispatches to {here.torch_isa}",
         "bfloat16": f"yes: {speed}" if bf16 else f"no. {bf16}.",
         "cores": f"{here.cores} usable, {here.threads} threads in torch",
@@ -244,7 +245,7 @@ def _show_host(here: "Host") -> None:
 
 def _show_backends(verdicts: "dict[str, Verdict]") -> None:
     heading("Backends")
-    table = new_table("backend", "here", "why not", "what to do")
+    table = new_table("backend", "works here", "reason", "remedy")
     for name, verdict in verdicts.items():
         answer = "[green]yes[/]" if verdict else "[yellow]no[/]"
         table.add_row(name, answer, _plain(verdict.reason), _plain(verdict.remedy))
@@ -253,9 +254,9 @@ def _show_backends(verdicts: "dict[str, Verdict]") -> None:
 
 def _show_advice(advice: list[Advice]) -> None:
     heading("Advice")
-    table = new_table("about", "what is true", "what to do")
+    table = new_table("topic", "finding", "remedy")
     for item in advice:
-        table.add_row(item.topic, _plain(item.finding), _plain(item.remedy or "nothing: all well"))
+        table.add_row(item.topic, _plain(item.finding), _plain(item.remedy or "none needed"))
     stdout().print(table, highlight=False)
 
 

@@ -20,9 +20,9 @@ def explain(
     task: TaskOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Say what a pipeline would do to a model on this machine, without doing it.
+    """Show which steps of a pipeline would apply to a model on this machine, without applying them.
 
-    Every step gets a yes, or a no with its reason and a remedy.
+    Each step gets a yes, or a no with the reason and a remedy.
 
     For example:
 

@@ -11,14 +11,15 @@ from cpuaccel.cli.console import print_json, say
 
 def inspect(
     folder: Annotated[
-        Path, typer.Argument(metavar="DIR", help="Folder that `cpuaccel optimize` wrote.")
+        Path,
+        typer.Argument(metavar="DIR", help="A folder that `cpuaccel optimize` wrote."),
     ],
     json: JsonOption = False,
 ) -> None:
-    """Hold every file of a saved model against its hash, and tell what it is and where it was made.
+    """Verify the checksums of a saved model, and show its pipeline, its calls and what changed.
 
-    Nothing is loaded: neither the model nor TorchScript. The exit code is 1 where a file is not
-    what was saved.
+    It loads neither the model nor TorchScript. It compares this machine and its versions with
+    those that the model was saved with. The exit code is 1 if a file is missing or changed.
 
     For example:
 

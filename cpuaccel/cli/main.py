@@ -1,4 +1,4 @@
-"""The entry point ``cpuaccel``: its commands, and how mistakes are told."""
+"""The entry point ``cpuaccel``: its commands, and how errors are printed."""
 
 import logging
 import sys
@@ -23,14 +23,14 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    epilog="Begin with `cpuaccel doctor`, then `cpuaccel bench demo`.",
+    epilog="Start with `cpuaccel doctor`, then `cpuaccel bench demo`.",
 )
 for command in (doctor, plugins, explain, bench, tune, optimize, inspect):
     app.command(no_args_is_help=command in (explain, bench, tune, optimize, inspect))(command)
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"cpuaccel {cpuaccel.__version__}")
         raise typer.Exit
 
@@ -40,14 +40,14 @@ def cpuaccel_(
     version: Annotated[
         bool,
         typer.Option(
-            "--version", callback=_version, is_eager=True, help="Print the version and exit."
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
         ),
     ] = False,
 ) -> None:
-    """Run PyTorch and Transformers models as fast as this CPU allows, with the same answers."""
+    """Make PyTorch and Transformers models fast on this CPU, with the same outputs."""
     from rich.logging import RichHandler
 
-    # Through rich, or warnings would tear a progress bar apart.
+    # Through rich, so that warnings do not break a progress bar.
     handler = RichHandler(console=stderr, show_time=False, show_path=False)
     logging.getLogger("cpuaccel").handlers = [handler]
 
@@ -55,11 +55,11 @@ def cpuaccel_(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line.
 
-    Exits with 0, with 2 for a mistake in what was asked, with 1 for a failure, with 130 when
-    interrupted. No mistake of the user's ends in a traceback.
+    Exits with 0, 1 for a failure, 2 for invalid arguments or an invalid pipeline, and 130 after
+    Ctrl-C. Errors that cpuaccel raises on purpose are printed without a traceback.
 
     Args:
-        arguments: what follows the program's name, by default the process's own.
+        arguments: without the program's name. Default: those of the process.
     """
     try:
         app(arguments)

@@ -23,7 +23,7 @@ def optimize(
     model: ModelArgument,
     output: Annotated[
         Path,
-        typer.Option("--output", metavar="DIR", help="Folder to write, replaced as a whole."),
+        typer.Option("--output", metavar="DIR", help="Folder to create or replace."),
     ],
     backends: BackendsOption = None,
     pipeline: PipelineOption = None,
@@ -31,11 +31,11 @@ def optimize(
     task: TaskOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Optimize a model on example inputs, check its answers, and save what can be loaded again.
+    """Optimize a model on example inputs, verify its outputs, and save it to a folder.
 
-    Writes the pipeline, the report, the weights, the example with its answers, hashes of all, and
-    where the pipeline ends in TorchScript the script, which runs without cpuaccel and without
-    transformers. Where no step could be applied nothing is written, and the exit code is 1.
+    The folder contains the pipeline, the report, the weights, the example with its outputs, and
+    checksums. If the pipeline ends in TorchScript, it also contains the script, which runs without
+    cpuaccel and transformers. If no step is applied, nothing is written and the exit code is 1.
 
     For example:
 
@@ -52,8 +52,7 @@ def optimize(
     if not report.applied:
         reasons = "\n".join(f"  - {outcome}" for outcome in report.outcomes)
         raise StepError(
-            f"{model} was to be optimized with {chosen}, but no step was applied, so nothing was "
-            f"written:\n{reasons}"
+            f"no step of {chosen} was applied to {model}, so nothing was written:\n{reasons}"
         )
     written = optimized.save(output)
     scripts = [path for path in written if path.suffix == ".pt"]
@@ -71,14 +70,14 @@ def optimize(
     heading("Written")
     for path in written:
         say(f"  {path}")
-    heading("Load it")
-    made = any(path.name == CONFIG for path in written)
-    say(f"  cpuaccel.load({str(output)!r}{'' if made else ', model'})")
+    heading("Load with")
+    has_config = any(path.name == CONFIG for path in written)
+    say(f"  cpuaccel.load({str(output)!r}{'' if has_config else ', model'})")
     named = ", ".join(f"{name}=..." for name in inputs)
     for path in scripts:
         say(f"  or torch.jit.load({str(path)!r})({named})")
     if scripts:
-        say("  which returns the output's tensors in order, and needs torch only.")
+        say("  which needs only torch, and returns the output's tensors in order")
     else:
         toml = next(path for path in written if path.name == PIPELINE)
         say(f"  or cpuaccel.optimize(model, pipeline={str(toml)!r}), for another model")

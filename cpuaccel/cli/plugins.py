@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cpuaccel.cli.arguments import BlockingOption, JsonOption, block_by
+from cpuaccel.cli.arguments import BlockingOption, JsonOption, block_plugins
 from cpuaccel.cli.console import heading, print_json, say, section
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 MarkdownOption = Annotated[
-    bool, typer.Option("--markdown", help="Print only what each backend needs, for a document.")
+    bool, typer.Option("--markdown", help="Print a Markdown table of what each backend requires.")
 ]
 
 
@@ -24,16 +24,17 @@ def plugins(
     json: JsonOption = False,
     markdown: MarkdownOption = False,
 ) -> None:
-    """List the backends that plugins offer with their options, and plugins that failed to load.
+    """List the plugins, their backends and options, and those that failed to load or are blocked.
 
-    A backend takes a model in one form and gives it in another; in a pipeline each must take what
-    the one before it gives. Options are set in a pipeline file, or from Python with a Step.
+    A backend takes a model in one form and returns it in another, such as module -> script. In a
+    pipeline, each backend must take the form that the one before it returns. Set options in a
+    pipeline file, or in Python with a Step.
     """
     from cpuaccel.plugin.manager import plugin_host
 
     if json and markdown:
-        raise typer.BadParameter("--json and --markdown exclude each other. Pass one of the two")
-    block_by(pipeline)
+        raise typer.BadParameter("pass one of --json and --markdown, got both")
+    block_plugins(pipeline)
     found = plugin_host()
     if markdown:
         say(requirements_table(found.backends))
@@ -69,7 +70,7 @@ def _show(backend: "type[Backend[Options]]") -> None:
     if backend.excludes:
         say(f"    excludes  {', '.join(sorted(backend.excludes))}")
     if backend.requires:
-        say("    requires  " + "; or else ".join(", ".join(r) for r in backend.requires))
+        say("    requires  " + "; or ".join(", ".join(r) for r in backend.requires))
     for option in _options(backend):
         say(f"    option    {option['name']}: {option['type']}, default {option['default']}")
 
@@ -94,14 +95,14 @@ def _options(backend: "type[Backend[Options]]") -> list[Mapping[str, object]]:
             "type": getattr(field.annotation, "__name__", None)
             if isinstance(field.annotation, type)
             else str(field.annotation),
-            "default": "none: it must be given" if field.is_required() else field.default,
+            "default": "none (required)" if field.is_required() else field.default,
         }
         for name, field in backend.Options.model_fields.items()
     ]
 
 
 def requirements_table(backends: "Mapping[str, type[Backend[Options]]]") -> str:
-    """A table in Markdown: a row for each set of requirements, of which one is enough.
+    """Make a Markdown table with a row for each set of requirements; meeting one set is enough.
 
     Args:
         backends: backend classes by name.
@@ -116,7 +117,7 @@ def requirements_table(backends: "Mapping[str, type[Backend[Options]]]") -> str:
 
 
 def _split(requirements: Sequence[str]) -> tuple[str, list[str]]:
-    """The versions of torch, and the other requirements in short."""
+    """Separate the versions of torch from the other requirements."""
     from packaging.requirements import Requirement
 
     parsed = [Requirement(text) for text in requirements]

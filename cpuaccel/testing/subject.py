@@ -54,7 +54,7 @@ class Subject:
         assert name in offered, (
             f"no plugin offers the backend {name!r}. Install your distribution, and check the "
             f"module in its entry point of the group 'cpuaccel'. Available: {list(offered)}. "
-            f"Broken plugins: {cpuaccel.plugin_host().broken}"
+            f"Failed to load: {cpuaccel.plugin_host().broken}"
         )
         return offered[name]
 

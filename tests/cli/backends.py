@@ -1,4 +1,4 @@
-"""Backends that a pipeline may meet: one works, one's engine is absent, one breaks when called."""
+"""Fake backends: one works, one has no engine on this host, one raises when called."""
 
 import torch
 
@@ -20,7 +20,7 @@ class Absent(_Fake):
 
 
 class Faithful(_Fake):
-    """Gives the module back, of which there is no script."""
+    """Returns the module unchanged, so that there is no script to save."""
 
     name = "faithful"
 

@@ -11,7 +11,7 @@ from cpuaccel.cli.main import main
 
 @dataclass(frozen=True)
 class Ran:
-    """What one command line came to."""
+    """Exit code and output of one command."""
 
     code: int
     out: str
@@ -29,7 +29,7 @@ Run = Callable[..., Ran]
 def run(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[..., Ran]]:
-    """Run the command line in this process."""
+    """Run a command in this process."""
     monkeypatch.setenv("COLUMNS", "200")
 
     def call(*arguments: object) -> Ran:
@@ -48,7 +48,7 @@ def run(
 
 @pytest.fixture
 def pipeline_file(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A TOML file that holds the pipeline jit, without freezing."""
+    """A TOML file with the pipeline jit, without freezing."""
     path = tmp_path_factory.mktemp("pipelines") / "fast.toml"
     path.write_text('version = 1\n[[steps]]\nbackend = "jit"\noptions = { freeze = false }\n')
     return path

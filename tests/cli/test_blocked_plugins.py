@@ -1,4 +1,4 @@
-"""Plugins that the user blocks: shown by the commands, and imported by none of them."""
+"""Plugins that the user blocks are shown by the commands and imported by none."""
 
 import json
 from pathlib import Path
@@ -32,29 +32,29 @@ def file(tmp_path: Path) -> str:
 
 @pytest.mark.parametrize("command", SHOWN)
 @pytest.mark.parametrize("by", ["environment", "file"])
-def test_they_are_shown_with_what_blocks_them(
+def test_blocked_plugins_are_shown_with_the_source_of_the_block(
     python: Python, monkeypatch: pytest.MonkeyPatch, file: str, command: str, by: str
 ) -> None:
-    asked = [command]
-    said_by = "CPUACCEL_DISABLE_PLUGINS"
+    arguments = [command]
+    source = "CPUACCEL_DISABLE_PLUGINS"
     if by == "environment":
-        monkeypatch.setenv(said_by, "ipex")
+        monkeypatch.setenv(source, "ipex")
     else:
-        asked, said_by = [command, "--pipeline", file], file
-    done = python(COMMAND, *asked)
+        arguments, source = [command, "--pipeline", file], file
+    done = python(COMMAND, *arguments)
     assert done.stderr == "not imported\n"
-    assert f"{SHOWN[command]}{said_by}\n" in done.stdout
-    done = python(COMMAND, *asked, "--json")
+    assert f"{SHOWN[command]}{source}\n" in done.stdout
+    done = python(COMMAND, *arguments, "--json")
     assert done.stderr == "not imported\n"
     data = json.loads(done.stdout)
-    assert data["blocked_plugins"] == [{"plugin": IPEX, "by": said_by}]
+    assert data["blocked_plugins"] == [{"plugin": IPEX, "by": source}]
     offered = data.get("backends") or [b["name"] for p in data["plugins"] for b in p["backends"]]
     assert "jit" in offered
     assert "ipex" not in offered
 
 
 @pytest.mark.parametrize("command", SHOWN)
-def test_without_any_none_is_shown(
+def test_no_section_without_blocked_plugins(
     python: Python, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
     monkeypatch.delenv("CPUACCEL_DISABLE_PLUGINS", raising=False)
@@ -71,7 +71,7 @@ def test_without_any_none_is_shown(
     ],
     ids=lambda command: command[0],
 )
-def test_a_pipelines_file_keeps_them_from_being_imported(
+def test_plugins_that_a_pipeline_file_blocks_are_not_imported(
     python: Python, file: str, command: tuple[str, ...]
 ) -> None:
     name, *options = command
@@ -79,8 +79,8 @@ def test_a_pipelines_file_keeps_them_from_being_imported(
     assert done.stderr.endswith("not imported\n")
 
 
-def test_a_file_that_is_none_is_told(python: Python, tmp_path: Path) -> None:
+def test_a_missing_pipeline_file(python: Python, tmp_path: Path) -> None:
     done = python(COMMAND, "doctor", "--pipeline", str(tmp_path / "absent.toml"), check=False)
     assert done.returncode == 2
-    assert "can't be read: No such file or directory" in done.stderr
+    assert "No such file or directory" in done.stderr
     assert "Traceback" not in done.stderr

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(
 ONCE = ("--rounds", "1", "--dtype", "float32", "--threads", "1")
 
 
-def test_the_text_is_worth_embedding() -> None:
+def test_the_sentences_vary_in_length() -> None:
     text = sentences()
     assert 60 <= len(text) == len(set(text)) <= 100
     words = [len(sentence.split()) for sentence in text]
@@ -23,7 +23,7 @@ def test_the_text_is_worth_embedding() -> None:
     assert max(words) >= 24
 
 
-def test_batches_are_real_text_as_it_comes() -> None:
+def test_batches_are_in_order_and_padded() -> None:
     batches = text_batches(8)
     assert len(batches) == -(-len(sentences()) // 8)
     masks = [batch["attention_mask"] for batch in batches]
@@ -31,14 +31,14 @@ def test_batches_are_real_text_as_it_comes() -> None:
     assert len({tuple(mask.shape) for mask in masks if isinstance(mask, torch.Tensor)}) > 1
 
 
-def test_the_weights_know_what_the_sentences_mean() -> None:
+def test_the_model_finds_the_sentence_with_the_same_meaning() -> None:
     found = nearest(load_model("demo"), text_batches(16))
     assert found.query == "How long does it take to bake a loaf of bread at home?"
     assert found.sentence == "A home-made loaf needs about forty minutes in a hot oven."
     assert 0.6 < found.cosine < 0.9
 
 
-def test_it_ends_in_a_table_and_a_proof(run: Run) -> None:
+def test_it_prints_a_table_and_the_nearest_sentence(run: Run) -> None:
     ran = run("bench", "demo", *ONCE, "--backends", "jit")
     assert ran.code == 0
     assert "10 batches of 8" in ran.out
@@ -47,7 +47,7 @@ def test_it_ends_in_a_table_and_a_proof(run: Run) -> None:
     assert "Same result." in ran.out
 
 
-def test_as_json_with_its_own_pipelines(run: Run) -> None:
+def test_json_with_the_default_pipelines(run: Run) -> None:
     data = run("bench", "demo", *ONCE, "--json").data
     rows = {row["pipeline"]: row for row in data["results"]}
     assert set(rows) == {"eager", "jit", "bettertransformer", "bettertransformer,jit"}
@@ -57,7 +57,7 @@ def test_as_json_with_its_own_pipelines(run: Run) -> None:
     assert len(data["nearest"]) == 2
 
 
-def test_interrupted_at_the_proof_it_prints_the_table(
+def test_interrupted_at_the_nearest_sentence_it_prints_the_table(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(*_: object) -> None:

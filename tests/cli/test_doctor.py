@@ -26,7 +26,7 @@ def test_as_json(run: Run) -> None:
     assert {item["topic"] for item in data["advice"]} >= {"threads", "instructions", "allocator"}
 
 
-def test_a_backend_that_this_host_cant_have_says_why_and_what_to_do(run: Run, offer: Offer) -> None:
+def test_an_unavailable_backend_has_a_reason_and_a_remedy(run: Run, offer: Offer) -> None:
     offer(Absent)
     verdicts = run("doctor", "--json").data["backends"]
     assert not verdicts["absent"]["ok"]

@@ -19,7 +19,7 @@ def test_as_json_with_a_pipeline_file(run: Run, pipeline_file: Path) -> None:
     assert [(step["backend"], step["ok"]) for step in data["steps"]] == [("jit", True)]
 
 
-def test_a_step_that_cant_be_had_says_why(run: Run) -> None:
+def test_an_unavailable_step_has_a_reason_and_a_remedy(run: Run) -> None:
     verdict = cpuaccel.backends()["ipex"](cpuaccel.backends()["ipex"].Options()).check(
         cpuaccel.host()
     )
@@ -34,12 +34,12 @@ def test_a_step_that_cant_be_had_says_why(run: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "pass one of the two"),
-        (("--backends", "jit", "--pipeline", "x.toml"), "pass one of the two"),
-        (("--backends", ","), "Name at least one"),
+        ((), "pass exactly one of them"),
+        (("--backends", "jit", "--pipeline", "x.toml"), "pass exactly one of them"),
+        (("--backends", ","), "at least one name"),
         (("--backends", "jit", "--dtype", "float16"), "Known: float32, bfloat16"),
         (("--backends", "jit,bettertransformer"), "put bettertransformer before jit"),
-        (("--pipeline", "no-such-file.toml"), "can't be read"),
+        (("--pipeline", "no-such-file.toml"), "No such file"),
     ],
 )
 def test_usage_errors(run: Run, arguments: tuple[str, ...], message: str) -> None:
@@ -49,8 +49,8 @@ def test_usage_errors(run: Run, arguments: tuple[str, ...], message: str) -> Non
     assert ran.out == ""
 
 
-def test_a_model_that_cant_be_had_is_a_failure(run: Run) -> None:
+def test_an_unknown_model_is_a_failure(run: Run) -> None:
     ran = run("explain", "config:nothing", "--backends", "jit", "--json")
     assert ran.code == 1
     assert ran.out == ""
-    assert ran.err.startswith("error: config:nothing was asked for")
+    assert ran.err.startswith("error: unknown model config:nothing")

@@ -1,4 +1,4 @@
-"""Whatever is typed: a message, never a traceback."""
+"""Any arguments end in output or an error message, never in a traceback."""
 
 import os
 

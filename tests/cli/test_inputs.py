@@ -9,19 +9,17 @@ from cpuaccel.errors import ModelError
 
 
 @given(st.integers(2, 64), st.integers(1, 512), st.floats(0.0, 0.99))
-def test_rows_hold_as_much_padding_as_was_asked_for(
-    batch_size: int, longest: int, padding: float
-) -> None:
+def test_the_share_of_padding(batch_size: int, longest: int, padding: float) -> None:
     lengths = row_lengths(batch_size, longest, padding)
     assert len(lengths) == batch_size
     assert lengths[0] == longest
     assert all(1 <= length <= longest for length in lengths)
     wanted = batch_size * longest * (1 - padding)
-    least = longest + batch_size - 1  # a full row, and a token in each of the others
+    least = longest + batch_size - 1  # a full row, and one token in each other row
     assert sum(lengths) == pytest.approx(max(wanted, least), abs=batch_size / 2 + 1)
 
 
-def test_lengths_are_spread_evenly() -> None:
+def test_lengths_vary_evenly() -> None:
     assert row_lengths(5, 100, 0.4) == [100, 99, 66, 34, 1]
 
 
@@ -49,12 +47,12 @@ def test_token_types_only_where_forward_takes_them() -> None:
     assert "token_type_ids" not in make_inputs(load_model("config:distilbert-tiny"), 1, 8)
 
 
-def test_images_have_their_own_size() -> None:
+def test_images_ignore_the_length() -> None:
     inputs = make_inputs(load_model("config:vit-tiny"), 2, 999)
     assert {name: list(t.shape) for name, t in inputs.items()} == {"pixel_values": [2, 3, 32, 32]}  # type: ignore[attr-defined]
 
 
-def test_audio_counts_in_units_of_320_samples() -> None:
+def test_the_unit_of_audio_is_320_samples() -> None:
     model = load_model("config:wav2vec2-tiny")
     assert list(make_inputs(model, 2, 20)) == ["input_values"]
     padded = make_inputs(model, 2, 20, padding=0.25)
@@ -66,7 +64,7 @@ def test_audio_counts_in_units_of_320_samples() -> None:
     assert not values[mask == 0].any()
 
 
-def test_inputs_are_the_same_in_every_run_and_leave_the_random_state() -> None:
+def test_inputs_are_reproducible_and_do_not_change_the_random_state() -> None:
     model = load_model("config:bert-tiny")
     before = torch.random.get_rng_state()
     first, second = (make_inputs(model, 2, 8)["input_ids"] for _ in range(2))
@@ -74,6 +72,6 @@ def test_inputs_are_the_same_in_every_run_and_leave_the_random_state() -> None:
     assert torch.equal(first, second)  # type: ignore[arg-type]
 
 
-def test_a_model_of_another_kind() -> None:
-    with pytest.raises(ModelError, match="Linear takes inputs of its own"):
+def test_a_model_with_another_kind_of_input() -> None:
+    with pytest.raises(ModelError, match="the main input of Linear must be one of"):
         modality(torch.nn.Linear(2, 2))

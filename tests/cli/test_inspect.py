@@ -14,14 +14,14 @@ def folder(run: Run, tmp_path: Path) -> Path:
     return folder
 
 
-def test_what_was_saved_and_whether_it_still_is(run: Run, folder: Path) -> None:
+def test_summary_of_an_artifact(run: Run, folder: Path) -> None:
     ran = run("inspect", folder)
     assert ran.code == 0
     assert "BertForQuestionAnswering" in ran.out
     assert "pipeline  jit" in ran.out
     assert "input_ids: int64[2, 128]" in ran.out
-    assert "all with the SHA-256 that SHA256SUMS lists" in ran.out
-    assert "nothing: this machine and these versions made it" in ran.out
+    assert "all match SHA256SUMS" in ran.out
+    assert "changed   none (same machine and versions)" in ran.out
     assert f"cpuaccel.load('{folder}'" in ran.out
 
     data = run("inspect", folder, "--json").data
@@ -29,15 +29,15 @@ def test_what_was_saved_and_whether_it_still_is(run: Run, folder: Path) -> None:
     assert {*data["files"]} == {path.name for path in folder.iterdir()} - {"SHA256SUMS"}
 
 
-def test_a_file_that_was_changed(run: Run, folder: Path) -> None:
+def test_a_changed_file(run: Run, folder: Path) -> None:
     (folder / "model.pt").write_bytes(b"other")
     ran = run("inspect", folder)
     assert ran.code == 1
-    assert "model.pt in it is not what was saved" in ran.err
+    assert "model.pt was changed" in ran.err
     assert ran.out == ""
 
 
-def test_a_pipeline_that_cannot_be_had_here(run: Run, folder: Path, tmp_path: Path) -> None:
+def test_an_unknown_backend(run: Run, folder: Path, tmp_path: Path) -> None:
     from tests.artifact.parts import sign
 
     text = (folder / "pipeline.toml").read_text().replace('"jit"', '"jitt"')
@@ -48,7 +48,7 @@ def test_a_pipeline_that_cannot_be_had_here(run: Run, folder: Path, tmp_path: Pa
     assert "unknown backend 'jitt'. Did you mean 'jit'?" in ran.out
 
 
-def test_no_artifact(run: Run, tmp_path: Path) -> None:
+def test_a_folder_that_is_not_an_artifact(run: Run, tmp_path: Path) -> None:
     ran = run("inspect", tmp_path)
     assert ran.code == 1
-    assert "no SHA256SUMS in it, so it is no artifact" in ran.err
+    assert "not an artifact, because it has no SHA256SUMS" in ran.err

@@ -28,7 +28,7 @@ def test_every_command_has_help_and_json(run: Run, command: str) -> None:
     assert "--json" in ran.out
 
 
-def test_help_imports_nothing_heavy(python: Python) -> None:
+def test_help_does_not_import_torch(python: Python) -> None:
     code = (
         "import sys\n"
         "from cpuaccel.cli.main import main\n"
@@ -44,7 +44,7 @@ def test_an_unknown_command_is_a_usage_error(run: Run) -> None:
     assert "benhc" in ran.err
 
 
-def test_a_users_mistake_is_a_message_and_no_traceback(run: Run) -> None:
+def test_an_invalid_pipeline_is_a_usage_error_without_traceback(run: Run) -> None:
     ran = run("explain", "config:bert-tiny", "--backends", "jti,jit")
     assert ran.code == 2
     assert ran.out == ""

@@ -1,5 +1,6 @@
 import importlib.util
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -24,11 +25,11 @@ MILLIONS = {
     "vit-base": 86,
     "wav2vec2-base": 94,
 }
-"""Parameters of the published models."""
+"""Parameters of the published models, in millions."""
 
 
 def need_architecture(name: str) -> None:
-    """Skip where this Transformers is older than the architecture."""
+    """Skip the test if this Transformers is older than the architecture."""
     import transformers
 
     if ZOO[name].model_type not in transformers.CONFIG_MAPPING:
@@ -36,7 +37,7 @@ def need_architecture(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_tiny_models_answer_their_inputs(name: str) -> None:
+def test_tiny_models_accept_their_inputs(name: str) -> None:
     need_architecture(name)
     model = load_model(f"config:{name}")
     with torch.no_grad():
@@ -52,14 +53,14 @@ def test_named_architectures_have_the_size_of_the_published_ones(
 ) -> None:
     need_architecture(name)
     if not hasattr(torch.device, "__enter__"):
-        pytest.skip(f"torch {torch.__version__} can't make a model without its memory")
+        pytest.skip(f"torch {torch.__version__} has no meta device as a context")
     with torch.device("meta"):
         model = load_model(f"config:{name}")
     count = sum(parameter.numel() for parameter in model.parameters()) / 1e6
     assert count == pytest.approx(millions, rel=0.02)
 
 
-def test_every_size_is_either_tiny_or_held_to_the_published_one() -> None:
+def test_every_architecture_is_tiny_or_published() -> None:
     assert set(ZOO) == {*TINY, *MILLIONS}
 
 
@@ -79,7 +80,7 @@ def test_the_task_chooses_the_head(task: str, output: str) -> None:
         assert output in model(**make_inputs(model, 1, 8))
 
 
-def test_random_weights_are_the_same_in_every_run_and_leave_the_random_state() -> None:
+def test_random_weights_are_reproducible_and_do_not_change_the_random_state() -> None:
     before = torch.random.get_rng_state()
     first, second = load_model("config:bert-tiny"), load_model("config:bert-tiny")
     assert torch.equal(before, torch.random.get_rng_state())
@@ -101,17 +102,16 @@ def test_a_local_folder_gets_the_head_that_its_config_names(tmp_path: Path) -> N
         ("config:bert-tny", None, "Did you mean 'bert-tiny'?"),
         ("config:bert-tiny", "question-answerin", "Did you mean 'question-answering'?"),
         ("config:bert-tiny", "image-classification", "Choose another task"),
-        ("demo", "fill-mask", "Leave --task out"),
+        ("demo", "fill-mask", "Leave it out"),
     ],
 )
-def test_mistakes_are_named(name: str, task: str | None, message: str) -> None:
-    with pytest.raises(ModelError, match="was asked for") as raised:
+def test_invalid_names_and_tasks(name: str, task: str | None, message: str) -> None:
+    with pytest.raises(ModelError, match=re.escape(message)):
         load_model(name, task)
-    assert message in str(raised.value)
 
 
 def test_a_folder_without_a_model(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"no config\.json in it. Pass a folder"):
+    with pytest.raises(ModelError, match=r"has no config\.json"):
         load_model(str(tmp_path))
 
 
@@ -138,7 +138,7 @@ def test_a_hub_id_without_a_network(python: Python) -> None:
     )
     done = python(code, check=False)
     assert done.returncode == 1
-    assert "nobody/nothing was asked for, but can't be loaded" in done.stderr
+    assert "nobody/nothing can't be loaded" in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
 
@@ -156,8 +156,8 @@ def test_without_transformers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("named", ["Trainer", "BertTokenizer", "os", "no such class"])
-def test_a_config_names_a_class_that_is_no_model(named: str, tmp_path: Path) -> None:
+def test_a_config_that_names_a_class_other_than_a_model(named: str, tmp_path: Path) -> None:
     text = json.dumps({"model_type": "bert", "architectures": [named]})
     (tmp_path / "config.json").write_text(text)
-    with pytest.raises(ModelError, match=f"names the class {named}, .* has no model of that name"):
+    with pytest.raises(ModelError, match=f"names the class {named}, which is not a model"):
         load_model(str(tmp_path))

@@ -15,7 +15,7 @@ QUESTIONS = ("config:bert-tiny", "--task", "question-answering")
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.load` is deprecated")
-def test_the_script_answers_as_the_model_does(run: Run, tmp_path: Path) -> None:
+def test_outputs_of_the_script_match_the_model(run: Run, tmp_path: Path) -> None:
     folder = tmp_path / "fast"
     ran = run("optimize", *QUESTIONS, "--backends", "jit", "--output", folder)
     assert ran.code == 0
@@ -43,9 +43,7 @@ def test_as_json_from_a_pipeline_file(run: Run, tmp_path: Path, pipeline_file: P
     assert read_pipeline(tmp_path / "pipeline.toml").steps[0].options == {"freeze": False}
 
 
-def test_without_a_script_it_says_what_can_be_loaded(
-    run: Run, offer: Offer, tmp_path: Path
-) -> None:
+def test_without_a_script_it_shows_how_to_load(run: Run, offer: Offer, tmp_path: Path) -> None:
     offer(Faithful)
     ran = run("optimize", *QUESTIONS, "--backends", "faithful", "--output", tmp_path)
     assert ran.code == 0
@@ -54,19 +52,17 @@ def test_without_a_script_it_says_what_can_be_loaded(
     assert not list(tmp_path.glob("*.pt"))
 
 
-def test_where_no_step_was_applied_nothing_is_written(
-    run: Run, offer: Offer, tmp_path: Path
-) -> None:
+def test_nothing_is_written_if_no_step_is_applied(run: Run, offer: Offer, tmp_path: Path) -> None:
     offer(Absent)
     ran = run("optimize", *QUESTIONS, "--backends", "absent", "--output", tmp_path / "fast")
     assert ran.code == 1
-    assert "no step was applied, so nothing was written" in ran.err
+    assert "so nothing was written" in ran.err
     assert "an-engine-of-tests is not installed" in ran.err
     assert ran.out == ""
     assert not (tmp_path / "fast").exists()
 
 
-def test_an_output_that_cant_be_written(run: Run, tmp_path: Path) -> None:
+def test_an_output_that_is_a_file(run: Run, tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file, not a folder")
     ran = run("optimize", *QUESTIONS, "--backends", "jit", "--output", tmp_path / "taken")
     assert ran.code == 1

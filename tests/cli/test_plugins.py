@@ -14,7 +14,7 @@ from tests.cli.conftest import Run
 README = Path(__file__).parents[2] / "README.md"
 
 
-def test_backends_with_their_options(run: Run) -> None:
+def test_it_shows_backends_and_options(run: Run) -> None:
     ran = run("plugins")
     assert ran.code == 0
     assert "jit   module -> script" in ran.out
@@ -33,21 +33,21 @@ def test_as_json(run: Run) -> None:
 
 
 @pytest.mark.parametrize("arguments", [("plugins",), ("doctor",)])
-def test_a_broken_plugin_is_shown_with_its_reason(
+def test_a_plugin_that_fails_to_load_is_shown_with_the_reason(
     run: Run, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
 ) -> None:
-    broken = importlib.metadata.EntryPoint("sad", "no_such_module_anywhere", "cpuaccel")
-    found = PluginHost([broken])
+    entry_point = importlib.metadata.EntryPoint("sad", "no_such_module_anywhere", "cpuaccel")
+    found = PluginHost([entry_point])
     monkeypatch.setattr(plugins, "plugin_host", lambda: found)
     ran = run(*arguments)
     assert ran.code == 0
     assert "sad" in ran.out
     assert "No module named 'no_such_module_anywhere'" in ran.out
-    (told,) = json.loads(run(*arguments, "--json").out)["broken_plugins"]
-    assert told["plugin"] == "sad"
+    (broken,) = json.loads(run(*arguments, "--json").out)["broken_plugins"]
+    assert broken["plugin"] == "sad"
 
 
-def test_the_readme_says_what_the_plugins_declare() -> None:
+def test_the_readme_has_the_table_of_requirements() -> None:
     own = {
         name: backend
         for name, backend in cpuaccel.backends().items()
@@ -55,8 +55,8 @@ def test_the_readme_says_what_the_plugins_declare() -> None:
     }
     _, _, rest = README.read_text(encoding="utf-8").partition("<!-- requirements -->\n")
     table, end, _ = rest.partition("\n<!-- /requirements -->")
-    assert end, "README.md has lost its marks around the table"
-    assert table == requirements_table(own), "replace it by what `plugins --markdown` prints"
+    assert end, "README.md needs the comments around the table"
+    assert table == requirements_table(own), "replace it with what `plugins --markdown` prints"
 
 
 def test_a_row_for_each_set_of_requirements() -> None:
@@ -72,7 +72,7 @@ def test_a_row_for_each_set_of_requirements() -> None:
     ]
 
 
-def test_the_command_prints_the_same(run: Run) -> None:
+def test_the_command_prints_the_table(run: Run) -> None:
     ran = run("plugins", "--markdown")
     assert ran.code == 0
     assert ran.out == requirements_table(cpuaccel.backends()) + "\n"
@@ -81,4 +81,4 @@ def test_the_command_prints_the_same(run: Run) -> None:
 def test_json_and_markdown_exclude_each_other(run: Run) -> None:
     ran = run("plugins", "--markdown", "--json")
     assert ran.code == 2
-    assert "Pass one of the two" in ran.err
+    assert "pass one of --json and --markdown" in ran.err

@@ -1,4 +1,4 @@
-"""What models are called with on the command line."""
+"""Workloads of the commands: a model and batches to call it with."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,17 +12,17 @@ from cpuaccel.errors import ModelError, describe_error
 from cpuaccel.model.signature import Inputs
 
 EXAMPLE_BATCH, EXAMPLE_LENGTH = 2, 128
-"""What ``explain`` and ``optimize`` call a model with."""
+"""Batch size and length of the example for ``explain`` and ``optimize``."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """One workload to be timed.
+    """One workload to time.
 
     Attributes:
         batch_size: rows of a batch.
-        seq_len: tokens of the longest row; None where it is not chosen: images and real text.
-        batches: what is called, one after the other, to make one timed pass.
+        seq_len: tokens of the longest row; None for images and real text.
+        batches: the batches of one timed pass.
     """
 
     batch_size: int
@@ -44,14 +44,14 @@ def make_cases(
     seq_lens: Sequence[int],
     padding: float,
 ) -> list[Case]:
-    """One case for each batch size and length; images and the demo's text have their own.
+    """Make a case for each batch size and length, or for each batch size of images and real text.
 
     Args:
-        name: what the user wrote for MODEL.
-        model: what it stands for.
-        batch_sizes: rows.
-        seq_lens: tokens in the longest row.
-        padding: fraction of a batch that is padding.
+        name: the argument MODEL.
+        model: the loaded model.
+        batch_sizes: numbers of rows.
+        seq_lens: numbers of tokens in the longest row.
+        padding: fraction of a batch that is padding, 0 to 1.
 
     Raises:
         ModelError: inputs can't be made for this model.
@@ -68,11 +68,11 @@ def make_cases(
 
 
 def load_example(name: str, task: str | None) -> tuple[torch.nn.Module, Inputs]:
-    """Load a model, with inputs to plan and build with.
+    """Load a model and make example inputs.
 
     Args:
-        name: what the user wrote for MODEL.
-        task: as for ``load_model``.
+        name: the argument MODEL.
+        task: see ``load_model``.
 
     Raises:
         ModelError: the model can't be loaded, or inputs can't be made for it.
@@ -84,17 +84,20 @@ def load_example(name: str, task: str | None) -> tuple[torch.nn.Module, Inputs]:
 
 
 def call_all(model: torch.nn.Module, case: Case) -> list[object]:
-    """The original's answers to a case.
+    """Call the original with each batch of a case.
+
+    Returns:
+        One output for each batch.
 
     Raises:
-        ModelError: it can't be called so, as when the case is longer than its positions.
+        ModelError: the call raised, for example because the batch is longer than the model allows.
     """
     try:
         with torch.no_grad():
             return [model(**batch) for batch in case.batches]
-    except Exception as error:  # models raise what they like on inputs that they don't take
+    except Exception as error:  # models raise any type on inputs that they do not accept
         raise ModelError(
-            f"{type(model).__name__} was to be called with {case} (batch x length), but raised "
+            f"calling {type(model).__name__} with {case} (batch x length) raised "
             f"{describe_error(error)}. Choose another --seq-len, or another "
             "--task"
         ) from error

