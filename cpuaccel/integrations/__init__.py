@@ -1,1 +1,1 @@
-"""Places where users already are, running optimized models; each imports its own library only."""
+"""Optimized models in other libraries, one module for each library."""

@@ -1,11 +1,11 @@
-"""sentence-transformers, encoding and predicting through an optimized model.
+"""Optimized models in sentence-transformers.
 
 Example::
 
     from cpuaccel.integrations import sentence_transformers as accelerated
 
     fast = accelerated.optimize(model, ["bettertransformer"])
-    fast.encode(texts)  # the same embeddings; the first call builds
+    fast.encode(texts)  # the same embeddings; the first call builds the model
     print(accelerated.report(fast))
 """
 
@@ -24,8 +24,8 @@ try:
     from sentence_transformers.base.modules import Transformer
 except ImportError as error:
     raise ImportError(
-        "cpuaccel.integrations.sentence_transformers was imported, but sentence-transformers 5.7 "
-        f'or newer can\'t be ({error}). Run: pip install "cpuaccel[sentence-transformers]"'
+        "cpuaccel.integrations.sentence_transformers needs sentence-transformers >= 5.7, which "
+        f'can\'t be imported ({error}). Run: pip install "cpuaccel[sentence-transformers]"'
     ) from error
 
 Encoder = TypeVar("Encoder", SentenceTransformer, CrossEncoder)
@@ -40,38 +40,35 @@ def optimize(
     strict: bool = False,
     tolerance: float | None = None,
 ) -> Encoder:
-    """Make the transformer in a model of sentence-transformers fast on this CPU.
+    """Optimize the transformer in a sentence-transformers model.
 
-    Tokenizing, sorting by length, batching, pooling and what else the model has stay as they are.
+    Tokenizing, sorting by length, batching, pooling and other modules are unchanged.
 
     Args:
-        model: a ``SentenceTransformer`` or a ``CrossEncoder``; stays as it is.
-        backends: see ``cpuaccel.optimize``, and for the others too.
-        pipeline: instead of ``backends``: a TOML file, or a ``Pipeline``.
-        dtype: ``float32`` or ``bfloat16``; embeddings keep the model's own dtype.
-        strict: raise where a step can't be applied or the optimized model can't answer.
-        tolerance: largest accepted difference of the token embeddings or the scores, relative to
-            their largest magnitude.
+        model: a ``SentenceTransformer`` or ``CrossEncoder``, which is unchanged.
+        backends: see ``cpuaccel.optimize``.
+        pipeline: see ``cpuaccel.optimize``.
+        dtype: see ``cpuaccel.optimize``. Embeddings keep the model's own dtype.
+        strict: see ``cpuaccel.optimize``.
+        tolerance: see ``cpuaccel.optimize``; of the token embeddings or the scores.
 
     Returns:
-        A copy that shares the weights, in eval mode. It builds on the first ``encode`` or
-        ``predict``. ``report`` tells about it. Of several processes each builds for itself and
-        has its own report.
+        A copy in eval mode that shares the weights. The first ``encode`` or ``predict`` builds it.
+        With several processes, each builds its own and has its own report.
 
     Raises:
-        ModelError: ``model`` is neither, or doesn't begin with a ``Transformer``.
-        PipelineError: the pipeline can't be right; names every mistake.
-        StepError: with ``strict``, what could not be applied.
+        ModelError: ``model`` has another type, or does not start with a ``Transformer``.
+        PipelineError: the pipeline is invalid; lists every mistake.
     """
     if not isinstance(model, (SentenceTransformer, CrossEncoder)):
         raise ModelError(
-            f"a {type(model).__name__} was given. Pass a SentenceTransformer or a CrossEncoder; "
-            "for any other model there is cpuaccel.optimize"
+            f"model must be a SentenceTransformer or CrossEncoder, got {type(model).__name__}. Use "
+            "cpuaccel.optimize for other models"
         )
     if not isinstance(model[0], Transformer):
         raise ModelError(
-            f"a {type(model).__name__} that begins with a {type(model[0]).__name__} was given, "
-            "which is no transformer to optimize. Pass one that begins with a Transformer"
+            f"{type(model).__name__} must start with a Transformer, got {type(model[0]).__name__}. "
+            "Only transformers can be optimized"
         )
     fast = cast(Encoder, cpuaccel.shared_copy(model))
     transformer = fast[0]
@@ -88,15 +85,15 @@ def optimize(
 
 
 def report(model: SentenceTransformer | CrossEncoder) -> Report:
-    """What was done to a model that ``optimize`` gave back, and what answered the calls since.
+    """Return the report of a model that ``optimize`` returned.
 
     Raises:
-        ModelError: its transformer is not an optimized one.
+        ModelError: the model is not optimized.
     """
     transformer = getattr(model[0], "model", None)
     if not isinstance(transformer, cpuaccel.OptimizedModel):
         raise ModelError(
-            f"the report on a {type(model).__name__} was asked for, but it was not optimized. Pass "
-            "what cpuaccel.integrations.sentence_transformers.optimize gave back"
+            f"this {type(model).__name__} is not optimized, so it has no report. Pass the model "
+            "that optimize returned"
         )
     return transformer.report

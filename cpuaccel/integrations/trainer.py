@@ -1,7 +1,7 @@
-"""Transformers' Trainer, evaluating and predicting through cpuaccel.
+"""Transformers' Trainer with an optimized model for evaluation and prediction.
 
-Transformers 4 had ``--jit_mode_eval`` and ``--use_ipex``; version 5 has neither. These classes take
-them on both, and any other pipeline. Use them as they are, or before another Trainer's::
+Transformers 4 has the options ``--jit_mode_eval`` and ``--use_ipex``, version 5 removed them. These
+classes accept them with both versions, and any other pipeline. Use them directly or as mixins::
 
     class TrainingArguments(CpuaccelArguments, Seq2SeqTrainingArguments): ...
     class MyTrainer(CpuaccelTrainer, Seq2SeqTrainer): ...
@@ -26,42 +26,42 @@ from cpuaccel.planning.toml import read_pipeline
 from cpuaccel.report import CallKey, Outcome, Status
 
 _TIMES_COMPILATION = hasattr(transformers.Trainer, "torch_jit_model_eval")
-"""Whether Trainer itself takes ``jit_compilation_time`` out of the runtime, as before version 5."""
+"""Whether Trainer subtracts ``jit_compilation_time`` from the runtime, as before version 5."""
 
 
 @dataclass
 class CpuaccelArguments(transformers.TrainingArguments):
     """``TrainingArguments`` that choose a pipeline for evaluation and prediction.
 
-    ``bf16`` and ``bf16_full_eval`` make it compute in bfloat16.
+    ``bf16`` and ``bf16_full_eval`` set the pipeline's dtype to bfloat16.
 
     Raises:
-        PipelineError: when made: the pipeline can't be right, or it is said in two ways.
+        PipelineError: the pipeline is invalid, or two options choose one.
     """
 
     jit_mode_eval: bool = field(
-        default=False, metadata={"help": "Evaluate with TorchScript: the backend jit."}
+        default=False, metadata={"help": "Evaluate with TorchScript (the backend jit)."}
     )
     use_ipex: bool = field(
         default=False,
         metadata={
-            "help": "Evaluate with Intel Extension for PyTorch: the backend ipex, before jit "
-            "where both are asked for. Skipped, with the reason, where it can't be had."
+            "help": "Evaluate with Intel Extension for PyTorch (the backend ipex, before jit if "
+            "both are set). It is skipped with a warning if it is not available."
         },
     )
-    no_cuda: bool = field(default=False, metadata={"help": "The older name of --use_cpu."})
+    no_cuda: bool = field(default=False, metadata={"help": "Deprecated name of --use_cpu."})
     cpuaccel_backends: str | None = field(
         default=None,
-        metadata={"help": "Evaluate through these backends, e.g. bettertransformer,jit."},
+        metadata={"help": "Evaluate with these backends, such as bettertransformer,jit."},
     )
     cpuaccel_pipeline: str | None = field(
-        default=None, metadata={"help": "Evaluate through the pipeline in this TOML file."}
+        default=None, metadata={"help": "Evaluate with the pipeline in this TOML file."}
     )
 
     def __post_init__(self) -> None:
-        """Check the pipeline before anything is loaded or computed."""
+        """Validate the pipeline before any model is loaded."""
         self.use_cpu = self.use_cpu or self.no_cuda
-        # Transformers 4 warns of no_cuda's end in version 5; here it goes on.
+        # Hide no_cuda from Transformers 4, which warns that version 5 removes it.
         no_cuda, self.no_cuda = self.no_cuda, False
         super().__post_init__()  # type: ignore[no-untyped-call]
         self.no_cuda = no_cuda
@@ -71,27 +71,27 @@ class CpuaccelArguments(transformers.TrainingArguments):
 
     @property
     def inference_pipeline(self) -> Pipeline | None:
-        """What to evaluate through; None for the model as it is.
+        """The pipeline to evaluate with; None without one.
 
         Raises:
-            PipelineError: it is said in more than one way, or the file can't be read.
+            PipelineError: two options choose a pipeline, or the file is invalid.
         """
         flags = {"use_ipex": "ipex", "jit_mode_eval": "jit"}  # in the order to apply them
         named = [backend for flag, backend in flags.items() if getattr(self, flag)]
-        said = [
+        options = [
             *(f"--{flag}" for flag in flags if getattr(self, flag)),
             *(["--cpuaccel_backends"] if self.cpuaccel_backends is not None else []),
             *(["--cpuaccel_pipeline"] if self.cpuaccel_pipeline is not None else []),
         ]
-        if len(said) > max(1, len(named)):
+        if len(options) > max(1, len(named)):
             raise PipelineError(
-                " and ".join(said),
-                [f"these choose a pipeline in more than one way: keep only {said[-1]}"],
+                " and ".join(options),
+                [f"only one of them can choose the pipeline: keep {options[-1]}"],
             )
         dtype = torch.bfloat16 if self.bf16 or self.bf16_full_eval else None
         if self.cpuaccel_pipeline is not None:
-            read = read_pipeline(self.cpuaccel_pipeline)
-            return replace(read, dtype=dtype or read.dtype)
+            pipeline = read_pipeline(self.cpuaccel_pipeline)
+            return replace(pipeline, dtype=dtype or pipeline.dtype)
         if self.cpuaccel_backends is not None:
             named = [name.strip() for name in self.cpuaccel_backends.split(",") if name.strip()]
             return Pipeline.from_steps(named, dtype)
@@ -99,14 +99,13 @@ class CpuaccelArguments(transformers.TrainingArguments):
 
 
 class CpuaccelTrainer(transformers.Trainer):
-    """A ``Trainer`` that evaluates and predicts through the pipeline its arguments choose.
+    """A ``Trainer`` that evaluates and predicts with the pipeline that its arguments choose.
 
-    The pipeline is built at the first batch, reused while the weights stay as they are, and
-    dropped when training goes on. To what Trainer measures are added, each behind its prefix:
-    ``jit_compilation_time``, the seconds that building took in this evaluation, checks of the
-    answers included, which are no part of the runtime; ``cpuaccel_<step>_applied``, 1 or 0; and
-    ``cpuaccel_calls_optimized`` and ``cpuaccel_calls_original``, how many batches which of the
-    two answered.
+    The first batch builds the optimized model. It is reused until the weights change or training
+    continues. Trainer's metrics get, with its prefix: ``jit_compilation_time``, the seconds of
+    building and verifying in this evaluation, which are not part of the runtime;
+    ``cpuaccel_<step>_applied``, 1 or 0; and ``cpuaccel_calls_optimized`` and
+    ``cpuaccel_calls_original``, the number of batches that each of the two served.
 
     Attributes:
         optimized: the optimized model, with its report; None before the first evaluation.
@@ -128,8 +127,8 @@ class CpuaccelTrainer(transformers.Trainer):
             return wrapped
         if self.args.device.type != "cpu":
             raise CpuaccelError(
-                f"evaluating through {pipeline} was asked for, but Trainer runs on "
-                f"{self.args.device}. Pass --use_cpu"
+                f"{pipeline} runs on the CPU only, but Trainer runs on {self.args.device}. Pass "
+                "--use_cpu"
             )
         built = self.optimized
         if built is None or built.original is not model or self._weights_changed():
@@ -147,26 +146,26 @@ class CpuaccelTrainer(transformers.Trainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
-        """Evaluate, and add what cpuaccel did to the metrics."""
+        """Evaluate, and add cpuaccel's metrics."""
         before = self.optimized
         built = 0 if before is None else len(before.report.variants)
-        answered = Counter[str]() if before is None else before.report.calls.copy()
+        calls = Counter[str]() if before is None else before.report.calls.copy()
         output = super().evaluation_loop(
             dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
         )
         if self.optimized is None or output.metrics is None:
             return output
         if self.optimized is not before:
-            built, answered = 0, Counter()
-        # Only now: with bf16_full_eval Trainer casts the weights after it has wrapped the model.
+            built, calls = 0, Counter()
+        # After the evaluation: with bf16_full_eval, Trainer casts the weights after _wrap_model.
         self._weights = WatchedWeights(self.optimized.original)
         report = self.optimized.report
         seconds = sum(variant.seconds for variant in report.variants[built:])
-        told = _metrics(report.outcomes, report.calls - answered, seconds)
+        added = _metrics(report.outcomes, report.calls - calls, seconds)
         if not _TIMES_COMPILATION:
             preparing = f"{metric_key_prefix}_model_preparation_time"
-            told["model_preparation_time"] = output.metrics.get(preparing, 0.0) + seconds
-        output.metrics.update({f"{metric_key_prefix}_{name}": told[name] for name in told})
+            added["model_preparation_time"] = output.metrics.get(preparing, 0.0) + seconds
+        output.metrics.update({f"{metric_key_prefix}_{name}": added[name] for name in added})
         return output
 
     def training_step(
@@ -175,13 +174,13 @@ class CpuaccelTrainer(transformers.Trainer):
         inputs: dict[str, torch.Tensor],
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
-        """Train as ever; what was built for the weights as they were is dropped."""
+        """Train one step. Drops the optimized model, because the weights change."""
         self.optimized = None
         return super().training_step(model, inputs, num_items_in_batch)
 
 
 def _metrics(outcomes: Iterable[Outcome], calls: Counter[str], seconds: float) -> dict[str, float]:
-    """What one evaluation adds: figures only, for Trainer's loggers take no text."""
+    """Make the metrics of one evaluation, numbers only: Trainer's loggers accept no text."""
     applied = {f"cpuaccel_{o.step}_applied": float(o.status is Status.APPLIED) for o in outcomes}
     return {
         "jit_compilation_time": round(seconds, 4),

@@ -35,6 +35,6 @@ print(cpuaccel.plugin_host().origins["halve"], fast.report.applied)
 def test_its_options_exist() -> None:
     from cpuaccel.testing import BackendContract
 
-    for name in ("options", "varies", "dtypes", "after", "model", "example_inputs"):
+    for name in ("options", "varies", "dtypes", "needs", "after", "model", "example_inputs"):
         assert f"{name}" in blocks("python")[2]
         assert hasattr(BackendContract, name)

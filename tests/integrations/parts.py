@@ -1,4 +1,4 @@
-"""Tokenizers, texts and comparisons that the integrations' tests share."""
+"""A tokenizer, texts and a comparison for the tests of integrations."""
 
 import string
 from collections.abc import Mapping
@@ -20,14 +20,14 @@ TEXTS = [
     "the quick brown fox jumps over the lazy dog again",
     "nothing to add",
 ]
-"""Of different lengths, so that a batch of them has padding."""
+"""Texts of different lengths, so that a batch of them has padding."""
 
 QA = Path(__file__).resolve().parents[3] / "shared" / "qa"
-"""A model trained on SQuAD, beside the repository where it is there at all."""
+"""Folder of a model trained on SQuAD, beside the repository if present."""
 
 
 def letters_tokenizer(**settings: Any) -> Any:
-    """A tokenizer of 58 tokens like BERT's: every letter is one."""
+    """Make a tokenizer like BERT's with 58 tokens, one for each letter."""
     words = [*SPECIAL.values(), MASK, *string.ascii_lowercase]
     words += [f"##{letter}" for letter in string.ascii_lowercase] + ["."]
     vocabulary = {word: number for number, word in enumerate(words)}
@@ -49,19 +49,19 @@ def letters_tokenizer(**settings: Any) -> Any:
     )
 
 
-def assert_alike(found: object, expected: object) -> None:
-    """The same structure and the same values, up to rounding in floats."""
+def assert_close_results(found: object, expected: object) -> None:
+    """Assert that two results have the same structure and values, up to rounding of floats."""
     assert type(found) is type(expected)
     if isinstance(expected, Mapping):
         assert isinstance(found, Mapping)
         assert list(found) == list(expected)
         for key, value in expected.items():
-            assert_alike(found[key], value)
+            assert_close_results(found[key], value)
     elif isinstance(expected, (list, tuple)):
         assert isinstance(found, (list, tuple))
         assert len(found) == len(expected)
         for mine, theirs in zip(found, expected):
-            assert_alike(mine, theirs)
+            assert_close_results(mine, theirs)
     elif isinstance(expected, (float, np.floating)):
         assert found == pytest.approx(expected, rel=1e-3, abs=1e-5)
     else:

@@ -1,4 +1,4 @@
-"""Generation with an optimized model: the original's tokens, and said that nothing sped them up."""
+"""Generation with an optimized model: the original's tokens, and a warning in the log."""
 
 import logging
 from collections.abc import Callable
@@ -41,7 +41,7 @@ SEARCHES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("search", SEARCHES.values(), ids=list(SEARCHES))
 @pytest.mark.parametrize("name", CAUSAL)
-def test_the_tokens_are_the_originals_and_it_says_that_they_are_not_accelerated(
+def test_tokens_match_the_original_and_a_warning_is_logged(
     name: str, search: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     model, inputs = generator(name).eval(), left_padded()
@@ -59,7 +59,7 @@ def test_the_tokens_are_the_originals_and_it_says_that_they_are_not_accelerated(
     assert f"calls     2 {NOT_ACCELERATED}" in str(fast.report)
 
 
-def test_strict_raises_rather_than_run_the_original() -> None:
+def test_strict_raises_instead_of_falling_back() -> None:
     fast = cpuaccel.optimize(generator("gpt2"), ["jit"], strict=True)
     with pytest.raises(cpuaccel.StepError) as caught:
         fast.generate(**left_padded())  # type: ignore[operator]
@@ -69,7 +69,7 @@ def test_strict_raises_rather_than_run_the_original() -> None:
 
 
 def test_a_model_in_training_mode_generates_without_dropout() -> None:
-    """As all else that an optimized model answers; the caller's model keeps its mode."""
+    """An optimized model is always in eval mode; the caller's model keeps its mode."""
     model = generator("gpt2")
     fast = cpuaccel.optimize(model, ["jit"])
     call = {"max_new_tokens": 12, "pad_token_id": 0, "do_sample": False}
@@ -81,7 +81,7 @@ def test_a_model_in_training_mode_generates_without_dropout() -> None:
     assert fast.report.calls == {NOT_ACCELERATED: 1, "fallback:training": 1}
 
 
-def test_the_generation_config_may_be_changed_later() -> None:
+def test_the_generation_config_can_be_changed() -> None:
     model, inputs = generator("qwen2").eval(), left_padded()
     fast = cpuaccel.optimize(model, ["jit"])
     longest = inputs["input_ids"].shape[1]
@@ -104,12 +104,12 @@ def test_a_pipeline_for_text_generation(name: str, caplog: pytest.LogCaptureFixt
     )
     call = {"max_new_tokens": 8, "do_sample": False, "batch_size": 2}
     assert pipe(TEXTS, **call) == original(TEXTS, **call)
-    assert fast.report.calls == {NOT_ACCELERATED: 3}  # five texts by twos
+    assert fast.report.calls == {NOT_ACCELERATED: 3}  # five texts in batches of two
     assert [r.getMessage() for r in caplog.records if r.name == "cpuaccel"] == [TOLD]
 
 
-def test_one_call_of_a_decoder_is_optimized() -> None:
-    """Where no cache is asked for, as in scoring a text."""
+def test_a_single_call_of_a_decoder_is_optimized() -> None:
+    """Without a cache, for example to score a text."""
     model, inputs = generator("gpt2").eval(), left_padded()
     fast = cpuaccel.optimize(model, ["jit"])
     with torch.no_grad():
@@ -118,8 +118,8 @@ def test_one_call_of_a_decoder_is_optimized() -> None:
     assert fast.report.calls == {"optimized": 1}
 
 
-def test_a_decoder_that_returns_its_cache_answers_as_the_original() -> None:
-    """Optimized where the cache is tensors; an object, as in transformers 5, is refused."""
+def test_outputs_of_a_decoder_that_returns_its_cache() -> None:
+    """A cache of tensors is supported; an object, as in transformers 5, is not."""
     model, inputs = generator("gpt2").eval(), left_padded()
     fast = cpuaccel.optimize(model, ["jit"], example_inputs=inputs)
     with torch.no_grad():
@@ -145,7 +145,7 @@ def test_an_encoder_and_decoder() -> None:
 
 
 def test_a_pipeline_for_speech_by_generation(caplog: pytest.LogCaptureFixture) -> None:
-    """By the name of the model's class it knows that this one generates."""
+    """The pipeline knows by the name of the model's class that it generates."""
     model = generator("speech2text").eval()
     random = np.random.default_rng(0)
     sounds = [random.standard_normal(n).astype(np.float32) for n in (8000, 12000)]
@@ -164,7 +164,7 @@ def test_a_pipeline_for_speech_by_generation(caplog: pytest.LogCaptureFixture) -
     assert [r.getMessage() for r in caplog.records if r.name == "cpuaccel"] == [TOLD]
 
 
-def test_whisper_whose_generate_has_its_own_ways() -> None:
+def test_whisper_with_its_own_generate() -> None:
     model = generator("whisper").eval()
     features = torch.randn(2, 80, 100, generator=torch.Generator().manual_seed(0))
     fast = cpuaccel.optimize(model, ["jit"])
@@ -181,7 +181,7 @@ FEATURES: dict[str, Callable[[], dict[str, torch.Tensor]]] = {
 
 
 @pytest.mark.parametrize("method", list(FEATURES))
-def test_features_of_one_kind_are_the_originals_and_told(
+def test_features_of_one_kind_fall_back_with_a_warning(
     method: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     model, inputs = generator("clip").eval(), FEATURES[method]()
@@ -196,6 +196,6 @@ def test_features_of_one_kind_are_the_originals_and_told(
     assert [r.levelno for r in caplog.records if r.name == "cpuaccel"] == [logging.WARNING]
 
 
-def test_a_model_that_can_not_generate_has_no_generate() -> None:
+def test_a_model_without_generate() -> None:
     fast = cpuaccel.optimize(torch.nn.Linear(2, 2), ["jit"])
     assert not hasattr(fast, "generate")

@@ -1,4 +1,4 @@
-"""transformers.pipeline over an optimized model: the same results, and the same log."""
+"""transformers.pipeline with an optimized model: the same results and the same log."""
 
 import json
 import logging
@@ -16,7 +16,7 @@ from PIL import Image  # noqa: E402
 from transformers.pipelines.pt_utils import KeyDataset  # noqa: E402
 
 import cpuaccel  # noqa: E402
-from tests.integrations.parts import QA, TEXTS, assert_alike, letters_tokenizer  # noqa: E402
+from tests.integrations.parts import QA, TEXTS, assert_close_results, letters_tokenizer  # noqa: E402
 from tests.models import encoder  # noqa: E402
 from tests.required import BF16, requires  # noqa: E402
 
@@ -31,7 +31,7 @@ Messages = list[str]
 
 @pytest.fixture
 def log(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[], Messages]]:
-    """What transformers and cpuaccel logged since last asked, of warnings and errors."""
+    """Return warnings and errors of transformers and cpuaccel since the previous call."""
     verbosity = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity_warning()
     transformers.logging.enable_propagation()
@@ -42,7 +42,7 @@ def log(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[], Messages]]:
             for record in caplog.records
             if record.levelno >= logging.WARNING
             and record.name.partition(".")[0] in ("transformers", "cpuaccel")
-            # Told once a process, to whatever reads all attributes of a model, as tracing does.
+            # Logged once per process, when tracing reads all attributes of a model.
             and not record.getMessage().startswith("`loss_type=None` was set")
         ]
         caplog.clear()
@@ -74,7 +74,7 @@ def speech_parts(folder: Path) -> dict[str, Any]:
 
 
 class Case:
-    """A task with a model for it, what the pipeline needs beside, and inputs."""
+    """A task with a model, the pipeline's other arguments, and inputs."""
 
     def __init__(
         self,
@@ -86,14 +86,14 @@ class Case:
     ) -> None:
         self.task, self.model, self.parts, self.inputs, self.call = task, model, parts, inputs, call
 
-    def cut(self, answers: dict[str, Any]) -> dict[str, Any]:
-        """Without what stands at padding, which the backends may leave uncomputed."""
+    def cut(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Cut off features of padding, which backends may leave out."""
         if self.task != "feature-extraction":
-            return answers
-        lengths = [len(features[0]) for features in answers["one at a time"]]
+            return results
+        lengths = [len(features[0]) for features in results["one at a time"]]
         return {
             way: [[features[0][:length]] for features, length in zip(found, lengths, strict=True)]
-            for way, found in answers.items()
+            for way, found in results.items()
         }
 
 
@@ -124,7 +124,7 @@ CASES = [
 
 
 def run(pipe: Any, inputs: list[Any], call: dict[str, Any]) -> dict[str, object]:
-    """Everything the pipeline answers, called in every way there is."""
+    """Call the pipeline in every way that it supports."""
     return {
         "one at a time": [pipe(given, **call) for given in inputs],
         "a list": pipe(list(inputs), **call),
@@ -138,7 +138,7 @@ def run(pipe: Any, inputs: list[Any], call: dict[str, Any]) -> dict[str, object]
 
 @pytest.mark.parametrize("backends", BACKENDS, ids=",".join)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.task)
-def test_a_pipeline_answers_and_logs_as_with_the_original(
+def test_results_and_log_match_the_original(
     case: Case, backends: list[str], tmp_path: Path, log: Callable[[], Messages]
 ) -> None:
     model, parts = case.model(), case.parts(tmp_path)
@@ -150,19 +150,19 @@ def test_a_pipeline_answers_and_logs_as_with_the_original(
     pipe = transformers.pipeline(case.task, model=fast, **parts)
     found = run(pipe, case.inputs(), case.call)
     if case.task == "automatic-speech-recognition" and "bettertransformer" in backends:
-        # The original decodes what it makes of padding; without that, a batch is as its parts.
+        # The original decodes padding, too. Without padding, a batch decodes like single inputs.
         expected = dict.fromkeys(expected, expected["one at a time"])
-    assert_alike(case.cut(found), case.cut(expected))
+    assert_close_results(case.cut(found), case.cut(expected))
     assert log() == said
     assert not [message for message in said if "not supported" in message]
     assert fast.report.applied == tuple(backends)
     assert set(fast.report.calls) == {"optimized"}, fast.report
 
 
-@pytest.mark.skipif(not NATIVE, reason=f"optimum's layers make padding zeros; {NATIVE.reason}")
+@pytest.mark.skipif(not NATIVE, reason=f"optimum's layers set padding to zero; {NATIVE.reason}")
 def test_padding_adds_no_letters_to_speech(tmp_path: Path) -> None:
     model, parts = encoder("wav2vec2"), speech_parts(tmp_path)
-    with torch.no_grad():  # of no state at all, the head would make a letter
+    with torch.no_grad():  # the head turns a state of zeros into a letter
         model.lm_head.bias.copy_(1e-3 * (torch.arange(len(model.lm_head.bias)) == 9))
     original = transformers.pipeline("automatic-speech-recognition", model=model, **parts)
     fast = cpuaccel.optimize(model, ["bettertransformer"], strict=True)
@@ -180,18 +180,18 @@ def test_speech_in_chunks(backends: list[str], tmp_path: Path) -> None:
     fast = cpuaccel.optimize(model, backends, strict=True)
     pipe = transformers.pipeline("automatic-speech-recognition", model=fast, **parts)
     expected = original(sounds(), **call)
-    assert_alike(pipe(sounds(), **call), expected)
+    assert_close_results(pipe(sounds(), **call), expected)
     batched = pipe(sounds(), batch_size=3, **call)
-    if "bettertransformer" in backends:  # padding repeats the last letter, which lasts longer then
+    if "bettertransformer" in backends:  # padding repeats the last letter, which then lasts longer
         assert [answer["text"] for answer in batched] == [answer["text"] for answer in expected]
     else:
-        assert_alike(batched, original(sounds(), batch_size=3, **call))
+        assert_close_results(batched, original(sounds(), batch_size=3, **call))
     assert set(fast.report.calls) == {"optimized"}, fast.report
 
 
 @pytest.mark.skipif(NO_QA, reason=WITHOUT_QA)
 @pytest.mark.skipif(not QA.is_dir(), reason=f"no trained model in {QA.parent.name}/{QA.name}")
-# Of the pipeline's own code in transformers 4.48, with numpy 2.
+# From transformers 4.48 with numpy 2.
 @pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword")
 @pytest.mark.parametrize("backends", BACKENDS, ids=",".join)
 def test_question_answering_with_a_trained_model(
@@ -219,13 +219,13 @@ def test_question_answering_with_a_trained_model(
     said = log()
     fast = cpuaccel.optimize(model, backends, strict=True)
     pipe = transformers.pipeline("question-answering", model=fast, tokenizer=tokenizer)
-    assert_alike([pipe(**asked, batch_size=size, **call) for size in (1, 4)], expected)
+    assert_close_results([pipe(**asked, batch_size=size, **call) for size in (1, 4)], expected)
     assert log() == said
     assert set(fast.report.calls) == {"optimized"}, fast.report
 
 
 @requires(BF16)
-def test_a_pipeline_in_bfloat16_moves_nothing_and_stays_close(tmp_path: Path) -> None:
+def test_a_pipeline_in_bfloat16(tmp_path: Path) -> None:
     model, parts = encoder("bert-text"), with_tokenizer(tmp_path)
     expected = transformers.pipeline("text-classification", model=model, top_k=None, **parts)(TEXTS)
     fast = cpuaccel.optimize(model, ["jit"], dtype="bfloat16", strict=True)
@@ -240,13 +240,13 @@ def test_a_pipeline_in_bfloat16_moves_nothing_and_stays_close(tmp_path: Path) ->
     assert len(fast.report.variants) == 1
 
 
-def test_it_passes_for_one_of_the_originals_class_and_is_an_optimized_model() -> None:
+def test_an_optimized_model_is_an_instance_of_the_originals_class() -> None:
     model = encoder("bert-text")
     fast = cpuaccel.optimize(model, ["jit"])
     assert isinstance(fast, transformers.PreTrainedModel)
     assert isinstance(fast, cpuaccel.OptimizedModel)
     assert fast.__class__ is type(model)
     assert type(fast) is cpuaccel.OptimizedModel
-    # What Trainer reads to learn which columns hold labels.
+    # Trainer uses this to find the columns with labels.
     assert transformers.utils.generic.find_labels(fast.__class__) == ["labels"]
     assert repr(fast).startswith("OptimizedModel(\n  (original): BertForSequenceClassification(")

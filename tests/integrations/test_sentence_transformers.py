@@ -1,4 +1,4 @@
-"""sentence-transformers over an optimized model: the same embeddings, and really optimized."""
+"""sentence-transformers with an optimized model: the same embeddings, computed by that model."""
 
 import copy
 import math
@@ -36,7 +36,7 @@ BACKENDS = [["bettertransformer"], ["jit"], ["bettertransformer", "jit"]]
 
 LENGTHS = [1, 90, 3, 40, 2, 7, 60, 1, 25, 120, 5]
 VARIED = [" ".join(f"{TEXTS[n % 5]} {n}" for n in range(length)) for length in LENGTHS]
-"""From one short sentence to more than any of the models takes."""
+"""From one short sentence to more tokens than the models accept."""
 
 Encode = Callable[[SentenceTransformer], Any]
 
@@ -72,7 +72,7 @@ def model(request: pytest.FixtureRequest) -> Any:
 
 @pytest.mark.parametrize("batch_size", [1, 4])
 @pytest.mark.parametrize("backends", BACKENDS, ids=",".join)
-def test_embeddings_are_the_originals_and_the_optimized_model_made_all_of_them(
+def test_embeddings_match_and_every_call_is_optimized(
     model: SentenceTransformer, backends: list[str], batch_size: int
 ) -> None:
     expected = model.encode(VARIED, batch_size=batch_size)
@@ -109,7 +109,7 @@ def test_every_way_of_encoding(tiny: SentenceTransformer, encode: Encode) -> Non
     assert report(fast).calls == {"optimized": 1}
 
 
-def test_nothing_is_built_anew_between_calls(tiny: SentenceTransformer) -> None:
+def test_different_calls_share_one_variant(tiny: SentenceTransformer) -> None:
     fast = optimize(tiny, ["jit"], strict=True)
     for encode in WAYS.values():
         encode(fast)
@@ -118,10 +118,10 @@ def test_nothing_is_built_anew_between_calls(tiny: SentenceTransformer) -> None:
 
 
 def test_padding_is_not_computed(tiny: SentenceTransformer) -> None:
-    """The feed-forward layers see the real tokens only."""
+    """The feed-forward layers compute only real tokens."""
     needed = cpuaccel.host().meets(("transformers>=5",))
     if not needed:
-        pytest.skip(f"optimum's layers are one operation each: {needed.reason}")
+        pytest.skip(f"optimum fuses each layer into one operation: {needed.reason}")
     fast = optimize(tiny, ["bettertransformer"], strict=True)
     fast.encode(TEXTS)
     transformed = fast[0].auto_model.variants[0].model
@@ -132,7 +132,7 @@ def test_padding_is_not_computed(tiny: SentenceTransformer) -> None:
     assert seen == [sum(len(tiny.tokenizer(text)["input_ids"]) for text in TEXTS)]
 
 
-def test_the_callers_model_stays_and_the_weights_are_shared(tiny: SentenceTransformer) -> None:
+def test_the_callers_model_is_unchanged_and_shares_its_weights(tiny: SentenceTransformer) -> None:
     tiny.train()
     before = model_state(tiny)
     fast = optimize(tiny, ["bettertransformer", "jit"], strict=True)
@@ -144,7 +144,7 @@ def test_the_callers_model_stays_and_the_weights_are_shared(tiny: SentenceTransf
     assert [p.data_ptr() for p in mine] == [p.data_ptr() for p in theirs]
 
 
-def test_it_is_a_sentence_transformer_and_its_first_module_holds_the_optimized_model(
+def test_the_first_module_contains_the_optimized_model(
     tiny: SentenceTransformer,
 ) -> None:
     fast = optimize(tiny, ["jit"])
@@ -158,8 +158,8 @@ def test_it_is_a_sentence_transformer_and_its_first_module_holds_the_optimized_m
     assert fast.max_seq_length == tiny.max_seq_length
 
 
-def test_what_encode_built_answers_outside_of_it_too(tiny: SentenceTransformer) -> None:
-    """encode runs in inference mode, whose tensors are not for every use."""
+def test_the_model_that_encode_built_works_outside_of_it(tiny: SentenceTransformer) -> None:
+    """encode builds in inference mode, whose tensors have limited uses."""
     fast = optimize(tiny, ["jit"], dtype="float32", strict=True)
     fast.encode(TEXTS)
     batch = tiny.tokenizer(TEXTS, padding=True, return_tensors="pt")
@@ -185,7 +185,7 @@ def test_bfloat16_is_close_and_keeps_the_dtype(
 
 
 @pytest.mark.parametrize("built", [False, True], ids=["building", "built"])
-def test_threads_may_encode_at_once(tiny: SentenceTransformer, built: bool) -> None:
+def test_threads_can_encode_concurrently(tiny: SentenceTransformer, built: bool) -> None:
     fast = optimize(tiny, ["bettertransformer"], strict=True)
     count = 4
     if built:
@@ -214,7 +214,7 @@ def test_several_processes(tiny: SentenceTransformer) -> None:
     fast = optimize(tiny, ["bettertransformer"], strict=True)
     found = fast.encode(VARIED, device=["cpu", "cpu"], chunk_size=3)
     np.testing.assert_allclose(found, tiny.encode(VARIED), atol=1e-5)
-    assert report(fast).calls == {}  # they were the other processes'
+    assert report(fast).calls == {}  # counted in the other processes
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ def test_several_processes(tiny: SentenceTransformer) -> None:
     [copy.deepcopy, lambda fast: pickle.loads(pickle.dumps(fast))],
     ids=["deepcopy", "pickle"],
 )
-def test_copies_have_a_report_of_their_own(
+def test_copies_have_their_own_reports(
     tiny: SentenceTransformer, duplicate: Callable[[Any], Any]
 ) -> None:
     fast = optimize(tiny, ["bettertransformer"], strict=True)
@@ -235,7 +235,7 @@ def test_copies_have_a_report_of_their_own(
     assert duplicate(copied).encode(TEXTS).shape == expected.shape
 
 
-def test_what_it_saves_loads_as_the_original(tiny: SentenceTransformer, tmp_path: Path) -> None:
+def test_saving_writes_the_original(tiny: SentenceTransformer, tmp_path: Path) -> None:
     fast = optimize(tiny, ["jit"], strict=True)
     fast.encode(TEXTS)
     fast.save(str(tmp_path / "saved"))
@@ -258,11 +258,11 @@ def test_a_cross_encoder(backends: list[str], tmp_path: Path) -> None:
     assert report(fast).calls == {"optimized": math.ceil(len(pairs) / 4) + 1}
 
 
-def test_a_step_that_can_not_be_had_is_told(
+def test_an_unavailable_step_is_logged(
     tiny: SentenceTransformer, caplog: pytest.LogCaptureFixture
 ) -> None:
     if cpuaccel.explain(torch.nn.Linear(1, 1), ["ipex"]).steps[0].verdict:
-        pytest.skip("ipex can be had here")
+        pytest.skip("ipex is available")
     fast = optimize(tiny, ["ipex", "jit"])
     np.testing.assert_allclose(fast.encode(TEXTS), tiny.encode(TEXTS), atol=1e-5)
     assert report(fast).applied == ("jit",)
@@ -271,21 +271,21 @@ def test_a_step_that_can_not_be_had_is_told(
     ]
 
 
-def test_anything_else_is_refused(tiny: SentenceTransformer) -> None:
+def test_another_model_is_refused(tiny: SentenceTransformer) -> None:
     with pytest.raises(ModelError) as caught:
         optimize(tiny[0].auto_model, ["jit"])
     assert str(caught.value) == (
-        "a BertModel was given. Pass a SentenceTransformer or a CrossEncoder; for any other model "
-        "there is cpuaccel.optimize"
+        "model must be a SentenceTransformer or CrossEncoder, got BertModel. Use "
+        "cpuaccel.optimize for other models"
     )
 
 
-def test_a_report_on_what_was_not_optimized_is_refused(tiny: SentenceTransformer) -> None:
+def test_a_model_that_is_not_optimized_has_no_report(tiny: SentenceTransformer) -> None:
     with pytest.raises(ModelError) as caught:
         report(tiny)
     assert str(caught.value) == (
-        "the report on a SentenceTransformer was asked for, but it was not optimized. Pass what "
-        "cpuaccel.integrations.sentence_transformers.optimize gave back"
+        "this SentenceTransformer is not optimized, so it has no report. Pass the model that "
+        "optimize returned"
     )
 
 
@@ -294,12 +294,12 @@ def test_a_model_without_a_transformer_is_refused() -> None:
     with pytest.raises(ModelError) as caught:
         optimize(SentenceTransformer(modules=[embedding], device="cpu"), ["jit"])
     assert str(caught.value) == (
-        "a SentenceTransformer that begins with a StaticEmbedding was given, which is no "
-        "transformer to optimize. Pass one that begins with a Transformer"
+        "SentenceTransformer must start with a Transformer, got StaticEmbedding. Only "
+        "transformers can be optimized"
     )
 
 
-def test_without_the_package_it_says_what_to_install(python: Python) -> None:
+def test_the_error_without_the_package(python: Python) -> None:
     code = (
         "import sys; sys.modules['sentence_transformers'] = None\n"
         "import cpuaccel.integrations\n"
@@ -308,7 +308,7 @@ def test_without_the_package_it_says_what_to_install(python: Python) -> None:
     done = python(code, check=False)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == (
-        "ImportError: cpuaccel.integrations.sentence_transformers was imported, but "
-        "sentence-transformers 5.7 or newer can't be (import of sentence_transformers halted; "
-        'None in sys.modules). Run: pip install "cpuaccel[sentence-transformers]"'
+        "ImportError: cpuaccel.integrations.sentence_transformers needs sentence-transformers >= "
+        "5.7, which can't be imported (import of sentence_transformers halted; None in "
+        'sys.modules). Run: pip install "cpuaccel[sentence-transformers]"'
     )

@@ -1,4 +1,4 @@
-"""Trainer evaluating through a pipeline, on a small classifier that really trains."""
+"""Trainer evaluates a tiny classifier with a pipeline, before, during and after training."""
 
 import warnings
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ Row = dict[str, torch.Tensor]
 
 needs_ipex = requires(*IPEX)
 
-# Of Trainer's own code, in training and in evaluation.
+# From Trainer, in training and evaluation.
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*pin_memory.*:UserWarning",
     "ignore:aten..layer_norm. an autograd kernel was not registered:UserWarning",
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.filterwarnings(
 
 @pytest.fixture(autouse=True)
 def _own_accelerator(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Accelerate keeps the first Trainer's precision for all later ones of the process."""
+    """Reset the precision that accelerate keeps from the first Trainer of the process."""
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
     AcceleratorState._reset_state(reset_partial_state=True)
     yield
@@ -123,21 +123,21 @@ def test_a_file_chooses_the_pipeline(tmp_path: Path) -> None:
     assert chosen.dtype is torch.bfloat16
 
 
-def test_two_ways_of_choosing_are_refused(tmp_path: Path) -> None:
+def test_two_options_that_choose_a_pipeline(tmp_path: Path) -> None:
     with pytest.raises(PipelineError) as raised:
         parse(tmp_path, "--jit_mode_eval", "--cpuaccel_backends", "jit")
     assert str(raised.value) == (
         "--jit_mode_eval and --cpuaccel_backends: 1 mistake\n"
-        "  - these choose a pipeline in more than one way: keep only --cpuaccel_backends"
+        "  - only one of them can choose the pipeline: keep --cpuaccel_backends"
     )
 
 
-def test_an_unknown_backend_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
+def test_an_unknown_backend_is_refused_before_a_model_is_loaded(tmp_path: Path) -> None:
     with pytest.raises(PipelineError, match=r"unknown backend 'jitt'\. Did you mean"):
         parse(tmp_path, "--cpuaccel_backends", "jitt")
 
 
-def test_no_cuda_is_still_taken(tmp_path: Path) -> None:
+def test_no_cuda_is_accepted(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         arguments = CpuaccelArguments(output_dir=str(tmp_path), no_cuda=True, report_to=[])
@@ -145,7 +145,7 @@ def test_no_cuda_is_still_taken(tmp_path: Path) -> None:
     assert arguments.device == torch.device("cpu")
 
 
-def test_evaluation_runs_the_pipeline_and_tells(
+def test_evaluation_uses_the_pipeline_and_reports_metrics(
     tmp_path: Path, model: torch.nn.Module, rows: list[Row]
 ) -> None:
     eager = trainer(tmp_path, model, rows).evaluate()
@@ -160,7 +160,7 @@ def test_evaluation_runs_the_pipeline_and_tells(
     assert not any("cpuaccel" in name for name in eager)
 
 
-def test_building_is_no_part_of_the_runtime(
+def test_building_is_not_part_of_the_runtime(
     tmp_path: Path, model: torch.nn.Module, rows: list[Row], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fast = trainer(tmp_path, model, rows, "--jit_mode_eval")
@@ -168,7 +168,7 @@ def test_building_is_no_part_of_the_runtime(
     for module in (transformers.trainer, transformers.trainer_utils):
         monkeypatch.setattr(module.time, "time", lambda: clock)
     built = fast.evaluate()
-    # No time has passed by this clock, so the runtime is what was taken from it.
+    # The clock stands still, so the runtime is what was subtracted from it.
     assert built["eval_runtime"] == pytest.approx(-built["eval_jit_compilation_time"], abs=1e-3)
 
 
@@ -184,22 +184,24 @@ def test_the_pipeline_is_built_once(
     assert metrics["test_cpuaccel_calls_optimized"] == 3
 
 
-def test_training_goes_on_between_evaluations(
+def test_evaluation_during_training(
     tmp_path: Path, model: torch.nn.Module, rows: list[Row]
 ) -> None:
     options = ("--jit_mode_eval", "--eval_strategy", "epoch", "--num_train_epochs", "2")
     fast = trainer(tmp_path, model, rows, *options)
     before = fast.evaluate()
     fast.train()
-    told = [entry for entry in fast.state.log_history if "eval_cpuaccel_jit_applied" in entry]
-    assert len(told) == 2  # train() begins its history anew
-    assert all(entry["eval_jit_compilation_time"] > 0 for entry in told)
-    assert told[-1]["eval_loss"] != before["eval_loss"]
-    answered = logits(fast, rows)
-    torch.testing.assert_close(answered, eager_logits(model, rows), atol=1e-5, rtol=1e-4)
+    evaluations = [
+        entry for entry in fast.state.log_history if "eval_cpuaccel_jit_applied" in entry
+    ]
+    assert len(evaluations) == 2  # train() resets the history
+    assert all(entry["eval_jit_compilation_time"] > 0 for entry in evaluations)
+    assert evaluations[-1]["eval_loss"] != before["eval_loss"]
+    found = logits(fast, rows)
+    torch.testing.assert_close(found, eager_logits(model, rows), atol=1e-5, rtol=1e-4)
 
 
-def test_what_was_built_is_dropped_by_a_training_step(
+def test_a_training_step_drops_the_optimized_model(
     tmp_path: Path, model: torch.nn.Module, rows: list[Row]
 ) -> None:
     fast = trainer(tmp_path, model, rows, "--jit_mode_eval", "--max_steps", "1")
@@ -216,31 +218,31 @@ def test_weights_changed_in_place_are_noticed(
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(1.5)
-    answered = logits(fast, rows)
-    torch.testing.assert_close(answered, eager_logits(model, rows), atol=1e-5, rtol=1e-4)
+    found = logits(fast, rows)
+    torch.testing.assert_close(found, eager_logits(model, rows), atol=1e-5, rtol=1e-4)
 
 
 @requires(BF16)
 @pytest.mark.parametrize("option", ["--bf16", "--bf16_full_eval"])
-def test_bfloat16_is_followed(
+def test_bfloat16_options(
     tmp_path: Path, model: torch.nn.Module, rows: list[Row], option: str
 ) -> None:
     expected = eager_logits(model, rows)
     fast = trainer(tmp_path, model, rows, "--jit_mode_eval", option)
-    answered = logits(fast, rows)
+    found = logits(fast, rows)
     assert fast.optimized is not None
     assert fast.optimized.report.dtype == "bfloat16"
-    torch.testing.assert_close(answered.float(), expected, atol=0.05, rtol=0.05)
-    assert not torch.equal(answered.float(), expected)
+    torch.testing.assert_close(found.float(), expected, atol=0.05, rtol=0.05)
+    assert not torch.equal(found.float(), expected)
     again = fast.evaluate()
     assert again["eval_cpuaccel_jit_applied"] == 1
-    # Another build only for the labels' sake, not because the weights were cast once more.
+    # Built again for inputs with labels, not because the weights were cast again.
     assert again["eval_cpuaccel_calls_optimized"] == 3
     assert fast.evaluate()["eval_jit_compilation_time"] == 0
 
 
 @requires("no intel-extension-for-pytorch")
-def test_a_skipped_step_is_among_the_metrics(
+def test_metrics_of_a_skipped_step(
     tmp_path: Path,
     model: torch.nn.Module,
     rows: list[Row],
@@ -274,8 +276,8 @@ def test_evaluation_after_training_with_ipex(
     options = ("--use_ipex", "--jit_mode_eval", "--num_train_epochs", "1")
     fast = trainer(tmp_path, model, rows, *options)
     fast.train()
-    answered = logits(fast, rows)
-    torch.testing.assert_close(answered, eager_logits(model, rows), atol=1e-5, rtol=1e-4)
+    found = logits(fast, rows)
+    torch.testing.assert_close(found, eager_logits(model, rows), atol=1e-5, rtol=1e-4)
 
 
 def test_another_device_is_refused(
@@ -289,11 +291,11 @@ def test_another_device_is_refused(
     with pytest.raises(CpuaccelError) as raised:
         fast._wrap_model(model, training=False)
     assert str(raised.value) == (
-        "evaluating through jit was asked for, but Trainer runs on cuda:0. Pass --use_cpu"
+        "jit runs on the CPU only, but Trainer runs on cuda:0. Pass --use_cpu"
     )
 
 
-def test_it_goes_before_another_trainers(tmp_path: Path) -> None:
+def test_the_classes_are_mixins(tmp_path: Path) -> None:
     class Arguments(CpuaccelArguments, transformers.Seq2SeqTrainingArguments):
         pass
 
@@ -314,7 +316,9 @@ def test_it_goes_before_another_trainers(tmp_path: Path) -> None:
     assert found["eval_cpuaccel_calls_optimized"] + found["eval_cpuaccel_calls_original"] == 2
 
 
-def test_what_a_file_blocks_is_never_imported(python: Python, tmp_path: Path) -> None:
+def test_plugins_that_a_pipeline_file_blocks_are_not_imported(
+    python: Python, tmp_path: Path
+) -> None:
     path = tmp_path / "pipeline.toml"
     path.write_text('version = 1\ndisable_plugins = ["ipex"]\n[[steps]]\nbackend = "jit"\n')
     done = python(
