@@ -247,8 +247,8 @@ def _show_backends(verdicts: "dict[str, Verdict]") -> None:
     heading("Backends")
     table = new_table("backend", "works here", "reason", "remedy")
     for name, verdict in verdicts.items():
-        answer = "[green]yes[/]" if verdict else "[yellow]no[/]"
-        table.add_row(name, answer, _plain(verdict.reason), _plain(verdict.remedy))
+        works = "[green]yes[/]" if verdict else "[yellow]no[/]"
+        table.add_row(name, works, _plain(verdict.reason), _plain(verdict.remedy))
     stdout().print(table, highlight=False)
 
 

@@ -10,7 +10,7 @@ from cpuaccel.testing.subject import Subject
 
 
 class ApplicationContract(Subject):
-    """A step takes effect and gives evidence; the caller's model and the process are unchanged."""
+    """A step takes effect and has evidence; the caller's model and the process are unchanged."""
 
     def test_the_report_says_applied_with_evidence(self) -> None:
         self.need_engine()

@@ -70,7 +70,7 @@ def assert_same_output(
     tolerance: float = TOLERANCE["float32"],
     name: str = "the example",
 ) -> None:
-    """Assert that two outputs hold the same tensors within a tolerance.
+    """Assert that two outputs have the same tensors within a tolerance.
 
     Args:
         output: the optimized model's.

@@ -46,9 +46,9 @@ def test_a_transformers_model_is_made_from_its_configuration(bert_folder: Path) 
     for inputs in (bert_batch(), bert_batch(3, 5)):
         with torch.no_grad():
             expected = original(**inputs)
-        answer = fast(**inputs)
-        assert type(answer) is type(expected)
-        torch.testing.assert_close(answer.start_logits, expected.start_logits)
+        output = fast(**inputs)
+        assert type(output) is type(expected)
+        torch.testing.assert_close(output.start_logits, expected.start_logits)
     assert fast.report.calls == {"optimized": 2}
     assert not fast.original.training
 
@@ -101,10 +101,10 @@ def test_every_call_is_restored_with_its_constants(tmp_path: Path) -> None:
     loaded = cpuaccel.load(tmp_path, Scaling())
     assert len(loaded.variants) == 4
     for constants in calls:
-        answer = loaded(x=torch.full((3, 2), 5.0), **constants)
+        output = loaded(x=torch.full((3, 2), 5.0), **constants)
         expected = Scaling()(torch.full((3, 2), 5.0), **constants)
-        assert torch.equal(answer, expected)
-        assert answer.dtype == expected.dtype
+        assert torch.equal(output, expected)
+        assert output.dtype == expected.dtype
     assert len(loaded.variants) == 4
     assert loaded.report.calls == {"optimized": 3}
 

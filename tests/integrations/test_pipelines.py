@@ -126,12 +126,12 @@ CASES = [
 def run(pipe: Any, inputs: list[Any], call: dict[str, Any]) -> dict[str, object]:
     """Call the pipeline in every way that it supports."""
     return {
-        "one at a time": [pipe(given, **call) for given in inputs],
+        "one at a time": [pipe(one, **call) for one in inputs],
         "a list": pipe(list(inputs), **call),
         "in batches": pipe(list(inputs), batch_size=2, **call),
-        "from a generator": list(pipe((given for given in inputs), batch_size=3, **call)),
+        "from a generator": list(pipe((one for one in inputs), batch_size=3, **call)),
         "from a data set": list(
-            pipe(KeyDataset([{"given": g} for g in inputs], "given"), batch_size=2, **call)
+            pipe(KeyDataset([{"input": one} for one in inputs], "input"), batch_size=2, **call)
         ),
     }
 
@@ -168,7 +168,7 @@ def test_padding_adds_no_letters_to_speech(tmp_path: Path) -> None:
     fast = cpuaccel.optimize(model, ["bettertransformer"], strict=True)
     pipe = transformers.pipeline("automatic-speech-recognition", model=fast, **parts)
     expected = [original(sound) for sound in sounds()]
-    assert len({answer["text"] for answer in expected}) > 1
+    assert len({result["text"] for result in expected}) > 1
     assert pipe(sounds(), batch_size=3) == expected
 
 
@@ -183,7 +183,7 @@ def test_speech_in_chunks(backends: list[str], tmp_path: Path) -> None:
     assert_close_results(pipe(sounds(), **call), expected)
     batched = pipe(sounds(), batch_size=3, **call)
     if "bettertransformer" in backends:  # padding repeats the last letter, which then lasts longer
-        assert [answer["text"] for answer in batched] == [answer["text"] for answer in expected]
+        assert [result["text"] for result in batched] == [result["text"] for result in expected]
     else:
         assert_close_results(batched, original(sounds(), batch_size=3, **call))
     assert set(fast.report.calls) == {"optimized"}, fast.report

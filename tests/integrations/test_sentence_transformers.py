@@ -163,10 +163,10 @@ def test_the_model_that_encode_built_works_outside_of_it(tiny: SentenceTransform
     fast = optimize(tiny, ["jit"], dtype="float32", strict=True)
     fast.encode(TEXTS)
     batch = tiny.tokenizer(TEXTS, padding=True, return_tensors="pt")
-    answer = fast[0].auto_model(**batch, return_dict=True)
+    output = fast[0].auto_model(**batch, return_dict=True)
     with torch.no_grad():
         expected = tiny[0].auto_model(**batch)
-    torch.testing.assert_close(answer.last_hidden_state, expected.last_hidden_state)
+    torch.testing.assert_close(output.last_hidden_state, expected.last_hidden_state)
     assert report(fast).calls == {"optimized": 2}
 
 

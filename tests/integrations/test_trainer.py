@@ -90,8 +90,8 @@ def logits(trained: CpuaccelTrainer, rows: list[Row]) -> torch.Tensor:
 def eager_logits(model: torch.nn.Module, rows: list[Row]) -> torch.Tensor:
     batch = {name: torch.stack([row[name] for row in rows]) for name in rows[0] if name != "labels"}
     with torch.no_grad():
-        answer: torch.Tensor = model.eval()(**batch).logits
-    return answer
+        output: torch.Tensor = model.eval()(**batch).logits
+    return output
 
 
 @pytest.mark.parametrize(

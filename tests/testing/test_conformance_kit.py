@@ -99,11 +99,11 @@ class Remembering(Fake):
     """Applies to the first model it got, whatever model it gets later."""
 
     name = "remembering"
-    kept: ClassVar[list[torch.nn.Module]] = []
+    models: ClassVar[list[torch.nn.Module]] = []
 
     def apply(self, model: torch.nn.Module, context: Context) -> Applied:
-        self.kept.append(model)
-        return Applied(super().apply(self.kept[0], context).model, evidence={"kept": 1})
+        self.models.append(model)
+        return Applied(super().apply(self.models[0], context).model, evidence={"applied": 1})
 
 
 class Crossing(Fake):
@@ -137,7 +137,7 @@ BROKEN_RULES = [
 
 @pytest.fixture(autouse=True)
 def _restore_state() -> object:
-    Remembering.kept.clear()
+    Remembering.models.clear()
     before = os.getcwd()
     yield
     os.chdir(before)
