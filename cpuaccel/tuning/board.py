@@ -72,12 +72,12 @@ class Board:
             self.finalists, key=lambda f: (f[0].candidate.threads is not None, -_speed(f[0]))
         )
         best = _speed(ranked[0][0])
-        held = 0
+        resident = 0
         for place, (row, worker) in enumerate(ranked):
-            held += worker.resident()
+            resident += worker.resident()
             near = place < FINALISTS and _speed(row) >= NEAR * best
             near = near or row.candidate.threads is not None
-            if place and not (held <= memory_limit and near):
+            if place and not (resident <= memory_limit and near):
                 self._workers.pop(row.candidate).close()
 
     def _row(self, candidate: Candidate) -> Row:

@@ -88,15 +88,15 @@ class Request:
         Raises:
             CpuaccelError: the first invalid argument.
         """
-        given = dict(arguments)
-        if given.get("lock") is not None:
-            given["lock"] = Path(str(given["lock"]))
+        values = dict(arguments)
+        if values.get("lock") is not None:
+            values["lock"] = Path(str(values["lock"]))
         own = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
         precisions = arguments.get("precisions", (dtype_name(own),))
         if isinstance(precisions, str):
             precisions = (precisions,)
-        given["precisions"] = tuple(dict.fromkeys(map(_precision, precisions)))
-        request = cls(**given, settings=settings or BuildSettings())  # type: ignore[arg-type]
+        values["precisions"] = tuple(dict.fromkeys(map(_precision, precisions)))
+        request = cls(**values, settings=settings or BuildSettings())  # type: ignore[arg-type]
         request._check()
         return request
 

@@ -102,8 +102,8 @@ def _listed(batches: Batches) -> list[ExampleInputs]:
 
 
 def _resized(signature: Signature, length: int) -> Inputs:
-    inputs, given = dict(signature.inputs), tensors_of(signature.inputs)
+    inputs, tensors = dict(signature.inputs), tensors_of(signature.inputs)
     for name in signature.axes.length:
-        size = given[name].shape[1]
-        inputs[name] = given[name].index_select(1, torch.arange(length) % size)
+        size = tensors[name].shape[1]
+        inputs[name] = tensors[name].index_select(1, torch.arange(length) % size)
     return inputs

@@ -210,17 +210,17 @@ def exclusive(path: Path) -> Iterator[None]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        held = os.open(path.parent / f".{path.name}.held", os.O_RDWR | os.O_CREAT, 0o644)
+        descriptor = os.open(path.parent / f".{path.name}.held", os.O_RDWR | os.O_CREAT, 0o644)
     except OSError:  # read-only folder; writing the decision reports it
         yield
         return
     try:
         try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             logger.warning("waiting for another process that is tuning the same model")
-            fcntl.flock(held, fcntl.LOCK_EX)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
         with contextlib.suppress(OSError):
-            os.close(held)
+            os.close(descriptor)

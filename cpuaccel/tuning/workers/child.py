@@ -81,7 +81,7 @@ def _work(commands: IO[str], replies: IO[str], subject: IO[bytes], outputs: IO[b
             BuildSettings(tolerance=job.tolerance, measure_speed=False),
         )
         optimized.prepare(batches[0])
-        found, differences = prove(optimized, probes)
+        results, differences = prove(optimized, probes)
     except ProofFailed as error:
         send(messages.Refused(error.reason, error.differences))
         return
@@ -94,7 +94,7 @@ def _work(commands: IO[str], replies: IO[str], subject: IO[bytes], outputs: IO[b
         return outcome.step != CAST_STEP or not job.steps
 
     if job.outputs:  # before the reply, on which the search reads them
-        torch.save([tensors(output) for output in found], outputs)
+        torch.save([tensors(output) for output in results], outputs)
         outputs.flush()
     send(
         messages.Built(
@@ -103,7 +103,7 @@ def _work(commands: IO[str], replies: IO[str], subject: IO[bytes], outputs: IO[b
             tuple(str(o) for o in optimized.report.outcomes if shown(o)),
         )
     )
-    del found, probes
+    del results, probes
 
     def calls(call: Callable[..., object]) -> list[Callable[[], object]]:
         return [lambda batch=batch: call(batch) for batch in batches]  # type: ignore[misc]

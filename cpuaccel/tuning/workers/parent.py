@@ -122,15 +122,15 @@ class Workers:
 
     def resident(self, *, children: bool = True) -> int:
         """Return the resident memory in bytes, with that of child processes by default."""
-        held = 0
+        total = 0
         with contextlib.suppress(psutil.Error):
             process = psutil.Process(self._process.pid)
             started = process.children(recursive=True) if children else []
             for one in (process, *started):
                 with contextlib.suppress(psutil.Error):
-                    held += one.memory_info().rss
-        self.peak = max(self.peak, held)
-        return held
+                    total += one.memory_info().rss
+        self.peak = max(self.peak, total)
+        return total
 
     def close(self) -> None:
         """Kill the processes and all their children."""

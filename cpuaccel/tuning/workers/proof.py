@@ -90,8 +90,8 @@ def prove(
     for probe in probes:
         before = report.calls.copy()
         outputs.append(optimized(**probe.inputs))
-        found = compare(probe, outputs[-1], optimized.original)
-        differences += found
+        compared = compare(probe, outputs[-1], optimized.original)
+        differences += compared
         for variant in report.variants:
             _check_applied(variant.outcomes)
         for key in (report.calls - before).keys() - {CallKey.OPTIMIZED}:
@@ -101,7 +101,7 @@ def prove(
             (v.fidelity.tolerance for v in report.variants if v.fidelity is not None),
             default=math.inf,
         )
-        worst = max(found, key=lambda d: d.relative, default=None)
+        worst = max(compared, key=lambda d: d.relative, default=None)
         # Infinite: NaN, infinity or another shape.
         if worst is not None and (worst.relative > tolerance or math.isinf(worst.relative)):
             raise ProofFailed(
