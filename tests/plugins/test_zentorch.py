@@ -9,7 +9,7 @@ import torch
 
 import cpuaccel
 from cpuaccel.testing import fake_host
-from cpuaccel_plugins.zentorch.loading import WEIGHT_CACHE
+from cpuaccel_plugins.zentorch.backend import WEIGHT_CACHE
 from tests.models import batch, encoder, right
 from tests.plugins.engines import FACTS, EngineContract, needs, verdict_on
 from tests.plugins.outputs import assert_outputs_match

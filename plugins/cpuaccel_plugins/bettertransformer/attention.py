@@ -81,17 +81,8 @@ def attention(
 ) -> tuple[torch.Tensor, None]:
     """Compute attention; see transformers' AttentionInterface.
 
-    Args:
-        module: the attention module that calls.
-        query: shape (batch, heads, tokens, head size); batch is 1 for packed tokens.
-        key: the same shape.
-        value: the same shape.
-        attention_mask: the result of ``mask``.
-        scaling: factor for the scores; by default one over the root of the head size.
-        kwargs: arguments of other attention functions.
-
-    Returns:
-        Shape (batch, tokens, heads, head size), and no attention weights.
+    Shapes of query, key and value are (batch, heads, tokens, head size), with batch 1 for packed
+    tokens; the result is (batch, tokens, heads, head size), and no attention weights.
     """
     recorder = _recorder.get()
     if recorder is not None:

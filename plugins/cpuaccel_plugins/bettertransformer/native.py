@@ -13,12 +13,7 @@ LEAVE_OUT = leave_out("bettertransformer")
 
 
 def apply(model: torch.nn.Module, context: Context) -> Applied:
-    """Replace the attention function, and remove padding around the encoder.
-
-    Raises:
-        BackendError: the model does not use the attention interface, or its attention is not
-            supported.
-    """
+    """Replace the attention function, and remove padding around the encoder."""
     AttentionInterface.register(attention.NAME, attention.attention)
     AttentionMaskInterface.register(attention.NAME, attention.mask)
     transformed = model if context.inplace else cpuaccel.shared_copy(model)

@@ -16,11 +16,7 @@ from cpuaccel_plugins.common.engine_errors import engine_errors, leave_out
 
 
 def apply(model: torch.nn.Module, context: Context) -> Applied:
-    """Replace the encoder's layers by optimum's.
-
-    Raises:
-        BackendError: optimum does not support the model.
-    """
+    """Replace the encoder's layers by optimum's."""
     copied = model if context.inplace else cpuaccel.shared_copy(model)
     remedy = leave_out("bettertransformer")
     with _quiet(), engine_errors("BetterTransformer.transform", model, remedy):

@@ -28,10 +28,8 @@ Pattern = Callable[[int, int, torch.Tensor, torch.Tensor], torch.Tensor]
 class PaddingMask:
     """The mask that the layers get instead of a dense attention mask.
 
-    Attributes:
-        real: shape (batch, length), bool, True for real tokens; None if all tokens are real.
-        length: number of tokens in a sequence, with padding.
-        pattern: further restriction of attention, such as to a window.
+    ``real`` has shape (batch, length), bool, True for real tokens; None if all tokens are real.
+    ``length`` includes padding, and ``pattern`` restricts attention further, such as to a window.
     """
 
     real: torch.Tensor | None
@@ -48,13 +46,7 @@ class PaddingMask:
 
 
 class Span(NamedTuple):
-    """One sequence in a packed batch.
-
-    Attributes:
-        tokens: number of kept tokens.
-        skip: number of tokens at the start that no token attends to.
-        positions: positions of the kept tokens in the padded sequence, shape (tokens,).
-    """
+    """The number of kept tokens of one sequence, of those to skip as keys, and their positions."""
 
     tokens: int
     skip: int

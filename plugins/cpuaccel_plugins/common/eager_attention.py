@@ -8,16 +8,10 @@ from cpuaccel import BackendError, describe_error
 
 
 def with_eager_attention(model: torch.nn.Module) -> torch.nn.Module:
-    """Rebuild a model with eager attention, on the same weights.
+    """Rebuild a Transformers model with eager attention, on the same weights.
 
     Before Transformers 5 most models choose a class for their attention when they are created,
-    so it can't be changed later.
-
-    Args:
-        model: a module in eval mode; not modified.
-
-    Returns:
-        The rebuilt model; ``model`` itself if it is not a Transformers model or already eager.
+    so it can't be changed later. Any other model is returned itself.
 
     Raises:
         BackendError: the model's weights don't match its config.

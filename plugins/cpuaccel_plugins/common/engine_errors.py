@@ -17,13 +17,9 @@ def leave_out(backend: str) -> str:
 def engine_errors(
     engine: str, model: torch.nn.Module, remedy: str, *, innermost: bool = False
 ) -> Iterator[None]:
-    """Raise whatever the block raises as a ``BackendError``; one that is raised already stays.
+    """Raise whatever the block raises as a ``BackendError`` that names ``engine`` and the model.
 
-    Args:
-        engine: the function or library that the block calls, for the reason.
-        model: the model it is called for.
-        remedy: what the user can do.
-        innermost: report the root cause instead of the error that wraps it.
+    With ``innermost``, report the root cause instead of the error that wraps it.
     """
     try:
         yield

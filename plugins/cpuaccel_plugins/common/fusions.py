@@ -36,11 +36,7 @@ _SPLITTERS = ("split_with_sizes", "split_tensor", "flash_mha")
 
 
 def count_fusions(graph: torch.Graph) -> dict[str, int]:
-    """Count the fused operators in an optimized TorchScript graph.
-
-    Returns:
-        Counts by name, such as ``{"linear+gelu": 12}``.
-    """
+    """Count fused operators in an optimized graph by name, such as ``{"linear+gelu": 12}``."""
     counts: Counter[str] = Counter()
     for node in _nodes(graph):
         namespace, _, operator = node.kind().partition("::")

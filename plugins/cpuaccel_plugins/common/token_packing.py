@@ -15,16 +15,11 @@ def kept_tokens(real: torch.Tensor) -> torch.Tensor:
 
 
 def packing_indices(kept: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the indices with which tokens are packed and unpacked.
+    """Return the indices with which tokens are packed and unpacked; ``kept`` as above.
 
-    Args:
-        kept: shape (batch, length), bool.
-
-    Returns:
-        The places of the kept tokens in the flattened batch, shape (tokens,). And for each place
-        in the flattened batch the kept token to put there, shape (batch * length,): itself, or for
-        padding the last one before it. Decoders of speech read padding too, and merge a repeated
-        token; zeros could be read as any letter.
+    These are the places of the kept tokens in the flattened batch, shape (tokens,), and for each
+    place in it the token to unpack there, shape (batch * length,): for padding the last kept one,
+    because decoders of speech read padding too. They merge repetitions, but not zeros.
     """
     flat = kept.reshape(-1)
     return flat.nonzero().squeeze(1), flat.cumsum(0) - 1

@@ -5,8 +5,7 @@ import warnings
 import torch
 
 from cpuaccel import Applied, Context, Host, Verdict
-from cpuaccel_plugins.inductor.toolchain import toolchain
-from cpuaccel_plugins.inductor.torch_compile import TorchCompileBackend
+from cpuaccel_plugins.inductor.torch_compile import TorchCompileBackend, toolchain
 
 COUNTERS = {
     "mkldnn_linear_weight_pack_matcher_count": "packed_linears",

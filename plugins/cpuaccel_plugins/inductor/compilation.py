@@ -30,13 +30,9 @@ class CompiledCall:
     def __init__(
         self, flat: torch.nn.Module, engine: str, compiler: Compiler, counters: Mapping[str, str]
     ) -> None:
-        """Wrap the model without compiling it.
+        """Wrap a flat module without compiling it.
 
-        Args:
-            flat: the result of ``cpuaccel.flatten``.
-            engine: the backend's name, for the log.
-            compiler: compiles its graphs.
-            counters: Inductor's counters for the evidence, and their names there.
+        ``counters`` maps Inductor's counters to their names in the evidence.
         """
         self._engine = engine
         self._compiler = compiler

@@ -1,12 +1,17 @@
 """The base of backends that use ``torch.compile``."""
 
+import os
+import shlex
+import shutil
+import sysconfig
 from collections.abc import Mapping
+from pathlib import Path
 from typing import ClassVar
 
 import torch
 
 import cpuaccel
-from cpuaccel import Backend, BackendError, Form, Options, Signature
+from cpuaccel import Backend, BackendError, Form, Options, Signature, Verdict
 from cpuaccel_plugins.common.engine_errors import engine_errors, leave_out
 from cpuaccel_plugins.inductor.compilation import CompiledCall, Compiler
 
@@ -31,11 +36,7 @@ class TorchCompileBackend(Backend[Options]):
     ) -> CompiledCall:
         """Compile one graph for several rows and one for a single row, with frozen weights.
 
-        Args:
-            model: a module in eval mode; not modified.
-            signature: the example inputs.
-            compiler: compiles Dynamo's graphs.
-            counters: Inductor's counters for the evidence, and their names there.
+        ``counters`` maps Inductor's counters to their names in the evidence.
 
         Raises:
             BackendError: the model can't be compiled as one graph, torch.compile is disabled, or
@@ -81,3 +82,19 @@ def _examples(flat: torch.nn.Module, signature: Signature) -> list[dict[str, tor
     except Exception:  # the original decides which sizes are allowed
         return [example]
     return [several, one]
+
+
+def toolchain() -> Verdict:
+    """Check that C++ kernels can be compiled here."""
+    compiler = shlex.split(os.environ.get("CXX", "")) or ["g++"]
+    if shutil.which(compiler[0]) is None:
+        return Verdict.no(
+            f"Inductor compiles C++ kernels, but {compiler[0]} is not on PATH",
+            "Install a C++ compiler (on Debian: apt install g++), or set CXX",
+        )
+    if not Path(sysconfig.get_path("include"), "Python.h").exists():
+        return Verdict.no(
+            "Inductor compiles C++ kernels, but Python's header Python.h is missing",
+            "Install Python's development files (on Debian: apt install python3-dev)",
+        )
+    return Verdict.yes()

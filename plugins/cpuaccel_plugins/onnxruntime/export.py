@@ -23,12 +23,10 @@ INLINE_BYTES = 1024
 
 @dataclass(frozen=True)
 class Exported:
-    """An ONNX model without its weights.
+    """An ONNX model without its weights, which keeps ``graph`` far below ONNX's limit of 2 GiB.
 
-    Attributes:
-        graph: the serialized model; without weights it is far below ONNX's limit of 2 GiB.
-        weights: by name; shared with the torch module unless the exporter transforms them.
-        operators: types of the nodes.
+    ``weights`` share memory with the torch module unless the exporter transforms them;
+    ``operators`` are the types of the nodes.
     """
 
     graph: bytes
@@ -37,15 +35,7 @@ class Exported:
 
 
 def export(model: torch.nn.Module, signature: Signature) -> Exported:
-    """Export a model with dynamic batch and length.
-
-    Args:
-        model: a module in eval mode, in float32; not modified.
-        signature: the example inputs.
-
-    Raises:
-        BackendError: the exporter fails on the model.
-    """
+    """Export a module in float32 with dynamic batch and length."""
     model = _with_eager_attention(model)
     flat = cpuaccel.flatten(model, signature.tensors, signature.constants)
     remedy = leave_out("onnxruntime")

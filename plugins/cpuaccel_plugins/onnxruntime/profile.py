@@ -13,11 +13,9 @@ LAYOUT = frozenset({"ReorderInput", "ReorderOutput"})
 
 
 def execution_evidence(profile: Path, exported: Set[str]) -> dict[str, int | float | str]:
-    """Count executed and fused nodes, and check the provider.
+    """Count executed and fused nodes in a profile, and check the provider.
 
-    Args:
-        profile: ONNX Runtime's profile.
-        exported: operators of the exported model; all others are fused.
+    All operators that are not in ``exported``, those of the exported model, are fused ones.
 
     Raises:
         BackendError: no node ran, or one ran on another provider.

@@ -1,6 +1,5 @@
 """Sessions of ONNX Runtime that use torch's weights and tensors without copies."""
 
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,14 +26,9 @@ LEVELS = {
 def open_session(
     exported: Exported, optimization: str, folder: Path
 ) -> "onnxruntime.InferenceSession":
-    """Open a session with profiling and as many threads as torch uses.
-
-    Args:
-        exported: the model; the session reads its weights in place.
-        optimization: one of ``LEVELS``.
-        folder: folder for the profile.
-    """
-    with _telemetry_off():
+    """Open a session with as many threads as torch uses; its profile is written to ``folder``."""
+    # Telemetry and a user identifier are on by default, from the first import on.
+    with environment_variable("ORT_DISABLE_TELEMETRY", "1"):
         import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -74,11 +68,3 @@ class SessionCall:
             torch.utils.dlpack.from_dlpack(output._ortvalue.to_dlpack())
             for output in self._session.run_with_ort_values(None, values)
         )
-
-
-def _telemetry_off() -> AbstractContextManager[None]:
-    """Disable telemetry and the user identifier during the first import, for the whole process.
-
-    Both are on by default, and users of cpuaccel don't call ONNX Runtime themselves.
-    """
-    return environment_variable("ORT_DISABLE_TELEMETRY", "1")

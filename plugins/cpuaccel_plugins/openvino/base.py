@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 import torch
 
 from cpuaccel import Applied, Backend, Context, Form, Options, Signature, Verdict
+from cpuaccel_plugins.common.engine_errors import engine_errors, leave_out
 from cpuaccel_plugins.common.weight_dtypes import require_weight_dtypes, weight_dtypes
-from cpuaccel_plugins.openvino.compilation import PRECISIONS, compile_for_cpu
 from cpuaccel_plugins.openvino.execution import CompiledCall
 from cpuaccel_plugins.openvino.runtime_graph import execution_evidence
 
 if TYPE_CHECKING:
     import openvino
+
+PRECISIONS = {torch.float32: "f32", torch.bfloat16: "bf16"}
+"""Supported precisions, with their names in INFERENCE_PRECISION_HINT."""
 
 OptionsT = TypeVar("OptionsT", bound=Options)
 
@@ -43,21 +46,24 @@ class OpenVinoBackend(Backend[OptionsT], Generic[OptionsT]):
         context: Context,
         cache_dir: Path | None = None,
     ) -> Applied:
-        """Compile, run once, and check in which precision the nodes run.
+        """Compile with as many threads as torch uses, run once, and check the precision."""
+        import openvino
 
-        Args:
-            model: the original.
-            converted: the model to compile.
-            context: the pipeline's precision, and the example inputs.
-            cache_dir: OpenVINO's cache of compiled models.
-
-        Raises:
-            BackendError: OpenVINO can't compile the model, or uses another precision.
-        """
-        signature = context.signature
         bfloat16 = weight_dtypes(model) == {torch.bfloat16}
         precision = context.dtype or (torch.bfloat16 if bfloat16 else torch.float32)
-        compiled = compile_for_cpu(converted, precision, model, self.name, cache_dir)
+        settings: dict[str, str | int | bool] = {
+            "INFERENCE_PRECISION_HINT": PRECISIONS[precision],
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": 1,
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            # Pinned threads and torch's threads would wait for each other on the same cores.
+            "ENABLE_CPU_PINNING": False,
+        }
+        if cache_dir is not None:
+            settings["CACHE_DIR"] = str(cache_dir)
+        with engine_errors("OpenVINO's compile_model", model, leave_out(self.name)):
+            compiled = openvino.Core().compile_model(converted, "CPU", settings)
+        signature = context.signature
         returns = torch.bfloat16 if bfloat16 else None
         call = CompiledCall(compiled, signature.tensors, returns, self.name)
         call(**signature.tensor_inputs)

@@ -28,17 +28,7 @@ class CompiledCall:
         returns: torch.dtype | None,
         backend: str,
     ) -> None:
-        """Wrap a compiled model.
-
-        Args:
-            compiled: a model with floating inputs in float32.
-            tensors: names of the inputs.
-            returns: dtype of floating outputs; None to keep OpenVINO's.
-            backend: the backend's name, for errors.
-
-        Raises:
-            BackendError: the compiled model lacks the name of an input.
-        """
+        """Wrap a compiled model; ``returns`` is the dtype of floating outputs, if not its own."""
         import openvino
 
         self._tensor = openvino.Tensor

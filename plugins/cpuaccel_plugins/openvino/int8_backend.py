@@ -10,9 +10,8 @@ import torch
 import cpuaccel
 from cpuaccel import Applied, BackendError, Context
 from cpuaccel_plugins.openvino.base import OpenVinoBackend
-from cpuaccel_plugins.openvino.calibration import examples
 from cpuaccel_plugins.openvino.conversion import convert
-from cpuaccel_plugins.openvino.quantization import quantize
+from cpuaccel_plugins.openvino.quantization import examples, quantize
 from cpuaccel_plugins.openvino.runtime_graph import INT8_PRODUCTS
 
 

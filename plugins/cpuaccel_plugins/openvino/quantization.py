@@ -3,19 +3,24 @@
 import contextlib
 import io
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from cpuaccel import Host
+from cpuaccel import BackendError, Host, Signature, describe_error, dtype_name
 from cpuaccel_plugins.common.engine_errors import engine_errors
-from cpuaccel_plugins.openvino.calibration import Sample
-from cpuaccel_plugins.openvino.telemetry import telemetry_off
+from cpuaccel_plugins.common.environment import environment_variable
+from cpuaccel_plugins.openvino.conversion import TELEMETRY_OFF
 
 if TYPE_CHECKING:
     import openvino
+
+
+Sample = dict[str, torch.Tensor]
+"""Inputs of one row, by name."""
 
 
 def quantize(
@@ -25,18 +30,9 @@ def quantize(
 
     On processors with AMX, grouped convolutions stay in float32: OpenVINO 2026.4 computes them
     wrongly in 8 bits (Wav2Vec2: an error of a third, instead of a fiftieth without AMX).
-
-    Args:
-        converted: the model in float32.
-        samples: inputs for the ranges of activations.
-        host: this machine.
-        model: the original, for errors.
-
-    Raises:
-        BackendError: NNCF can't quantize the model.
     """
     # NNCF prints progress bars on standard output.
-    with telemetry_off(), contextlib.redirect_stdout(io.StringIO()):
+    with environment_variable(*TELEMETRY_OFF), contextlib.redirect_stdout(io.StringIO()):
         import nncf
 
         nncf.set_log_level(logging.ERROR)
@@ -58,3 +54,47 @@ def quantize(
 def _to_numpy(tensor: torch.Tensor) -> np.ndarray:
     """Convert a tensor; numpy has no bfloat16, and the model is in float32."""
     return (tensor.float() if tensor.dtype is torch.bfloat16 else tensor).numpy()
+
+
+def examples(signature: Signature, file: Path | None) -> list[Sample]:
+    """Read samples from a safetensors file, one per row, or use the rows of the example inputs.
+
+    Raises:
+        BackendError: the file can't be read, or its names or dtypes differ from the inputs'.
+    """
+    if file is None:
+        return _rows(signature.tensor_inputs, signature.axes.batch)
+    remedy = "Write it with safetensors.torch.save_file({'input_ids': ..., ...}, file)"
+    # An optional dependency: import it only if it is needed.
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        tensors = load_file(file)
+    except (OSError, SafetensorError) as error:
+        reason = f"can't read calibration={str(file)!r}: {describe_error(error)}"
+        raise BackendError(reason, remedy) from error
+    expected = {name: tensor.dtype for name, tensor in signature.tensor_inputs.items()}
+    dtypes = {name: tensor.dtype for name, tensor in tensors.items()}
+    if dtypes != expected:
+        raise BackendError(
+            f"calibration={str(file)!r} has {_describe(dtypes)}, but the inputs are "
+            f"{_describe(expected)}",
+            remedy,
+        )
+    return _rows(tensors, tuple(tensors))
+
+
+def _rows(inputs: Mapping[str, torch.Tensor], batched: tuple[str, ...]) -> list[Sample]:
+    count = min((len(inputs[name]) for name in batched), default=1)
+    return [
+        {
+            name: tensor[row : row + 1] if name in batched else tensor
+            for name, tensor in inputs.items()
+        }
+        for row in range(count)
+    ]
+
+
+def _describe(dtypes: Mapping[str, torch.dtype]) -> str:
+    return ", ".join(f"{name} in {dtype_name(d)}" for name, d in dtypes.items()) or "nothing"

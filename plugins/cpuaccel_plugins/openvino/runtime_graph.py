@@ -26,11 +26,9 @@ IDLE = frozenset({"Const", "Input", "Output"})
 def execution_evidence(
     compiled: "openvino.CompiledModel", asked: torch.dtype
 ) -> dict[str, int | float | str]:
-    """Count nodes by precision and fused nodes, and check the precision.
+    """Count nodes by precision and fused nodes of a model that ran once, and check the precision.
 
-    Args:
-        compiled: a model that ran once, because kernels for dynamic shapes are chosen at run time.
-        asked: the requested precision.
+    Kernels for dynamic shapes are chosen in the first call.
 
     Raises:
         BackendError: OpenVINO uses another precision.

@@ -1,17 +1,21 @@
 """The backend ``zentorch``."""
 
+import functools
+import os
+import sys
+import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping
 
 import torch
 
 from cpuaccel import Applied, BackendError, Context, Host, Verdict
-from cpuaccel_plugins.inductor.toolchain import toolchain
-from cpuaccel_plugins.inductor.torch_compile import TorchCompileBackend
-from cpuaccel_plugins.zentorch.loading import compiler
+from cpuaccel_plugins.inductor.compilation import Compiler
+from cpuaccel_plugins.inductor.torch_compile import TorchCompileBackend, toolchain
 
 USE_OTHERS = "Use inductor, onednn or openvino"
 NAMESPACE = "zentorch::"
+WEIGHT_CACHE = "ZENDNNL_MATMUL_WEIGHT_CACHE"
 
 
 class ZenTorch(TorchCompileBackend):
@@ -79,3 +83,28 @@ def _executed(call: Callable[..., object], example: Mapping[str, torch.Tensor]) 
         for name in names
         if name.startswith(NAMESPACE)
     )
+
+
+@functools.cache
+def compiler() -> Compiler:
+    """Import zentorch, and return the compiler that it registers with Dynamo.
+
+    ZenDNN caches reordered weights by address, so a new model at the address of a deleted one would
+    use the wrong weights. It reads the setting once, from the environment.
+
+    Raises:
+        BackendError: zentorch was imported before with this cache enabled.
+    """
+    if sys.modules.get("zentorch") is not None and os.environ.get(WEIGHT_CACHE) != "0":
+        raise BackendError(
+            "zentorch was imported with its weight cache enabled, which identifies weights by "
+            "address and can mix up two models",
+            f"Set {WEIGHT_CACHE}=0 before the process starts, or import zentorch after optimize",
+        )
+    os.environ[WEIGHT_CACHE] = "0"  # cpuaccel restores it after the step
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's own deprecations
+        import zentorch  # noqa: F401
+        from torch._dynamo import lookup_backend
+
+        return lookup_backend("zentorch")
