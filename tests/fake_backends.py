@@ -1,5 +1,6 @@
 """Backends that do one thing right or wrong, for a ``MaskedEncoder``."""
 
+import copy
 import os
 from collections.abc import Callable, Mapping
 
@@ -40,6 +41,15 @@ class Fake(Backend[Options]):
 
 class Faithful(Fake):
     name = "faithful"
+
+
+class Copying(Fake):
+    """Has its own weights, as engines that repack them."""
+
+    name = "copying"
+
+    def apply(self, model: torch.nn.Module, context: Context) -> Applied:
+        return super().apply(copy.deepcopy(model), context)
 
 
 class Opaque(Fake):

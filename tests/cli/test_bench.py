@@ -1,7 +1,5 @@
 import dataclasses
 import json
-import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from cpuaccel.plugin.host import Host, host
 from tests.cli.backends import Absent, Brittle
 from tests.cli.conftest import Run
 from tests.conftest import Offer, Python
+from tests.interruption import interrupt_at
 
 TINY = (
     "bench",
@@ -182,24 +181,12 @@ def test_reports_a_length_that_the_model_does_not_support(run: Run) -> None:
 
 @pytest.mark.parametrize("machine", [False, True])
 def test_ctrl_c_prints_the_finished_results(machine: bool) -> None:
-    process = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "cpuaccel", "bench", "config:bert-tiny", "--backends", "jit"),
-            *("--batch-size", MANY, "--seq-len", "8", "--rounds", "50", "--threads", "1"),
-            *(["--json"] if machine else []),
-        ],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stderr is not None
-    for line in process.stderr:
-        if "timing 2 x 8" in line:
-            break
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate()
-    assert process.returncode == 130
-    assert "Traceback" not in err
+    command = [
+        *(sys.executable, "-m", "cpuaccel", "bench", "config:bert-tiny", "--backends", "jit"),
+        *("--batch-size", MANY, "--seq-len", "8", "--rounds", "50", "--threads", "1"),
+        *(["--json"] if machine else []),
+    ]
+    out, _ = interrupt_at("timing 2 x 8", command)
     if machine:
         data = json.loads(out)
         assert data["interrupted"]

@@ -1,6 +1,5 @@
 """Weights that change after optimizing, however they do: the next call answers with them."""
 
-import copy
 from collections.abc import Callable
 
 import pytest
@@ -10,18 +9,9 @@ import cpuaccel
 from cpuaccel.model.weights import WatchedWeights
 from cpuaccel.testing import MaskedEncoder
 from tests.conftest import Offer
-from tests.fake_backends import Faithful, Fake, batch, encoder
+from tests.fake_backends import Copying, Faithful, batch, encoder
 
 OTHER = MaskedEncoder.seeded(1)
-
-
-class Copying(Fake):
-    """Weights of its own, as engines that repack them have."""
-
-    name = "copying"
-
-    def apply(self, model: torch.nn.Module, context: cpuaccel.Context) -> cpuaccel.Applied:
-        return super().apply(copy.deepcopy(model), context)
 
 
 @pytest.fixture(autouse=True)

@@ -17,8 +17,8 @@ from cpuaccel.testing import MaskedEncoder
 from cpuaccel.testing.state import changed, model_state
 from tests.conftest import Offer
 from tests.fake_backends import (
+    Copying,
     Faithful,
-    Fake,
     NanLater,
     RaisingLater,
     Unavailable,
@@ -26,15 +26,6 @@ from tests.fake_backends import (
     encoder,
     padded,
 )
-
-
-class Copying(Fake):
-    """Weights of its own, as engines that repack them have."""
-
-    name = "copying"
-
-    def apply(self, model: torch.nn.Module, context: cpuaccel.Context) -> cpuaccel.Applied:
-        return super().apply(copy.deepcopy(model), context)
 
 
 @pytest.fixture(autouse=True)

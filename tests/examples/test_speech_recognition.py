@@ -17,8 +17,10 @@ from torchmetrics.text import CharErrorRate, WordErrorRate  # noqa: E402
 from tests.examples.conftest import Example  # noqa: E402
 from tests.examples.parts import (  # noqa: E402
     Rows,
+    assert_jit_made_all_outputs,
     balance,
     distinct_model,
+    pipelines,
     read_tsv,
     results,
     write_rows,
@@ -121,11 +123,7 @@ def test_lists_of_files(
     assert predicted["text"] == trained.hears
 
 
-@pytest.mark.parametrize(
-    "options",
-    [["--jit_mode_eval"], ["--cpuaccel_backends", "bettertransformer,jit"]],
-    ids=lambda options: options[-1],
-)
+@pipelines
 def test_a_pipeline_scores_as_eager(
     example: Example, trained: Trained, tmp_path: Path, options: list[str]
 ) -> None:
@@ -139,9 +137,7 @@ def test_a_pipeline_scores_as_eager(
     assert done.code == 0, done.err
     found = results(tmp_path / "out")
     assert found["wer"] == found["eager_wer"] == pytest.approx(word_errors(trained), abs=1e-6)
-    assert found["cpuaccel_jit_applied"] == 1
-    assert found["cpuaccel_calls_optimized"] > 0
-    assert found["cpuaccel_calls_original"] == 0
+    assert_jit_made_all_outputs(found)
 
 
 def test_in_bfloat16_the_outputs_are_those_of_the_cast_model(

@@ -16,8 +16,10 @@ from sklearn import metrics  # noqa: E402
 from tests.examples.conftest import Example  # noqa: E402
 from tests.examples.parts import (  # noqa: E402
     Rows,
+    assert_jit_made_all_outputs,
     balance,
     distinct_model,
+    pipelines,
     read_tsv,
     results,
     spoiled,
@@ -125,11 +127,7 @@ def test_every_format_with_names_for_labels(
     ]
 
 
-@pytest.mark.parametrize(
-    "options",
-    [["--jit_mode_eval"], ["--cpuaccel_backends", "bettertransformer,jit"]],
-    ids=lambda options: options[-1],
-)
+@pipelines
 def test_a_pipeline_scores_as_eager(
     example: Example, paired: Trained, tmp_path: Path, options: list[str]
 ) -> None:
@@ -144,9 +142,7 @@ def test_a_pipeline_scores_as_eager(
     assert done.code == 0, done.err
     found = results(tmp_path / "out")
     assert found["accuracy"] == found["eager_accuracy"] == pytest.approx(2 / 3, abs=1e-6)
-    assert found["cpuaccel_jit_applied"] == 1
-    assert found["cpuaccel_calls_optimized"] > 0
-    assert found["cpuaccel_calls_original"] == 0
+    assert_jit_made_all_outputs(found)
     assert "speedup" in done.out
 
 
