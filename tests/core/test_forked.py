@@ -9,6 +9,7 @@ import cpuaccel
 from cpuaccel.testing.runtime import run_in_fork
 from tests.conftest import Offer
 from tests.fake_backends import Faithful, batch, encoder
+from tests.patience import stretched
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 
@@ -88,7 +89,7 @@ def test_the_workers_of_a_data_loader_get_outputs() -> None:
     model = encoder()
     fast = cpuaccel.optimize(model, ["jit"], example_inputs=batch())
     loader = torch.utils.data.DataLoader(
-        Rows(fast), num_workers=2, multiprocessing_context="fork", timeout=60
+        Rows(fast), num_workers=2, multiprocessing_context="fork", timeout=stretched(60)
     )
     for index, answer in enumerate(loader):
         expected = model(**batch(1, 4 + index)).pooled.detach()

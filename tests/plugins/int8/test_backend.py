@@ -13,6 +13,7 @@ import cpuaccel
 from cpuaccel.testing import BackendContract, fake_host, tiny_text_model
 from cpuaccel.testing.outputs import assert_same_output
 from tests.models import batch, encoder, left, right, unpadded
+from tests.patience import stretched
 from tests.plugins.int8.host import BACKEND, needs_engine
 
 EVERYTHING = cpuaccel.Step("int8", measure=False)
@@ -140,7 +141,7 @@ def run(**environment: str) -> tuple[str, str]:
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=stretched(200),
         check=True,
     )
     before, _, after = done.stdout.partition("CALL")
