@@ -31,17 +31,7 @@ class ArchitectureError(Exception):
 def describe_architecture(
     model: torch.nn.Module, tensors: Mapping[str, torch.Tensor], tied: Mapping[str, str]
 ) -> tuple[Model, dict[str, object] | None]:
-    """Describe a model so that ``make_model`` can make it again.
-
-    Args:
-        model: any module.
-        tensors: from ``collect_tensors``.
-        tied: from ``collect_tensors``.
-
-    Returns:
-        The description and the configuration. The configuration is None if the caller has to make
-        the model; ``Model.reason`` says why.
-    """
+    """Describe a model so that ``make_model`` can make it again."""
     name = type(model).__name__
     try:
         transformers = sys.modules.get("transformers")

@@ -43,11 +43,7 @@ def replace_folder(folder: Path) -> Iterator[Path]:
 
 
 def write_file(path: Path, text: str) -> None:
-    """Write a file in one step: other processes see the previous file or all of this one.
-
-    Raises:
-        OSError: it can't be written; the previous file is unchanged.
-    """
+    """Write a file in one step: other processes see the previous file or all of this one."""
     new = _beside(path)
     try:
         new.write_text(text, encoding="utf-8")

@@ -32,11 +32,7 @@ class Contents:
     """
 
     def __init__(self, folder: Path) -> None:
-        """Open the folder and read the list of checksums.
-
-        Raises:
-            ArtifactError: the folder can't be opened or is not an artifact.
-        """
+        """Open the folder and read the list of checksums."""
         self.folder = folder
         self.checked: set[str] = set()
         try:
@@ -82,11 +78,7 @@ class Contents:
         return data
 
     def check_rest(self) -> None:
-        """Verify the checksums of all files that were not read.
-
-        Raises:
-            ArtifactError: a file is missing, not a regular file or changed.
-        """
+        """Verify the checksums of all files that were not read."""
         for name in self.sums.keys() - self.checked:
             with self._open(name) as file:
                 try:
@@ -171,12 +163,7 @@ class Contents:
 
 
 def write_sums(folder: Path, names: Iterable[str]) -> None:
-    """Write ``SHA256SUMS``, which ``sha256sum --check`` can read, too.
-
-    Args:
-        folder: with the files.
-        names: of the files to list, in order.
-    """
+    """Write ``SHA256SUMS``, which ``sha256sum --check`` can read, too."""
     lines = []
     for name in names:
         with (folder / name).open("rb") as file:

@@ -16,13 +16,7 @@ from cpuaccel.report import Difference
 
 @dataclass(frozen=True)
 class Example:
-    """One call with the original's output.
-
-    Attributes:
-        call: what ``artifact.json`` records of it.
-        inputs: by parameter name.
-        outputs: the tensors of the original's output.
-    """
+    """One call with the original's output."""
 
     call: Call
     inputs: Inputs
@@ -30,13 +24,7 @@ class Example:
 
     @classmethod
     def from_output(cls, signature: Signature, output: object, script: Script | None) -> "Example":
-        """Record a call.
-
-        Args:
-            signature: of the call.
-            output: the original's.
-            script: TorchScript that serves the call, if any.
-        """
+        """Record a call."""
         tensors = leaves(output)
         call = Call(
             signature=str(signature),
@@ -51,11 +39,7 @@ class Example:
     def from_tensors(
         cls, number: int, call: Call, tensors: Mapping[str, torch.Tensor]
     ) -> "Example":
-        """Restore a call from what ``tensors`` returned.
-
-        Raises:
-            KeyError: a tensor is missing.
-        """
+        """Restore a call from what ``tensors`` returned."""
         inputs: Inputs = {name: tensors[_input(number, name)] for name in call.tensors}
         for name, value in call.constants.items():
             inputs[name] = value.to_torch() if isinstance(value, Dtype) else value
@@ -65,23 +49,14 @@ class Example:
         return cls(call, inputs, outputs)
 
     def tensors(self, number: int) -> dict[str, torch.Tensor]:
-        """Return inputs and outputs by their keys in ``examples.safetensors``.
-
-        Args:
-            number: of the example in the file.
-        """
+        """Return inputs and outputs by their keys in ``examples.safetensors``."""
         return {
             **{_input(number, name): t for name, t in tensors_of(self.inputs).items()},
             **{_output(number, index): leaf.tensor for index, leaf in enumerate(self.outputs)},
         }
 
     def compare(self, output: object, original: Callable[..., object]) -> list[Difference]:
-        """Compare an output with the stored one.
-
-        Args:
-            output: for ``inputs``.
-            original: the model, which for audio knows which frames are padding.
-        """
+        """Compare an output with the stored one."""
         return compare(Probe("example", self.inputs, None, self.outputs), output, original)
 
 

@@ -40,11 +40,7 @@ def read_artifact(
     on_change: Literal["rebuild", "refuse"],
     trust_engine_files: bool,
 ) -> Variants:
-    """Read a folder and build what was saved. See ``cpuaccel.load``.
-
-    Raises:
-        ArtifactError: the folder is incomplete or changed, or the outputs differ.
-    """
+    """Read a folder and build what was saved. See ``cpuaccel.load``."""
     if on_change not in ("rebuild", "refuse"):
         raise ArtifactError(f"on_change must be 'rebuild' or 'refuse', got {on_change!r}")
     if model is not None and not isinstance(model, torch.nn.Module):
@@ -76,8 +72,7 @@ def _load(
     for change in changed:
         logger.info("%s: %s", contents.folder, change)
     weights = _tensors(contents, layout.WEIGHTS)
-    stored = _tensors(contents, layout.EXAMPLES)
-    examples = [_example(contents, record, stored, number) for number in range(len(record.calls))]
+    examples = _examples(contents, record)
     scripts = read_scripts(contents, record) if trust_engine_files and not changed else {}
     config = contents.text(layout.CONFIG) if layout.CONFIG in contents.sums else None
     contents.check_rest()
@@ -180,11 +175,10 @@ def _compare(
         )
 
 
-def _example(
-    contents: Contents, record: Record, tensors: dict[str, torch.Tensor], number: int
-) -> Example:
+def _examples(contents: Contents, record: Record) -> list[Example]:
+    tensors = _tensors(contents, layout.EXAMPLES)
     try:
-        return Example.from_tensors(number, record.calls[number], tensors)
+        return [Example.from_tensors(n, call, tensors) for n, call in enumerate(record.calls)]
     except KeyError as error:
         raise contents.file_error(layout.EXAMPLES, f"lacks the tensor {error}") from None
 

@@ -34,11 +34,7 @@ class _Table(BaseModel):
 
 
 class Dtype(_Table):
-    """A dtype among a call's inputs.
-
-    Attributes:
-        dtype: the name without ``torch.``.
-    """
+    """A dtype among a call's inputs."""
 
     dtype: Annotated[str, Field(pattern=r"^(bool|u?int8|int(16|32|64)|b?float16|float(32|64))$")]
 
@@ -146,26 +142,14 @@ class Record(_Table):
 
 
 def fingerprint(pipeline: Pipeline, packages: Iterable[str]) -> Fingerprint:
-    """Make the fingerprint of this host for a pipeline.
-
-    Args:
-        pipeline: its backends and the distributions that they require are included.
-        packages: further distributions to include: those with the model's code.
-
-    Raises:
-        PipelineError: a backend is not available here, or an option is invalid.
-    """
+    """Make the fingerprint of this host for a pipeline."""
     (resolved,) = resolve_here(pipeline)
     backends = [step.backend.name for step in resolved]
     return Fingerprint.from_host(host(), plugin_host(), backends, packages)
 
 
 def read_record(contents: Contents) -> Record:
-    """Read ``artifact.json``.
-
-    Raises:
-        ArtifactError: it is invalid or was written in a newer format.
-    """
+    """Read ``artifact.json``."""
     data = contents.text(RECORD)
     _check_version(contents, data)
     try:

@@ -1,6 +1,6 @@
 """A summary of an artifact, made without loading it."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from cpuaccel.artifact import layout
@@ -12,17 +12,7 @@ from cpuaccel.planning.toml import parse_pipeline
 
 @dataclass(frozen=True)
 class Summary:
-    """The output of ``cpuaccel inspect``.
-
-    Attributes:
-        folder: of the artifact.
-        model: name of the model's class.
-        load: the call that loads it.
-        pipeline: names of the backends.
-        calls: signatures that variants were built for.
-        files: names of the files, with verified checksums.
-        changed: differences of this host and its versions from those it was saved with.
-    """
+    """The output of ``cpuaccel inspect``."""
 
     folder: str
     model: str
@@ -41,17 +31,9 @@ class Summary:
             lines.append("changed   none (same machine and versions)")
         return "\n".join([*lines, f"load      {self.load}"])
 
-    def to_dict(self) -> dict[str, object]:
-        """Return JSON-serializable data."""
-        return asdict(self)
-
 
 def summarize(folder: Path) -> Summary:
-    """Verify all checksums, and read the text files.
-
-    Raises:
-        ArtifactError: a file is missing or changed.
-    """
+    """Verify all checksums, and read the text files."""
     with Contents(folder) as contents:
         record = read_record(contents)
         pipeline = parse_pipeline(contents.text(layout.PIPELINE), folder / layout.PIPELINE)

@@ -18,14 +18,7 @@ _UNTYPED = hasattr(torch.Tensor, "untyped_storage")  # new in torch 2.0, which d
 
 @dataclass(frozen=True)
 class Slot:
-    """A parameter or buffer of a module.
-
-    Attributes:
-        name: in the state dict of the whole model.
-        module: the module that has it.
-        key: its name in that module.
-        tensor: the parameter or buffer.
-    """
+    """A parameter or buffer of a module."""
 
     name: str
     module: torch.nn.Module
@@ -77,11 +70,7 @@ def collect_tensors(model: torch.nn.Module) -> tuple[dict[str, torch.Tensor], di
 
 
 def write_tensors(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
-    """Write dense tensors to a safetensors file.
-
-    Raises:
-        safetensors.SafetensorError: the file can't be written.
-    """
+    """Write dense tensors to a safetensors file."""
     path.touch()
     mode = path.stat().st_mode  # safetensors replaces the file by one that only its owner can read
     safetensors.torch.save_file({n: _own_storage(t) for n, t in tensors.items()}, path)
@@ -89,11 +78,7 @@ def write_tensors(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
 
 
 def read_tensors(data: bytes) -> dict[str, torch.Tensor]:
-    """Parse a safetensors file.
-
-    Raises:
-        ValueError: the file is invalid.
-    """
+    """Parse a safetensors file."""
     try:
         return safetensors.torch.load(data)
     except Exception as error:  # the type for a dtype that this torch lacks is not documented
@@ -103,16 +88,7 @@ def read_tensors(data: bytes) -> dict[str, torch.Tensor]:
 def check_tensors(
     model: torch.nn.Module, tensors: Mapping[str, torch.Tensor], tied: Mapping[str, str]
 ) -> None:
-    """Check that stored tensors fit a model: names, shapes, kinds of dtypes and what is shared.
-
-    Args:
-        model: the model to load them into.
-        tensors: by name, each shared tensor once.
-        tied: for its other names, the name used.
-
-    Raises:
-        WeightsMismatchError: they do not fit.
-    """
+    """Check that stored tensors fit a model: names, shapes, kinds of dtypes and what is shared."""
     expected = {slot.name: slot for slot in slots(model)}
     stored = {**{name: name for name in tensors}, **tied}
     problems = []

@@ -23,19 +23,7 @@ from cpuaccel.variants import Variants
 
 
 def save(variants: Variants, folder: Path) -> list[Path]:
-    """Write a folder that ``cpuaccel.load`` reads, or replace it in one step.
-
-    Args:
-        variants: with the original's weights restored.
-        folder: created if missing.
-
-    Returns:
-        The files written, the list of checksums last.
-
-    Raises:
-        ArtifactError: nothing is built, the model can't be saved, or the folder can't be written.
-            An existing folder is unchanged.
-    """
+    """Write a folder that ``cpuaccel.load`` reads, or replace it in one step."""
     if not variants.built:
         raise ArtifactError(
             f"cannot save to {folder}: nothing is built yet. Pass example_inputs to optimize(), or "

@@ -63,16 +63,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout."
 
 
 def read_names(text: str, option: str, known: Sequence[str] = ()) -> list[str]:
-    """Parse names separated by commas.
-
-    Args:
-        text: the option's value.
-        option: its name, for errors.
-        known: the accepted names; empty accepts any.
-
-    Raises:
-        typer.BadParameter: no name is given, or one is unknown.
-    """
+    """Parse names separated by commas."""
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:
         raise typer.BadParameter("must have at least one name, got none", param_hint=option)
@@ -85,11 +76,7 @@ def read_names(text: str, option: str, known: Sequence[str] = ()) -> list[str]:
 
 
 def read_numbers(text: str, option: str) -> list[int]:
-    """Parse whole numbers >= 1, separated by commas.
-
-    Raises:
-        typer.BadParameter: no number is given, or one is invalid.
-    """
+    """Parse whole numbers >= 1, separated by commas."""
     names = read_names(text, option)
     if not all(name.isdecimal() and int(name) > 0 for name in names):
         raise typer.BadParameter(
@@ -99,11 +86,7 @@ def read_numbers(text: str, option: str) -> list[int]:
 
 
 def read_lengths(command: str, model: str, seq_len: str | None, padding: float | None) -> list[int]:
-    """Parse the lengths of the longest row of a batch, in tokens.
-
-    Raises:
-        typer.BadParameter: a length is invalid, or a length or padding is given for the demo.
-    """
+    """Parse the lengths of the longest row of a batch, in tokens."""
     from cpuaccel.cli.models.load import DEMO
 
     if model == DEMO and (seq_len is not None or padding is not None):
@@ -116,12 +99,7 @@ def read_lengths(command: str, model: str, seq_len: str | None, padding: float |
 
 
 def read_pipeline_options(backends: str | None, file: Path | None, dtype: str | None) -> "Pipeline":
-    """Read the pipeline of a command, and report its mistakes before any work.
-
-    Raises:
-        typer.BadParameter: neither or both of the options are given, or the dtype is unknown.
-        PipelineError: the pipeline is invalid.
-    """
+    """Read the pipeline of a command, and report its mistakes before any work."""
     if dtype is not None:
         (dtype,) = read_names(dtype, "--dtype", DTYPES)
 
@@ -144,11 +122,7 @@ def read_pipeline_options(backends: str | None, file: Path | None, dtype: str | 
 
 
 def block_plugins(file: Path | None) -> None:
-    """Block the plugins that a pipeline file blocks.
-
-    Raises:
-        PipelineError: the file is invalid.
-    """
+    """Block the plugins that a pipeline file blocks."""
     from cpuaccel.planning.toml import read_pipeline
     from cpuaccel.plugin.manager import disable_plugins
 

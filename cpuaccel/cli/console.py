@@ -46,12 +46,7 @@ def section(title: str, lines: Iterable[str]) -> None:
 
 
 def new_table(*columns: str, numbers: frozenset[str] = frozenset()) -> Table:
-    """Make a table in the style of all commands.
-
-    Args:
-        columns: headers, in order.
-        numbers: headers of the columns to align on the right.
-    """
+    """Make a table in the style of all commands."""
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     for column in columns:
         if column in numbers:
@@ -63,11 +58,7 @@ def new_table(*columns: str, numbers: frozenset[str] = frozenset()) -> Table:
 
 @contextmanager
 def progress_bar() -> Iterator[Callable[[float, str], None]]:
-    """Show a progress bar on stderr; without a terminal, print a line when the task changes.
-
-    Yields:
-        A function that takes the share that is done, from 0 to 1, and a description of the task.
-    """
+    """Show a progress bar on stderr; without a terminal, print a line when the task changes."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn())

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.text import Text
+
 from cpuaccel.cli.arguments import BlockingOption, JsonOption, block_plugins
 from cpuaccel.cli.console import heading, new_table, print_json, say, stdout
 
@@ -66,12 +68,7 @@ class Memory:
     def detect(
         cls, filesystem: Path = Path("/"), environment: Mapping[str, str] = os.environ
     ) -> "Memory":
-        """Inspect this process.
-
-        Args:
-            filesystem: the folder that contains ``proc`` and ``sys``.
-            environment: environment variables.
-        """
+        """Inspect this process."""
         maps = _read(filesystem / "proc/self/maps") or environment.get("LD_PRELOAD", "")
         loaded = _ALLOCATOR.search(maps)
         setting = _read(filesystem / "sys/kernel/mm/transparent_hugepage/enabled")
@@ -85,13 +82,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class Advice:
-    """A finding about the configuration of this process.
-
-    Attributes:
-        topic: of the finding.
-        finding: the current state.
-        remedy: what to change; empty if nothing.
-    """
+    """A finding about the configuration of this process."""
 
     topic: str
     finding: str
@@ -142,26 +133,15 @@ def _huge_pages(memory: Memory) -> list[Advice]:
     if not setting:
         return []
     finding = f"transparent huge pages: {setting}"
-    if setting == "always":
-        return [Advice("huge pages", finding)]
-    if setting == "madvise" and memory.torch_requests:
-        return [Advice("huge pages", f"{finding}, and torch requests them")]
-    if setting == "madvise":
+    remedy = "THP_MEM_ALLOC_ENABLE=1, which helps with large activations"
+    if setting == "never":
+        file = "/sys/kernel/mm/transparent_hugepage/enabled"
         return [
-            Advice(
-                "huge pages",
-                f"{finding}, but torch does not request them",
-                "Set THP_MEM_ALLOC_ENABLE=1, which helps with large activations",
-            )
+            Advice("huge pages", finding, f"As root, write madvise to {file}, and set {remedy}")
         ]
-    return [
-        Advice(
-            "huge pages",
-            finding,
-            "As root, write madvise to /sys/kernel/mm/transparent_hugepage/enabled, and set "
-            "THP_MEM_ALLOC_ENABLE=1, which helps with large activations",
-        )
-    ]
+    if setting == "madvise" and not memory.torch_requests:
+        return [Advice("huge pages", f"{finding}, not requested by torch", f"Set {remedy}")]
+    return [Advice("huge pages", finding)]
 
 
 def _read(path: Path) -> str:
@@ -247,8 +227,8 @@ def _show_backends(verdicts: "dict[str, Verdict]") -> None:
     heading("Backends")
     table = new_table("backend", "works here", "reason", "remedy")
     for name, verdict in verdicts.items():
-        works = "[green]yes[/]" if verdict else "[yellow]no[/]"
-        table.add_row(name, works, _plain(verdict.reason), _plain(verdict.remedy))
+        works = Text("yes", "green") if verdict else Text("no", "yellow")
+        table.add_row(name, works, Text(verdict.reason), Text(verdict.remedy))
     stdout().print(table, highlight=False)
 
 
@@ -256,11 +236,5 @@ def _show_advice(advice: list[Advice]) -> None:
     heading("Advice")
     table = new_table("topic", "finding", "remedy")
     for item in advice:
-        table.add_row(item.topic, _plain(item.finding), _plain(item.remedy or "none needed"))
+        table.add_row(item.topic, Text(item.finding), Text(item.remedy or "none needed"))
     stdout().print(table, highlight=False)
-
-
-def _plain(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)

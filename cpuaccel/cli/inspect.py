@@ -1,5 +1,6 @@
 """``cpuaccel inspect``."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -29,6 +30,6 @@ def inspect(
 
     summary = summarize(folder)
     if json:
-        print_json(summary.to_dict())
+        print_json(asdict(summary))
     else:
         say(str(summary))

@@ -102,11 +102,7 @@ def _options(backend: "type[Backend[Options]]") -> list[Mapping[str, object]]:
 
 
 def requirements_table(backends: "Mapping[str, type[Backend[Options]]]") -> str:
-    """Make a Markdown table with a row for each set of requirements; meeting one set is enough.
-
-    Args:
-        backends: backend classes by name.
-    """
+    """Make a Markdown table with a row for each set of requirements; meeting one set is enough."""
     lines = ["| backend | torch | and |", "|---|---|---|"]
     for name, backend in sorted(backends.items()):
         for number, requirements in enumerate(backend.requires or ((),)):

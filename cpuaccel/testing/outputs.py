@@ -105,14 +105,7 @@ def assert_same_output(
 def resized(
     inputs: Mapping[str, torch.Tensor], names: tuple[str, ...], axis: int, size: int
 ) -> dict[str, torch.Tensor]:
-    """Resize inputs by repeating or dropping rows or tokens.
-
-    Args:
-        inputs: the example.
-        names: of the inputs to resize.
-        axis: 0 for the batch, 1 for the length.
-        size: along that axis.
-    """
+    """Resize inputs by repeating or dropping rows or tokens."""
     return {
         name: tensor.index_select(axis, torch.arange(size) % tensor.shape[axis])
         if name in names

@@ -103,10 +103,7 @@ class Subject:
             pytest.skip(str(verdict))
 
     def optimize(self, model: torch.nn.Module, dtype: str | None = None) -> cpuaccel.OptimizedModel:
-        """Optimize with ``strict=True``: a skipped step and a fallback raise.
-
-        Skips the test as ``need_engine`` does.
-        """
+        """Optimize with ``strict=True``: a skipped step and a fallback raise."""
         self.need_engine()
         return cpuaccel.optimize(
             model, self.steps(), example_inputs=self.example_inputs(), dtype=dtype, strict=True

@@ -44,18 +44,7 @@ def make_cases(
     seq_lens: Sequence[int],
     padding: float,
 ) -> list[Case]:
-    """Make a case for each batch size and length, or for each batch size of images and real text.
-
-    Args:
-        name: the argument MODEL.
-        model: the loaded model.
-        batch_sizes: numbers of rows.
-        seq_lens: numbers of tokens in the longest row.
-        padding: fraction of a batch that is padding, 0 to 1.
-
-    Raises:
-        ModelError: inputs can't be made for this model.
-    """
+    """Make a case for each batch size and length; images and real text have their own length."""
     if name == DEMO:
         return [Case(size, None, text_batches(size)) for size in batch_sizes]
     if modality(model) == "pixel_values":
@@ -68,15 +57,7 @@ def make_cases(
 
 
 def load_example(name: str, task: str | None) -> tuple[torch.nn.Module, Inputs]:
-    """Load a model and make example inputs.
-
-    Args:
-        name: the argument MODEL.
-        task: see ``load_model``.
-
-    Raises:
-        ModelError: the model can't be loaded, or inputs can't be made for it.
-    """
+    """Load a model and make example inputs."""
     model = load_model(name, task)
     if name == DEMO:
         return model, text_batches(EXAMPLE_BATCH)[0]
@@ -84,14 +65,7 @@ def load_example(name: str, task: str | None) -> tuple[torch.nn.Module, Inputs]:
 
 
 def call_all(model: torch.nn.Module, case: Case) -> list[object]:
-    """Call the original with each batch of a case.
-
-    Returns:
-        One output for each batch.
-
-    Raises:
-        ModelError: the call raised, for example because the batch is longer than the model allows.
-    """
+    """Call the original with each batch of a case."""
     try:
         with torch.no_grad():
             return [model(**batch) for batch in case.batches]

@@ -23,11 +23,7 @@ def sentences() -> list[str]:
 
 
 def text_batches(batch_size: int) -> list[Inputs]:
-    """Tokenize the sentences in order, each batch padded to its longest sentence.
-
-    Raises:
-        ModelError: the demo's tokenizer is not installed.
-    """
+    """Tokenize the sentences in order, each batch padded to its longest sentence."""
     tokenizer = import_transformers().AutoTokenizer.from_pretrained(str(demo_folder()))
     text = sentences()
     return [
@@ -46,13 +42,7 @@ def text_batches(batch_size: int) -> list[Inputs]:
 
 @dataclass(frozen=True)
 class Neighbour:
-    """The nearest neighbour of the first sentence, by a model's embeddings.
-
-    Attributes:
-        query: the first sentence.
-        sentence: its nearest neighbour.
-        cosine: their cosine similarity.
-    """
+    """The nearest neighbour of the first sentence, by a model's embeddings."""
 
     query: str
     sentence: str
@@ -64,12 +54,7 @@ class Neighbour:
 
 
 def nearest(model: Callable[..., object], batches: list[Inputs]) -> Neighbour:
-    """Embed all sentences and find the nearest neighbour of the first.
-
-    Args:
-        model: the encoder or its optimized version.
-        batches: from ``text_batches``.
-    """
+    """Embed all sentences and find the nearest neighbour of the first."""
     with torch.no_grad():
         embeddings = torch.cat([_embed(model, batch) for batch in batches])
     similarity = embeddings[1:] @ embeddings[0]

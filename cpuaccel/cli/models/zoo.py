@@ -8,13 +8,7 @@ _TEXT = "feature-extraction"
 
 @dataclass(frozen=True)
 class Architecture:
-    """An architecture in one size.
-
-    Attributes:
-        model_type: its name in Transformers.
-        task: the default head.
-        config: arguments that differ from Transformers' default configuration.
-    """
+    """An architecture in one size."""
 
     model_type: str
     task: str = _TEXT
