@@ -47,11 +47,11 @@ def test_strict_raises(disable: Disable, monkeypatch: pytest.MonkeyPatch) -> Non
     step = disable(monkeypatch)
     with pytest.raises(cpuaccel.StepError) as caught:
         cpuaccel.optimize(model_of(NAME), [step], example_inputs=example_of(NAME), strict=True)
-    assert str(caught.value).startswith(f"strict=True was asked for, but {FAILED[step.backend]}")
+    assert FAILED[step.backend] in str(caught.value)
 
 
 @pytest.mark.parametrize("disable", DISABLED)
-def test_otherwise_it_failed_and_jit_goes_on_with_the_original(
+def test_otherwise_it_fails_and_jit_uses_the_original(
     disable: Disable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, step = model_of(NAME), disable(monkeypatch)

@@ -73,7 +73,8 @@ def test_padding_on_the_left_falls_back_and_is_counted(
         assert_cases_match(fast, model, name, PADDED_LEFT)
     assert fast.report.calls == {"fallback:error": 2}
     (message,) = caplog.messages
-    assert message.startswith("the original answers: RuntimeError")
+    assert message.startswith("falling back to the original model: ")
+    assert "RuntimeError" in message
 
 
 @pytest.mark.parametrize("name", TASKS)

@@ -70,15 +70,13 @@ def test_a_script_module_is_refused() -> None:
     script = torch.jit.trace(torch.nn.Linear(2, 2), torch.ones(1, 2))
     with pytest.raises(cpuaccel.PipelineError) as caught:
         cpuaccel.optimize(script, ["ipex"], example_inputs=torch.ones(1, 2))
-    assert caught.value.problems == (
-        "ipex takes a module, but the model given is a script already: pass the eager module that "
-        "it was made of",
-    )
+    (problem,) = caught.value.problems
+    assert problem.startswith("ipex takes a module, but the model is a script already")
 
 
 @pytest.mark.filterwarnings("ignore:JIT pass will be deprecated:UserWarning")
-def test_a_module_in_which_ipex_replaces_nothing_is_no_success() -> None:
-    """A script within a module is out of IPEX's reach."""
+def test_a_module_in_which_ipex_replaces_nothing_fails() -> None:
+    """IPEX replaces nothing inside a script."""
     script = torch.jit.trace(torch.nn.Linear(64, 64).eval(), torch.ones(1, 64))
     model = torch.nn.Sequential(script, torch.nn.ReLU()).eval()
     fast = cpuaccel.optimize(model, ["ipex"], example_inputs=torch.ones(1, 64))

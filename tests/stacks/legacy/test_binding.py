@@ -141,5 +141,6 @@ def test_a_fallback_warning_names_the_input(
         for _ in range(2):
             assert torch.equal(fast(torch.ones(2), Settings()), torch.full((2,), 3.0))
     (message,) = caplog.messages
-    assert message.startswith("the original answers: input 'settings' is a Settings")
+    assert message.startswith("falling back to the original model: ")
+    assert "'settings'" in message
     assert fast.report.calls == {"fallback:input_type": 2}
