@@ -58,9 +58,9 @@ def test_json_has_all_figures(run: Run) -> None:
 
 
 MISTAKES = {
-    "target": (("--target", "size"), "'size' was asked for. Known: latency, throughput"),
-    "precision": (("--precisions", "int3"), "'int3' was asked for. Known: float32, bfloat16"),
-    "threads": (("--threads", "many"), "Pass whole numbers from 1 up"),
+    "target": (("--target", "size"), "unknown 'size'. Known: latency, throughput"),
+    "precision": (("--precisions", "int3"), "unknown 'int3'. Known: float32, bfloat16"),
+    "threads": (("--threads", "many"), "must be whole numbers >= 1"),
     "html": (("--html", "/nowhere/page.html"), "Choose another path"),
     "budget": (("--budget", "0"), "budget must be > 0, got 0.0"),
 }
@@ -78,4 +78,4 @@ def test_rejects_invalid_arguments_before_the_search(run: Run, mistake: str) -> 
 def test_the_demo_has_fixed_lengths(run: Run) -> None:
     ran = run("tune", "demo", "--seq-len", "8")
     assert ran.code == 2
-    assert "the demo's inputs are real text" in " ".join(ran.err.split())
+    assert "whose inputs are real text" in " ".join(ran.err.split())
