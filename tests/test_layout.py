@@ -26,7 +26,7 @@ LAYERS = (
     {"planning"},
     {"checks"},
     {"plugin"},
-    {"report", "calls"},
+    {"report"},
     {"pipeline"},
     {"model"},
     {"timing"},
