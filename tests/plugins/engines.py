@@ -46,12 +46,6 @@ UNSEEN = [
 Build = Callable[[str], cpuaccel.OptimizedModel]
 
 
-def needs(*facts: str) -> pytest.MarkDecorator:
-    """Skip a test where a fact from tests/required.py does not hold."""
-    missing = unmet(facts)
-    return pytest.mark.skipif(bool(missing), reason=f"needs {', '.join(missing)}")
-
-
 def verdict_on(engine: str, host: cpuaccel.Host, **options: object) -> cpuaccel.Verdict:
     """Return the verdict of a backend's ``check`` on a host."""
     backend = cpuaccel.backends()[engine]

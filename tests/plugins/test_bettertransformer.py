@@ -11,11 +11,11 @@ import cpuaccel
 from cpuaccel.testing import BackendContract, fake_host
 from cpuaccel.testing.outputs import tensors
 from tests.models import batch, encoder, left, right, unpadded
-from tests.plugins.engines import UNSEEN, needs, verdict_on
+from tests.plugins.engines import UNSEEN, verdict_on
 from tests.plugins.outputs import assert_outputs_match
-from tests.required import BF16, NATIVE, unmet
+from tests.required import BF16, NATIVE, requires, unmet
 
-native = needs(*NATIVE)
+native = requires(*NATIVE)
 
 SERVED = [
     "bert-qa",
@@ -55,7 +55,7 @@ def test_one_build_serves_unseen_shapes_and_paddings(name: str, steps: list[str]
     assert set(fast.report.calls) == {"optimized"}, fast.report
 
 
-@needs(*NATIVE, BF16)
+@requires(*NATIVE, BF16)
 @pytest.mark.parametrize("name", ["bert-qa", "albert", "vit"])
 def test_bfloat16_is_close_and_keeps_the_output_dtype(name: str) -> None:
     inputs = batch(name, 3, 24, right)

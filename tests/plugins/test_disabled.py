@@ -13,8 +13,8 @@ import torch
 import cpuaccel
 from tests.conftest import Python
 from tests.models import batch, encoder, right
-from tests.plugins.engines import FACTS, needs
-from tests.required import BF16, NATIVE
+from tests.plugins.engines import FACTS
+from tests.required import BF16, NATIVE, requires
 
 
 def step_error(engine: str, **options: object) -> str:
@@ -51,7 +51,7 @@ def test_jit_without_its_optimizations() -> None:
     assert "jit: failed. TorchScript's optimizations are disabled in this thread" in message
 
 
-@needs(*NATIVE)
+@requires(*NATIVE)
 def test_bettertransformer_on_a_model_with_its_own_attention(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -62,9 +62,9 @@ def test_bettertransformer_on_a_model_with_its_own_attention(
     ) in step_error("bettertransformer")
 
 
-@needs(*FACTS["onednn"])
+@requires(*FACTS["onednn"])
 @pytest.mark.filterwarnings("ignore:TF32 acceleration:UserWarning")  # of mkldnn.flags itself
-@pytest.mark.parametrize("engine", ["onednn", pytest.param("int8", marks=needs(*FACTS["int8"]))])
+@pytest.mark.parametrize("engine", ["onednn", pytest.param("int8", marks=requires(*FACTS["int8"]))])
 def test_onednn_disabled_in_torch(engine: str) -> None:
     with torch.backends.mkldnn.flags(enabled=False):  # type: ignore[no-untyped-call]
         message = step_error(engine, measure=False)
@@ -72,13 +72,13 @@ def test_onednn_disabled_in_torch(engine: str) -> None:
     assert "Set torch.backends.mkldnn.enabled = True" in message
 
 
-@needs(*FACTS["onednn"])
+@requires(*FACTS["onednn"])
 def test_onednn_on_a_model_without_linears_and_convolutions() -> None:
     with pytest.raises(cpuaccel.StepError, match="onednn: failed"):
         cpuaccel.optimize(torch.nn.Tanh(), ["onednn"], example_inputs=torch.ones(2, 2), strict=True)
 
 
-@needs(*FACTS["openvino"], BF16)
+@requires(*FACTS["openvino"], BF16)
 def test_openvino_in_another_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a hint, OpenVINO uses bfloat16 on processors that support it."""
     import openvino
@@ -95,7 +95,7 @@ def test_openvino_in_another_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-@needs(*FACTS["onnxruntime"])
+@requires(*FACTS["onnxruntime"])
 def test_onnxruntime_on_another_provider(monkeypatch: pytest.MonkeyPatch) -> None:
     """A build of ONNX Runtime for another device has another provider in its profile."""
     from cpuaccel_plugins.onnxruntime import profile
@@ -106,7 +106,7 @@ def test_onnxruntime_on_another_provider(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "nodes on CPUExecutionProvider" in message
 
 
-@needs(*FACTS["zentorch"])
+@requires(*FACTS["zentorch"])
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own
 def test_zentorch_that_falls_back_to_inductor(monkeypatch: pytest.MonkeyPatch) -> None:
     """zentorch compiles a graph without its operators with Inductor."""

@@ -8,10 +8,10 @@ import torch
 import cpuaccel
 from cpuaccel.testing.outputs import assert_same_output
 from tests.conftest import Python
-from tests.plugins.engines import FACTS, EngineContract, needs
-from tests.required import ROOT
+from tests.plugins.engines import FACTS, EngineContract
+from tests.required import ROOT, requires
 
-needs_engine = needs(*FACTS["inductor"])
+needs_engine = requires(*FACTS["inductor"])
 
 
 class TestContract(EngineContract):

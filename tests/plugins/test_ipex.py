@@ -8,7 +8,8 @@ import torch
 import cpuaccel
 from cpuaccel.testing import BackendContract, fake_host
 from tests.models import batch, encoder, right
-from tests.plugins.engines import needs, verdict_on
+from tests.plugins.engines import verdict_on
+from tests.required import requires
 
 IPEX = "intel-extension-for-pytorch"
 
@@ -82,7 +83,7 @@ def test_after_jit_is_refused_before_any_work() -> None:
     )
 
 
-@needs("no intel-extension-for-pytorch")
+@requires("no intel-extension-for-pytorch")
 class TestWithoutIpex:
     """The pipeline ``ipex,jit`` where IPEX is not installed."""
 

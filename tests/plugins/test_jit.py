@@ -8,7 +8,7 @@ import torch
 import cpuaccel
 from cpuaccel.testing import BackendContract, fake_host, tiny_text_model
 from tests.conftest import Python
-from tests.plugins.engines import EngineContract, needs, verdict_on
+from tests.plugins.engines import EngineContract, verdict_on
 from tests.plugins.models import (
     Branches,
     Conditional,
@@ -22,7 +22,7 @@ from tests.plugins.models import (
     unseen,
 )
 from tests.plugins.outputs import assert_outputs_match
-from tests.required import BF16
+from tests.required import BF16, requires
 
 BY_NAME = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 0)
 
@@ -190,7 +190,7 @@ def test_a_model_that_cannot_be_traced_says_why() -> None:
     assert torch.equal(fast(torch.ones(2, 2))["x"], torch.ones(2, 2))
 
 
-@needs(BF16)
+@requires(BF16)
 def test_bfloat16() -> None:
     model = tiny_text_model("BertForTokenClassification")
     fast = cpuaccel.optimize(

@@ -9,10 +9,11 @@ import torch
 import cpuaccel
 from tests.conftest import Python
 from tests.models import batch, encoder, right, unpadded
-from tests.plugins.engines import FACTS, Build, ForeignRuntimeContract, needs
+from tests.plugins.engines import FACTS, Build, ForeignRuntimeContract
 from tests.plugins.outputs import assert_outputs_match
+from tests.required import requires
 
-needs_engine = needs(*FACTS["onnxruntime"])
+needs_engine = requires(*FACTS["onnxruntime"])
 
 
 class TestContract(ForeignRuntimeContract):

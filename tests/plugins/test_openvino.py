@@ -7,9 +7,9 @@ import torch
 
 import cpuaccel
 from tests.models import batch, encoder, left, right, unpadded
-from tests.plugins.engines import FACTS, Build, ForeignRuntimeContract, needs
+from tests.plugins.engines import FACTS, Build, ForeignRuntimeContract
 from tests.plugins.outputs import assert_outputs_match
-from tests.required import BF16, NATIVE
+from tests.required import BF16, NATIVE, requires
 
 OPENVINO = FACTS["openvino"]
 
@@ -39,7 +39,7 @@ def optimized(
     return cpuaccel.optimize(model, [step], dtype=dtype, example_inputs=inputs, strict=True)
 
 
-@needs(*OPENVINO, BF16)
+@requires(*OPENVINO, BF16)
 @pytest.mark.parametrize("name", ["bert-qa", "vit"])
 def test_bfloat16_runs_in_bfloat16_and_keeps_the_output_dtype(name: str) -> None:
     model, inputs = encoder(name), batch(name, 3, 24, right)
@@ -51,7 +51,7 @@ def test_bfloat16_runs_in_bfloat16_and_keeps_the_output_dtype(name: str) -> None
     assert_outputs_match(fast, model, inputs, tolerance=5e-2)
 
 
-@needs(*OPENVINO, BF16)
+@requires(*OPENVINO, BF16)
 def test_a_model_in_bfloat16_keeps_its_precision() -> None:
     model, inputs = encoder("bert-token").bfloat16(), batch("bert-token", 2, 12, right)
     fast = optimized(model, inputs)
@@ -59,7 +59,7 @@ def test_a_model_in_bfloat16_keeps_its_precision() -> None:
     assert fast(**inputs).logits.dtype is torch.bfloat16
 
 
-@needs(*OPENVINO, *NATIVE)
+@requires(*OPENVINO, *NATIVE)
 def test_bettertransformer_removes_padding_before_it() -> None:
     model = encoder("bert-token")
     fast = cpuaccel.optimize(
@@ -73,7 +73,7 @@ def test_bettertransformer_removes_padding_before_it() -> None:
     assert set(fast.report.calls) == {"optimized"}, fast.report
 
 
-@needs(*OPENVINO)
+@requires(*OPENVINO)
 def test_the_next_build_loads_the_cache(tmp_path: Path) -> None:
     model, inputs = encoder("bert-token"), batch("bert-token", 2, 12, right)
     reports = [optimized(model, inputs, cache_dir=tmp_path).report for _ in range(2)]
@@ -81,7 +81,7 @@ def test_the_next_build_loads_the_cache(tmp_path: Path) -> None:
     assert loaded == ["no", "yes"]
 
 
-@needs(*OPENVINO)
+@requires(*OPENVINO)
 def test_weights_in_float16_are_refused() -> None:
     model, inputs = encoder("bert-token").half(), batch("bert-token", 2, 12, unpadded)
     plan = cpuaccel.explain(model, ["openvino"], example_inputs=inputs)

@@ -7,9 +7,10 @@ import torch
 
 import cpuaccel
 from tests.models import batch, encoder, right, unpadded
-from tests.plugins.engines import FACTS, Build, ForeignRuntimeContract, needs
+from tests.plugins.engines import FACTS, Build, ForeignRuntimeContract
+from tests.required import requires
 
-needs_engine = needs(*FACTS["openvino_int8"])
+needs_engine = requires(*FACTS["openvino_int8"])
 
 TOLERANCE = 0.4
 """Largest difference relative to a tensor's largest magnitude. Logits of random heads are small

@@ -11,11 +11,11 @@ import cpuaccel
 from cpuaccel.testing import fake_host
 from cpuaccel_plugins.zentorch.backend import WEIGHT_CACHE
 from tests.models import batch, encoder, right
-from tests.plugins.engines import FACTS, EngineContract, needs, verdict_on
+from tests.plugins.engines import FACTS, EngineContract, verdict_on
 from tests.plugins.outputs import assert_outputs_match
-from tests.required import BF16
+from tests.required import BF16, requires
 
-needs_engine = needs(*FACTS["zentorch"])
+needs_engine = requires(*FACTS["zentorch"])
 
 EPYC = {
     "processor": "AMD EPYC 9654 96-Core Processor",
@@ -35,7 +35,7 @@ class TestContract(EngineContract):
         assert sum(linears) >= 8, "query, key and value in one, and three more in each layer"
 
 
-@needs(*FACTS["zentorch"], BF16)
+@requires(*FACTS["zentorch"], BF16)
 def test_bfloat16_runs_in_bfloat16() -> None:
     model, inputs = encoder("bert-qa"), batch("bert-qa", 3, 24, right)
     fast = cpuaccel.optimize(

@@ -7,8 +7,7 @@ import torch
 
 import cpuaccel
 from tests.conftest import Python
-from tests.plugins.engines import needs
-from tests.required import BF16, ROOT
+from tests.required import BF16, ROOT, requires
 from tests.stacks.cases import example_of, model_of
 
 MHA, CONCAT, ADD, GELU, NORM = (
@@ -66,7 +65,7 @@ def test_float32_with_mkl(name: str) -> None:
     assert fusions(evidence) == FUSIONS[name][1]
 
 
-@needs(BF16)
+@requires(BF16)
 @pytest.mark.parametrize("auto_kernel_selection", [True, False])
 @pytest.mark.parametrize("name", FUSIONS)
 def test_bfloat16(name: str, auto_kernel_selection: bool) -> None:

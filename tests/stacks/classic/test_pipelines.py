@@ -6,8 +6,7 @@ import pytest
 
 import cpuaccel
 from tests.conftest import Python
-from tests.plugins.engines import needs
-from tests.required import BF16, ROOT
+from tests.required import BF16, ROOT, requires
 from tests.stacks.cases import (
     MODELS,
     PADDED_LEFT,
@@ -19,7 +18,7 @@ from tests.stacks.cases import (
 )
 
 TOLERANCE = {"float32": 1e-4, "bfloat16": 5e-2}
-DTYPES = ["float32", pytest.param("bfloat16", marks=needs(BF16))]
+DTYPES = ["float32", pytest.param("bfloat16", marks=requires(BF16))]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
