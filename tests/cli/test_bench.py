@@ -242,6 +242,6 @@ main(sys.argv[1:])
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
     assert '"median_ms"' in done.stderr
-    assert "can't be written to standard output: No space left on device. They are above" in (
+    assert "cannot write the results to stdout: No space left on device." in (
         " ".join(done.stderr.split())
     )
