@@ -44,7 +44,7 @@ class Faithful(Fake):
 
 
 class Copying(Fake):
-    """Has its own weights, as engines that repack them."""
+    """Has its own weights, like engines that repack them."""
 
     name = "copying"
 
@@ -95,9 +95,9 @@ class _Frozen(Fake):
         built_for = ids.shape[self.axis]
 
         def change(model: Call, inputs: dict[str, object]) -> object:
-            given = inputs["input_ids"]
-            assert isinstance(given, torch.Tensor)
-            if given.shape[self.axis] == built_for:
+            called_with = inputs["input_ids"]
+            assert isinstance(called_with, torch.Tensor)
+            if called_with.shape[self.axis] == built_for:
                 return model(**inputs)
             states, pooled = encoded(model(**inputs))
             return Encoded(states + 1, pooled + 1)  # wrong without an error, like a frozen trace
@@ -124,8 +124,8 @@ class FailingApply(Fake):
         raise RuntimeError("the engine has no such kernel")
 
 
-class Foreseeing(Fake):
-    name = "foreseeing"
+class RefusingApply(Fake):
+    name = "refusing_apply"
 
     def apply(self, model: torch.nn.Module, context: Context) -> Applied:
         raise cpuaccel.BackendError("the model has an odd size", "Use an even size")
@@ -159,6 +159,8 @@ class NanLater(_Later):
 
 
 class Meddling(Fake):
+    """Changes global settings and leaves them changed."""
+
     name = "meddling"
 
     def apply(self, model: torch.nn.Module, context: Context) -> Applied:
@@ -207,6 +209,11 @@ def encoded(output: object) -> Encoded:
     return output
 
 
+def same(output: object, expected: object) -> bool:
+    """Whether two outputs of ``MaskedEncoder`` are equal in type and values."""
+    return type(output) is Encoded and all(map(torch.equal, output, encoded(expected)))
+
+
 def batch(size: int = 2, length: int = 12, *, first: int | None = None) -> dict[str, torch.Tensor]:
     """Inputs of ``MaskedEncoder``, without token 49 unless ``first`` is 49."""
     generator = torch.Generator().manual_seed(1)
@@ -217,6 +224,7 @@ def batch(size: int = 2, length: int = 12, *, first: int | None = None) -> dict[
 
 
 def padded(inputs: Mapping[str, torch.Tensor], count: int = 4) -> dict[str, torch.Tensor]:
+    """Pad the first row on the right."""
     mask = inputs["attention_mask"].clone()
     mask[0, -count:] = 0
     return {**inputs, "attention_mask": mask}

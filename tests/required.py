@@ -98,6 +98,9 @@ NEEDS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ),
     ("tests/artifact/*", ("torch>=2.6",)),
     ("tests/building/test_global_settings.py::*compiler_settings*", ("torch>=2.3",)),
+    ("tests/model/test_nested_outputs.py::*onednn*", ("torch>=2.6",)),
+    ("tests/model/test_nested_outputs.py::*exported*", ("torch>=2.6",)),
+    ("tests/model/test_nested_outputs.py::*compiled*", ("torch>=2.13",)),
     ("tests/plugin/test_usable_cores.py::*", ("cores: 2",)),
     # Where users already are.
     ("tests/integrations/*", ("transformers>=4.48",)),

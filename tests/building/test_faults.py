@@ -1,24 +1,33 @@
-"""An engine that fails while it is called: what answers, what is counted, when it is given up."""
+"""An engine that fails in a call: which output is returned, what is counted and logged."""
 
 import logging
-import re
-import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
 import cpuaccel
 from cpuaccel.building.variant import MAX_FAULTS
-from cpuaccel.testing import Encoded, MaskedEncoder
+from cpuaccel.testing import MaskedEncoder
 from tests.conftest import Offer
-from tests.fake_backends import Call, Fake, NanLater, Opaque, RaisingLater, batch, encoded, encoder
+from tests.fake_backends import (
+    Call,
+    Fake,
+    NanLater,
+    Opaque,
+    RaisingLater,
+    batch,
+    encoded,
+    encoder,
+    same,
+)
 
 BAD = batch(first=49)
 
 
 class _Wrong(Fake):
-    """Gives a compiled callable that is right until it sees token 49."""
+    """Returns a compiled callable that is wrong on token 49."""
 
     gives = cpuaccel.Form.COMPILED
     wrong: Callable[[tuple[torch.Tensor, ...]], tuple[torch.Tensor, ...]]
@@ -28,105 +37,104 @@ class _Wrong(Fake):
         flat = cpuaccel.flatten(model, signature.tensors, signature.constants)
 
         def call(**inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            answer: tuple[torch.Tensor, ...] = flat(**inputs)
-            return type(self).wrong(answer) if bool((inputs["input_ids"] == 49).any()) else answer
+            output: tuple[torch.Tensor, ...] = flat(**inputs)
+            return type(self).wrong(output) if bool((inputs["input_ids"] == 49).any()) else output
 
         return cpuaccel.Applied(call, evidence={"wrapped": 1})
 
 
 class Transposing(_Wrong):
     name = "transposing"
-    wrong = staticmethod(lambda answer: (answer[0].transpose(0, 1), answer[1]))
+    wrong = staticmethod(lambda output: (output[0].transpose(0, 1), output[1]))
 
 
 class Shortening(_Wrong):
     name = "shortening"
-    wrong = staticmethod(lambda answer: (answer[0], answer[1][:1]))
+    wrong = staticmethod(lambda output: (output[0], output[1][:1]))
 
 
 class Narrowing(_Wrong):
     name = "narrowing"
-    wrong = staticmethod(lambda answer: (answer[0], answer[1][:, :8]))
+    wrong = staticmethod(lambda output: (output[0], output[1][:, :8]))
 
 
 class Flattening(_Wrong):
     name = "flattening"
-    wrong = staticmethod(lambda answer: (answer[0].flatten(), answer[1]))
+    wrong = staticmethod(lambda output: (output[0].flatten(), output[1]))
 
 
 class Halving(_Wrong):
     name = "halving"
-    wrong = staticmethod(lambda answer: (answer[0].bfloat16(), answer[1]))
+    wrong = staticmethod(lambda output: (output[0].bfloat16(), output[1]))
 
 
 class Dropping(_Wrong):
     name = "dropping"
-    wrong = staticmethod(lambda answer: answer[:1])
+    wrong = staticmethod(lambda output: output[:1])
 
 
 class Adding(_Wrong):
     name = "adding"
-    wrong = staticmethod(lambda answer: (*answer, answer[0]))
+    wrong = staticmethod(lambda output: (*output, output[0]))
 
 
 class Listing(Fake):
     name = "listing"
 
     def change(self, model: Call, inputs: dict[str, object]) -> object:
-        answer = encoded(model(**inputs))
+        output = encoded(model(**inputs))
         ids = inputs["input_ids"]
         assert isinstance(ids, torch.Tensor)
-        return list(answer) if bool((ids == 49).any()) else answer
+        return list(output) if bool((ids == 49).any()) else output
 
 
-FAULTS: list[tuple[type[Fake], str, str]] = [
-    (RaisingLater, "fallback:error", "RuntimeError in the optimized model"),
-    (NanLater, "fallback:nan", "NaN or infinity in the output"),
-    (Transposing, "fallback:output_form", "a tensor of shape [12, 2, 16] in the output"),
-    (Shortening, "fallback:output_form", "a tensor of shape [1, 16] in the output"),
-    (Narrowing, "fallback:output_form", "a tensor of shape [2, 8] in the output"),
-    (Flattening, "fallback:output_form", "a tensor of shape [384] in the output"),
-    (Halving, "fallback:output_form", "a tensor of torch.bfloat16 instead of torch.float32"),
-    (Listing, "fallback:output_form", "a list instead of a Encoded in the output"),
-    (Dropping, "fallback:error", "BackendError in the optimized model"),
-    (Adding, "fallback:error", "BackendError in the optimized model"),
+FAULTS = [
+    pytest.param(backend, key, keyword, id=backend.name)
+    for backend, key, keyword in (
+        (RaisingLater, "fallback:error", "RuntimeError"),
+        (NanLater, "fallback:nan", "NaN"),
+        (Transposing, "fallback:output_form", "shape [12, 2, 16]"),
+        (Shortening, "fallback:output_form", "shape [1, 16]"),
+        (Narrowing, "fallback:output_form", "shape [2, 8]"),
+        (Flattening, "fallback:output_form", "shape [384]"),
+        (Halving, "fallback:output_form", "torch.bfloat16 instead of torch.float32"),
+        (Listing, "fallback:output_form", "a list instead of a Encoded"),
+        (Dropping, "fallback:error", "BackendError"),
+        (Adding, "fallback:error", "BackendError"),
+    )
 ]
 
 
 @pytest.fixture(autouse=True)
 def _backends(offer: Offer) -> None:
-    offer(Opaque, *(backend for backend, *_ in FAULTS))
+    offer(
+        *(Opaque, RaisingLater, NanLater, Listing, Dropping, Adding),
+        *(Transposing, Shortening, Narrowing, Flattening, Halving),
+    )
 
 
-def same(answer: object, expected: object) -> bool:
-    return type(answer) is Encoded and all(map(torch.equal, answer, encoded(expected)))
-
-
-@pytest.mark.parametrize(
-    ("backend", "key", "reason"), FAULTS, ids=[backend.name for backend, *_ in FAULTS]
-)
-def test_the_original_serves_a_fault_and_it_is_counted(
-    backend: type[Fake], key: str, reason: str
+@pytest.mark.parametrize(("backend", "key", "keyword"), FAULTS)
+def test_a_fault_falls_back_to_the_original_and_is_counted(
+    backend: type[Fake], key: str, keyword: str
 ) -> None:
     model = encoder()
-    fast = cpuaccel.optimize(model, [backend.name], example_inputs=batch(), strict=False)
+    fast = cpuaccel.optimize(model, [backend.name], example_inputs=batch())
     assert same(fast(**BAD), model(**BAD))
     assert same(fast(**batch()), model(**batch()))
     assert fast.report.calls == {key: 1, "optimized": 1}
-    assert reason in fast.report.fallbacks[key]
+    assert keyword in fast.report.fallbacks[key]
 
 
-@pytest.mark.parametrize(
-    ("backend", "key", "reason"), FAULTS, ids=[backend.name for backend, *_ in FAULTS]
-)
-def test_a_fault_raises_with_strict(backend: type[Fake], key: str, reason: str) -> None:
+@pytest.mark.parametrize(("backend", "key", "keyword"), FAULTS)
+def test_a_fault_raises_with_strict(backend: type[Fake], key: str, keyword: str) -> None:
     fast = cpuaccel.optimize(encoder(), [backend.name], example_inputs=batch(), strict=True)
-    with pytest.raises(cpuaccel.StepError, match=re.escape(reason)):
+    with pytest.raises(cpuaccel.StepError) as caught:
         fast(**BAD)
-    assert key not in fast.report.calls
+    assert keyword in str(caught.value)
+    assert fast.report.calls == {}
 
 
-def test_many_faults_in_a_row_switch_it_off_with_one_warning(
+def test_consecutive_faults_switch_the_variant_off_with_one_warning(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     model = encoder()
@@ -134,52 +142,56 @@ def test_many_faults_in_a_row_switch_it_off_with_one_warning(
     for _ in range(MAX_FAULTS + 2):
         assert same(fast(**BAD), model(**BAD))
     assert same(fast(**batch()), model(**batch()))
-    reason = "RuntimeError in the optimized model"
-    off = f"switched off after {MAX_FAULTS} consecutive faults, the last one: {reason}"
     assert fast.report.calls == {"fallback:error": MAX_FAULTS, "fallback:switched_off": 3}
-    assert fast.report.fallbacks["fallback:switched_off"] == off
+    reason = fast.report.fallbacks["fallback:switched_off"]
+    assert reason.startswith(f"switched off after {MAX_FAULTS} consecutive faults")
+    assert "RuntimeError" in reason
     warnings = [r.getMessage() for r in caplog.records if r.getMessage().startswith("the variant")]
     assert warnings == [
         "the variant for input_ids: int64[2, 12], attention_mask: int64[2, 12] is "
-        f"{off}. The original serves these calls from now on; load_state_dict() or another "
+        f"{reason}. The original serves these calls from now on; load_state_dict() or another "
         "optimize() rebuilds the variant"
     ]
 
 
-def test_a_right_answer_between_faults_keeps_it_on() -> None:
+def switched_off() -> cpuaccel.OptimizedModel:
+    fast = cpuaccel.optimize(encoder(), ["raising_later"], example_inputs=batch())
+    for _ in range(MAX_FAULTS):
+        fast(**BAD)
+    assert fast.variants[0].off
+    return fast
+
+
+def test_a_success_between_faults_keeps_the_variant_on() -> None:
     fast = cpuaccel.optimize(encoder(), ["raising_later"], example_inputs=batch())
     for _ in range(3 * MAX_FAULTS):
         fast(**BAD)
         fast(**batch())
-    assert fast.report.calls["optimized"] == 3 * MAX_FAULTS
+    assert fast.report.calls == {"fallback:error": 3 * MAX_FAULTS, "optimized": 3 * MAX_FAULTS}
 
 
-def test_other_ways_of_calling_stay_on() -> None:
-    fast = cpuaccel.optimize(encoder(), ["raising_later"], example_inputs=batch())
-    for _ in range(MAX_FAULTS):
-        fast(**BAD)
+def test_switching_off_one_variant_leaves_the_others_on() -> None:
+    fast = switched_off()
     fast(input_ids=batch()["input_ids"])
     assert fast.report.calls["optimized"] == 1
 
 
-def test_what_was_switched_off_is_back_with_other_weights() -> None:
-    fast = cpuaccel.optimize(encoder(), ["raising_later"], example_inputs=batch())
-    for _ in range(MAX_FAULTS):
-        fast(**BAD)
+def test_loading_weights_switches_the_variant_on_again() -> None:
+    fast = switched_off()
     fast.load_state_dict(MaskedEncoder.seeded(1).state_dict())
     fast(**batch())
     assert fast.report.calls["optimized"] == 1
 
 
 class Divides(torch.nn.Module):
-    """Answers infinity by itself where it is asked to."""
+    """Returns infinity where ``by`` is 0."""
 
     def forward(self, x: torch.Tensor, by: torch.Tensor) -> torch.Tensor:
         return x / by
 
 
 @pytest.mark.parametrize("strict", [False, True], ids=["lenient", "strict"])
-def test_where_the_original_itself_gives_infinity_it_is_no_fault(strict: bool) -> None:
+def test_infinity_that_the_original_returns_too_is_not_a_fault(strict: bool) -> None:
     fast = cpuaccel.optimize(
         Divides(), ["jit"], example_inputs=(torch.ones(2), torch.ones(2)), strict=strict
     )
@@ -192,42 +204,37 @@ def test_where_the_original_itself_gives_infinity_it_is_no_fault(strict: bool) -
     }
 
 
-def test_where_the_original_raises_too_its_error_is_raised_and_it_is_no_fault() -> None:
+def test_an_error_that_the_original_raises_too_is_raised_and_is_not_a_fault() -> None:
     model = encoder()
     fast = cpuaccel.optimize(model, ["jit"], example_inputs=batch(), strict=True)
-    beyond = batch(first=1000)  # there are 50 words
+    out_of_vocabulary = batch(first=1000)  # of 50
     for _ in range(2 * MAX_FAULTS):
         with pytest.raises(IndexError, match="index out of range in self"):
-            fast(**beyond)
+            fast(**out_of_vocabulary)
     fast(**batch())
     assert fast.report.calls == {"optimized": 1}
 
 
 class Buckets(torch.nn.Module):
-    """Its answer is as long as the input, but never longer than 16: no rule that probes find."""
+    """Its output is as long as the input, up to 16: a rule that probes do not find."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x[:, :16] * 2
 
 
-def test_the_original_is_the_judge_of_shapes_never_seen() -> None:
+def test_an_unexpected_output_shape_is_compared_with_the_original_once() -> None:
     fast = cpuaccel.optimize(Buckets(), ["opaque"], example_inputs=torch.ones(2, 12), strict=True)
     for _ in range(3):
         assert fast(torch.ones(3, 20)).shape == (3, 16)
-    assert fast.report.calls == {
-        "fallback:new_output_shape": 1,
-        "optimized": 2,
-    }
+    assert fast.report.calls == {"fallback:new_output_shape": 1, "optimized": 2}
 
 
-def test_an_engine_that_is_interrupted_is_not_in_fault(
-    offer: Offer, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_interrupted_call_is_not_a_fault(offer: Offer, caplog: pytest.LogCaptureFixture) -> None:
     class Interrupted(_Wrong):
         name = "interrupted"
 
         @staticmethod
-        def wrong(answer: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        def wrong(output: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
             raise KeyboardInterrupt
 
     offer(Interrupted)
@@ -239,27 +246,23 @@ def test_an_engine_that_is_interrupted_is_not_in_fault(
     assert caplog.records == []
 
 
-def test_threads_that_fail_at_once_are_all_counted() -> None:
+def test_faults_in_concurrent_threads_are_all_counted() -> None:
     model = encoder()
     fast = cpuaccel.optimize(model, ["raising_later"], example_inputs=batch())
-    expected, wrong = model(**BAD), list[object]()
+    expected, threads, rounds = model(**BAD), 4, 25
 
-    def work() -> None:
-        for _ in range(25):
-            if not same(fast(**BAD), expected):
-                wrong.append(fast.report)
+    def work() -> bool:
+        return all(same(fast(**BAD), expected) for _ in range(rounds))
 
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert wrong == []
-    assert fast.report.calls.total() == 100
+    with ThreadPoolExecutor(threads) as pool:
+        futures = [pool.submit(work) for _ in range(threads)]
+    assert all(future.result() for future in futures)
+    assert fast.report.calls.total() == threads * rounds
+    assert "optimized" not in fast.report.calls
     assert fast.variants[0].off
 
 
-def test_the_error_that_the_engine_raised_is_in_the_debug_log(
+def test_the_engines_error_is_in_the_debug_log(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     fast = cpuaccel.optimize(encoder(), ["raising_later"], example_inputs=batch())

@@ -1,6 +1,6 @@
-"""Memory stays as it is over thousands of calls of changing shapes.
+"""Memory does not grow over thousands of calls with varying shapes.
 
-Longer, with every backend and with threads: benchmarks/soak.py.
+benchmarks/soak.py does the same for longer, with every backend and with threads.
 """
 
 import gc
@@ -14,29 +14,29 @@ import cpuaccel
 from tests.conftest import Offer
 from tests.fake_backends import Call, Faithful, Fake, batch, encoder
 
-CALLS, FIRST = 2000, 500
-MOST = 8 * 2**20
-"""Bytes: a fifth of what the calls' answers take together."""
+CALLS, WARMUP = 2000, 500
+LIMIT = 8 * 2**20
+"""Bytes: a fifth of the size of all outputs together."""
 
 
-class Hoarding(Fake):
-    """Keeps all its answers."""
+class Leaking(Fake):
+    """Keeps a reference to each output."""
 
-    name = "hoarding"
-    kept: ClassVar[list[object]] = []
+    name = "leaking"
+    outputs: ClassVar[list[object]] = []
 
     def change(self, model: Call, inputs: dict[str, object]) -> object:
-        answer = model(**inputs)
-        self.kept.append(answer)
-        return answer
+        output = model(**inputs)
+        self.outputs.append(output)
+        return output
 
 
 def growth(backend: str) -> int:
-    """Bytes that the process grew by, after the first calls."""
+    """Growth of the process's resident memory in bytes, after the warm-up."""
     fast = cpuaccel.optimize(encoder(), [backend], example_inputs=batch(), strict=True)
     sizes = random.Random(0)
     for call in range(CALLS):
-        if call == FIRST:
+        if call == WARMUP:
             before = resident()
         fast(**batch(sizes.randint(2, 12), sizes.randint(24, 72)))
     assert fast.report.calls == {"optimized": CALLS}
@@ -50,14 +50,14 @@ def resident() -> int:
 
 
 @pytest.mark.parametrize("backend", ["faithful", "jit"])
-def test_it_is_flat(offer: Offer, backend: str) -> None:
+def test_memory_does_not_grow_with_calls(offer: Offer, backend: str) -> None:
     offer(Faithful)
-    assert growth(backend) < MOST
+    assert growth(backend) < LIMIT
 
 
-def test_what_is_kept_would_show(offer: Offer) -> None:
-    offer(Hoarding)
+def test_a_leak_exceeds_the_limit(offer: Offer) -> None:
+    offer(Leaking)
     try:
-        assert growth("hoarding") > 2 * MOST
+        assert growth("leaking") > 2 * LIMIT
     finally:
-        Hoarding.kept.clear()
+        Leaking.outputs.clear()

@@ -1,4 +1,4 @@
-"""Optimized models inside other models and themselves, and traced, exported or compiled."""
+"""Optimized models inside other models, optimized again, traced and called from hooks."""
 
 from collections.abc import Callable
 
@@ -8,6 +8,7 @@ import torch
 import cpuaccel
 from tests.conftest import Offer
 from tests.fake_backends import Faithful, Opaque, batch, encoder
+from tests.required import requires
 
 
 @pytest.fixture(autouse=True)
@@ -29,10 +30,12 @@ class Head(torch.nn.Module):
         return output
 
 
-@pytest.mark.parametrize("inner", ["faithful", "jit", "onednn"])
-@pytest.mark.parametrize("outer", ["faithful", "opaque", "jit", "onednn"])
-def test_an_optimized_submodule_of_an_optimized_model(inner: str, outer: str) -> None:
-    need("onednn") if "onednn" in (inner, outer) else None
+ONEDNN = pytest.param("onednn", marks=requires("torch>=2.6"))
+
+
+@pytest.mark.parametrize("inner", ["faithful", "jit", ONEDNN])
+@pytest.mark.parametrize("outer", ["faithful", "opaque", "jit", ONEDNN])
+def test_an_optimized_submodule_of_an_optimized_model_is_used(inner: str, outer: str) -> None:
     body = cpuaccel.optimize(encoder(), [inner], example_inputs=batch(), strict=True)
     plain, model = Head(encoder()).eval(), Head(body).eval()
     plain.linear = model.linear
@@ -46,7 +49,7 @@ def test_an_optimized_submodule_of_an_optimized_model(inner: str, outer: str) ->
     assert set(body.report.calls) == {"optimized"}
 
 
-def test_an_optimized_model_optimized_again() -> None:
+def test_an_optimized_model_can_be_optimized_again() -> None:
     model = encoder()
     once = cpuaccel.optimize(model, ["jit"], example_inputs=batch(), strict=True)
     twice = cpuaccel.optimize(once, ["opaque"], example_inputs=batch(), strict=True)
@@ -61,66 +64,63 @@ def traced(fast: torch.nn.Module) -> Callable[..., object]:
 
 
 def exported(fast: torch.nn.Module) -> Callable[..., object]:
-    need("onednn")
     return torch.export.export(fast, (), batch(), strict=False).module()
 
 
 def compiled(fast: torch.nn.Module) -> Callable[..., object]:
-    need("inductor")
-    found: Callable[..., object] = torch.compile(fast, backend="aot_eager")
-    return found
+    compiled_model: Callable[..., object] = torch.compile(fast, backend="aot_eager")
+    return compiled_model
 
 
-@pytest.mark.filterwarnings("ignore")  # torch warns of its own deprecations
-@pytest.mark.parametrize("capture", [traced, exported, compiled])
+@pytest.mark.filterwarnings("ignore")  # deprecations inside torch
+@pytest.mark.parametrize(
+    "capture",
+    [
+        traced,
+        pytest.param(exported, marks=requires("torch>=2.6")),
+        pytest.param(compiled, marks=requires("torch>=2.13")),
+    ],
+)
 def test_a_captured_call_runs_the_original(
     capture: Callable[[torch.nn.Module], Callable[..., object]],
 ) -> None:
     model = encoder()
     fast = cpuaccel.optimize(model, ["faithful"], example_inputs=batch(), strict=True)
-    found = capture(fast)(**batch())
-    torch.testing.assert_close(found[1].detach(), model(**batch()).pooled.detach())  # type: ignore[index]
+    output = capture(fast)(**batch())
+    torch.testing.assert_close(output[1].detach(), model(**batch()).pooled.detach())  # type: ignore[index]
     assert len(fast.report.variants) == 1
+    assert fast.report.calls == {}
 
 
-def test_a_hook_that_calls_the_model_does_not_build_it_again() -> None:
+def test_a_hook_that_calls_the_model_while_it_is_built_runs_the_original() -> None:
     model = encoder()
-    inside: list[torch.Tensor] = []
-    under_way: list[None] = []
+    outputs: list[torch.Tensor] = []
+    depth: list[None] = []
 
     def hook(*_: object) -> None:
-        if len(under_way) < 2:
-            under_way.append(None)
-            inside.append(fast(input_ids=batch()["input_ids"]).pooled)
+        if len(depth) < 2:
+            depth.append(None)
+            outputs.append(fast(input_ids=batch()["input_ids"]).pooled)
 
     model.feed.register_forward_hook(hook)
     fast = cpuaccel.optimize(model, ["faithful"])
     output = fast(**batch()).pooled
     torch.testing.assert_close(output, model(**batch()).pooled.detach())
     expected = model(input_ids=batch()["input_ids"]).pooled.detach()
-    assert len(inside) == 2
-    for found in inside:
-        torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(outputs, [expected, expected])
     assert fast.report.calls == {"fallback:building": 2, "optimized": 1}
 
 
-def test_a_hook_of_the_optimized_model_may_call_it() -> None:
+def test_a_hook_of_the_optimized_model_can_call_it() -> None:
     model = encoder()
     fast = cpuaccel.optimize(model, ["faithful"], example_inputs=batch(), strict=True)
-    depth: list[int] = []
+    depth: list[None] = []
 
     def hook(*_: object) -> None:
         if len(depth) < 2:
-            depth.append(0)
+            depth.append(None)
             fast(**batch(3))
 
     fast.register_forward_hook(hook)
-    fast(**batch())
+    torch.testing.assert_close(fast(**batch()).pooled, model(**batch()).pooled.detach())
     assert fast.report.calls == {"optimized": 3}
-
-
-def need(engine: str) -> None:
-    backend = cpuaccel.backends()[engine]
-    verdict = backend(backend.Options()).check(cpuaccel.host())
-    if not verdict:
-        pytest.skip(str(verdict))
