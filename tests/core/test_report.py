@@ -1,3 +1,5 @@
+"""The text and the JSON of a report."""
+
 import json
 
 from cpuaccel.report import CallKey, Difference, Fidelity, Outcome, Report, Status, VariantReport
@@ -16,19 +18,19 @@ FIDELITY = Fidelity(
 )
 
 
-def report() -> Report:
-    made = Report("ipex,jit", "float32", (SKIPPED,))
-    made.variants.append(
+def example_report() -> Report:
+    report = Report("ipex,jit", "float32", (SKIPPED,))
+    report.variants.append(
         VariantReport("x: float32[1, 2]", (SKIPPED, APPLIED), FIDELITY, Ratio(2.0, 1.9, 2.1, 7))
     )
-    for what in ("optimized", "optimized", "optimized", "nan"):
-        key = CallKey.OPTIMIZED if what == "optimized" else CallKey.NAN
-        made.count(key, "" if what == "optimized" else "NaN in the output")
-    return made
+    for _ in range(3):
+        report.count(CallKey.OPTIMIZED)
+    report.count(CallKey.NAN, "NaN in the output")
+    return report
 
 
-def test_the_text_of_a_report() -> None:
-    assert str(report()).splitlines() == [
+def test_the_text_of_a_report_has_a_line_for_each_fact() -> None:
+    assert str(example_report()).splitlines() == [
         "pipeline  ipex,jit, dtype float32",
         "inputs    x: float32[1, 2]",
         "step      ipex: skipped. it is not installed. Install it.",
@@ -40,7 +42,7 @@ def test_the_text_of_a_report() -> None:
     ]
 
 
-def test_the_text_before_the_first_call() -> None:
+def test_before_the_first_call_the_text_has_the_planned_outcomes() -> None:
     waiting = Report("ipex,jit", "float32", (SKIPPED,))
     assert waiting.outcomes == (SKIPPED,)
     assert waiting.applied == ()
@@ -51,9 +53,10 @@ def test_the_text_before_the_first_call() -> None:
     ]
 
 
-def test_applied_steps() -> None:
-    assert report().applied == ("jit",)
-    assert report().outcomes == (SKIPPED, APPLIED)
+def test_a_report_has_the_outcomes_of_its_first_variant() -> None:
+    report = example_report()
+    assert report.outcomes == (SKIPPED, APPLIED)
+    assert report.applied == ("jit",)
 
 
 def test_the_worst_output_has_the_largest_relative_difference() -> None:
@@ -63,13 +66,13 @@ def test_the_worst_output_has_the_largest_relative_difference() -> None:
     assert str(empty) == "no tensors to compare"
 
 
-def test_an_outcome_without_remedy_or_evidence() -> None:
+def test_the_text_of_an_outcome_omits_what_is_empty() -> None:
     assert str(Outcome("jit", Status.FAILED, "it broke")) == "jit: failed. it broke."
     assert str(Outcome("jit", Status.APPLIED, seconds=0.5)) == "jit: applied in 0.50 s"
 
 
-def test_a_report_as_json() -> None:
-    data = json.loads(json.dumps(report().to_dict()))
+def test_a_report_converts_to_json() -> None:
+    data = json.loads(json.dumps(example_report().to_dict()))
     assert data["pipeline"] == "ipex,jit"
     assert data["planned"][0]["status"] == "skipped"
     (variant,) = data["variants"]
@@ -78,9 +81,10 @@ def test_a_report_as_json() -> None:
     assert variant["fidelity"]["frozen"] == ["length"]
     assert variant["speed"]["median"] == 2.0
     assert data["calls"] == {"optimized": 3, "fallback:nan": 1}
+    assert data["fallbacks"] == {"fallback:nan": "NaN in the output"}
 
 
-def test_a_slowdown_is_named() -> None:
+def test_the_text_of_a_slow_variant_says_so() -> None:
     variant = VariantReport("x", (APPLIED,), FIDELITY, Ratio(0.6, 0.58, 0.63, 7))
     assert str(variant).splitlines()[-1] == (
         "speed     0.60x [0.58, 0.63] (slower than the original on these inputs; short "
@@ -88,6 +92,6 @@ def test_a_slowdown_is_named() -> None:
     )
 
 
-def test_variations_that_the_original_refuses_are_named() -> None:
+def test_the_text_of_fidelity_names_what_was_not_probed() -> None:
     fidelity = Fidelity(1e-4, FIDELITY.differences, unprobed=("length",))
     assert "2 probes; not varied, since the original raises: length)" in str(fidelity)
