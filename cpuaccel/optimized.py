@@ -30,12 +30,13 @@ _OTHER_METHODS = re.compile(r"generate|generate_batch|generate_speech|get_\w+_fe
 
 
 class OptimizedModel(torch.nn.Module):
-    """A model that runs through a pipeline, for inference.
+    """A model that was optimized by a pipeline, for inference.
 
-    It has the original's attributes, is an instance of its class (``isinstance``, ``__class__``),
-    is called like it, and returns what it returns, without gradients. The original runs in training
-    mode and in methods other than ``forward``; ``generate`` and ``get_..._features`` are logged and
-    counted. With ``strict=True`` a call that the optimized model can't serve raises ``StepError``.
+    It is called like the original, returns the same output type without gradients, has the
+    original's attributes and is an instance of its class (``isinstance``, ``__class__``). The
+    original serves calls in training mode and of methods other than ``forward``; those of
+    ``generate`` and ``get_..._features`` are logged and counted. With ``strict=True`` a call that
+    the optimized model can't serve raises ``StepError``.
     """
 
     def __init__(self, variants: Variants) -> None:
@@ -47,7 +48,7 @@ class OptimizedModel(torch.nn.Module):
         self._reference = variants.reference
         self._logged: set[str] = set()
 
-        # Trainer and others read from forward's signature which inputs a model takes.
+        # Trainer and others read the names of the inputs from the signature of forward.
         self.forward = functools.partial(self._serve)
         functools.update_wrapper(self.forward, variants.reference.original.forward)
 
@@ -69,7 +70,7 @@ class OptimizedModel(torch.nn.Module):
             if isinstance(variant, Fallback):
                 return self._fall_back(inputs, variant.key, variant.reason)
             if not variant.applied:
-                # Logged when it was built; with strict every step that is missing is optional.
+                # Logged when it was built; with strict only optional steps can be missing.
                 self.report.count(CallKey.NOT_APPLIED)
                 return reference.run(inputs)
             if variant.off:
@@ -103,7 +104,7 @@ class OptimizedModel(torch.nn.Module):
     def _check_form(
         self, variant: Variant, inputs: Inputs, output: object, mismatch: str
     ) -> object:
-        """Compare an output of unexpected form with the original's, and return the original's."""
+        """Compare an output of unexpected form with the original's, and return the latter."""
         original = self._reference.run(inputs)
         if not same_form(output, original):
             reason = f"{mismatch} in the output"
@@ -127,7 +128,7 @@ class OptimizedModel(torch.nn.Module):
 
     @property
     def report(self) -> Report:
-        """What was done, and which model served the calls since."""
+        """What was done, and which model served the calls since then."""
         return self._variants.report
 
     @property
@@ -170,14 +171,14 @@ class OptimizedModel(torch.nn.Module):
 
         Args:
             folder: created if missing. An existing artifact is replaced atomically after all files
-                are written; if that fails it is unchanged.
+                are written; if writing fails, it is unchanged.
 
         Returns:
             The files written, ``pipeline.toml`` first.
 
         Raises:
-            ArtifactError: the folder can't be written or has other files, nothing was built yet,
-                or a weight is not a dense tensor.
+            ArtifactError: the folder can't be written or contains other files, nothing was built
+                yet, or a weight is not a dense tensor.
         """
         from cpuaccel.artifact.writing import save
 
@@ -224,7 +225,7 @@ class OptimizedModel(torch.nn.Module):
 
     @property  # type: ignore[misc]
     def __class__(self) -> type:
-        # Pipelines and Trainer read a model's class: its name, and the labels that forward takes.
+        # Pipelines and Trainer read the name of the class and the labels that its forward takes.
         return type(self._reference.original)
 
     def _get_name(self) -> str:
@@ -247,7 +248,7 @@ class OptimizedModel(torch.nn.Module):
         return _recreate, (self.original, pipelines, variants.settings, variants.choose)
 
     def _counted_method(self, name: str, method: Callable[..., object]) -> Callable[..., object]:
-        """Wrap a method that runs the original: log and count its calls."""
+        """Wrap a method of the original: log and count its calls."""
 
         @functools.wraps(method)
         def run(*args: object, **kwargs: object) -> object:
@@ -257,7 +258,7 @@ class OptimizedModel(torch.nn.Module):
             self._variants.refresh()
             self._count_fallback(CallKey.METHOD, f"{name} is not accelerated")
             eager = self._reference.eager
-            if hasattr(self, "generation_config"):  # may change at any time, unlike the weights
+            if hasattr(self, "generation_config"):  # may be replaced at any time
                 eager.generation_config = self.generation_config  # type: ignore[assignment]
             with inference():
                 output: object = getattr(eager, name)(*args, **kwargs)
@@ -293,6 +294,6 @@ def _recreate(
     settings: BuildSettings,
     choose: Choose | None,
 ) -> OptimizedModel:
-    """Optimize another model in the same way, for copies."""
+    """Optimize a copied model like its original."""
     plans = [make_plan(model, pipeline) for pipeline in pipelines]
     return OptimizedModel(Variants(model, plans, settings, choose))

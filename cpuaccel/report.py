@@ -1,4 +1,4 @@
-"""What one ``optimize`` did: outcomes, fidelity, speed, and the calls since."""
+"""What one ``optimize`` did: outcomes, fidelity, speed, and the calls since then."""
 
 import enum
 import os
@@ -61,10 +61,10 @@ class Difference:
     """How far one output tensor is from the original's.
 
     Attributes:
-        probe: the inputs: the example, or how they were varied.
-        output: the tensor's place in the output, such as ``logits``.
-        absolute: largest absolute difference, over real tokens.
-        relative: the same, divided by the largest magnitude in the original's tensor.
+        probe: name of the inputs: ``example``, or what was varied.
+        output: the tensor's path in the output, such as ``logits``.
+        absolute: largest absolute difference over real tokens.
+        relative: ``absolute`` divided by the largest magnitude in the original's tensor.
     """
 
     probe: str
@@ -104,19 +104,18 @@ class Fidelity:
         worst = self.worst
         if worst is None:
             return "no tensors to compare"
-        frozen = f"; frozen: {', '.join(self.frozen)}" if self.frozen else ""
-        refused = (
-            f"; fallback to the original with {', '.join(self.refused)}" if self.refused else ""
-        )
-        unprobed = (
-            f"; not varied, since the original raises: {', '.join(self.unprobed)}"
-            if self.unprobed
-            else ""
-        )
+        probes = len({d.probe for d in self.differences})
+        notes = [f"tolerance {self.tolerance:g}", f"{probes} probes"]
+        for label, names in (
+            ("frozen:", self.frozen),
+            ("fallback to the original with", self.refused),
+            ("not varied, since the original raises:", self.unprobed),
+        ):
+            if names:
+                notes.append(f"{label} {', '.join(names)}")
         return (
             f"largest difference {worst.absolute:.2g} in {worst.output}, {worst.relative:.2g} of "
-            f"its magnitude (tolerance {self.tolerance:g}; "
-            f"{len({d.probe for d in self.differences})} probes{frozen}{refused}{unprobed})"
+            f"its magnitude ({'; '.join(notes)})"
         )
 
 
@@ -128,8 +127,8 @@ class VariantReport:
         inputs: the example inputs: names, dtypes and shapes.
         outcomes: one for each step, in order.
         fidelity: of the whole pipeline; None where no step was applied.
-        speed: original time over optimized time on the example, from a short measurement; None
-            where no step was applied or nothing was measured.
+        speed: the original's time divided by the optimized model's on the example, from a short
+            measurement; None where no step was applied or nothing was measured.
         seconds: build time, including the comparisons with the original.
     """
 
@@ -178,11 +177,11 @@ class CallKey(enum.StrEnum):
     NAN = "fallback:nan"
     """The optimized output has NaN or infinity, and the original's has not."""
     NAN_IN_ORIGINAL = "fallback:nan_in_original"
-    """The original's output has NaN or infinity, too."""
+    """Both outputs have NaN or infinity."""
     OUTPUT_FORM = "fallback:output_form"
     """The optimized output has another type, dtype or shape than the original's."""
     NEW_OUTPUT_SHAPE = "fallback:new_output_shape"
-    """The first output of a shape that the probes did not have; the original confirmed it."""
+    """The output's shape did not occur on the probes, but the original's is the same."""
 
 
 @dataclass(frozen=True)
@@ -191,7 +190,7 @@ class Fallback:
 
     Attributes:
         key: the key under which the call is counted.
-        reason: what is special about this call.
+        reason: the details, for the log and the report.
     """
 
     key: CallKey
@@ -210,7 +209,7 @@ class TuningRecord(Protocol):
 
 
 _counting = threading.Lock()
-"""One lock for all reports: a lock in each would keep reports from being copied."""
+"""One lock for all reports: reports with their own locks could not be copied."""
 
 
 def _renew_lock() -> None:
@@ -223,14 +222,14 @@ os.register_at_fork(after_in_child=_renew_lock)
 
 
 class Report:
-    """Everything that one ``optimize`` did, and the calls since.
+    """Everything that one ``optimize`` did, and the calls since then.
 
     Attributes:
         pipeline: the steps of the pipeline.
         dtype: the precision in force, or ``the model's own``.
         planned: outcomes known before any inputs: the steps that this host does not support.
         variants: one for each way of calling that was built.
-        tuning: how the pipeline was chosen by ``backends="auto"``; otherwise None.
+        tuning: how ``backends="auto"`` chose the pipeline; otherwise None.
     """
 
     def __init__(self, pipeline: str, dtype: str, planned: tuple[Outcome, ...]) -> None:
@@ -254,12 +253,7 @@ class Report:
             return {str(key): reason for key, reason in self._reasons.items()}
 
     def count(self, key: CallKey, reason: str = "") -> None:
-        """Count a call, from any thread.
-
-        Args:
-            key: which model served it, and why.
-            reason: details of a fallback.
-        """
+        """Count a call, and keep its reason for ``fallbacks``. Thread-safe."""
         with _counting:
             self._calls[key] += 1
             if reason:

@@ -1,4 +1,4 @@
-"""The variants of a model: a cache by the way of calling, for this process and these weights."""
+"""A cache of variants by the way of calling, valid for one process and one state of the weights."""
 
 import logging
 import os
@@ -30,13 +30,7 @@ _CONSTANTS = (bool, int, float, str, type(None), torch.dtype)
 class Variants:
     """A variant for each way of calling, built at the first such call.
 
-    Attributes:
-        plans: the plans to build by.
-        settings: see ``BuildSettings``.
-        choose: which plan serves a call; None where there is one.
-        reference: the original model.
-        builders: one for each plan.
-        report: lists the variants, and counts the calls.
+    ``choose`` returns which of several plans serves a call; None where there is one plan.
     """
 
     def __init__(
@@ -46,10 +40,10 @@ class Variants:
         settings: BuildSettings,
         choose: Choose | None = None,
     ) -> None:
-        """Build nothing yet.
+        """Check the plans; build nothing yet.
 
         Raises:
-            StepError: with ``settings.strict``, a step that this host does not support.
+            StepError: with ``settings.strict``, this host does not support a step.
         """
         for plan in plans:
             plan.warn_or_raise(strict=settings.strict)
@@ -138,7 +132,7 @@ class Variants:
             if self._building:  # by this thread: a hook of the model called it
                 return Fallback(CallKey.BUILDING, "called while it is being built")
             known = self._variants.get(key)
-            if known is not None:  # another thread was faster, or the shapes are frozen
+            if known is not None:  # another thread built it, or its shapes are frozen
                 known = known if not known.frozen else self._variants.get((key, shapes))
             if known is not None:
                 return known
@@ -153,7 +147,7 @@ class Variants:
                 variant = builder.build(inputs)
             finally:
                 self._building = False
-            # Once one variant has frozen its shapes, none serves other shapes.
+            # Once one variant has frozen shapes, none serves other shapes.
             if self._variants.setdefault(key, variant).frozen:
                 self._variants[(key, shapes)] = variant
             self.report.variants.append(variant.report)
@@ -168,7 +162,7 @@ class Variants:
         self._building = False
         self._forked = self._forked or bool(self._variants)
         self._process = os.getpid()
-        # Kept alive: destroying them may wait for their threads, as with OpenVINO.
+        # Keep them alive: destroying them may wait for their threads, as in OpenVINO.
         self._of_parent, self._variants = self._variants, {}
         self._reset_builders()
 

@@ -7,66 +7,61 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 
 @dataclass(frozen=True)
 class _Setting:
-    read: Callable[[], object]
-    write: Callable[[object], object]
+    """How to read and write a setting; each has its own type."""
+
+    read: Callable[[], Any]
+    write: Callable[[Any], object]
 
 
-def _write_logging(state: object) -> None:
-    assert isinstance(state, tuple)
-    handlers, logging.root.level = state
-    logging.root.handlers[:] = handlers
+def _write_logging(state: tuple[list[logging.Handler], int]) -> None:
+    logging.root.handlers[:], logging.root.level = state
 
 
-def _write_environment(environment: object) -> None:
-    assert isinstance(environment, dict)
+def _write_environment(environment: dict[str, str]) -> None:
     os.environ.clear()
     os.environ.update(environment)
 
 
 def _compiler(module: str) -> _Setting:
-    """The settings in a configuration module of torch.compile, if it is imported already.
+    """The settings in a configuration module of torch.compile; None until it is imported.
 
-    Importing it here would cost a second. A module that a step imports first holds only defaults.
+    Importing it here would take a second. A module that a step imports first has only defaults.
     """
 
-    def read() -> object:
-        config = sys.modules.get(module)
-        copied = getattr(config, "get_config_copy", None)  # from torch 2.3 on
-        return None if copied is None else copied()
+    def read() -> dict[str, object] | None:
+        copy = getattr(sys.modules.get(module), "get_config_copy", None)  # from torch 2.3 on
+        return copy and copy()
 
-    def write(settings: object) -> None:
-        if isinstance(settings, dict):
-            now = read()
-            assert isinstance(now, dict)
-            for name, value in settings.items():
-                if now[name] != value:
-                    setattr(sys.modules[module], name, value)
+    def write(settings: dict[str, object]) -> None:
+        now = read() or {}
+        for name, value in settings.items():
+            if now[name] != value:
+                setattr(sys.modules[module], name, value)
 
     return _Setting(read, write)
 
 
 _SETTINGS = {
-    "torch threads": _Setting(torch.get_num_threads, torch.set_num_threads),  # type: ignore[arg-type]
-    "torch default dtype": _Setting(torch.get_default_dtype, torch.set_default_dtype),  # type: ignore[arg-type]
-    "torch grad mode": _Setting(torch.is_grad_enabled, torch.set_grad_enabled),  # type: ignore[arg-type]
+    "torch threads": _Setting(torch.get_num_threads, torch.set_num_threads),
+    "torch default dtype": _Setting(torch.get_default_dtype, torch.set_default_dtype),
+    "torch grad mode": _Setting(torch.is_grad_enabled, torch.set_grad_enabled),
     "torch float32 matmul precision": _Setting(
-        torch.get_float32_matmul_precision,
-        torch.set_float32_matmul_precision,  # type: ignore[arg-type]
+        torch.get_float32_matmul_precision, torch.set_float32_matmul_precision
     ),
     "logging's root handlers": _Setting(  # importing IPEX calls logging.basicConfig
         lambda: (logging.root.handlers[:], logging.root.level), _write_logging
     ),
     "torch deterministic algorithms": _Setting(
-        torch.are_deterministic_algorithms_enabled,
-        torch.use_deterministic_algorithms,  # type: ignore[arg-type]
+        torch.are_deterministic_algorithms_enabled, torch.use_deterministic_algorithms
     ),
-    "working directory": _Setting(os.getcwd, os.chdir),  # type: ignore[arg-type]
+    "working directory": _Setting(os.getcwd, os.chdir),
     "Dynamo's settings": _compiler("torch._dynamo.config"),
     "Inductor's settings": _compiler("torch._inductor.config"),
     "environment variables": _Setting(lambda: dict(os.environ), _write_environment),
@@ -75,11 +70,7 @@ _SETTINGS = {
 
 @contextmanager
 def restored_settings() -> Iterator[list[str]]:
-    """Restore global settings on exit: changes by a backend must not outlive its step.
-
-    Yields:
-        A list that holds the names of the changed settings after the exit.
-    """
+    """Restore global settings on exit; the yielded list then has the names of the changed ones."""
     before = {name: setting.read() for name, setting in _SETTINGS.items()}
     random_states = torch.random.get_rng_state(), random.getstate()
     restored: list[str] = []

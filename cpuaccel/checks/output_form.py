@@ -23,13 +23,7 @@ class _TensorForm:
 
 @dataclass(frozen=True)
 class OutputForm:
-    """What the original's outputs have in common on the example and its variations.
-
-    Attributes:
-        kind: the type of the output.
-        tensors: the form of each tensor, in order.
-        axes: the inputs that have the batch and the length.
-    """
+    """What the original's outputs have in common on the example and its variations."""
 
     kind: type
     tensors: tuple[_TensorForm, ...]
@@ -37,7 +31,7 @@ class OutputForm:
 
     @classmethod
     def infer(cls, probes: Probes, axes: Axes) -> "OutputForm | None":
-        """Infer the form from the probes; None where the outputs differ in more than sizes."""
+        """Infer the form from probes; None where the outputs differ in more than sizes."""
         all_probes = (probes.example, *probes.varied)
         outputs = [[leaf.tensor for leaf in probe.reference] for probe in all_probes]
         kinds = {
@@ -56,16 +50,7 @@ class OutputForm:
     def mismatch(
         self, inputs: Mapping[str, object], output: object, flat: list[torch.Tensor]
     ) -> str | None:
-        """Describe what in an output is unlike the original's outputs.
-
-        Args:
-            inputs: the inputs of the call.
-            output: the output.
-            flat: its tensors.
-
-        Returns:
-            None where nothing is.
-        """
+        """Describe how an output, with its tensors ``flat``, differs from this form, or None."""
         if type(output) is not self.kind:
             return f"a {type(output).__name__} instead of a {self.kind.__name__}"
         if len(flat) != len(self.tensors):
@@ -89,15 +74,7 @@ class OutputForm:
         return None
 
     def corrected(self, inputs: Mapping[str, object], output: object) -> "OutputForm | None":
-        """Remove what an output of the original contradicts.
-
-        Args:
-            inputs: the inputs of the call.
-            output: the original's output.
-
-        Returns:
-            None where more than sizes differ.
-        """
+        """Remove the sizes that an output of the original contradicts; None if more differs."""
         flat = tensors(output)
         if type(output) is not self.kind or [(t.dtype, t.dim()) for t in flat] != [
             (expected.dtype, len(expected.sizes)) for expected in self.tensors
@@ -134,7 +111,7 @@ def _input_sizes(inputs: Mapping[str, object], axes: Axes) -> tuple[int | None, 
 def _sizes(
     shapes: Sequence[torch.Size], input_sizes: Sequence[tuple[int | None, int | None]]
 ) -> list[Size]:
-    """Infer each axis's size from how it followed the inputs over all probes."""
+    """Infer the size of each axis from how it varied with the inputs over all probes."""
     batches, lengths = ([pair[i] for pair in input_sizes] for i in (0, 1))
     varied = all(len({*series}) > 1 for series in (batches, lengths) if None not in series)
     inferred: list[Size] = []

@@ -18,19 +18,14 @@ IGNORED_LABEL = -100
 
 @dataclass(frozen=True)
 class Probe:
-    """Inputs, and the output of the original for them.
-
-    Attributes:
-        name: ``example``, or the axes that were varied.
-        inputs: the inputs by name.
-        output: the original's output.
-        reference: the output's tensors.
-    """
+    """Inputs, and the output of the original for them."""
 
     name: str
+    """``example``, or what was varied."""
     inputs: Inputs
     output: object
     reference: list[Leaf]
+    """The tensors of the output."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +33,9 @@ class Probes:
     """The example and its variations.
 
     Attributes:
-        example: the inputs as they were given.
-        varied: the variation of all axes at once where the original allows it, otherwise of each.
+        varied: all axes varied at once if the original allows that, otherwise each on its own.
         single: runs the variations of one axis each, to find out which one is frozen.
-        unprobed: the variations that the original refused.
+        unprobed: the variations on which the original raised.
     """
 
     example: Probe
@@ -54,12 +48,7 @@ def make_probes(original: Callable[[Mapping[str, object]], object], signature: S
     """Run the original on the example inputs and on variations of them.
 
     The original decides what may vary: a variation on which it raises is not a probe.
-
-    Args:
-        original: calls the original with inputs by name.
-        signature: the example inputs, and the axes that may vary.
     """
-    inputs = signature.inputs
 
     def probe(name: str, varied: Inputs) -> Probe:
         output = original(varied)
@@ -74,7 +63,7 @@ def make_probes(original: Callable[[Mapping[str, object]], object], signature: S
                 refused.append(name)
         return tuple(accepted), tuple(refused)
 
-    example = probe("example", inputs)
+    example = probe("example", signature.inputs)
     kinds = [
         *(["batch"] if signature.axes.batch else []),
         *(["length"] if signature.axes.length else []),

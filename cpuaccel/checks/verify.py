@@ -21,50 +21,50 @@ def verify(
     tolerance: float,
     original: Callable[..., object],
 ) -> Fidelity:
-    """Compare the outputs on all probes.
+    """Compare the outputs of the optimized model with the original's on all probes.
 
     Args:
         call: calls the optimized model.
         probes: inputs, and the original's outputs.
-        tolerance: largest accepted difference of an output, relative to its magnitude.
-        original: maps samples to frames in audio models.
+        tolerance: largest accepted relative difference of an output.
+        original: see ``compare``.
 
     Raises:
-        OutputMismatchError: the example or the padding of a probe changes the outputs, or the
-            optimized model raises on the example.
+        OutputMismatchError: the outputs differ on the example or with padding, or the optimized
+            model raises on the example. Frozen sizes and refused paddings are only reported.
     """
 
-    def differences(probe: Probe) -> list[Difference] | None:
+    def compare_on(probe: Probe) -> list[Difference] | None:
         try:
             return compare(probe, call(probe.inputs), original)
         except Exception:  # engines raise various exceptions on inputs that they don't support
             logger.debug("raised on %s", probe.name, exc_info=True)
             return None
 
-    def agrees(found: list[Difference] | None) -> bool:
-        return found is not None and all(d.relative <= tolerance for d in found)
+    def agrees(differences: list[Difference] | None) -> bool:
+        return differences is not None and all(d.relative <= tolerance for d in differences)
 
     try:
-        found = compare(probes.example, call(probes.example.inputs), original)
+        accepted = compare(probes.example, call(probes.example.inputs), original)
     except Exception as error:
         raise OutputMismatchError(
             f"calling its model raised {type(error).__name__}: {error}"
         ) from error
-    worst = max(found, key=lambda d: d.relative, default=None)
+    worst = max(accepted, key=lambda d: d.relative, default=None)
     if worst is not None and worst.relative > tolerance:
         raise OutputMismatchError(f"it changes the outputs: {worst} (tolerance {tolerance:g})")
-    varied = {probe.name: differences(probe) for probe in probes.varied}
+    varied = {probe.name: compare_on(probe) for probe in probes.varied}
     frozen: tuple[str, ...] = ()
     refused: tuple[str, ...] = ()
     if not all(map(agrees, varied.values())):
-        varied = {probe.name: differences(probe) for probe in probes.single()}
-        broken = {name: found for name, found in varied.items() if not agrees(found)}
-        refused = tuple(n for n, differing in broken.items() if n in PADDINGS and not differing)
+        varied = {probe.name: compare_on(probe) for probe in probes.single()}
+        broken = {name: ds for name, ds in varied.items() if not agrees(ds)}
+        refused = tuple(name for name, ds in broken.items() if name in PADDINGS and not ds)
         if wrong := broken.keys() & PADDINGS - {*refused}:
-            named = sorted(wrong - {BOTH} or wrong)  # both follows from either
+            named = sorted(wrong - {BOTH} or wrong)  # wrong with either implies wrong with both
             raise OutputMismatchError(f"it changes the outputs with {' and '.join(named)}")
-        frozen = tuple(n for n in broken if n not in PADDINGS)
-        if not broken:  # each axis alone is right, only all at once are not
+        frozen = tuple(name for name in broken if name not in PADDINGS)
+        if not broken:  # each axis alone is right, but not all at once
             frozen = ("batch", "length")
-    found += [d for ds in varied.values() if ds is not None and agrees(ds) for d in ds]
-    return Fidelity(tolerance, tuple(found), frozen, probes.unprobed, refused)
+    accepted += [d for ds in varied.values() if ds is not None and agrees(ds) for d in ds]
+    return Fidelity(tolerance, tuple(accepted), frozen, probes.unprobed, refused)
