@@ -10,7 +10,7 @@ import cpuaccel
 from cpuaccel import Applied, Context, Form, Host, Signature, Step, Verdict
 from cpuaccel.model.flatten import FlatModule
 from cpuaccel.report import Status
-from tests.building.parts import global_settings
+from cpuaccel.testing.state import changed, global_state
 from tests.conftest import Offer
 from tests.fake_backends import (
     FailingApply,
@@ -173,7 +173,7 @@ def test_a_step_is_skipped_where_the_step_that_gives_its_form_failed(offer: Offe
 
 def test_global_settings_that_a_step_changed_are_restored_and_listed(offer: Offer) -> None:
     offer(Meddling)
-    before, random_state = global_settings(), torch.random.get_rng_state()
+    before = global_state()
     fast = cpuaccel.optimize(encoder(), ["meddling"], example_inputs=batch(), strict=True)
     assert {
         "torch threads",
@@ -181,8 +181,7 @@ def test_global_settings_that_a_step_changed_are_restored_and_listed(offer: Offe
         "torch float32 matmul precision",
         "environment variables",
     } == {*fast.report.outcomes[0].restored}
-    assert global_settings() == before
-    assert torch.equal(torch.random.get_rng_state(), random_state)
+    assert changed(before, global_state()) == []
 
 
 def test_steps_are_applied_in_the_users_order(offer: Offer) -> None:

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from cpuaccel.building.global_settings import restored_settings
-from tests.building.parts import global_settings
+from cpuaccel.testing.state import changed, global_state
 from tests.conftest import Python
 from tests.required import requires
 
 
 def test_changed_settings_are_restored_and_listed() -> None:
-    before = global_settings()
+    before = global_state()
     with restored_settings() as restored:
         torch.set_num_threads(torch.get_num_threads() + 1)
         torch.set_default_dtype(torch.float64)
@@ -21,7 +21,7 @@ def test_changed_settings_are_restored_and_listed() -> None:
         torch.set_float32_matmul_precision("medium")
         os.environ["CPUACCEL_TEST"] = "1"
         os.environ.pop("PATH")
-        during = global_settings()
+        assert len(changed(before, global_state())) == 5
         assert restored == []
     assert restored == [
         "torch threads",
@@ -30,8 +30,7 @@ def test_changed_settings_are_restored_and_listed() -> None:
         "torch float32 matmul precision",
         "environment variables",
     ]
-    assert global_settings() == before
-    assert all(during[name] != before[name] for name in before)
+    assert changed(before, global_state()) == []
 
 
 def test_unchanged_settings_are_not_listed() -> None:
@@ -76,6 +75,7 @@ def test_restoring_does_not_import_the_compiler_settings(python: Python) -> None
     code = """
 import sys
 from cpuaccel.building.global_settings import restored_settings
+from cpuaccel.testing.state import changed, global_state
 with restored_settings():
     pass
 assert not {"torch._dynamo.config", "torch._inductor.config"} & sys.modules.keys()
