@@ -113,4 +113,4 @@ def test_prints_the_results_if_stdout_cannot_be_written(tmp_path: Path) -> None:
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
     assert '"median_ms"' in done.stderr
-    assert "cannot write the results to stdout: No space left on device." in (done.stderr)
+    assert "cannot write the results to stdout: No space left on device." in done.stderr
