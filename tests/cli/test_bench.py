@@ -108,7 +108,7 @@ def test_reports_calls_that_the_original_served(run: Run, offer: Offer) -> None:
 def test_bfloat16_error_is_relative_to_float32_and_ratio_to_bfloat16(
     model: torch.nn.Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cpuaccel.planning.explain.host", lambda: HAS_BF16)
+    monkeypatch.setattr("cpuaccel.planning.plan.host", lambda: HAS_BF16)
     done = bench(model, ["float32", "bfloat16"], HAS_BF16, "jit")
     (eager32, jit32, eager16, jit16) = done.results
     assert (eager32.error, eager32.ratio, eager16.ratio) == (0.0, None, None)
