@@ -13,7 +13,9 @@ datasets = pytest.importorskip("datasets")
 from PIL import Image  # noqa: E402
 
 from tests.examples.conftest import Example  # noqa: E402
-from tests.examples.parts import balance, distinct_model, read_tsv, results  # noqa: E402
+from tests.examples.data import read_tsv  # noqa: E402
+from tests.examples.models import balance, distinct_model  # noqa: E402
+from tests.examples.results import results  # noqa: E402
 
 SCRIPT = "image_classification/run_image_classification.py"
 NAMES = ["ant", "bee", "cat", "dog", "elk", "fox", "gnu"]

@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("datasets", reason="the examples need the library datasets")
 
 from tests.examples.conftest import WORDS, Example
-from tests.examples.parts import results
+from tests.examples.results import results
 
 SCRIPT = "question_answering/run_qa.py"
 

@@ -15,16 +15,9 @@ soundfile = pytest.importorskip("soundfile")
 from torchmetrics.text import CharErrorRate, WordErrorRate  # noqa: E402
 
 from tests.examples.conftest import Example  # noqa: E402
-from tests.examples.parts import (  # noqa: E402
-    Rows,
-    assert_jit_made_all_outputs,
-    balance,
-    distinct_model,
-    pipelines,
-    read_tsv,
-    results,
-    write_rows,
-)
+from tests.examples.data import Rows, read_tsv, write_rows  # noqa: E402
+from tests.examples.models import balance, distinct_model  # noqa: E402
+from tests.examples.results import assert_jit_made_all_outputs, pipelines, results  # noqa: E402
 
 SCRIPT = "speech_recognition/run_ctc.py"
 RATE = 16000

@@ -14,18 +14,9 @@ from scipy import stats  # noqa: E402
 from sklearn import metrics  # noqa: E402
 
 from tests.examples.conftest import Example  # noqa: E402
-from tests.examples.parts import (  # noqa: E402
-    Rows,
-    assert_jit_made_all_outputs,
-    balance,
-    distinct_model,
-    pipelines,
-    read_tsv,
-    results,
-    spoiled,
-    texts,
-    write_rows,
-)
+from tests.examples.data import Rows, read_tsv, spoiled, texts, write_rows  # noqa: E402
+from tests.examples.models import balance, distinct_model  # noqa: E402
+from tests.examples.results import assert_jit_made_all_outputs, pipelines, results  # noqa: E402
 from tests.integrations.parts import letters_tokenizer  # noqa: E402
 
 SCRIPT = "text_classification/run_glue.py"

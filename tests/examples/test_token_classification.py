@@ -13,16 +13,9 @@ datasets = pytest.importorskip("datasets")
 pytest.importorskip("nervaluate")
 
 from tests.examples.conftest import Example  # noqa: E402
-from tests.examples.parts import (  # noqa: E402
-    Rows,
-    assert_jit_made_all_outputs,
-    balance,
-    distinct_model,
-    pipelines,
-    results,
-    words,
-    write_rows,
-)
+from tests.examples.data import Rows, words, write_rows  # noqa: E402
+from tests.examples.models import balance, distinct_model  # noqa: E402
+from tests.examples.results import assert_jit_made_all_outputs, pipelines, results  # noqa: E402
 from tests.integrations.parts import letters_tokenizer  # noqa: E402
 
 SCRIPT = "token_classification/run_ner.py"

@@ -18,7 +18,7 @@ from common.arguments import ModelArguments
 from question_answering.arguments import QuestionAnsweringArguments
 from question_answering.squad import load_questions
 from tests.examples.conftest import EXAMPLES, Example
-from tests.examples.parts import results
+from tests.examples.results import results
 from tests.required import BF16, requires, unmet
 
 SCRIPT = "question_answering/run_qa.py"
