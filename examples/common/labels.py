@@ -1,8 +1,8 @@
 """The classes of a model, looked up by labels in the data."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
-import datasets
+from datasets import ClassLabel, Dataset
 from transformers import PretrainedConfig
 
 from common.exits import ExampleError
@@ -19,14 +19,16 @@ class Labels:
         names: names of the classes, in the order of the model's outputs.
     """
 
-    def __init__(self, config: PretrainedConfig, of_data: Sequence[str] | None = None) -> None:
+    def __init__(self, config: PretrainedConfig, data: Dataset, column: str) -> None:
         """Read the names from a model's config.
 
         Args:
             config: config of the model.
-            of_data: names of the labels in the data by number, where it has names. They name the
-                classes of a model without names.
+            data: the data. If its column has names for its labels, they name the classes of a model
+                without names.
+            column: name of the column with the labels; it may be missing.
         """
+        of_data = _names(data.features.get(column))
         own = [str(name) for _, name in sorted((config.id2label or {}).items())]
         unnamed = own == [f"LABEL_{number}" for number in range(len(own))]
         if unnamed and of_data is not None and len(of_data) <= len(own):
@@ -88,7 +90,7 @@ class Labels:
         )
 
 
-def names_in_data(feature: object) -> list[str] | None:
+def _names(feature: object) -> list[str] | None:
     """Return the names of the labels in a column of a dataset; None if it has no names."""
     inner = getattr(feature, "feature", feature)  # for a list of labels
-    return list(inner.names) if isinstance(inner, datasets.ClassLabel) else None
+    return list(inner.names) if isinstance(inner, ClassLabel) else None

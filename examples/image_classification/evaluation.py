@@ -15,7 +15,7 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification, Pr
 from common.arguments import RunArguments
 from common.files import write_tsv
 from common.fingerprint import of_files
-from common.labels import Labels, names_in_data
+from common.labels import Labels
 from common.models import load_model, load_processor
 from common.stages import Outputs, Score, Write, begin, run_stage
 from image_classification.arguments import FOLDERS, ImageArguments
@@ -43,7 +43,7 @@ def _run_stage(
     processor: Any,
     run: RunArguments,
 ) -> None:
-    labels = Labels(model.config, names_in_data(images.features.get("label")))
+    labels = Labels(model.config, images, "label")
     evaluated = stage == "eval"
     inputs = images.select_columns("image")
     run_stage(

@@ -20,7 +20,7 @@ from common.arguments import RunArguments
 from common.data import tokenize_rows
 from common.exits import ExampleError
 from common.files import write_tsv
-from common.labels import Labels, names_in_data
+from common.labels import Labels
 from common.lengths import check_length
 from common.models import load_model, load_processor
 from common.stages import Outputs, Score, Write, begin, run_stage
@@ -48,7 +48,7 @@ def _run_stage(
     data: GlueArguments,
     run: RunArguments,
 ) -> None:
-    labels = Labels(model.config, names_in_data(sentences.rows.features.get("label")))
+    labels = Labels(model.config, sentences.rows, "label")
     inputs = _tokenized(sentences, tokenizer, data)
     evaluated = sentences.stage == "eval"
     run_stage(

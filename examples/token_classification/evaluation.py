@@ -18,7 +18,7 @@ from transformers import (
 from common.arguments import ModelArguments, RunArguments
 from common.exits import ExampleError
 from common.files import write_text
-from common.labels import Labels, names_in_data
+from common.labels import Labels
 from common.lengths import check_length, longest
 from common.models import load_model, load_processor
 from common.prediction import Array
@@ -68,7 +68,7 @@ def _run_stage(
     data: NerArguments,
     run: RunArguments,
 ) -> None:
-    labels = Labels(model.config, names_in_data(sentences.features.get("ner_tags")))
+    labels = Labels(model.config, sentences, "ner_tags")
     evaluated = stage == "eval"
     if evaluated:
         check_tags(labels.names, f"--model_name_or_path {model.name_or_path}")
