@@ -8,13 +8,14 @@ import torch
 import cpuaccel
 from tests.models import batch, encoder, right, unpadded
 from tests.plugins.engines import FACTS, Build, ForeignRuntimeContract
-from tests.required import requires
+from tests.required import INT8, requires, unmet
 
 needs_engine = requires(*FACTS["openvino_int8"])
 
-TOLERANCE = 0.4
+TOLERANCE = 0.6 if unmet((INT8,)) else 0.4
 """Largest difference relative to a tensor's largest magnitude. Logits of random heads are small
-compared with the terms that they sum: differences up to 0.31 were measured."""
+compared with the terms that they sum: differences up to 0.31 were measured, and 0.48 without VNNI,
+where sums of 8 bit products saturate."""
 
 
 class TestContract(ForeignRuntimeContract):

@@ -55,6 +55,8 @@ class CompiledCall:
 
     def __call__(self, **inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Run the compiled model; recompile first if no graph fits the inputs."""
+        if any(tensor.requires_grad for tensor in inputs.values()):  # Dynamo guards on it
+            inputs = {name: tensor.detach() for name, tensor in inputs.items()}
         try:
             return self._call(**inputs)
         except Exception:
