@@ -122,8 +122,8 @@ def predict(
                 metrics = output.metrics or {}
                 built = metrics.get("chunk_jit_compilation_time", 0.0)
                 build_seconds += built
-                for answered_by in ("optimized", "original"):
-                    calls[answered_by] += int(metrics.get(f"chunk_cpuaccel_calls_{answered_by}", 0))
+                for key in ("optimized", "original"):
+                    calls[key] += int(metrics.get(f"chunk_cpuaccel_calls_{key}", 0))
                 arrays[f"{name}_seconds"] = np.array(seconds - built)
                 for index, values in enumerate(_outputs(output.predictions)):
                     arrays[f"{name}_{index}"] = values

@@ -44,8 +44,8 @@ def summarize(
         results["jit_compilation_time"] = round(predicted.build_seconds, 4)
         for outcome in predicted.report.outcomes:
             results[f"cpuaccel_{outcome.step}_applied"] = int(outcome.status is Status.APPLIED)
-        for answered_by, batches in predicted.calls.items():
-            results[f"cpuaccel_calls_{answered_by}"] = batches
+        for key, batches in predicted.calls.items():
+            results[f"cpuaccel_calls_{key}"] = batches
     ratio, whole = _speedups(predicted)
     if ratio is not None:
         for name, value in _figures(predicted, EAGER, metrics).items():
