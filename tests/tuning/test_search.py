@@ -333,12 +333,7 @@ def test_a_metric_includes_backends_with_a_wide_tolerance(install: Install) -> N
 def test_searches_for_the_number_of_threads(install: Install) -> None:
     install("short")
     fast = cpuaccel.optimize(
-        Waiting(),
-        "auto",
-        example_inputs=IDS,
-        threads="auto",
-        budget=500,
-        time_limit=500,
+        Waiting(), "auto", example_inputs=IDS, threads="auto", budget=500, time_limit=500
     )
     found = tuning(fast)
     counts = {row.candidate.threads for row in found.rows}
