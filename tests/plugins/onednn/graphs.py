@@ -89,3 +89,10 @@ def _flat(output: object) -> list[torch.Tensor]:
     members = output.values() if isinstance(output, Mapping) else output
     assert isinstance(members, (Sequence, type({}.values())))
     return [tensor for member in members for tensor in _flat(member)]
+
+
+def packed_or_left(fast: cpuaccel.OptimizedModel) -> int:
+    """Count the operators whose weights were packed, or that were left alone after measuring."""
+    evidence = fast.report.outcomes[0].evidence
+    left = str(evidence.get("left_alone", "0")).partition(" ")[0]
+    return int(evidence["packed_weights"]) + int(left)

@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention as stock
 
-import cpuaccel
 from cpuaccel_plugins.onednn.attention import workspace
 from cpuaccel_plugins.onednn.attention.attend import GRAPH, PRODUCTS, MethodByLength, attend
 from cpuaccel_plugins.onednn.attention.masks import Mask, read_mask
 from cpuaccel_plugins.onednn.attention.precision import onednn_matmul
 from tests.conftest import Python
 from tests.plugins.onednn.graphs import assert_same, fuse, kinds
+from tests.required import BF16, requires
 
 ATTENTION = "multi-head attention"
 BATCH, HEADS, LENGTH, SIZE = 3, 2, 7, 4
@@ -187,9 +187,8 @@ def test_what_must_not_be_replaced_is_not(
     assert built(function, mask) == {}
 
 
+@requires(BF16)
 def test_bfloat16() -> None:
-    if not (verdict := cpuaccel.host().bf16()):
-        pytest.skip(str(verdict))
     query, key, value = (operand.bfloat16() for operand in operands())
     found = attended((query, key, value), read_mask(RIGHT, query.dtype), 0.5)
     torch.testing.assert_close(

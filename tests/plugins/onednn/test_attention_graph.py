@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention as stock
 
-import cpuaccel
 from cpuaccel_plugins.onednn.attention import attend as attend_module
 from cpuaccel_plugins.onednn.attention import graph as attention_graph
 from cpuaccel_plugins.onednn.attention.attend import (
@@ -24,6 +23,7 @@ from cpuaccel_plugins.onednn.attention.graph import (
     KernelKey,
     compile_kernel,
 )
+from tests.required import BF16, requires
 
 KEY = KernelKey(1, 6, 2, 4, torch.float32, 0.5, threads=1)
 """The tests of this folder run in one thread."""
@@ -71,9 +71,8 @@ def test_it_attends_as_the_stock_operator(batch: int, tokens: int, heads: int, s
     torch.testing.assert_close(made(kind)(operands), expected(operands, 0.3))
 
 
+@requires(BF16)
 def test_bfloat16() -> None:
-    if not (verdict := cpuaccel.host().bf16()):
-        pytest.skip(str(verdict))
     kind = KEY._replace(dtype=torch.bfloat16)
     operands = joint(kind)
     torch.testing.assert_close(

@@ -8,7 +8,8 @@ import torch
 from torch.nn.functional import elu, gelu, relu
 
 import cpuaccel
-from tests.plugins.onednn.graphs import assert_same, fuse, kinds
+from tests.plugins.onednn.graphs import assert_same, fuse, kinds, packed_or_left
+from tests.required import BF16, requires
 
 Function = Callable[..., torch.Tensor]
 GENERATOR = torch.Generator().manual_seed(0)
@@ -116,9 +117,8 @@ def test_weight_norm_is_put_together_once() -> None:
     assert_same(applied, conv, SOUNDS)
 
 
+@requires(BF16)
 def test_bfloat16() -> None:
-    if not (verdict := cpuaccel.host().bf16()):
-        pytest.skip(str(verdict))
     model = Net(lambda x, a, b, n: relu(n(a(x)) + x)).eval()
     applied = fuse(model, IMAGES, dtype=torch.bfloat16)
     assert kinds(applied) == {"conv+add": 1, "conv+bn": 1, "conv+relu": 1}
@@ -128,6 +128,4 @@ def test_bfloat16() -> None:
 def test_measuring_accounts_for_every_convolution() -> None:
     model = Net(lambda x, a, b, n: b(relu(a(x)))).eval()
     fast = cpuaccel.optimize(model, ["onednn"], example_inputs=IMAGES, strict=True)
-    evidence = fast.report.outcomes[0].evidence
-    left = str(evidence.get("left_alone", "0")).partition(" ")[0]
-    assert int(evidence["packed_weights"]) + int(left) == 2
+    assert packed_or_left(fast) == 2

@@ -5,7 +5,16 @@ import torch
 from torch.nn.functional import gelu, relu, sigmoid, silu, tanh
 
 import cpuaccel
-from tests.plugins.onednn.graphs import Function, Linears, X, assert_same, fuse, kinds
+from tests.plugins.onednn.graphs import (
+    Function,
+    Linears,
+    X,
+    assert_same,
+    fuse,
+    kinds,
+    packed_or_left,
+)
+from tests.required import BF16, requires
 
 
 def built(function: Function, bias: bool = True) -> dict[str, int]:
@@ -166,9 +175,8 @@ def test_other_dtypes_are_left_alone(dtype: torch.dtype) -> None:
     assert_same(applied, model, X.to(dtype), tolerance=1e-2)
 
 
+@requires(BF16)
 def test_bfloat16() -> None:
-    if not (verdict := cpuaccel.host().bf16()):
-        pytest.skip(str(verdict))
     model = Linears(lambda x, a, b, c: x + b(gelu(a(x)))).eval()
     applied = fuse(model, X, dtype=torch.bfloat16)
     assert kinds(applied) == {"linear+gelu": 1, "linear+add": 1}
@@ -179,9 +187,7 @@ def test_measuring_leaves_alone_what_is_slower_and_says_so() -> None:
     """Whichever way it is measured, all linears are accounted for."""
     model = Linears(lambda x, a, b, c: c(b(a(x)))).eval()
     fast = cpuaccel.optimize(model, ["onednn"], example_inputs=X, strict=True)
-    evidence = fast.report.outcomes[0].evidence
-    left = str(evidence.get("left_alone", "0")).partition(" ")[0]
-    assert int(evidence["packed_weights"]) + int(left) == 3
+    assert packed_or_left(fast) == 3
     torch.testing.assert_close(fast(X), model(X).detach())
 
 

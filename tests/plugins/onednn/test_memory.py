@@ -12,6 +12,7 @@ import torch
 import cpuaccel
 from cpuaccel.testing import tiny_text_model
 from cpuaccel.testing.outputs import assert_same_output
+from tests.required import BF16, requires
 
 HERE = cpuaccel.host().meets(("torch>=2.6",))
 pytestmark = pytest.mark.skipif(not HERE, reason=str(HERE))
@@ -125,9 +126,8 @@ def test_looking_at_the_configuration_brings_nothing_back() -> None:
     assert empty(model)
 
 
+@requires(BF16)
 def test_a_model_cast_to_bfloat16_gives_up_the_cast_copy() -> None:
-    if not (verdict := cpuaccel.host().bf16()):
-        pytest.skip(str(verdict))
     model, fast = given_up("bfloat16")
     assert not empty(model)  # it holds what bfloat16 can't give back
     assert_same_output(fast(**BATCH), model(**BATCH), BATCH, 5e-2)

@@ -23,6 +23,7 @@ from cpuaccel_plugins.onednn.linear.pack import FusedLinearFilter, pack_linears
 from cpuaccel_plugins.onednn.linear.unary import fuse_linear_unary, replace_remaining_linears
 from cpuaccel_plugins.onednn.operators import NO_ACTIVATION
 from tests.plugins.onednn.graphs import Function, Linears, X
+from tests.required import BF16, requires
 
 pytestmark = pytest.mark.skipif(not mkl.is_available(), reason="this torch has no MKL")
 
@@ -160,9 +161,8 @@ def test_a_weight_that_two_linears_share_goes_to_one_of_the_two() -> None:
     assert (told["linears_by_mkl"], told["packed_weights"]) == (2, 1)
 
 
+@requires(BF16)
 def test_bfloat16_stays_on_onednn() -> None:
-    if not (verdict := cpuaccel.host().bf16()):
-        pytest.skip(str(verdict))
     model = Linears(lambda x, a, b, c: a(x)).bfloat16()
     program = capture(model.eval(), cpuaccel.Signature.from_inputs(model, (X.bfloat16(),)))
     replace_remaining_linears(program, LinearChoice(measure=False).accepts)
