@@ -121,9 +121,8 @@ def test_each_set_of_inputs_and_dtypes_gets_its_own_variant() -> None:
     fast = cpuaccel.optimize(encoder(), ["faithful"], example_inputs=batch())
     for call in calls().values():
         call(fast)
-    assert (
-        len(fast.report.variants) == len(fast.variants) == 3
-    )  # with a mask, without one, with a boolean mask
+    # With a mask, without one, with a boolean mask.
+    assert len(fast.report.variants) == len(fast.variants) == 3
 
 
 def test_an_input_that_is_not_a_plain_value_falls_back_to_the_original(
