@@ -195,7 +195,7 @@ def test_questions_without_labels_can_be_predicted(
         ("--do_eval --validation_file DATA --cpuaccel_backends fast", "unknown backend"),
         (
             "--do_eval --validation_file DATA --jit_mode_eval --cpuaccel_backends jit",
-            "in more than one way",
+            "only one of them can choose the pipeline",
         ),
         ("--do_eval --validation_file DATA --cpuaccel_pipeline nowhere.toml", "can't be read"),
     ],
