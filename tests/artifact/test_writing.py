@@ -14,6 +14,7 @@ from cpuaccel.planning.toml import read_pipeline
 from tests.artifact.parts import SUMS, bert, bert_batch, needs_torch_2
 from tests.conftest import Offer
 from tests.fake_backends import Faithful, batch, encoder
+from tests.required import requires
 
 FILES = [
     "pipeline.toml",
@@ -112,11 +113,10 @@ def test_without_a_script_there_is_no_model_file(tmp_path: Path, offer: Offer) -
     assert [path.name for path in fast.save(tmp_path)] == [*FILES, SUMS]
 
 
+@requires("torch>=2.6")
 def test_released_weights_are_restored_and_saved(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    if not cpuaccel.host().meets(*cpuaccel.backends()["onednn"].requires):
-        pytest.skip("onednn needs a newer torch")
     model = encoder()
     expected = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     fast = cpuaccel.optimize(model, ["onednn"], example_inputs=batch(), keep_original=False)

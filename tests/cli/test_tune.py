@@ -4,12 +4,11 @@ from pathlib import Path
 
 import pytest
 
-import cpuaccel
 from cpuaccel.plugin.manager import PluginHost
 from tests.cli.conftest import Run
+from tests.required import requires
 
-HERE = cpuaccel.host().meets(("torch>=2.8",))
-pytestmark = pytest.mark.skipif(not HERE, reason=f"searches are tested from torch 2.8 on: {HERE}")
+pytestmark = requires("torch>=2.8")
 
 TINY = ("tune", "config:bert-tiny", "--seq-len", "16", "--budget", "500")
 

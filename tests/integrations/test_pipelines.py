@@ -18,11 +18,10 @@ from transformers.pipelines.pt_utils import KeyDataset  # noqa: E402
 import cpuaccel  # noqa: E402
 from tests.integrations.parts import QA, TEXTS, assert_close_results, letters_tokenizer  # noqa: E402
 from tests.models import encoder  # noqa: E402
-from tests.required import BF16, requires  # noqa: E402
+from tests.required import BF16, NATIVE, requires  # noqa: E402
 
 BACKENDS = [["bettertransformer"], ["jit"], ["bettertransformer", "jit"]]
 
-NATIVE = cpuaccel.host().meets(("transformers>=5",))
 NO_QA = "question-answering" not in transformers.pipelines.SUPPORTED_TASKS
 WITHOUT_QA = f"transformers {transformers.__version__} has no pipeline for question answering"
 
@@ -159,7 +158,7 @@ def test_results_and_log_match_the_original(
     assert set(fast.report.calls) == {"optimized"}, fast.report
 
 
-@pytest.mark.skipif(not NATIVE, reason=f"optimum's layers set padding to zero; {NATIVE.reason}")
+@requires(*NATIVE)  # the layers of optimum set padding to zero
 def test_padding_adds_no_letters_to_speech(tmp_path: Path) -> None:
     model, parts = encoder("wav2vec2"), speech_parts(tmp_path)
     with torch.no_grad():  # the head turns a state of zeros into a letter

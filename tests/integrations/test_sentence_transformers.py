@@ -30,7 +30,7 @@ from cpuaccel.testing.state import changed, model_state  # noqa: E402
 from tests.conftest import Python  # noqa: E402
 from tests.integrations.parts import TEXTS, letters_tokenizer  # noqa: E402
 from tests.models import encoder  # noqa: E402
-from tests.required import BF16, requires  # noqa: E402
+from tests.required import BF16, NATIVE, requires  # noqa: E402
 
 BACKENDS = [["bettertransformer"], ["jit"], ["bettertransformer", "jit"]]
 
@@ -117,11 +117,9 @@ def test_different_calls_share_one_variant(tiny: SentenceTransformer) -> None:
     assert report(fast).calls == {"optimized": len(WAYS)}
 
 
+@requires(*NATIVE)  # optimum fuses each layer into one operation
 def test_padding_is_not_computed(tiny: SentenceTransformer) -> None:
     """The feed-forward layers compute only real tokens."""
-    needed = cpuaccel.host().meets(("transformers>=5",))
-    if not needed:
-        pytest.skip(f"optimum fuses each layer into one operation: {needed.reason}")
     fast = optimize(tiny, ["bettertransformer"], strict=True)
     fast.encode(TEXTS)
     transformed = fast[0].auto_model.variants[0].model
