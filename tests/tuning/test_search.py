@@ -350,7 +350,7 @@ MISTAKES = {
         {"keep_original": False},
         "keep_original=False can't be used with",
     ),
-    "precisions": ({"precisions": ["int3"]}, "dtype='int3' was asked for"),
+    "precisions": ({"precisions": ["int3"]}, "dtype must be float32 or bfloat16"),
     "no precision": ({"precisions": []}, "precisions must not be empty"),
     "target": ({"target": "size"}, "target must be 'latency' or 'throughput', got 'size'"),
     "budget": ({"budget": 0}, "budget must be > 0, got 0"),
