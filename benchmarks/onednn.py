@@ -1,11 +1,11 @@
-"""The backend ``onednn`` against eager, Inductor and OpenVINO, in one interleaved run.
+"""Compare the backend ``onednn`` with eager, Inductor and OpenVINO, in one interleaved run.
 
     python benchmarks/onednn.py bert-base [--dtype bfloat16] [--shapes 1x128,1x384,8x384]
         [--padding 0.5] [--engines eager,onednn,bettertransformer+onednn,inductor,openvino]
 
-Models have random weights. ``t5-encoder`` and ``resnet-50`` are made here, the others as
-``cpuaccel bench config:NAME`` makes them. All engines get the same number of threads. Building is
-timed, too. Needs openvino for ``openvino``, and a C++ compiler for ``inductor``.
+Models have random weights. ``t5-encoder`` and ``resnet-50`` are defined here, the others as for
+``cpuaccel bench config:NAME``. All engines use the same number of threads. Builds are timed, too.
+``openvino`` needs openvino, ``inductor`` a C++ compiler.
 """
 
 import argparse
@@ -27,7 +27,7 @@ Inputs = dict[str, torch.Tensor]
 Call = Callable[[Inputs], object]
 
 SECONDS = 12.0
-"""For one shape; no new round is begun after it."""
+"""For each shape; no round starts after it."""
 
 
 class Bottleneck(nn.Module):
@@ -53,13 +53,13 @@ class Bottleneck(nn.Module):
 
 
 def convolution(inputs: int, outputs: int, kernel: int, stride: int = 1) -> tuple[nn.Module, ...]:
-    """A convolution that keeps the size but for its stride, and its batch norm."""
+    """A convolution whose padding keeps the size, and its batch norm."""
     conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
     return conv, nn.BatchNorm2d(outputs)
 
 
 class ResNet50(nn.Module):
-    """A plain one; takes images of 224 x 224."""
+    """ResNet-50 for images of 224 x 224."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -79,8 +79,8 @@ class ResNet50(nn.Module):
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Shape (batch, 3, 224, 224) becomes (batch, 1000)."""
-        answer: torch.Tensor = self.head(self.layers(pixel_values).mean((2, 3)))
-        return answer
+        logits: torch.Tensor = self.head(self.layers(pixel_values).mean((2, 3)))
+        return logits
 
 
 def make_model(name: str) -> nn.Module:
@@ -99,7 +99,7 @@ def make_model(name: str) -> nn.Module:
 
 
 def inputs_for(model: nn.Module, shape: str, padding: float) -> Inputs:
-    """Inputs of a shape such as ``8x384``; images have a size of their own."""
+    """Inputs of a shape such as ``8x384``; for images, only the batch counts."""
     batch, length = map(int, shape.split("x"))
     if isinstance(model, ResNet50):
         return {"pixel_values": torch.randn(batch, 3, 224, 224)}
@@ -108,7 +108,7 @@ def inputs_for(model: nn.Module, shape: str, padding: float) -> Inputs:
 
 
 def build(engine: str, model: nn.Module, example: Inputs, dtype: str) -> Call:
-    """Make an engine ready, with the first calls behind it."""
+    """Optimize a model with an engine, or with a pipeline such as ``bettertransformer+onednn``."""
     steps = [] if engine == "eager" else engine.split("+")
     fast = cpuaccel.optimize(model, steps, dtype=dtype, example_inputs=example)
     for outcome in fast.report.outcomes:

@@ -7,7 +7,9 @@ code under test: a mistake there must not skip the tests that would show it.
 import functools
 import importlib.metadata
 import os
+import platform
 import re
+import sys
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -53,6 +55,7 @@ ONNXRUNTIME = ("torch>=2.13", "onnxruntime>=1.32", "onnxscript>=0.7")
 OPENVINO = ("torch>=2.8", "openvino>=2026.4")
 OPENVINO_INT8 = (*OPENVINO, "nncf>=3.4")
 ZENTORCH = ("torch>=2.13", "zentorch>=2.13", "vendor: AuthenticAMD", "flag: avx512f")
+HUGE_PAGES = ("linux: 6.1", "path: /sys/kernel/mm/transparent_hugepage/hpage_pmd_size")
 NEVER = ("never",)
 
 NEEDS: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -65,9 +68,12 @@ NEEDS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("*disk*", ("may mount",)),
     # Engines.
     ("tests/plugins/aten_graph*", ("torch>=2.6",)),
+    ("tests/plugins/aten_graph/test_memory.py::*huge_pages*", HUGE_PAGES),
     ("tests/plugins/int8/*", ("torch>=2.6", INT8)),
     ("tests/plugins/int8/*::test_after_bettertransformer*", NATIVE),
     ("tests/plugins/onednn*", ("torch>=2.6",)),
+    # IPEX, once imported, replaces what TorchScript does for oneDNN.
+    ("tests/plugins/onednn/test_attention_graph.py*", ("no intel-extension-for-pytorch",)),
     ("tests/plugins/onednn/test_backend.py::TestContractAfterBetterTransformer*", NATIVE),
     ("tests/plugins/onednn/test_backend.py::test_*", NATIVE),
     ("tests/plugins/onednn/test_padding.py*", NATIVE),
@@ -128,8 +134,9 @@ NEEDS: tuple[tuple[str, tuple[str, ...]], ...] = (
 
 Of the patterns that match a test, one with an unmet fact is enough. A fact is a PEP 508
 requirement; ``no`` and a package that must be absent; ``flag:`` and processor flags of which one is
-enough; ``vendor:`` of the processor; ``cores:`` that this process may use; ``path:`` from the
-repository's root; ``may mount``; or ``never``, for combinations that don't exist.
+enough; ``vendor:`` of the processor; ``linux:`` and the least version; ``cores:`` that this process
+may use; ``path:`` from the repository's root; ``may mount``; or ``never``, for combinations that
+don't exist.
 """
 
 
@@ -201,6 +208,8 @@ def _holds(fact: str) -> bool:
         return (ROOT / value).exists()
     if kind == "vendor:":
         return value in _cpuinfo("vendor_id")
+    if kind == "linux:":
+        return sys.platform == "linux" and _release(platform.release()) >= _release(value)
     if kind == "cores:":
         return len(os.sched_getaffinity(0)) >= int(value)
     if kind == "no":
@@ -212,6 +221,11 @@ def _holds(fact: str) -> bool:
     requirement = Requirement(fact)
     version = _version(requirement.name)
     return version is not None and requirement.specifier.contains(version, prereleases=True)
+
+
+def _release(text: str) -> tuple[int, ...]:
+    """The first two numbers of a version of Linux."""
+    return tuple(int(number) for number in re.findall(r"\d+", text)[:2])
 
 
 def _version(package: str) -> str | None:

@@ -1,4 +1,4 @@
-"""What depends on sizes alone is made once for each, and never handed out."""
+"""Tensors that depend on sizes alone are computed once for each size, and never returned."""
 
 import threading
 from collections.abc import Callable
@@ -24,7 +24,7 @@ def positions(x: torch.Tensor, a: Linear, b: Linear, c: Linear) -> torch.Tensor:
     return a(x) + torch.arange(x.shape[0] * 2)[: x.shape[0], None, None] * b(x) + c(x)
 
 
-def built(function: Function) -> tuple[Linears, cpuaccel.Applied, list[SizeCache]]:
+def build(function: Function) -> tuple[Linears, cpuaccel.Applied, list[SizeCache]]:
     model = Linears(function)
     applied = fuse(model, X)
     run = applied.model._run  # type: ignore[attr-defined]
@@ -33,32 +33,34 @@ def built(function: Function) -> tuple[Linears, cpuaccel.Applied, list[SizeCache
 
 
 @pytest.mark.parametrize("function", [distances, positions])
-def test_it_is_made_once_for_each_size(function: Function, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, applied, (kept,) = built(function)
-    made: list[tuple[int, ...]] = []
-    make = kept._make
-    monkeypatch.setattr(kept, "_make", lambda *sizes: made.append(sizes) or make(*sizes))
+def test_they_are_computed_once_for_each_size(
+    function: Function, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, applied, (cache,) = build(function)
+    computed: list[tuple[int, ...]] = []
+    make = cache._make
+    monkeypatch.setattr(cache, "_make", lambda *sizes: computed.append(sizes) or make(*sizes))
     for batch, length in ((3, 5), (3, 5), (1, 9), (1, 9), (3, 5)):
         assert_same(applied, model, torch.randn(batch, length, 8))
-    assert len(made) == 3
+    assert len(computed) == 3
 
 
-def test_what_depends_on_values_is_not_kept() -> None:
-    model, applied, kept = built(lambda x, a, b, c: a(x) + torch.ones_like(x) * x.sum() + b(c(x)))
-    assert kept == []
+def test_what_depends_on_values_is_not_cached() -> None:
+    model, applied, caches = build(lambda x, a, b, c: a(x) + torch.ones_like(x) * x.sum() + b(c(x)))
+    assert caches == []
     for _ in range(2):
         assert_same(applied, model, torch.randn(3, 5, 8))
 
 
-def test_what_is_random_is_not_kept() -> None:
-    _, applied, kept = built(lambda x, a, b, c: a(x) + torch.rand(x.shape[1], 1) + b(c(x)))
-    assert kept == []
+def test_random_tensors_are_not_cached() -> None:
+    _, applied, caches = build(lambda x, a, b, c: a(x) + torch.rand(x.shape[1], 1) + b(c(x)))
+    assert caches == []
     first, second = applied.model(x=X)[0], applied.model(x=X)[0]
     assert not torch.equal(first, second)
 
 
-class Telling(torch.nn.Module):
-    """Computes with positions, and returns them, or a view of them, too."""
+class ReturnsPositions(torch.nn.Module):
+    """Computes with positions, and also returns them or a view of them."""
 
     def __init__(self, returned: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> None:
         super().__init__()
@@ -79,10 +81,10 @@ class Telling(torch.nn.Module):
     ],
     ids=["itself", "a view", "a view like another"],
 )
-def test_what_is_returned_is_the_callers_to_write_to(
+def test_the_caller_may_write_to_outputs(
     returned: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
 ) -> None:
-    model = Telling(returned).eval()
+    model = ReturnsPositions(returned).eval()
     applied = fuse(model, X)
     for _ in range(2):
         assert_same(applied, model, X)
@@ -91,8 +93,8 @@ def test_what_is_returned_is_the_callers_to_write_to(
         found[1].fill_(7)
 
 
-def test_threads_with_other_sizes_get_their_own() -> None:
-    model, applied, (_,) = built(distances)
+def test_threads_with_other_sizes_get_their_own_tensors() -> None:
+    model, applied, (_,) = build(distances)
     wrong: list[int] = []
 
     def call(length: int) -> None:

@@ -1,9 +1,7 @@
-"""Whether this host can have the backend."""
-
-import pytest
+"""Facts about hosts with fast 8 bit products."""
 
 import cpuaccel
+from tests.required import INT8, requires
 
 BACKEND = cpuaccel.backends()["int8"]
-HERE = BACKEND(BACKEND.Options()).check(cpuaccel.host())
-needs_engine = pytest.mark.skipif(not HERE, reason=str(HERE))
+needs_engine = requires("torch>=2.8", INT8)

@@ -1,4 +1,4 @@
-"""What ``int8`` says of hosts, what it computes in 8 bits, and that it really does."""
+"""The verdicts of ``int8`` on hosts, which linears it computes in 8 bits, and that it does."""
 
 import os
 import re
@@ -15,6 +15,7 @@ from cpuaccel.testing.outputs import assert_same_output
 from tests.models import batch, encoder, left, right, unpadded
 from tests.patience import stretched
 from tests.plugins.int8.host import BACKEND, needs_engine
+from tests.required import INT8, requires, unmet
 
 EVERYTHING = cpuaccel.Step("int8", measure=False)
 
@@ -22,9 +23,7 @@ EVERYTHING = cpuaccel.Step("int8", measure=False)
 class TestContractOnBert(BackendContract):
     backend = "int8"
     options: ClassVar[dict[str, Any]] = {"measure": False}
-    needs: ClassVar[dict[str, bool]] = {
-        "AVX512-VNNI or AMX-INT8": bool({"avx512_vnni", "amx_int8"} & cpuaccel.host().isa)
-    }
+    needs: ClassVar[dict[str, bool]] = {"AVX512-VNNI or AMX-INT8": not unmet((INT8,))}
 
     def model(self) -> torch.nn.Module:
         return tiny_text_model("BertForQuestionAnswering")
@@ -37,7 +36,7 @@ def check(**host: Any) -> cpuaccel.Verdict:
     return BACKEND(BACKEND.Options()).check(fake_host(**host))
 
 
-def test_without_products_of_8_bits_it_is_refused() -> None:
+def test_processors_without_fast_8_bit_products_are_refused() -> None:
     verdict = check(isa=frozenset({"avx2", "avx512f"}))
     assert str(verdict) == (
         "the processor (a fake processor) has neither AVX512-VNNI nor AMX-INT8, without which "
@@ -83,9 +82,7 @@ def test_architectures(name: str, linears: int, products: int, head: str) -> Non
 
 
 @needs_engine
-@pytest.mark.skipif(
-    not cpuaccel.host().meets(("transformers>=5",)), reason="optimum's layers can't be exported"
-)
+@requires("transformers>=5")  # optimum's layers can't be exported
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_after_bettertransformer_only_real_tokens_are_computed(dtype: str) -> None:
     if dtype == "bfloat16" and not (verdict := cpuaccel.host().bf16()):
@@ -110,7 +107,7 @@ def test_after_bettertransformer_only_real_tokens_are_computed(dtype: str) -> No
 
 
 @needs_engine
-def test_the_answers_are_not_the_floats() -> None:
+def test_outputs_differ_from_those_in_float() -> None:
     model, inputs = encoder("bert-qa"), batch("bert-qa", 2, 24, right)
     fast = cpuaccel.optimize(model, [EVERYTHING], example_inputs=inputs, strict=True)
     fidelity = fast.report.variants[0].fidelity
@@ -135,7 +132,7 @@ if fast.report.applied:
 
 
 def run(**environment: str) -> tuple[str, str]:
-    """What a process says of the step, and what oneDNN says of the call."""
+    """What a process prints about the step, and what oneDNN prints about the call."""
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM],
         env={**os.environ, **environment},
@@ -149,7 +146,7 @@ def run(**environment: str) -> tuple[str, str]:
 
 
 @needs_engine
-def test_onednn_says_that_it_multiplied_8_bits_by_its_fast_kernel() -> None:
+def test_onednn_uses_its_fast_kernel() -> None:
     _, call = run(ONEDNN_VERBOSE="1")
     products = re.findall(r"exec,cpu,matmul,(\S+?),undef,src:u8:\S* wei:s8", call)
     assert len(products) == 8
@@ -157,15 +154,15 @@ def test_onednn_says_that_it_multiplied_8_bits_by_its_fast_kernel() -> None:
 
 
 @needs_engine
-@pytest.mark.skipif(cpuaccel.host().machine != "x86_64", reason="it is an x86 limit that is set")
-def test_where_onednn_may_not_use_vnni_nothing_saturates_unseen() -> None:
-    said, _ = run(ONEDNN_MAX_CPU_ISA="AVX512_CORE")
-    assert "int8: failed. oneDNN's 8 bit products saturate here" in said
-    assert "Check whether ONEDNN_MAX_CPU_ISA is set, or use onednn." in said
+@pytest.mark.skipif(cpuaccel.host().machine != "x86_64", reason="the limit is one of x86")
+def test_saturation_without_vnni_is_noticed() -> None:
+    printed, _ = run(ONEDNN_MAX_CPU_ISA="AVX512_CORE")
+    assert "int8: failed. oneDNN's 8 bit products saturate here" in printed
+    assert "Check whether ONEDNN_MAX_CPU_ISA is set, or use onednn." in printed
 
 
 @needs_engine
-def test_what_is_not_finite_is_left_to_the_original() -> None:
+def test_inputs_that_are_not_finite_fall_back_to_the_original() -> None:
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU(), torch.nn.Linear(16, 4))
     inputs = torch.randn(3, 8)
@@ -178,7 +175,7 @@ def test_what_is_not_finite_is_left_to_the_original() -> None:
     assert fast.report.calls == {"fallback:error": 1}
 
 
-def kept(model: torch.nn.Module, **options: Any) -> cpuaccel.Outcome:
+def outcome(model: torch.nn.Module, **options: Any) -> cpuaccel.Outcome:
     fast = cpuaccel.optimize(
         model,
         [cpuaccel.Step("int8", measure=False, **options)],
@@ -189,47 +186,19 @@ def kept(model: torch.nn.Module, **options: Any) -> cpuaccel.Outcome:
 
 @needs_engine
 def test_linears_are_left_in_float_by_name() -> None:
-    outcome = kept(encoder("bert-qa"), float_names=("*.0.*.query", r"re:layer\.1\.output\.dense$"))
-    assert outcome.evidence["int8_linears"] == 10
-    assert outcome.evidence["in_float"] == (
+    evidence = outcome(
+        encoder("bert-qa"), float_names=("*.0.*.query", r"re:layer\.1\.output\.dense$")
+    ).evidence
+    assert evidence["int8_linears"] == 10
+    assert evidence["in_float"] == (
         "1 kind head: qa_outputs; 2 by name: bert.encoder.layer.0.attention.self.query, "
         "bert.encoder.layer.1.output.dense"
     )
-    assert outcome.evidence["concat linear"] == 2  # key and value still share one product
+    assert evidence["concat linear"] == 2  # key and value still share one product
 
 
 @needs_engine
-def test_linears_are_left_in_float_by_kind() -> None:
-    outcome = kept(encoder("bert-qa"), float_kinds=("head", "ffn_out", "attention_in"))
-    assert outcome.evidence["int8_linears"] == 4
-    told = str(outcome.evidence["in_float"])
-    assert "2 kind ffn_out: bert.encoder.layer.0.output.dense" in told
-    assert "6 kind attention_in: bert.encoder.layer.0.attention.self.query" in told
-
-
-@needs_engine
-def test_a_name_that_no_linear_has_is_a_mistake() -> None:
-    outcome = kept(encoder("bert-qa"), float_names=("*.quary",))
-    assert outcome.status == "failed"
-    assert outcome.reason == (
-        "float_names has '*.quary', which matches none of the model's 13 linears, such as "
-        "bert.encoder.layer.0.attention.self.query, bert.encoder.layer.0.attention.self.key, "
-        "bert.encoder.layer.0.attention.self.value"
-    )
-
-
-@needs_engine
-def test_with_nothing_left_it_says_so() -> None:
-    outcome = kept(encoder("bert-qa"), float_names=("*",))
-    assert outcome.status == "failed"
-    assert outcome.reason.startswith("no linear is left to compute in 8 bits (1 kind head")
-
-
-@needs_engine
-def test_weights_that_are_not_finite_stay_in_float() -> None:
-    model = encoder("bert-qa")
-    with torch.no_grad():
-        model.get_submodule("bert.encoder.layer.0.output.dense").weight[0, 0] = float("inf")
-    assert "not representable in 8 bits: bert.encoder.layer.0.output.dense" in str(
-        kept(model).evidence["in_float"]
-    )
+def test_with_all_linears_in_float_it_fails() -> None:
+    failed = outcome(encoder("bert-qa"), float_names=("*",))
+    assert failed.status == "failed"
+    assert failed.reason.startswith("no linear is left to compute in 8 bits (1 kind head")

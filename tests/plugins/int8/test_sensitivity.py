@@ -1,4 +1,4 @@
-"""Linears are left in float until the answers are close enough, the worst first."""
+"""Linears are left in float, the most sensitive first, until outputs are close enough."""
 
 from typing import Any
 
@@ -17,12 +17,12 @@ BATCHES = [batch("bert-qa", 2, 24, right), batch("bert-qa", 3, 15, right)]
 WORST = "bert.encoder.layer.1.output.dense"
 
 
-def spoiled() -> torch.nn.Module:
-    """One linear has, in each channel, a weight so large that 8 bits lose all the others."""
+def model_with_a_sensitive_linear() -> torch.nn.Module:
+    """One linear has a weight in each channel that is so large that 8 bits lose all others."""
     model = encoder("bert-qa")
     with torch.no_grad():
         model.get_submodule(WORST).weight[:, 0] = 300.0
-        # Its own input is kept at nothing, so that only the loss shows.
+        # The input of these weights is 0, so that only the loss has an effect.
         before = model.get_submodule("bert.encoder.layer.1.intermediate.dense")
         before.weight[0] = 0
         before.bias[0] = 0
@@ -42,13 +42,13 @@ def difference(model: torch.nn.Module, fast: Any) -> float:
     return worst
 
 
-def test_the_linear_that_does_harm_is_found_and_it_alone() -> None:
-    model = spoiled()
+def test_only_the_sensitive_linear_is_named() -> None:
+    model = model_with_a_sensitive_linear()
     assert sensitive_linears(model, BATCHES, most=0.05) == (WORST,)
 
 
-def test_what_it_names_keeps_the_bound() -> None:
-    model = spoiled()
+def test_with_the_named_linears_in_float_the_bound_holds() -> None:
+    model = model_with_a_sensitive_linear()
     names = sensitive_linears(model, BATCHES, most=0.05)
     fast = cpuaccel.optimize(
         model,
@@ -66,11 +66,11 @@ def test_what_it_names_keeps_the_bound() -> None:
     assert difference(model, fast) <= 0.05 < difference(model, everything)
 
 
-def test_where_all_is_well_nothing_is_named() -> None:
+def test_nothing_is_named_where_8_bits_are_close_enough() -> None:
     assert sensitive_linears(encoder("bert-qa"), BATCHES, most=0.1) == ()
 
 
-def test_a_measure_of_ones_own() -> None:
+def test_a_custom_measure() -> None:
     calls = []
 
     def harm(model: Any) -> float:
@@ -81,7 +81,7 @@ def test_a_measure_of_ones_own() -> None:
     assert calls == ["QuestionAnsweringModelOutput"]
 
 
-def test_a_bound_that_float_itself_does_not_keep() -> None:
+def test_a_bound_that_float_exceeds_is_refused() -> None:
     with pytest.raises(CpuaccelError, match="is 1 with all linears in float"):
         sensitive_linears(encoder("bert-qa"), BATCHES, most=0.5, harm=lambda model: 1.0)
 
@@ -91,9 +91,11 @@ def test_no_batches() -> None:
         sensitive_linears(encoder("bert-qa"), [], most=0.5)
 
 
-def test_as_an_option_on_the_example() -> None:
+def test_max_error_applies_it_to_the_example() -> None:
     step = cpuaccel.Step("int8", max_error=0.05, measure=False)
-    fast = cpuaccel.optimize(spoiled(), [step], example_inputs=BATCHES[0], strict=True)
+    fast = cpuaccel.optimize(
+        model_with_a_sensitive_linear(), [step], example_inputs=BATCHES[0], strict=True
+    )
     evidence = fast.report.outcomes[0].evidence
     assert evidence["in_float"] == (
         f"1 kind head: qa_outputs; 1 for a difference of at most 0.05: {WORST}"

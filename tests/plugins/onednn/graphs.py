@@ -1,4 +1,4 @@
-"""Building a small module with the backend, and holding it against itself."""
+"""Build small modules with the backend and compare them with the originals."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -22,7 +22,7 @@ Function = Callable[..., torch.Tensor]
 
 
 class Linears(torch.nn.Module):
-    """Three linears of one size, and a function of an input and them."""
+    """A function of an input and three linears of one size."""
 
     def __init__(self, function: Function, bias: bool = True) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class Linears(torch.nn.Module):
 
 
 X = torch.randn(3, 5, 8, generator=torch.Generator().manual_seed(1))
-"""What ``Linears`` are called with."""
+"""An input of ``Linears``."""
 
 
 def fuse(
@@ -45,7 +45,7 @@ def fuse(
     dtype: torch.dtype | None = None,
     prepack: bool = True,
 ) -> cpuaccel.Applied:
-    """Build without measuring: all that can be fused is."""
+    """Build without measuring: everything that can be fused is."""
     if dtype is not None:
         model = model.to(dtype)
         example = tuple(t.to(dtype) if t.is_floating_point() else t for t in example)
@@ -57,7 +57,7 @@ def fuse(
 
 
 def kinds(applied: cpuaccel.Applied) -> dict[str, int]:
-    """The fusions that took place, without the other evidence."""
+    """The fusions by kind, without the other evidence."""
     return {n: int(c) for n, c in applied.evidence.items() if n not in FACTS}
 
 
@@ -67,7 +67,7 @@ def assert_same(
     *inputs: torch.Tensor,
     tolerance: float = 1e-5,
 ) -> None:
-    """The fused graph answers as the module does."""
+    """Assert that the fused graph has the outputs of the module."""
     signature = cpuaccel.Signature.from_inputs(model, inputs)
     with torch.no_grad():
         expected = model(*inputs)
@@ -81,6 +81,18 @@ def assert_same(
         scale = float(theirs.double().abs().max()) if theirs.numel() else 0.0
         difference = (mine.double() - theirs.double()).abs()
         assert bool((difference <= tolerance * max(scale, 1e-3)).all()), float(difference.max())
+
+
+def assert_all_packed_or_left_alone(
+    model: torch.nn.Module, example: torch.Tensor, count: int
+) -> None:
+    """Assert that with measuring, the evidence accounts for all linears or convolutions."""
+    fast = cpuaccel.optimize(model, ["onednn"], example_inputs=example, strict=True)
+    evidence = fast.report.outcomes[0].evidence
+    left = str(evidence.get("left_alone", "0")).partition(" ")[0]
+    assert int(evidence["packed_weights"]) + int(left) == count
+    with torch.no_grad():
+        torch.testing.assert_close(fast(example), model(example))
 
 
 def _flat(output: object) -> list[torch.Tensor]:

@@ -1,4 +1,4 @@
-"""Attention by matrix products against the stock operator, with every kind of mask."""
+"""All methods of attention compared with the stock operator, with every kind of mask."""
 
 from collections.abc import Callable
 from typing import Any
@@ -74,7 +74,7 @@ MASKS = {
 
 @pytest.mark.parametrize("layout", ["joint", "contiguous"])
 @pytest.mark.parametrize("mask", MASKS.values(), ids=list(MASKS))
-def test_attends_as_the_stock_operator(mask: torch.Tensor, layout: str) -> None:
+def test_results_are_those_of_the_stock_operator(mask: torch.Tensor, layout: str) -> None:
     query, key, value = operands(layout)
     expected = stock(query, key, value, mask, scale=0.3)
     for methods in (PRODUCTS, GRAPH, MethodByLength((1,), ("stock",))):
@@ -83,7 +83,7 @@ def test_attends_as_the_stock_operator(mask: torch.Tensor, layout: str) -> None:
 
 
 @pytest.mark.parametrize("bytes_at_once", [1, 2 * LENGTH * LENGTH * 4 - 1])
-def test_heads_that_do_not_fit_together_are_done_in_turn(
+def test_heads_that_do_not_fit_the_cache_together_are_computed_in_turn(
     bytes_at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(workspace, "SCORE_BYTES", bytes_at_once)
@@ -94,14 +94,14 @@ def test_heads_that_do_not_fit_together_are_done_in_turn(
     torch.testing.assert_close(found, stock(query, key, value, bias, scale=0.5))
 
 
-def test_another_number_of_keys_than_queries() -> None:
+def test_fewer_queries_than_keys() -> None:
     query, (_, key, value) = operands()[0][:, :, :3], operands()
     torch.testing.assert_close(
         attended((query, key, value), None, 0.5), stock(query, key, value, scale=0.5)
     )
 
 
-def test_masks_are_kept_as_small_as_they_are() -> None:
+def test_masks_are_reduced_to_what_they_say() -> None:
     def read(name: str) -> Any:
         return read_mask(MASKS[name], torch.float32)
 
@@ -115,7 +115,7 @@ def test_masks_are_kept_as_small_as_they_are() -> None:
     assert read("a row that attends to nothing").idle.flatten().tolist() == [False, True, False]
 
 
-def test_the_way_is_as_at_the_nearest_length_measured() -> None:
+def test_the_method_is_that_of_the_nearest_measured_length() -> None:
     methods = MethodByLength((100, 400), ("stock", "graph"))
     assert [methods.nearest(length) for length in (1, 249, 251, 5000)] == [
         "stock",
@@ -125,7 +125,7 @@ def test_the_way_is_as_at_the_nearest_length_measured() -> None:
     ]
 
 
-def test_ways_are_told() -> None:
+def test_methods_are_listed_by_length() -> None:
     methods = MethodByLength((32, 128, 384), ("stock", "graph", "graph"))
     assert str(methods) == "stock at 32; graph at 128, 384 tokens"
     assert str(PRODUCTS) == "products"
@@ -151,7 +151,7 @@ def built(function: Callable[..., torch.Tensor], mask: torch.Tensor) -> dict[str
     return kinds(applied)
 
 
-def test_every_layer_shares_one_reading_of_the_mask() -> None:
+def test_a_mask_is_read_once_for_all_layers() -> None:
     readings = []
 
     def twice(
@@ -181,7 +181,7 @@ def test_every_layer_shares_one_reading_of_the_mask() -> None:
     ],
     ids=["causal", "one sequence", "grouped heads", "a flat mask", "float64", "narrower values"],
 )
-def test_what_must_not_be_replaced_is_not(
+def test_other_kinds_of_attention_are_not_replaced(
     function: Callable[..., torch.Tensor], mask: torch.Tensor
 ) -> None:
     assert built(function, mask) == {}
@@ -214,5 +214,5 @@ assert compile_kernel(key) is not None
 """
 
 
-def test_in_a_process_of_its_own_torch_makes_one_piece_of_it(python: Python) -> None:
+def test_a_kernel_can_be_compiled_in_a_new_process(python: Python) -> None:
     python(ALONE)

@@ -1,5 +1,6 @@
-"""Attention in one piece: that it is one, for which sizes it is compiled, and when."""
+"""Attention by compiled kernels: their results, for which sizes they are compiled, and when."""
 
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -26,29 +27,26 @@ from cpuaccel_plugins.onednn.attention.graph import (
 from tests.required import BF16, requires
 
 KEY = KernelKey(1, 6, 2, 4, torch.float32, 0.5, threads=1)
-"""The tests of this folder run in one thread."""
+"""Tests run in one thread."""
 
 
-@pytest.fixture
-def _one_piece() -> None:
-    # Asked in each test: IPEX, once another test has imported it, stays in the process.
-    if compile_kernel(KEY) is None:
-        pytest.skip("another engine's passes take the place of oneDNN's graph API in this process")
-
-
-pytestmark = pytest.mark.usefixtures("_one_piece")
+@pytest.fixture(autouse=True)
+def _without_ipex() -> None:
+    # In each test: another test may have imported it meanwhile.
+    if "intel_extension_for_pytorch" in sys.modules:
+        pytest.skip("IPEX replaces what TorchScript does for oneDNN in this process")
 
 
 @pytest.fixture
 def kernels(monkeypatch: pytest.MonkeyPatch) -> KernelCache:
-    """Those of a process that has compiled nothing yet."""
+    """The cache of a process that has compiled nothing yet."""
     fresh = KernelCache()
     monkeypatch.setattr(attend_module, "kernels", fresh)
     return fresh
 
 
-def joint(kind: KernelKey) -> torch.Tensor:
-    return torch.randn(kind.batch, kind.tokens, 3, kind.heads, kind.size, dtype=kind.dtype)
+def joint(key: KernelKey) -> torch.Tensor:
+    return torch.randn(key.batch, key.tokens, 3, key.heads, key.size, dtype=key.dtype)
 
 
 def expected(operands: torch.Tensor, scale: float) -> torch.Tensor:
@@ -56,8 +54,8 @@ def expected(operands: torch.Tensor, scale: float) -> torch.Tensor:
     return stock(query, key, value, scale=scale).transpose(1, 2).flatten(2)
 
 
-def made(kind: KernelKey) -> Kernel:
-    kernel = compile_kernel(kind)
+def compiled(key: KernelKey) -> Kernel:
+    kernel = compile_kernel(key)
     assert kernel is not None
     return kernel
 
@@ -65,30 +63,32 @@ def made(kind: KernelKey) -> Kernel:
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("tokens", [1, 2, 7, 128])
 @pytest.mark.parametrize(("heads", "size"), [(1, 8), (12, 64), (5, 3)])
-def test_it_attends_as_the_stock_operator(batch: int, tokens: int, heads: int, size: int) -> None:
-    kind = KEY._replace(batch=batch, tokens=tokens, heads=heads, size=size, scale=0.3)
-    operands = joint(kind)
-    torch.testing.assert_close(made(kind)(operands), expected(operands, 0.3))
+def test_results_are_those_of_the_stock_operator(
+    batch: int, tokens: int, heads: int, size: int
+) -> None:
+    key = KEY._replace(batch=batch, tokens=tokens, heads=heads, size=size, scale=0.3)
+    operands = joint(key)
+    torch.testing.assert_close(compiled(key)(operands), expected(operands, 0.3))
 
 
 @requires(BF16)
 def test_bfloat16() -> None:
-    kind = KEY._replace(dtype=torch.bfloat16)
-    operands = joint(kind)
+    key = KEY._replace(dtype=torch.bfloat16)
+    operands = joint(key)
     torch.testing.assert_close(
-        made(kind)(operands).float(), expected(operands, 0.5).float(), rtol=2e-2, atol=2e-2
+        compiled(key)(operands).float(), expected(operands, 0.5).float(), rtol=2e-2, atol=2e-2
     )
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
-def test_it_serves_in_every_mode(mode: Callable[[], torch.no_grad]) -> None:
-    kernel = made(KEY)
+def test_kernels_run_in_every_mode(mode: Callable[[], torch.no_grad]) -> None:
+    kernel = compiled(KEY)
     with mode():
         operands = joint(KEY)
         torch.testing.assert_close(kernel(operands), expected(operands, 0.5))
 
 
-def test_it_is_compiled_when_it_was_called_for_often(kernels: KernelCache) -> None:
+def test_kernels_are_compiled_for_frequent_sizes(kernels: KernelCache) -> None:
     for _ in range(USES - 1):
         assert kernels.get(KEY) is None
     first = kernels.get(KEY)
@@ -97,14 +97,14 @@ def test_it_is_compiled_when_it_was_called_for_often(kernels: KernelCache) -> No
     assert kernels.get(KEY._replace(tokens=5)) is None
 
 
-def test_until_then_and_from_then_on_the_answers_are_the_same(kernels: KernelCache) -> None:
+def test_results_stay_the_same_when_a_kernel_is_compiled(kernels: KernelCache) -> None:
     operands = joint(KEY)
     for _ in range(2 * USES):
         torch.testing.assert_close(attend(operands, None, 0.5, GRAPH), expected(operands, 0.5))
     assert kernels.get(KEY) is not None
 
 
-def test_a_sequence_cut_out_of_others_is_of_the_sizes_compiled_for(kernels: KernelCache) -> None:
+def test_a_slice_of_a_longer_sequence_has_the_strides_of_the_kernel(kernels: KernelCache) -> None:
     for _ in range(USES):
         kernels.get(KEY)
     several = torch.randn(1, 20, 3, 2, 4)
@@ -115,7 +115,7 @@ def test_a_sequence_cut_out_of_others_is_of_the_sizes_compiled_for(kernels: Kern
     torch.testing.assert_close(found, expected(several[:, 3:9], 0.5))
 
 
-def test_what_has_other_strides_is_left_to_products(kernels: KernelCache) -> None:
+def test_operands_with_other_strides_are_computed_by_products(kernels: KernelCache) -> None:
     for _ in range(USES):
         kernels.get(KEY)
     operands = torch.randn(1, 20, 3, 2, 4)[:, 3:9]
@@ -123,7 +123,7 @@ def test_what_has_other_strides_is_left_to_products(kernels: KernelCache) -> Non
     torch.testing.assert_close(attend(operands, None, 0.5, GRAPH), expected(operands, 0.5))
 
 
-def test_other_threads_than_compiled_for_are_another_kind(kernels: KernelCache) -> None:
+def test_each_number_of_threads_has_a_kernel_of_its_own(kernels: KernelCache) -> None:
     operands, before = joint(KEY), torch.get_num_threads()
     try:
         for threads in (1, 2):
@@ -133,23 +133,23 @@ def test_other_threads_than_compiled_for_are_another_kind(kernels: KernelCache) 
             torch.testing.assert_close(attend(operands, None, 0.5, GRAPH), expected(operands, 0.5))
     finally:
         torch.set_num_threads(before)
-    assert [kind.threads for kind in kernels._kernels] == [1, 2]
+    assert [key.threads for key in kernels._kernels] == [1, 2]
 
 
-def test_while_another_thread_compiles_it_is_not_waited_for(kernels: KernelCache) -> None:
+def test_no_thread_waits_while_another_compiles(kernels: KernelCache) -> None:
     with kernels._compiling:
         for _ in range(2 * USES):
             assert kernels.get(KEY) is None
     assert kernels.get(KEY) is not None
 
 
-def test_threads_share_what_is_compile_kernel(kernels: KernelCache) -> None:
+def test_threads_share_kernels(kernels: KernelCache) -> None:
     operands = [joint(KEY) for _ in range(4)]
-    answers = [expected(one, 0.5) for one in operands]
+    results = [expected(one, 0.5) for one in operands]
 
     def right(place: int) -> bool:
         return all(
-            torch.allclose(attend(operands[place], None, 0.5, GRAPH), answers[place], atol=1e-5)
+            torch.allclose(attend(operands[place], None, 0.5, GRAPH), results[place], atol=1e-5)
             for _ in range(3 * USES)
         )
 
@@ -158,17 +158,17 @@ def test_threads_share_what_is_compile_kernel(kernels: KernelCache) -> None:
     assert list(kernels._kernels) == [KEY]
 
 
-def test_no_more_are_compiled_than_are_kept(
+def test_the_number_of_kernels_is_bounded(
     kernels: KernelCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(attention_graph, "USES", 1)
     monkeypatch.setattr(attention_graph, "MOST_KERNELS", 2)
-    kinds = [KEY._replace(tokens=tokens) for tokens in range(1, 5)]
+    keys = [KEY._replace(tokens=tokens) for tokens in range(1, 5)]
     for _ in range(2):
-        assert [kernels.get(kind) is None for kind in kinds] == [False, False, True, True]
+        assert [kernels.get(key) is None for key in keys] == [False, False, True, True]
 
 
-def test_calls_for_many_sizes_are_not_all_counted(
+def test_the_number_of_counted_sizes_is_bounded(
     kernels: KernelCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(attention_graph, "MOST_COUNTED", 2)
@@ -177,16 +177,16 @@ def test_calls_for_many_sizes_are_not_all_counted(
         assert len(kernels._uses) <= 2
 
 
-def test_the_setting_that_it_takes_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_global_setting_is_restored(monkeypatch: pytest.MonkeyPatch) -> None:
     before = torch._C._jit_llga_enabled()
-    made(KEY)
+    compiled(KEY)
     assert torch._C._jit_llga_enabled() == before
     monkeypatch.setattr(attention_graph, "_SOURCE", "def attend(joint): return nothing")
     assert compile_kernel(KEY) is None
     assert torch._C._jit_llga_enabled() == before
 
 
-def test_what_torch_makes_no_one_piece_of_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_there_is_no_kernel_where_torch_fuses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         attention_graph, "_SOURCE", "def attend(joint):\n    return joint.sum([2, 3])"
     )

@@ -1,4 +1,4 @@
-"""What the backend says of hosts and models, and what every backend promises."""
+"""The backend's verdicts on hosts and models, its contract, copies, and fusions by architecture."""
 
 import copy
 import pickle
@@ -12,9 +12,9 @@ import cpuaccel
 from cpuaccel.testing import BackendContract, fake_host, tiny_text_model
 from cpuaccel.testing.outputs import assert_same_output
 from tests.models import batch, encoder, left, right, unpadded
+from tests.required import requires, unmet
 
-HERE = cpuaccel.host().meets(("torch>=2.6",))
-needs_engine = pytest.mark.skipif(not HERE, reason=str(HERE))
+needs_engine = requires("torch>=2.6")
 
 EVERYTHING = cpuaccel.Step("onednn", measure=False)
 
@@ -42,7 +42,7 @@ class TestContractAfterBetterTransformer(BackendContract):
     after = ("bettertransformer",)
 
     def need_engine(self) -> None:
-        if not cpuaccel.host().meets(("transformers>=5",)):
+        if unmet(("transformers>=5",)):
             pytest.skip("optimum's layers can't be exported")
         super().need_engine()
 
@@ -103,60 +103,62 @@ def test_a_model_that_changes_its_buffers_is_refused() -> None:
     assert fast.report.outcomes[0].reason.startswith("Counts changes its own buffers")
 
 
+@pytest.fixture(scope="module")
+def fused() -> cpuaccel.OptimizedModel:
+    return cpuaccel.optimize(
+        encoder("bert-qa"),
+        [EVERYTHING],
+        example_inputs=batch("bert-qa", 2, 12, right),
+        strict=True,
+    )
+
+
 @needs_engine
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
-def test_a_copy_packs_its_weights_anew(duplicate: Any) -> None:
-    model, inputs = encoder("bert-qa"), batch("bert-qa", 2, 12, right)
-    fast = cpuaccel.optimize(model, [EVERYTHING], example_inputs=inputs, strict=True)
-    expected = fast(**inputs)
-    twin = duplicate(fast)
-    found = twin(**inputs)
+def test_a_copy_packs_its_own_weights(duplicate: Any, fused: cpuaccel.OptimizedModel) -> None:
+    inputs = batch("bert-qa", 2, 12, right)
+    expected = fused(**inputs)
+    twin = duplicate(fused)
+    output = twin(**inputs)
     assert twin.report.applied == ("onednn",)
     for name, tensor in expected.items():
-        torch.testing.assert_close(found[name], tensor)
+        torch.testing.assert_close(output[name], tensor)
 
 
 @needs_engine
-def test_a_graph_by_itself_says_why_it_cannot_be_copied() -> None:
-    inputs = batch("bert-qa", 2, 12, right)
-    fast = cpuaccel.optimize(encoder("bert-qa"), [EVERYTHING], example_inputs=inputs, strict=True)
+def test_a_graph_by_itself_cannot_be_copied(fused: cpuaccel.OptimizedModel) -> None:
     with pytest.raises(TypeError, match="Copy or pickle the optimized model instead"):
-        copy.deepcopy(fast.variants[0].model)
+        copy.deepcopy(fused.variants[0].model)
 
 
 @needs_engine
-def test_threads_may_call_at_once() -> None:
+def test_threads_may_call_at_once(fused: cpuaccel.OptimizedModel) -> None:
     batches = [batch("bert-qa", 1 + number, 12 + number, right) for number in range(4)]
     model = encoder("bert-qa")
-    fast = cpuaccel.optimize(model, [EVERYTHING], example_inputs=batches[1], strict=True)
     with torch.no_grad():
         expected = [model(**inputs) for inputs in batches]
     with ThreadPoolExecutor(4, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         for _ in range(3):
-            found = list(pool.map(lambda inputs: fast(**inputs), batches))
-            for inputs, mine, theirs in zip(batches, found, expected):
-                assert_same_output(mine, theirs, inputs)
+            outputs = list(pool.map(lambda inputs: fused(**inputs), batches))
+            for inputs, output, original in zip(batches, outputs, expected):
+                assert_same_output(output, original, inputs)
 
 
 @needs_engine
-def test_new_weights_are_packed_anew() -> None:
+def test_new_weights_are_packed_again() -> None:
     model, inputs = encoder("bert-qa"), batch("bert-qa", 2, 12, right)
     fast = cpuaccel.optimize(model, [EVERYTHING], example_inputs=inputs, strict=True)
     fast.load_state_dict({name: t * 0.5 for name, t in model.state_dict().items()})
     with torch.no_grad():
         expected = model(**inputs)
-    found = fast(**inputs)
-    for name, tensor in expected.items():
-        torch.testing.assert_close(found[name], tensor, rtol=1e-4, atol=1e-5)
+    assert_same_output(fast(**inputs), expected, inputs)
 
 
 PER_LAYER = {"concat linear": 1, "linear+add": 2, "linear+gelu": 1, "multi-head attention": 1}
 
 
 @needs_engine
-@pytest.mark.skipif(
-    not cpuaccel.host().meets(("transformers>=5",)), reason="the graphs are those of Transformers 5"
-)
+@requires("transformers>=5")  # whose graphs these are
 @pytest.mark.parametrize(
     ("name", "counts", "once"),
     [

@@ -7,8 +7,12 @@ import pytest
 import torch
 from torch.nn.functional import elu, gelu, relu
 
-import cpuaccel
-from tests.plugins.onednn.graphs import assert_same, fuse, kinds, packed_or_left
+from tests.plugins.onednn.graphs import (
+    assert_all_packed_or_left_alone,
+    assert_same,
+    fuse,
+    kinds,
+)
 from tests.required import BF16, requires
 
 Function = Callable[..., torch.Tensor]
@@ -40,7 +44,7 @@ class Net(torch.nn.Module):
         return self.function(x, *self.convs, self.norm)
 
 
-def built(function: Function, axes: int = 2, **settings: Any) -> dict[str, int]:
+def fusions(function: Function, axes: int = 2, **settings: Any) -> dict[str, int]:
     inputs = IMAGES if axes == 2 else SOUNDS
     model = Net(function, axes, **settings).eval()
     applied = fuse(model, inputs)
@@ -51,7 +55,7 @@ def built(function: Function, axes: int = 2, **settings: Any) -> dict[str, int]:
 
 @pytest.mark.parametrize("axes", [1, 2])
 @pytest.mark.parametrize(
-    ("function", "fusions"),
+    ("function", "expected"),
     [
         (lambda x, a, b, n: a(x), {}),
         (lambda x, a, b, n: relu(a(x)), {"conv+relu": 1}),
@@ -66,9 +70,9 @@ def built(function: Function, axes: int = 2, **settings: Any) -> dict[str, int]:
     ids=["alone", "relu", "relu in place", "gelu", "add", "add, relu", "bn", "all", "two in place"],
 )
 def test_what_follows_a_convolution_is_fused(
-    function: Function, fusions: dict[str, int], axes: int
+    function: Function, expected: dict[str, int], axes: int
 ) -> None:
-    assert built(function, axes) == fusions
+    assert fusions(function, axes) == expected
 
 
 @pytest.mark.parametrize("axes", [1, 2])
@@ -78,14 +82,14 @@ def test_what_follows_a_convolution_is_fused(
     ids=str,
 )
 def test_settings_of_convolutions(settings: dict[str, Any], axes: int) -> None:
-    assert built(lambda x, a, b, n: relu(n(a(x))), axes, **settings) == {
+    assert fusions(lambda x, a, b, n: relu(n(a(x))), axes, **settings) == {
         "conv+bn": 1,
         "conv+relu": 1,
     }
 
 
 @pytest.mark.parametrize(
-    ("function", "fusions"),
+    ("function", "expected"),
     [
         (lambda x, a, b, n: elu(a(x)), {}),
         (lambda x, a, b, n: (y := a(x)).relu() * y, {}),
@@ -98,8 +102,8 @@ def test_settings_of_convolutions(settings: dict[str, Any], axes: int) -> None:
     ],
     ids=["elu", "used twice", "norm of two", "broadcast", "number", "alpha", "minus", "no conv"],
 )
-def test_what_must_not_be_fused_is_not(function: Function, fusions: dict[str, int]) -> None:
-    assert built(function) == {kind: count for kind, count in fusions.items() if count}
+def test_what_must_not_be_fused_is_not(function: Function, expected: dict[str, int]) -> None:
+    assert fusions(function) == {kind: count for kind, count in fusions.items() if count}
 
 
 def test_a_batch_norm_without_statistics_is_left_alone() -> None:
@@ -110,7 +114,7 @@ def test_a_batch_norm_without_statistics_is_left_alone() -> None:
     assert_same(fuse(model, IMAGES), model, IMAGES, tolerance=1e-4)
 
 
-def test_weight_norm_is_put_together_once() -> None:
+def test_weight_norm_is_folded() -> None:
     conv = torch.nn.utils.parametrizations.weight_norm(torch.nn.Conv1d(8, 8, 3), dim=2)
     applied = fuse(conv.eval(), SOUNDS)
     assert applied.evidence["packed_weights"] == 1
@@ -127,5 +131,4 @@ def test_bfloat16() -> None:
 
 def test_measuring_accounts_for_every_convolution() -> None:
     model = Net(lambda x, a, b, n: b(relu(a(x)))).eval()
-    fast = cpuaccel.optimize(model, ["onednn"], example_inputs=IMAGES, strict=True)
-    assert packed_or_left(fast) == 2
+    assert_all_packed_or_left_alone(model, IMAGES, count=2)

@@ -1,4 +1,4 @@
-"""Whether queries, keys and values of one joint linear reach attention uncut, and only they."""
+"""Attention reads queries, keys and values of one joint linear as one tensor, but no others."""
 
 from collections.abc import Callable
 
@@ -55,8 +55,8 @@ def tokens_moved(x: torch.Tensor, q: Linear, k: Linear, v: Linear) -> torch.Tens
     return attention(cut[0], cut[1], cut[2]).transpose(1, 2).reshape(batch, length, width)
 
 
-def handed(function: Function, monkeypatch: pytest.MonkeyPatch) -> object:
-    """What reaches attention in a graph that answers as the function does."""
+def operands_of_attention(function: Function, monkeypatch: pytest.MonkeyPatch) -> object:
+    """What attention is called with, in a graph with the outputs of the function."""
     model = Linears(function)
     applied = fuse(model, X)
     assert kinds(applied) == FUSED
@@ -75,14 +75,16 @@ def handed(function: Function, monkeypatch: pytest.MonkeyPatch) -> object:
 
 
 @pytest.mark.parametrize("function", [ordinary, sizes_left_open])
-def test_a_joint_result_is_handed_on_as_it_is(
+def test_a_joint_result_is_passed_on_as_it_is(
     function: Function, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    joint = handed(function, monkeypatch)
+    joint = operands_of_attention(function, monkeypatch)
     assert isinstance(joint, torch.Tensor)
     assert joint.shape == (3, 5, 3, 2, 4)
 
 
 @pytest.mark.parametrize("function", [another_order, one_scaled, one_used_twice, tokens_moved])
-def test_whatever_else_is_taken_apart(function: Function, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert isinstance(handed(function, monkeypatch), tuple)
+def test_other_operands_are_passed_separately(
+    function: Function, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert isinstance(operands_of_attention(function, monkeypatch), tuple)

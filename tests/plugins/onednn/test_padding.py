@@ -1,4 +1,4 @@
-"""Computing on real tokens only, where bettertransformer comes before."""
+"""Only real tokens are computed after bettertransformer."""
 
 import pytest
 import torch
@@ -8,17 +8,16 @@ from cpuaccel.testing.outputs import assert_same_output
 from cpuaccel_plugins.common.padding_markers import markers
 from cpuaccel_plugins.onednn.attention.packed import pack, read_layout, read_patterns, unpack
 from cpuaccel_plugins.onednn.linear.nodes import FUSED_ADD
-from tests.models import batch, both, encoder, left, right, unpadded
+from tests.models import batch, encoder, right, unpadded
+from tests.plugins.engines import UNSEEN
 from tests.plugins.onednn.graphs import assert_same, fuse
+from tests.required import requires
 
-NATIVE = cpuaccel.host().meets(("transformers>=5",))
-native = pytest.mark.skipif(not NATIVE, reason=str(NATIVE))
+NATIVE = ("transformers>=5",)
 STEPS = ["bettertransformer", cpuaccel.Step("onednn", measure=False)]
 
-SERVED = [
-    "bert-qa",
+ARCHITECTURES = [
     "bert-text",
-    "roberta-text",
     "electra-token",
     "albert",
     "distilbert-token",
@@ -27,57 +26,55 @@ SERVED = [
 ]
 
 
-@native
-@pytest.mark.parametrize("name", SERVED)
-def test_answers_are_the_originals_at_unseen_shapes_and_paddings(name: str) -> None:
-    model = encoder(name)
-    fast = cpuaccel.optimize(model, STEPS, example_inputs=batch(name, 2, 24, right), strict=True)
+@requires(*NATIVE)
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_outputs_are_the_originals_and_padding_is_not_computed(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, example = encoder(name), batch(name, 4, 24, right)
+    fast = cpuaccel.optimize(model, STEPS, example_inputs=example, strict=True)
     assert "padding_computed" not in fast.report.outcomes[-1].evidence
-    for size, length, pad in [
-        (1, 24, unpadded),
-        (1, 17, right),
-        (5, 31, right),
-        (3, 20, left),
-        (4, 12, both),
-        (7, 40, unpadded),
-    ]:
+    rows = rows_of_fused_additions(fast, monkeypatch)
+    for size, length, pad in [*UNSEEN, (7, 40, unpadded)]:
+        rows.clear()
         inputs = batch(name, size, length, pad)
         with torch.no_grad():
             expected = model(**inputs)
-        answer = fast(**inputs)
+        output = fast(**inputs)
         if name == "wav2vec2":  # its mask counts samples, not frames
             frames = model._get_feature_vector_attention_mask(  # type: ignore[operator]
-                answer.logits.shape[1], inputs["attention_mask"]
+                output.logits.shape[1], inputs["attention_mask"]
             )
             inputs = {**inputs, "attention_mask": frames.long()}
-        assert_same_output(answer, expected, inputs)
+        assert_same_output(output, expected, inputs)
+        # A sequence has two fused additions in each of two layers, over its packed tokens.
+        packed = inputs["attention_mask"].clone()
+        packed[:, 0] = 1
+        assert rows == [int(packed.sum())] * 4
     assert set(fast.report.calls) == {"optimized"}, fast.report
 
 
-@native
-@pytest.mark.parametrize("name", ["bert-token", "modernbert-token"])
-def test_padding_is_not_computed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The fused linears see as many rows as there are real tokens."""
-    inputs = batch(name, 4, 24, right)
-    fast = cpuaccel.optimize(encoder(name), STEPS, example_inputs=inputs, strict=True)
+def rows_of_fused_additions(
+    fast: cpuaccel.OptimizedModel, monkeypatch: pytest.MonkeyPatch
+) -> list[int]:
+    """A list that gets the number of rows of every linear with an addition, as they are called."""
     run = fast.variants[0].model._run  # type: ignore[attr-defined]
     rows: list[int] = []
     adds = FUSED_ADD._op
 
-    def noting(x: torch.Tensor, *rest: object) -> torch.Tensor:
+    def recording(x: torch.Tensor, *rest: object) -> torch.Tensor:
         rows.append(x[..., 0].numel())
         return adds(x, *rest)  # type: ignore[no-any-return]
 
-    name_of_add = next(n for n, bound in run.__globals__.items() if bound is adds)
-    monkeypatch.setitem(run.__globals__, name_of_add, noting)
-    fast(**inputs)
-    assert rows == [int(inputs["attention_mask"].sum())] * 4
+    (name,) = [name for name, bound in run.__globals__.items() if bound is adds]
+    monkeypatch.setitem(run.__globals__, name, recording)
+    return rows
 
 
-def test_packing_and_back() -> None:
+def test_unpacking_repeats_the_token_before_padding() -> None:
     real = torch.tensor([[1, 1, 1, 0], [0, 1, 1, 0], [1, 1, 1, 1]]).bool()
     layout = read_layout(real)
-    assert layout.tokens == 3 + 3 + 4  # the first token of a sequence is kept
+    assert layout.tokens == 3 + 3 + 4  # the first token of a sequence is always packed
     assert [(s.start, s.first, s.end) for s in layout.sequences] == [
         (0, 0, 3),
         (3, 4, 6),
@@ -99,7 +96,7 @@ def test_a_batch_without_padding_is_not_copied() -> None:
     assert torch.equal(unpack(packed, layout), hidden)
 
 
-def test_a_pattern_is_that_of_the_kept_tokens() -> None:
+def test_patterns_are_those_of_packed_tokens() -> None:
     real = torch.tensor([[1, 1, 0], [0, 1, 1]]).bool()
     window = (torch.arange(3)[:, None] - torch.arange(3)).abs() <= 1
     mask = window[None, None] & real[:, None, None]
@@ -109,7 +106,7 @@ def test_a_pattern_is_that_of_the_kept_tokens() -> None:
 
 
 class Marked(torch.nn.Module):
-    """Something between the markers that is not known to treat tokens alone."""
+    """An operator between the markers that does not treat tokens alone."""
 
     def __init__(self, between: str) -> None:
         super().__init__()
@@ -146,7 +143,9 @@ class Marked(torch.nn.Module):
         ("cut", "slice.Tensor mixes tokens"),
     ],
 )
-def test_where_tokens_meet_padding_is_computed_and_it_is_said(between: str, reason: str) -> None:
+def test_padding_is_computed_where_tokens_are_mixed_and_the_reason_is_reported(
+    between: str, reason: str
+) -> None:
     model = Marked(between).eval()
     inputs = torch.randn(3, 6, 4), torch.ones(3, 6, dtype=torch.long)
     applied = fuse(model, *inputs)
@@ -154,7 +153,7 @@ def test_where_tokens_meet_padding_is_computed_and_it_is_said(between: str, reas
     assert_same(applied, model, *inputs)
 
 
-def test_markers_hand_on_what_they_are_given() -> None:
+def test_markers_return_their_input() -> None:
     hidden, real = torch.randn(2, 3, 4), torch.ones(2, 3, dtype=torch.bool)
     for marker in markers():
         assert torch.equal(marker(hidden, real), hidden)

@@ -1,24 +1,38 @@
-"""The setting that sends float32 products to oneDNN, and that it is put back."""
+"""The setting that sends float32 products to oneDNN is restored."""
 
 import threading
+from collections.abc import Iterator
 
 import pytest
 import torch
 
 from cpuaccel_plugins.onednn.attention import precision
 from cpuaccel_plugins.onednn.attention.precision import PRECISION, onednn_matmul
+from tests.required import BF16, unmet
 
-inside_matters = pytest.mark.skipif(
-    not precision.is_exact(), reason="oneDNN would not compute exactly here"
-)
+
+@pytest.fixture
+def _exact(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As on a host where oneDNN computes float32 products in float32."""
+    monkeypatch.setattr(precision, "is_exact", lambda: True)
+    onednn_matmul.cache_clear()
+    yield
+    onednn_matmul.cache_clear()
+
+
+exact = pytest.mark.usefixtures("_exact")
+
+
+def test_products_are_exact_without_instructions_for_less() -> None:
+    assert precision.is_exact() or not unmet((BF16,))
 
 
 def current() -> str:
     return torch.get_float32_matmul_precision()
 
 
-@inside_matters
-def test_it_holds_inside_and_is_put_back() -> None:
+@exact
+def test_it_is_set_inside_and_restored() -> None:
     before = current()
     with onednn_matmul():
         assert current() == PRECISION
@@ -28,15 +42,16 @@ def test_it_holds_inside_and_is_put_back() -> None:
     assert current() == before
 
 
-def test_it_is_put_back_after_an_error() -> None:
+@exact
+def test_it_is_restored_after_an_error() -> None:
     before = current()
     with pytest.raises(ZeroDivisionError), onednn_matmul():
         _ = 1 / 0
     assert current() == before
 
 
-@inside_matters
-def test_what_the_caller_sets_meanwhile_stays() -> None:
+@exact
+def test_what_the_caller_sets_inside_stays() -> None:
     before = current()
     try:
         with onednn_matmul():
@@ -46,8 +61,8 @@ def test_what_the_caller_sets_meanwhile_stays() -> None:
         torch.set_float32_matmul_precision(before)
 
 
-@inside_matters
-def test_the_last_of_several_threads_puts_it_back() -> None:
+@exact
+def test_the_last_of_several_threads_restores_it() -> None:
     before = current()
     entered, leave = threading.Barrier(4), threading.Event()
 
@@ -67,7 +82,7 @@ def test_the_last_of_several_threads_puts_it_back() -> None:
     assert current() == before
 
 
-def test_where_it_would_not_be_exact_nothing_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_set_on_hosts_that_would_not_be_exact(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precision, "is_exact", lambda: False)
     before = current()
     with onednn_matmul.__wrapped__():

@@ -1,4 +1,4 @@
-"""The memory that attention computes in: kept, each thread's own, and good in every mode."""
+"""The workspace of attention: cached for each thread, and usable in every mode."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,7 +14,7 @@ SIZES = Sizes(2, 5, 5, 4, torch.float32)
 
 
 @pytest.fixture(autouse=True)
-def nothing_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def empty_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workspace_module, "_cache", workspace_module._WorkspaceCache())
 
 
@@ -23,20 +23,20 @@ def addresses(sizes: Sizes) -> list[int]:
 
 
 def check(joint: torch.Tensor) -> None:
-    """A joint operand and its three parts, against the stock operator."""
+    """Compare joint operands and their three parts with the stock operator."""
     query, key, value = split_operands(joint)
     expected = stock(query, key, value, scale=0.5).transpose(1, 2).flatten(2)
     torch.testing.assert_close(attend(joint, None, 0.5, PRODUCTS), expected)
     torch.testing.assert_close(attend((query, key, value), None, 0.5, PRODUCTS), expected)
 
 
-def test_it_is_kept_for_each_kind_of_sequence() -> None:
+def test_it_is_cached_for_each_size() -> None:
     first = workspace(SIZES)
     assert workspace(SIZES._replace(keys=3)) is not first
     assert workspace(SIZES) is first
 
 
-def test_a_longer_sequence_takes_more_memory_and_shorter_ones_share_it() -> None:
+def test_all_sizes_share_the_memory_of_the_largest() -> None:
     short = workspace(SIZES)
     long = workspace(SIZES._replace(queries=50, keys=50))
     assert workspace(SIZES) is not short
@@ -45,7 +45,7 @@ def test_a_longer_sequence_takes_more_memory_and_shorter_ones_share_it() -> None
 
 
 @pytest.mark.parametrize("name", ["MOST_CACHED_BYTES", "MOST_CACHED_SIZES"])
-def test_there_is_a_limit_to_what_is_kept(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_is_bounded(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workspace_module, name, 1)
     first = workspace(SIZES)
     workspace(SIZES._replace(keys=3))
@@ -74,7 +74,7 @@ def test_threads_get_their_own_outputs() -> None:
         assert list(pool.map(right, range(len(joints)))) == [True] * len(joints)
 
 
-def test_what_was_made_in_inference_mode_serves_outside_of_it() -> None:
+def test_a_workspace_from_inference_mode_is_usable_outside() -> None:
     with torch.inference_mode():
         check(torch.randn(1, 5, 3, 2, 4))
     with torch.no_grad():
@@ -85,9 +85,7 @@ def test_what_was_made_in_inference_mode_serves_outside_of_it() -> None:
 
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("heads_together", [1, 2, 3])
-def test_parts_of_the_heads(
-    batch: int, heads_together: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_heads_in_parts(batch: int, heads_together: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workspace_module, "SCORE_BYTES", heads_together * 7 * 7 * 4)
     assert len(workspace(Sizes(3, 7, 7, 4, torch.float32)).parts) == -(-3 // heads_together)
     check(torch.randn(batch, 7, 3, 3, 4))
