@@ -31,7 +31,7 @@ class CompiledGraph:
         """
         for name, fixed in self._fixed_sizes.items():
             shape = inputs[name].shape
-            if any(want is not None and want != size for want, size in zip(fixed, shape)):
+            if any(must is not None and must != size for must, size in zip(fixed, shape)):
                 raise ValueError(
                     f"{name} must have shape {fixed} (None: any size), got {tuple(shape)}"
                 )

@@ -1,4 +1,4 @@
-"""What a build does with the process's memory: return what is free, use huge pages for weights."""
+"""Memory during a build: return free memory to the system, move weights into huge pages."""
 
 import ctypes
 import functools
@@ -19,8 +19,7 @@ _HUGE_PAGE_SIZE = Path("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size")
 def trim_heap() -> None:
     """Return free memory to the system, on glibc; other C libraries are left alone.
 
-    Without it glibc keeps the memory of probes and released weights, and packed weights come to
-    lie beside it.
+    glibc would keep the memory of probes and of released weights beside that of packed weights.
     """
     library = _c_library()
     if library is not None and hasattr(library, "malloc_trim"):

@@ -1,4 +1,4 @@
-"""Which linears to leave in float, found by computing all others in 8 bits."""
+"""Which linears to leave in float: the most sensitive to 8 bits."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Backend ``onednn``: the graph optimization that IPEX brought, on operators of stock torch."""
+"""Backend ``onednn``: graph fusions and packed weights on operators of stock torch."""
 
 import cpuaccel
 from cpuaccel_plugins.onednn.backend import OneDnn, OneDnnOptions

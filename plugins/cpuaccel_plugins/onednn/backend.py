@@ -41,8 +41,8 @@ class OneDnn(Backend[OneDnnOptions]):
 
         options = self.options
         applied = build(model, context, measure=options.measure, prepack=options.prepack)
-        found = applied.evidence
-        if not (found["fusions"] or found["packed_weights"] or "left_alone" in found):
+        evidence = applied.evidence
+        if not (evidence["fusions"] or evidence["packed_weights"] or "left_alone" in evidence):
             raise BackendError(
                 f"{type(model).__name__} has nothing that oneDNN has fused operators for",
                 "Leave onednn out for this model",

@@ -1,4 +1,4 @@
-"""Attention masks at call time: read once in each call, and reduced to what they say."""
+"""Attention masks at call time: read once in each call, reduced to spans of keys if possible."""
 
 from dataclasses import dataclass
 

@@ -28,7 +28,7 @@ def onednn_matmul() -> AbstractContextManager[None]:
 
 
 class _OneDnnMatmul(AbstractContextManager[None]):
-    """Entered and left in every layer, with cold caches, so kept short."""
+    """Short, because every layer enters and leaves it with cold caches."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -10,8 +10,8 @@ def is_available() -> bool:
 
 
 ROWS = 256
-"""Rows that weights are packed for. Any number of rows is computed with them: MKL's reference asks
-for the same matrix layout in packing and computing, not for the same sizes. From 16 to 2,000 rows
+"""Rows that weights are packed for. Any number of rows is computed with them: MKL's reference
+requires the same matrix layout in packing and computing, not the same sizes. From 16 to 2,000 rows
 that was as fast as packing for exactly so many; weights packed for 1,000 rows and more took twice
 as long for fewer."""
 
