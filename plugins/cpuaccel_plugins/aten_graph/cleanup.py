@@ -5,15 +5,8 @@ import operator
 import torch
 from torch.fx import Node
 
-from cpuaccel_plugins.aten_graph.program import (
-    Program,
-    argument,
-    aten,
-    dtype,
-    is_call,
-    same_shape,
-    value,
-)
+from cpuaccel_plugins.aten_graph.nodes import argument, aten, dtype, is_call, same_shape, value
+from cpuaccel_plugins.aten_graph.program import Program
 
 _CHECKS = {
     "aten::_assert_tensor_metadata",

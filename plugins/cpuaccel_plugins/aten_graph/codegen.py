@@ -7,7 +7,8 @@ from typing import TypeAlias
 import torch
 from torch.fx import Node
 
-from cpuaccel_plugins.aten_graph.program import Program, aten, is_call
+from cpuaccel_plugins.aten_graph.nodes import aten, is_call
+from cpuaccel_plugins.aten_graph.program import Program
 
 Run: TypeAlias = Callable[..., tuple[torch.Tensor, ...]]
 

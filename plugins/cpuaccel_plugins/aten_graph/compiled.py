@@ -3,7 +3,8 @@
 import torch
 
 from cpuaccel_plugins.aten_graph.codegen import compile_program
-from cpuaccel_plugins.aten_graph.program import Program, value
+from cpuaccel_plugins.aten_graph.nodes import value
+from cpuaccel_plugins.aten_graph.program import Program
 
 
 class CompiledGraph:

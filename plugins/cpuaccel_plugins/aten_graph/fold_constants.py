@@ -3,7 +3,8 @@
 import torch
 from torch.fx import Node
 
-from cpuaccel_plugins.aten_graph.program import Program, aten, is_call
+from cpuaccel_plugins.aten_graph.nodes import aten, is_call
+from cpuaccel_plugins.aten_graph.program import Program
 
 _GROWING = (aten.expand.default, aten.repeat.default)
 

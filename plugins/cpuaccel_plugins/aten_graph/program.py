@@ -1,16 +1,15 @@
-"""A model as a graph of aten operators, and how passes read and change it."""
+"""A model as a graph of aten operators, its tensors, and the passes over it."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TypeAlias, TypeGuard
+from typing import TypeAlias
 
 import torch
 from torch.fx import Graph, Node
 
 from cpuaccel import Release
-
-aten = torch.ops.aten
+from cpuaccel_plugins.aten_graph.nodes import is_call
 
 
 @dataclass
@@ -112,62 +111,3 @@ class Program:
 
 Pass: TypeAlias = Callable[[Program], None]
 """Changes a program in place. A pass with parameters is a ``functools.partial`` of one."""
-
-
-def is_call(node: object, *targets: object) -> TypeGuard[Node]:
-    """Whether this is a node that calls one of these functions."""
-    return isinstance(node, Node) and node.op == "call_function" and node.target in targets
-
-
-def call(graph: Graph, target: Callable[..., object], *args: object) -> Node:
-    """Add a call at the graph's insertion point."""
-    return graph.call_function(target, args)  # type: ignore[arg-type]
-
-
-def argument(node: Node, index: int, name: str, default: object = None) -> object:
-    """An argument that was passed by position or by name."""
-    if len(node.args) > index:
-        return node.args[index]
-    return node.kwargs.get(name, default)
-
-
-def value(node: object) -> torch.Tensor | None:
-    """The fake tensor with a node's shape and dtype; None if the node yields no tensor."""
-    fake = node.meta.get("val") if isinstance(node, Node) else None
-    return fake if isinstance(fake, torch.Tensor) else None
-
-
-def dtype(node: object) -> torch.dtype | None:
-    """The dtype of a node's tensor."""
-    fake = value(node)
-    return None if fake is None else fake.dtype
-
-
-def same_shape(one: object, other: object) -> bool:
-    """Whether two nodes have the same shape for all values of the dynamic sizes."""
-    first, second = value(one), value(other)
-    return (
-        first is not None
-        and second is not None
-        and len(first.shape) == len(second.shape)
-        and all(map(same_size, first.shape, second.shape))
-    )
-
-
-def same_size(one: object, other: object) -> bool:
-    """Whether two sizes are always equal. Adds no guard to the shape environment."""
-    return symbol(one) == symbol(other)
-
-
-def symbol(size: object) -> object:
-    """A size as a number or a symbolic expression, to compare by."""
-    return size.node.expr if isinstance(size, torch.SymInt) else size
-
-
-def example_size(size: object) -> int:
-    """The value of a size in the example inputs."""
-    if isinstance(size, torch.SymInt):
-        hint = size.node.hint
-        return int(hint) if hint is not None else 1
-    assert isinstance(size, int)
-    return size

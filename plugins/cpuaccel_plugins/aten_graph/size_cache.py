@@ -8,7 +8,8 @@ from torch.fx import Graph, Node
 
 from cpuaccel_plugins.aten_graph.cleanup import is_pure
 from cpuaccel_plugins.aten_graph.codegen import compile_program
-from cpuaccel_plugins.aten_graph.program import Program, aten, call, value
+from cpuaccel_plugins.aten_graph.nodes import aten, call, value
+from cpuaccel_plugins.aten_graph.program import Program
 
 Values = tuple[torch.Tensor, ...]
 

@@ -5,7 +5,8 @@ import operator
 import torch
 from torch.fx import Node
 
-from cpuaccel_plugins.aten_graph.program import Program, aten, is_call
+from cpuaccel_plugins.aten_graph.nodes import aten, is_call
+from cpuaccel_plugins.aten_graph.program import Program
 from cpuaccel_plugins.int8.options import Kind
 from cpuaccel_plugins.int8.outliers import WeightKey, weight_key
 from cpuaccel_plugins.onednn.attention.attend import attend

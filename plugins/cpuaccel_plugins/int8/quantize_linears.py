@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 from torch.fx import Node
 
-from cpuaccel_plugins.aten_graph.program import Program, aten, call, dtype
+from cpuaccel_plugins.aten_graph.nodes import aten, call, dtype
+from cpuaccel_plugins.aten_graph.program import Program
 from cpuaccel_plugins.int8.arithmetic import (
     ACTIVATIONS,
     Channels,

@@ -12,7 +12,8 @@ from torch.fx import Node
 from cpuaccel import BackendError, Signature
 from cpuaccel_plugins.aten_graph.capture import capture
 from cpuaccel_plugins.aten_graph.cleanup import remove_redundant
-from cpuaccel_plugins.aten_graph.program import Program, aten
+from cpuaccel_plugins.aten_graph.nodes import aten
+from cpuaccel_plugins.aten_graph.program import Program
 from cpuaccel_plugins.int8.arithmetic import MOST_INPUTS
 from cpuaccel_plugins.int8.choice import Int8Choice
 from cpuaccel_plugins.int8.kinds import linear_kinds, module_names

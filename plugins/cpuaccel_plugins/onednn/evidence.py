@@ -6,7 +6,8 @@ from math import prod
 from torch.fx import Node
 
 from cpuaccel import Evidence
-from cpuaccel_plugins.aten_graph.program import Program, aten, example_size, value
+from cpuaccel_plugins.aten_graph.nodes import aten, example_size, value
+from cpuaccel_plugins.aten_graph.program import Program
 from cpuaccel_plugins.onednn.attention.attend import attend
 from cpuaccel_plugins.onednn.attention.packed import attend_packed
 from cpuaccel_plugins.onednn.conv import nodes as conv

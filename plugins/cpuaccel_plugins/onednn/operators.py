@@ -5,7 +5,8 @@ from typing import NamedTuple
 import torch
 from torch.fx import Node
 
-from cpuaccel_plugins.aten_graph.program import Program, argument, aten, call, is_call
+from cpuaccel_plugins.aten_graph.nodes import argument, aten, call, is_call
+from cpuaccel_plugins.aten_graph.program import Program
 
 mkldnn = torch.ops.mkldnn
 

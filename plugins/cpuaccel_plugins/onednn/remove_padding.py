@@ -11,7 +11,8 @@ from collections.abc import Iterable
 import torch
 from torch.fx import Node
 
-from cpuaccel_plugins.aten_graph.program import Program, argument, aten, call, symbol, value
+from cpuaccel_plugins.aten_graph.nodes import argument, aten, call, symbol, value
+from cpuaccel_plugins.aten_graph.program import Program
 from cpuaccel_plugins.common.padding_markers import markers
 from cpuaccel_plugins.onednn.attention.choice import AttentionChoice
 from cpuaccel_plugins.onednn.attention.packed import (

@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from cpuaccel_plugins.aten_graph.fastest import FastestChoice, least_times
-from cpuaccel_plugins.aten_graph.program import example_size
+from cpuaccel_plugins.aten_graph.nodes import example_size
 from cpuaccel_plugins.onednn.attention.attend import (
     GRAPH,
     PRODUCTS,

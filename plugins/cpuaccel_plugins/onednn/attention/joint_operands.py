@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 from torch.fx import Node
 
-from cpuaccel_plugins.aten_graph.program import Program, aten, call, is_call, symbol, value
+from cpuaccel_plugins.aten_graph.nodes import aten, call, is_call, symbol, value
+from cpuaccel_plugins.aten_graph.program import Program
 from cpuaccel_plugins.onednn.attention.attend import attend
 from cpuaccel_plugins.onednn.attention.packed import attend_packed
 

@@ -5,8 +5,7 @@ import math
 import torch
 from torch.fx import Node
 
-from cpuaccel_plugins.aten_graph.program import (
-    Program,
+from cpuaccel_plugins.aten_graph.nodes import (
     argument,
     aten,
     call,
@@ -16,6 +15,7 @@ from cpuaccel_plugins.aten_graph.program import (
     same_size,
     value,
 )
+from cpuaccel_plugins.aten_graph.program import Program
 from cpuaccel_plugins.common.fusions import ATTENTION
 from cpuaccel_plugins.onednn.attention.attend import attend
 from cpuaccel_plugins.onednn.attention.choice import AttentionChoice

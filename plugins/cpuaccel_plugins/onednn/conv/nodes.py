@@ -8,15 +8,8 @@ from typing import TypeAlias
 import torch
 from torch.fx import Node
 
-from cpuaccel_plugins.aten_graph.program import (
-    Program,
-    argument,
-    aten,
-    call,
-    example_size,
-    is_call,
-    value,
-)
+from cpuaccel_plugins.aten_graph.nodes import argument, aten, call, example_size, is_call, value
+from cpuaccel_plugins.aten_graph.program import Program
 from cpuaccel_plugins.onednn.operators import DTYPES, NO_ACTIVATION, Activation, mkldnn
 
 CONVOLUTIONS = (aten.conv2d.default, aten.conv1d.default)

@@ -2,7 +2,8 @@
 
 from torch.fx import Node
 
-from cpuaccel_plugins.aten_graph.program import Program, aten, dtype, is_call, same_shape
+from cpuaccel_plugins.aten_graph.nodes import aten, dtype, is_call, same_shape
+from cpuaccel_plugins.aten_graph.program import Program
 from cpuaccel_plugins.onednn.conv.choice import ConvChoice, WeightLayout
 from cpuaccel_plugins.onednn.conv.nodes import CONVOLUTIONS, Conv, replace_by_fused_conv
 from cpuaccel_plugins.onednn.operators import ACTIVATIONS, NO_ACTIVATION, Activation

@@ -2,7 +2,8 @@
 
 from torch.fx import Node
 
-from cpuaccel_plugins.aten_graph.program import Program, aten, dtype, same_shape
+from cpuaccel_plugins.aten_graph.nodes import aten, dtype, same_shape
+from cpuaccel_plugins.aten_graph.program import Program
 from cpuaccel_plugins.onednn.linear.nodes import Linear, LinearFilter, replace_by_add
 
 

@@ -6,7 +6,8 @@ from collections import defaultdict
 import torch
 from torch.fx import Node
 
-from cpuaccel_plugins.aten_graph.program import Pass, Program, aten, call, is_call, value
+from cpuaccel_plugins.aten_graph.nodes import aten, call, is_call, value
+from cpuaccel_plugins.aten_graph.program import Pass, Program
 from cpuaccel_plugins.common.fusions import CONCAT_LINEAR
 from cpuaccel_plugins.onednn.linear.nodes import Linear, LinearFilter, replace_by_unary
 from cpuaccel_plugins.onednn.operators import NO_ACTIVATION

@@ -9,15 +9,8 @@ from typing import TypeAlias
 import torch
 from torch.fx import Node
 
-from cpuaccel_plugins.aten_graph.program import (
-    Program,
-    argument,
-    aten,
-    call,
-    example_size,
-    is_call,
-    value,
-)
+from cpuaccel_plugins.aten_graph.nodes import argument, aten, call, example_size, is_call, value
+from cpuaccel_plugins.aten_graph.program import Program
 from cpuaccel_plugins.onednn.operators import DTYPES, NO_ACTIVATION, Activation, mkldnn
 
 FUSED_UNARY = mkldnn._linear_pointwise.default

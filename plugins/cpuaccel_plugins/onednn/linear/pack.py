@@ -8,7 +8,8 @@ import torch
 from torch.fx import Node
 
 from cpuaccel_plugins.aten_graph.memory import trim_heap
-from cpuaccel_plugins.aten_graph.program import Program, aten, call
+from cpuaccel_plugins.aten_graph.nodes import aten, call
+from cpuaccel_plugins.aten_graph.program import Program
 from cpuaccel_plugins.onednn.linear import mkl
 from cpuaccel_plugins.onednn.linear.nodes import FusedLinear, fused_linears
 from cpuaccel_plugins.onednn.operators import NO_ACTIVATION, mkldnn

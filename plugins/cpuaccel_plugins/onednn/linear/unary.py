@@ -1,6 +1,7 @@
 """Passes: a linear and the activation after it become one operator; so do linears without one."""
 
-from cpuaccel_plugins.aten_graph.program import Program, aten
+from cpuaccel_plugins.aten_graph.nodes import aten
+from cpuaccel_plugins.aten_graph.program import Program
 from cpuaccel_plugins.onednn.linear.nodes import Linear, LinearFilter, replace_by_unary
 from cpuaccel_plugins.onednn.operators import ACTIVATIONS, NO_ACTIVATION, Activation
 
