@@ -27,11 +27,6 @@ from cpuaccel_plugins.onednn.evidence import share_of_flops
 def build(model: torch.nn.Module, context: Context, options: Int8Options) -> Applied:
     """Capture a model, quantize linears, and fuse the rest as ``onednn`` does.
 
-    Args:
-        model: in eval mode; stays as it is.
-        context: how it is called.
-        options: the backend's.
-
     Raises:
         BackendError: the model can't be captured, no linear is left to quantize, or ``max_error``
             can't be met.
@@ -63,11 +58,7 @@ def _quantize(
     options: Int8Options,
     splits: Mapping[WeightKey, OutlierSplit],
 ) -> None:
-    """Pass: select linears and quantize them.
-
-    Raises:
-        BackendError: none is left.
-    """
+    """Pass: select linears and quantize them."""
     choice = Int8Choice(measure=options.measure)
     selection = select(
         program,

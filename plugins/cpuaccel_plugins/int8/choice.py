@@ -5,10 +5,11 @@ from typing import Literal, TypeAlias
 import torch
 
 from cpuaccel_plugins.aten_graph.fastest import FastestChoice, least_times
+from cpuaccel_plugins.aten_graph.program import Program
 from cpuaccel_plugins.int8.arithmetic import int8_linear, quantize, quantize_weight
 from cpuaccel_plugins.int8.outliers import OutlierSplit
 from cpuaccel_plugins.onednn.linear.choice import ROUNDS, LinearKind
-from cpuaccel_plugins.onednn.linear.nodes import FUSED_UNARY
+from cpuaccel_plugins.onednn.linear.nodes import FUSED_UNARY, Linear
 from cpuaccel_plugins.onednn.operators import mkldnn
 
 Engine: TypeAlias = Literal["float", "int8"]
@@ -18,24 +19,17 @@ PROBED_ROWS = 2048
 
 
 class Int8Choice:
-    """Decides which linears are computed in 8 bits."""
+    """Decides which linears are computed in 8 bits; all of them without ``measure``."""
 
     def __init__(self, *, measure: bool = True) -> None:
-        """Measure nothing yet.
-
-        Args:
-            measure: probe each kind of linear once, quantization of its input included; else
-                prefer 8 bits.
-        """
         # Of two that take as long, float is chosen: it is more exact.
         self.engines: FastestChoice[LinearKind, Engine] = FastestChoice(
             _measure, fixed=None if measure else "int8"
         )
 
-    def prefers_int8(self, weight: torch.Tensor, rows: int) -> bool:
+    def prefers_int8(self, program: Program, linear: Linear) -> bool:
         """Whether a linear is to be computed in 8 bits."""
-        outputs, inputs = weight.shape
-        kind = LinearKind(outputs, inputs, weight.dtype, min(rows, PROBED_ROWS))
+        kind = LinearKind.from_linear(program, linear, PROBED_ROWS)
         return self.engines.fastest(kind) == "int8"
 
     def speedups(self) -> list[float]:

@@ -85,7 +85,7 @@ class _Weights:
         """Replace oneDNN's fused linears, and remove their dense weights."""
         graph = program.graph
         for node in program.calls(FUSED_UNARY, FUSED_ADD):
-            linear = FusedLinear(node)
+            linear = FusedLinear.from_node(node)
             weight, channels = self._quantize(linear)
             with graph.inserting_before(node):
                 if linear.other is not None:

@@ -62,15 +62,10 @@ def select(
 ) -> Selection:
     """Select among the linears of a graph in which no linear is fused yet.
 
-    Args:
-        program: the graph.
-        model: the model that it was captured from, which has the names.
-        choice: leaves in float what is not faster in 8 bits.
-        float_names: patterns of linears to leave in float.
-        float_kinds: kinds to leave in float.
+    ``model`` is what the graph was captured from, and has the names.
 
     Raises:
-        BackendError: a pattern matches no linear of the model.
+        BackendError: a pattern of ``float_names`` matches no linear of the model.
     """
     names, selection = module_names(model), Selection()
     kinds = linear_kinds(program)
@@ -92,7 +87,7 @@ def select(
     for node in list(selection.chosen):
         linear = Linear.from_node(program, node)
         assert linear is not None
-        if not choice.prefers_int8(program.tensor(linear.weight), linear.rows):
+        if not choice.prefers_int8(program, linear):
             selection.in_float["not faster in 8 bits"].append(selection.chosen.pop(node)[0])
     return selection
 

@@ -46,12 +46,7 @@ def build(model: torch.nn.Module, context: Context, *, measure: bool, prepack: b
 
 
 def run_passes(model: torch.nn.Module, context: Context, passes: Iterable[Pass]) -> Applied:
-    """Capture a model, run passes over its graph in order, and compile it.
-
-    Args:
-        model: in eval mode; stays as it is.
-        context: how it is called.
-        passes: use operators of oneDNN.
+    """Capture a model in eval mode, run passes over its graph in order, and compile it.
 
     Raises:
         BackendError: oneDNN is switched off, or the model can't be captured.

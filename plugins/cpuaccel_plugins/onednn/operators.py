@@ -1,11 +1,11 @@
-"""What oneDNN's fused operators in stock torch compute: dtypes and activations."""
+"""What oneDNN's fused operators in stock torch compute: dtypes, operands, activations."""
 
 from typing import NamedTuple
 
 import torch
 from torch.fx import Node
 
-from cpuaccel_plugins.aten_graph.nodes import argument, aten, call, is_call
+from cpuaccel_plugins.aten_graph.nodes import argument, aten, call, is_call, value
 from cpuaccel_plugins.aten_graph.program import Program
 
 mkldnn = torch.ops.mkldnn
@@ -25,6 +25,29 @@ _NAMES = {
 _OPERATORS = {name: operator for operator, name in _NAMES.items()}
 
 ACTIVATIONS = tuple(_NAMES)
+
+
+class Operands(NamedTuple):
+    """Operands of a linear or a convolution; weight and bias are tensors of the program."""
+
+    input: Node
+    weight: Node
+    bias: Node | None
+
+    @classmethod
+    def from_node(cls, program: Program, node: Node) -> "Operands | None":
+        """Read a node; None if its weights are not constants of a usable dtype."""
+        inputs, weight, bias = node.args[0], node.args[1], argument(node, 2, "bias")
+        tensor = program.constant(weight)
+        if (
+            tensor is None
+            or tensor.dtype not in DTYPES
+            or tensor.layout is not torch.strided
+            or value(inputs) is None
+            or (bias is not None and program.constant(bias) is None)
+        ):
+            return None
+        return cls(inputs, weight, bias)  # type: ignore[arg-type]
 
 
 class Activation(NamedTuple):

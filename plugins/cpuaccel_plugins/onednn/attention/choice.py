@@ -41,14 +41,9 @@ class AttentionKind(NamedTuple):
 
 
 class AttentionChoice:
-    """Chooses the method of attention."""
+    """Chooses the method of attention; without ``measure``, compiled kernels for all."""
 
     def __init__(self, *, measure: bool = True) -> None:
-        """Measure nothing yet.
-
-        Args:
-            measure: probe each kind of attention once; else use compiled kernels for all.
-        """
         self._measure = measure
         self.methods: FastestChoice[AttentionKind, Method] = FastestChoice(
             _measure, handicaps={"graph": MARGIN}

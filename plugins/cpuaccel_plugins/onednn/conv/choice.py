@@ -39,14 +39,9 @@ class ConvKind(NamedTuple):
 
 
 class ConvChoice:
-    """Chooses the weight layout of convolutions."""
+    """Chooses the weight layout of convolutions; without ``measure``, packed for all."""
 
     def __init__(self, *, measure: bool = True) -> None:
-        """Measure nothing yet.
-
-        Args:
-            measure: probe each kind of convolution once, at the example's size; else pack all.
-        """
         self.layouts: FastestChoice[ConvKind, WeightLayout] = FastestChoice(
             _measure,
             handicaps={WeightLayout.STOCK: MARGIN},

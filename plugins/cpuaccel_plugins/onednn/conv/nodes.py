@@ -10,7 +10,7 @@ from torch.fx import Node
 
 from cpuaccel_plugins.aten_graph.nodes import argument, aten, call, example_size, is_call, value
 from cpuaccel_plugins.aten_graph.program import Program
-from cpuaccel_plugins.onednn.operators import DTYPES, NO_ACTIVATION, Activation, mkldnn
+from cpuaccel_plugins.onednn.operators import NO_ACTIVATION, Activation, Operands, mkldnn
 
 CONVOLUTIONS = (aten.conv2d.default, aten.conv1d.default)
 
@@ -50,29 +50,20 @@ class Conv:
         """Read a node; None if it is not a convolution with constant weights of a usable dtype."""
         if not is_call(node, *CONVOLUTIONS):
             return None
-        inputs, weight = node.args[0], node.args[1]
-        bias = argument(node, 2, "bias")
-        tensor, fake = program.constant(weight), value(inputs)
-        axes = 1 if is_call(node, aten.conv1d.default) else 2
-        if (
-            tensor is None
-            or fake is None
-            or tensor.dtype not in DTYPES
-            or tensor.layout is not torch.strided
-            or fake.dim() != axes + 2
-            or (bias is not None and program.constant(bias) is None)
-        ):
+        operands = Operands.from_node(program, node)
+        if operands is None:
             return None
-        assert isinstance(inputs, Node)
-        assert isinstance(weight, Node)
-        assert bias is None or isinstance(bias, Node)
+        fake, weight = value(operands.input), program.tensor(operands.weight)
+        if fake is None or fake.dim() != weight.dim():  # an image that is not in a batch
+            return None
+        axes = weight.dim() - 2
         stride, padding, dilation = (
             _pair(argument(node, index, name, [default]), axes, default)
             for index, name, default in ((3, "stride", 1), (4, "padding", 0), (5, "dilation", 1))
         )
         groups = argument(node, 6, "groups", 1)
         assert isinstance(groups, int)
-        return cls(node, inputs, weight, bias, (padding, stride, dilation, groups))
+        return cls(node, *operands, (padding, stride, dilation, groups))
 
     @property
     def is_1d(self) -> bool:
@@ -112,13 +103,8 @@ def replace_by_fused_conv(
 ) -> None:
     """Replace a node by a fused convolution, and release its weight if nothing else uses it.
 
-    Args:
-        program: the graph.
-        conv: the convolution.
-        old: the node to replace: the last of those that are fused.
-        packed: pack the weight for the example's size; else lay it out channels last.
-        activation: the activation at the end.
-        added: what is added before it; None for nothing.
+    ``old`` is the last of the fused nodes. If not ``packed`` for the example's size, the weight is
+    laid out channels last. ``added`` is added before the activation.
     """
     graph = program.graph
     weight, weight_2d = program.tensor(conv.weight), conv.weight_2d(program)

@@ -10,7 +10,13 @@ import torch
 from cpuaccel_plugins.aten_graph.fastest import FastestChoice, least_times
 from cpuaccel_plugins.aten_graph.program import Program
 from cpuaccel_plugins.onednn.linear import mkl
-from cpuaccel_plugins.onednn.linear.nodes import FUSED_ADD, FUSED_UNARY, FusedLinear, Linear
+from cpuaccel_plugins.onednn.linear.nodes import (
+    FUSED_ADD,
+    FUSED_UNARY,
+    FusedLinear,
+    Linear,
+    example_rows,
+)
 from cpuaccel_plugins.onednn.operators import Activation, mkldnn
 
 Engine: TypeAlias = Literal["stock", "onednn", "mkl"]
@@ -39,6 +45,13 @@ class LinearKind(NamedTuple):
     dtype: torch.dtype
     rows: int
 
+    @classmethod
+    def from_linear(cls, program: Program, linear: Linear, most_rows: int) -> "LinearKind":
+        """The kind of a linear, with this many rows at most."""
+        weight = program.tensor(linear.weight)
+        outputs, inputs = weight.shape
+        return cls(outputs, inputs, weight.dtype, min(example_rows(linear.input), most_rows))
+
 
 class FusedKind(NamedTuple):
     """Which fused linears one probe stands for. With an addition there is no activation."""
@@ -51,18 +64,12 @@ class FusedKind(NamedTuple):
 
 
 class LinearChoice:
-    """Decides which linears leave the stock operator.
+    """Decides which linears leave the stock operator; all of them without ``measure``.
 
     A fused linear may still go to MKL afterwards, so being faster on either is enough.
     """
 
     def __init__(self, *, measure: bool = True, prepack: bool = True) -> None:
-        """Measure nothing yet.
-
-        Args:
-            measure: probe each kind of linear once; else accept all.
-            prepack: whether weights will be packed.
-        """
         self.engines: FastestChoice[LinearKind, Engine] = FastestChoice(
             partial(_measure_linear, prepack=prepack),
             handicaps={"stock": MARGIN},
@@ -71,21 +78,17 @@ class LinearChoice:
 
     def accepts(self, program: Program, linear: Linear) -> bool:
         """Whether a linear is to run on oneDNN."""
-        weight = program.tensor(linear.weight)
-        outputs, inputs = weight.shape
-        kind = LinearKind(outputs, inputs, weight.dtype, min(linear.rows, PROBED_ROWS))
+        kind = LinearKind.from_linear(program, linear, PROBED_ROWS)
         return self.engines.fastest(kind) != "stock"
 
 
 class MklChoice:
-    """Decides which fused linears MKL computes, with what is fused with them done separately."""
+    """Decides which fused linears MKL computes, with separate operators for what is fused.
+
+    Without ``measure``, none.
+    """
 
     def __init__(self, *, measure: bool = True) -> None:
-        """Measure nothing yet.
-
-        Args:
-            measure: probe each kind of fused linear once; else prefer oneDNN.
-        """
         self.engines: FastestChoice[FusedKind, Engine] = FastestChoice(
             _measure_fused,
             handicaps={"mkl": MARGIN},
@@ -98,7 +101,7 @@ class MklChoice:
         kind = FusedKind(
             outputs,
             inputs,
-            min(linear.rows, PROBED_ROWS),
+            min(example_rows(linear.input), PROBED_ROWS),
             linear.other is not None,
             linear.activation,
         )

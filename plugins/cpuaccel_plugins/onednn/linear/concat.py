@@ -28,13 +28,8 @@ def concat_linears(program: Program, accepts: LinearFilter, pack: Pass) -> None:
 
     Before -> after: ``linear(x, w1), linear(x, w2)`` -> ``split(linear(x, cat([w1, w2])))``. Not
     linears whose results an operator computes with directly: it would read a part of a wider
-    result, in pieces, and an activation or addition is better fused.
-
-    Args:
-        program: the graph.
-        accepts: which linears may be concatenated.
-        pack: packs the weights of fused linears. It runs after each concatenation, so that only
-            one concatenated weight at a time takes memory beside its parts.
+    result, in pieces, and an activation or addition is better fused. ``pack`` runs after each
+    concatenation, so that only one concatenated weight at a time takes memory beside its parts.
     """
     groups: dict[tuple[Node, torch.dtype | None, bool], list[Linear]] = defaultdict(list)
     for node in program.calls(aten.linear.default):

@@ -2,16 +2,14 @@
 
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
 from math import prod
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
-import torch
 from torch.fx import Node
 
-from cpuaccel_plugins.aten_graph.nodes import argument, aten, call, example_size, is_call, value
+from cpuaccel_plugins.aten_graph.nodes import aten, call, example_size, is_call, value
 from cpuaccel_plugins.aten_graph.program import Program
-from cpuaccel_plugins.onednn.operators import DTYPES, NO_ACTIVATION, Activation, mkldnn
+from cpuaccel_plugins.onednn.operators import NO_ACTIVATION, Activation, Operands, mkldnn
 
 FUSED_UNARY = mkldnn._linear_pointwise.default
 """A linear and an activation: (input, weight, bias, name, [], algorithm)."""
@@ -20,8 +18,7 @@ FUSED_ADD = mkldnn._linear_pointwise.binary
 """A linear and an addition: (input, other, weight, bias, "add")."""
 
 
-@dataclass(frozen=True)
-class Linear:
+class Linear(NamedTuple):
     """A linear that is not fused yet.
 
     Attributes:
@@ -41,100 +38,55 @@ class Linear:
         """Read a node; None if it is not a linear with constant weights of a usable dtype."""
         if not is_call(node, aten.linear.default):
             return None
-        inputs, weight = node.args[0], node.args[1]
-        bias = argument(node, 2, "bias")
-        tensor = program.constant(weight)
-        usable = (
-            tensor is not None
-            and tensor.dim() == 2
-            and tensor.dtype in DTYPES
-            and tensor.layout is torch.strided
-            and (bias is None or program.constant(bias) is not None)
-            and value(inputs) is not None
-        )
-        if not usable:
+        operands = Operands.from_node(program, node)
+        if operands is None or program.tensor(operands.weight).dim() != 2:
             return None
-        assert isinstance(inputs, Node)
-        assert isinstance(weight, Node)
-        assert bias is None or isinstance(bias, Node)
-        return cls(node, inputs, weight, bias)
-
-    @property
-    def rows(self) -> int:
-        """Rows of the input matrix, in the example."""
-        return _rows(self.input)
+        return cls(node, *operands)
 
 
 LinearFilter: TypeAlias = Callable[[Program, Linear], bool]
 """Decides which linears a pass may fuse."""
 
 
-@dataclass(frozen=True)
-class FusedLinear:
-    """A call of oneDNN's fused linear; reads the node's arguments, which passes may change.
+class FusedLinear(NamedTuple):
+    """A call of oneDNN's fused linear.
 
     Attributes:
-        node: the call.
+        input: shape (*, in features).
+        weight: shape (out features, in features), a tensor of the program, maybe packed.
+        bias: shape (out features,), a tensor of the program; None without one.
+        activation: of the result; none with an addition.
+        other: what is added to the result; None without an addition.
     """
 
-    node: Node
+    input: Node
+    weight: Node
+    bias: Node | None
+    activation: Activation
+    other: Node | None
 
-    @property
-    def other(self) -> Node | None:
-        """What is added to the product; None without an addition."""
-        return self._operand(1) if self._adds else None
-
-    @property
-    def input(self) -> Node:
-        """Shape (*, in features)."""
-        inputs = self._operand(0)
-        assert inputs is not None
-        return inputs
-
-    @property
-    def weight(self) -> Node:
-        """Shape (out features, in features), a tensor of the program, maybe packed."""
-        weight = self._operand(2 if self._adds else 1)
-        assert weight is not None
-        return weight
-
-    @property
-    def bias(self) -> Node | None:
-        """Shape (out features,), a tensor of the program; None without one."""
-        return self._operand(3 if self._adds else 2)
-
-    @property
-    def activation(self) -> Activation:
-        """The activation of the result."""
-        if self._adds:
-            return NO_ACTIVATION
-        return Activation(str(self.node.args[3]), str(self.node.args[5]))
-
-    @property
-    def rows(self) -> int:
-        """Rows of the input matrix, in the example."""
-        return _rows(self.input)
-
-    @property
-    def _adds(self) -> bool:
-        return is_call(self.node, FUSED_ADD)
-
-    def _operand(self, index: int) -> Node | None:
-        operand = self.node.args[index]
-        assert operand is None or isinstance(operand, Node)
-        return operand
+    @classmethod
+    def from_node(cls, node: Node) -> "FusedLinear":
+        """Read a call of ``FUSED_UNARY`` or ``FUSED_ADD``."""
+        if is_call(node, FUSED_ADD):
+            inputs, other, weight, bias, _ = node.args
+            activation = NO_ACTIVATION
+        else:
+            inputs, weight, bias, name, _, algorithm = node.args
+            other, activation = None, Activation(str(name), str(algorithm))
+        return cls(inputs, weight, bias, activation, other)  # type: ignore[arg-type]
 
 
-def fused_linears(program: Program) -> dict[Node, list[FusedLinear]]:
+def fused_linears(program: Program) -> dict[Node, list[Node]]:
     """The calls of oneDNN's fused linear, by their weight."""
-    linears: dict[Node, list[FusedLinear]] = defaultdict(list)
+    calls: dict[Node, list[Node]] = defaultdict(list)
     for node in program.calls(FUSED_UNARY, FUSED_ADD):
-        linear = FusedLinear(node)
-        linears[linear.weight].append(linear)
-    return linears
+        calls[FusedLinear.from_node(node).weight].append(node)
+    return calls
 
 
-def _rows(inputs: Node) -> int:
+def example_rows(inputs: Node) -> int:
+    """Rows of the input matrix of a linear, in the example."""
     fake = value(inputs)
     assert fake is not None
     return prod(map(example_size, fake.shape[:-1]))

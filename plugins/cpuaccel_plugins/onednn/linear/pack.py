@@ -23,24 +23,20 @@ def pack_linears(program: Program, prefers_mkl: FusedLinearFilter) -> None:
     Before -> after: ``fused_unary(x, dense, b, activation)`` ->
     ``fused_unary(x, packed, b, activation)`` or ``activation(mkl.linear(x, packed, shape, b))``.
     The dense weight is released at once, and so is the model's own if the model gave it up.
-    Weights that are packed already stay as they are.
-
-    Args:
-        program: the graph.
-        prefers_mkl: which linears MKL computes faster. It gets a weight if that holds for all
-            linears that share it.
+    Weights that are packed already stay as they are. MKL gets a weight if it is faster for all
+    linears that share it.
     """
-    for dense, linears in fused_linears(program).items():
+    for dense, nodes in fused_linears(program).items():
         weight = program.tensor(dense)
         if weight.is_mkldnn:
             continue
         by_mkl = (
             weight.dtype is torch.float32
-            and all(prefers_mkl(program, linear) for linear in linears)
+            and all(prefers_mkl(program, FusedLinear.from_node(node)) for node in nodes)
             # MKL gives back only finite weights.
             and (program.release is None or bool(weight.isfinite().all()))
         )
-        unpack = (_pack_for_mkl if by_mkl else _pack_for_onednn)(program, dense, linears)
+        unpack = (_pack_for_mkl if by_mkl else _pack_for_onednn)(program, dense, nodes)
         release_weight(program, dense, unpack)
         program.packed_weights += 1
     program.sweep()
@@ -48,33 +44,33 @@ def pack_linears(program: Program, prefers_mkl: FusedLinearFilter) -> None:
 
 
 def _pack_for_onednn(
-    program: Program, dense: Node, linears: Sequence[FusedLinear]
+    program: Program, dense: Node, nodes: Sequence[Node]
 ) -> Callable[[], torch.Tensor]:
     weight = program.tensor(dense)
     packed: torch.Tensor = mkldnn._reorder_linear_weight(weight.contiguous())
     with program.graph.inserting_before(dense):
         node = program.add_tensor(packed, f"{dense.target}_packed", like=weight)
-    for linear in linears:
-        linear.node.replace_input_with(dense, node)
+    for fused in nodes:
+        fused.replace_input_with(dense, node)
     return packed.to_dense
 
 
 def _pack_for_mkl(
-    program: Program, dense: Node, linears: Sequence[FusedLinear]
+    program: Program, dense: Node, nodes: Sequence[Node]
 ) -> Callable[[], torch.Tensor]:
     weight = program.tensor(dense)
     packed, shape = mkl.pack(weight.contiguous()), mkl.shape_of(weight)
     with program.graph.inserting_before(dense):
         packed_node = program.add_tensor(packed, f"{dense.target}_mkl", like=weight)
         shape_node = program.add_tensor(shape, f"{dense.target}_shape")
-    for linear in linears:
-        _replace_by_mkl(program, linear, packed_node, shape_node)
+    for fused in nodes:
+        _replace_by_mkl(program, fused, packed_node, shape_node)
     return functools.partial(mkl.unpack, packed, shape)
 
 
-def _replace_by_mkl(program: Program, linear: FusedLinear, packed: Node, shape: Node) -> None:
+def _replace_by_mkl(program: Program, node: Node, packed: Node, shape: Node) -> None:
     """Replace a fused linear by MKL's, and what was fused with it by stock operators."""
-    node, graph = linear.node, program.graph
+    linear, graph = FusedLinear.from_node(node), program.graph
     with graph.inserting_before(node):
         new = call(graph, mkl.linear, linear.input, packed, shape, linear.bias)
         new.meta["val"] = node.meta["val"]
@@ -88,13 +84,7 @@ def _replace_by_mkl(program: Program, linear: FusedLinear, packed: Node, shape: 
 
 
 def release_weight(program: Program, dense: Node, unpack: Callable[[], torch.Tensor]) -> None:
-    """Release a dense weight, and those it was concatenated from, if nothing else uses them.
-
-    Args:
-        program: the graph.
-        dense: the weight.
-        unpack: restores it from its packed form.
-    """
+    """Release a dense weight, and those it was concatenated from, if nothing else uses them."""
     parts = program.concatenated.pop(dense, [dense])
     weights = [program.tensor(part) for part in parts]
     program.remove_if_unused(dense)
