@@ -1,10 +1,11 @@
 """Build small modules with the backend and compare them with the originals."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 
 import torch
 
 import cpuaccel
+from cpuaccel.testing.outputs import tensors
 from cpuaccel_plugins.onednn.build import build
 
 FACTS = {
@@ -70,16 +71,14 @@ def assert_same(
     """Assert that the fused graph has the outputs of the module."""
     signature = cpuaccel.Signature.from_inputs(model, inputs)
     with torch.no_grad():
-        expected = model(*inputs)
-        found = applied.model(**signature.inputs)
-    assert isinstance(found, tuple)
-    wanted = _flat(expected)
-    assert len(found) == len(wanted)
-    for mine, theirs in zip(found, wanted):
-        assert mine.shape == theirs.shape
-        assert mine.dtype == theirs.dtype
-        scale = float(theirs.double().abs().max()) if theirs.numel() else 0.0
-        difference = (mine.double() - theirs.double()).abs()
+        expected = tensors(model(*inputs))
+        outputs = tensors(applied.model(**signature.inputs))
+    assert len(outputs) == len(expected)
+    for output, original in zip(outputs, expected):
+        assert output.shape == original.shape
+        assert output.dtype == original.dtype
+        scale = float(original.double().abs().max()) if original.numel() else 0.0
+        difference = (output.double() - original.double()).abs()
         assert bool((difference <= tolerance * max(scale, 1e-3)).all()), float(difference.max())
 
 
@@ -93,18 +92,3 @@ def assert_all_packed_or_left_alone(
     assert int(evidence["packed_weights"]) + int(left) == count
     with torch.no_grad():
         torch.testing.assert_close(fast(example), model(example))
-
-
-def _flat(output: object) -> list[torch.Tensor]:
-    if isinstance(output, torch.Tensor):
-        return [output]
-    members = output.values() if isinstance(output, Mapping) else output
-    assert isinstance(members, (Sequence, type({}.values())))
-    return [tensor for member in members for tensor in _flat(member)]
-
-
-def packed_or_left(fast: cpuaccel.OptimizedModel) -> int:
-    """Count the operators whose weights were packed, or that were left alone after measuring."""
-    evidence = fast.report.outcomes[0].evidence
-    left = str(evidence.get("left_alone", "0")).partition(" ")[0]
-    return int(evidence["packed_weights"]) + int(left)
