@@ -154,8 +154,8 @@ def built(
 def test_what_was_fused_is_computed_afterwards(function: Function, bias: bool) -> None:
     _, found = built(Linears(function, bias), everything)
     assert found["linears_by_mkl"] == found["packed_weights"] == 1
-    # The product of the two halves is not fused: a third of the operations.
-    assert found["share_of_flops_fused"] == ("66.7%" if function is joined else "100.0%")
+    # The product of two of the parts is not fused: a quarter of the operations.
+    assert found["share_of_flops_fused"] == ("75.0%" if function is joined else "100.0%")
     assert not {name for name in found if name.startswith("linear+")}
 
 
