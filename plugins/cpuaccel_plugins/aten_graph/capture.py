@@ -22,18 +22,10 @@ _REMEDY = "Leave this step out for this model"
 def capture(
     model: torch.nn.Module, signature: Signature, release: Release | None = None
 ) -> Program:
-    """Export a model with dynamic batch and length, as far as the model allows.
+    """Export a model in eval mode, with dynamic batch and length as far as the model allows.
 
-    Linears and attention stay whole, as operators of their own. No operator of the graph works in
-    place.
-
-    Args:
-        model: in eval mode; its tensors are shared, not copied.
-        signature: how it is called; ``signature.axes`` are the sizes to leave dynamic.
-        release: see ``Program.release``.
-
-    Raises:
-        BackendError: ``torch.export`` failed, or the model changes its own state.
+    The program shares the model's tensors. Linears and attention stay whole, as operators of their
+    own; no operator works in place.
     """
     from torch.export import export
 

@@ -27,10 +27,10 @@ _VIEWS = (aten.view.default, aten.reshape.default, aten._unsafe_view.default)
 
 
 def remove_redundant(program: Program) -> None:
-    """Remove checks, and dropout, casts and views that change nothing; share repeated calls.
+    """Remove what changes nothing, and share repeated calls.
 
-    Before -> after: ``dropout(x)`` in eval mode -> ``x``; ``x.to(x.dtype)`` -> ``x``;
-    ``x[0:]`` -> ``x``; ``x + 0`` -> ``x``; ``f(x), f(x)`` -> ``y = f(x)``, used twice.
+    ``dropout(x)`` in eval mode, ``x.to(x.dtype)``, ``x[0:]``, ``x + 0`` -> ``x``;
+    ``f(x), f(x)`` -> ``y = f(x)``, used twice.
     """
     for node in list(program.graph.nodes):
         if _name(node) in _CHECKS and not node.users:

@@ -35,18 +35,12 @@ _DIRECT: Mapping[object, Callable[..., object]] = {
     aten.tanh.default: torch.tanh,
     aten.sigmoid.default: torch.sigmoid,
 }
-"""Torch's own function of the same positional arguments, for frequent operators.
-
-It takes a third to a half of the time that dispatch through ``torch.ops`` takes, which for the
-views between two linears is most of their cost.
-"""
+"""Torch's own functions of the same positional arguments: they take a third to a half of the time
+of dispatch through ``torch.ops``, which is most of the cost of views between two linears."""
 
 
 def compile_program(program: Program) -> Run:
-    """Compile a program to a function of its input tensors, by name.
-
-    There is no interpreter, and neither operators nor weights are looked up by attribute.
-    """
+    """Compile to a function of the input tensors by name, without attribute lookups in a call."""
     return _Writer(program).compile()
 
 

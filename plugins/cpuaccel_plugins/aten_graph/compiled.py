@@ -25,11 +25,7 @@ class CompiledGraph:
         )
 
     def __call__(self, **inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Run the program.
-
-        Raises:
-            ValueError: an input has another size than the one that the export fixed.
-        """
+        """Run the program; ValueError if an input has another size than the export fixed."""
         for name, fixed in self._fixed_sizes.items():
             shape = inputs[name].shape
             if any(must is not None and must != size for must, size in zip(fixed, shape)):
@@ -40,7 +36,7 @@ class CompiledGraph:
 
 
 def _fixed_sizes(placeholder: object) -> tuple[int | None, ...]:
-    """The sizes of an input that the export fixed; None for dynamic ones."""
+    """Return the sizes of an input that the export fixed; None for dynamic ones."""
     fake = value(placeholder)
     shape = () if fake is None else fake.shape
     return tuple(size if isinstance(size, int) else None for size in shape)

@@ -15,23 +15,15 @@ WARM_UPS = 2
 class FastestChoice(Generic[Key, Candidate]):
     """Chooses the fastest candidate for a kind of operation, measuring each kind once.
 
-    Attributes:
-        times: of the kinds measured, the time of each candidate. Any unit: only ratios count.
+    Times have any unit: only ratios count. Of equally fast candidates, the first is chosen.
     """
 
     def __init__(
         self,
         measure: Callable[[Key], Mapping[Candidate, float]],
-        handicaps: Mapping[Candidate, float] | None = None,
-        fixed: Candidate | None = None,
+        handicaps: Mapping[Candidate, float] | None = None,  # factors on times, 1 by default
+        fixed: Candidate | None = None,  # chosen without measuring
     ) -> None:
-        """Measure nothing yet.
-
-        Args:
-            measure: times the candidates for a kind; of equally fast ones, the first is chosen.
-            handicaps: factors on the times of candidates that must win by a margin; 1 by default.
-            fixed: the candidate to choose without measuring; None to measure.
-        """
         self._measure = measure
         self._handicaps = handicaps or {}
         self._fixed = fixed
@@ -51,10 +43,8 @@ class FastestChoice(Generic[Key, Candidate]):
 def least_times(
     candidates: Mapping[Candidate, Callable[[], object]], rounds: int
 ) -> dict[Candidate, float]:
-    """Call candidates in turn and return the least time of each, in seconds.
-
-    The least, not the median: other work on the machine only adds to a time.
-    """
+    """Call candidates in turn and return the least time of each, in seconds."""
+    # The least, not the median: other work on the machine only adds to a time.
     least = dict.fromkeys(candidates, float("inf"))
     for call in candidates.values():
         for _ in range(WARM_UPS):

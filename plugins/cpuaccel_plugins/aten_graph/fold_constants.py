@@ -10,10 +10,9 @@ _GROWING = (aten.expand.default, aten.repeat.default)
 
 
 def fold_constants(program: Program) -> None:
-    """Replace operators whose operands are all weights by their result.
+    """Replace operators of weights alone by their result, unless that is larger than the operands.
 
-    Before -> after: ``linear(x, direction * norm)``, as ``weight_norm`` makes it ->
-    ``linear(x, weight)``. Not if the result is larger than its operands together.
+    ``linear(x, direction * norm)``, as ``weight_norm`` makes it -> ``linear(x, weight)``.
     """
     for node in list(program.graph.nodes):
         if not _is_constant(program, node):

@@ -17,27 +17,17 @@ _HUGE_PAGE_SIZE = Path("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size")
 
 
 def trim_heap() -> None:
-    """Return free memory to the system, on glibc; other C libraries are left alone.
-
-    glibc would keep the memory of probes and of released weights beside that of packed weights.
-    """
+    """Return free memory to the system: glibc keeps that of probes and of released weights."""
     library = _c_library()
     if library is not None and hasattr(library, "malloc_trim"):
         library.malloc_trim(0)
 
 
 def use_huge_pages(weights: Iterable[torch.Tensor]) -> int:
-    """Move packed weights into huge pages, where the system has them.
+    """Move weights packed for oneDNN into huge pages; return the bytes moved, 0 if there are none.
 
     A call reads all weights of a model, in more pages of 4 KiB than a processor has TLB entries
-    for: the misses took 1 to 3% of BERT-base's time.
-
-    Args:
-        weights: packed for oneDNN. A huge page at the end of one that is shared with other memory
-            is left as it is.
-
-    Returns:
-        Bytes that are in huge pages now; 0 where the system has none.
+    for: the misses took 1 to 3% of BERT-base's time. Pages shared with other memory stay.
     """
     library = _c_library()
     try:

@@ -14,37 +14,21 @@ from cpuaccel_plugins.aten_graph.nodes import is_call
 
 @dataclass
 class Program:
-    """A graph, its tensors, and a record of what passes did to it.
+    """A graph, its tensors, and a record of what passes did to it."""
 
-    Attributes:
-        graph: placeholders are the model's input tensors; ``get_attr`` nodes name ``tensors``.
-        tensors: weights and buffers by name, shared with the model until a pass replaces them.
-        release: takes a weight from the model once it is packed; None if the model keeps them.
-        fusions: number of fusions by name.
-        left_alone: number of operators that passes did not change, by reason.
-        packed_weights: number of weights that were packed.
-        huge_page_bytes: bytes of packed weights in huge pages.
-        released_weights: number of the model's weights that were released.
-        concatenated: the weights that a weight was concatenated from, in order.
-        linear_operators: fused linears other than oneDNN's, with the index of the weight among
-            their arguments.
-        evidence: what passes add to the evidence themselves.
-        padding_computed: why padding is computed although a backend asked to skip it; None if
-            it is skipped, or no backend asked.
-    """
-
-    graph: Graph
-    tensors: dict[str, torch.Tensor]
-    release: Release | None = None
+    graph: Graph  # "get_attr" nodes name tensors
+    tensors: dict[str, torch.Tensor]  # shared with the model until a pass replaces them
+    release: Release | None = None  # takes a packed weight from the model; None: the model keeps it
     fusions: Counter[str] = field(default_factory=Counter)
-    left_alone: Counter[str] = field(default_factory=Counter)
+    left_alone: Counter[str] = field(default_factory=Counter)  # operators, by reason
     packed_weights: int = 0
     huge_page_bytes: int = 0
     released_weights: int = 0
-    concatenated: dict[Node, list[Node]] = field(default_factory=dict)
+    concatenated: dict[Node, list[Node]] = field(default_factory=dict)  # the parts of a weight
     linear_operators: dict[object, int] = field(default_factory=dict)
-    evidence: dict[str, int | float | str] = field(default_factory=dict)
-    padding_computed: str | None = None
+    """Fused linears other than oneDNN's, with the index of the weight among their arguments."""
+    evidence: dict[str, int | float | str] = field(default_factory=dict)  # added by passes
+    padding_computed: str | None = None  # why, if a backend asked to skip it
 
     @property
     def placeholders(self) -> list[Node]:
@@ -70,10 +54,7 @@ class Program:
     def add_tensor(self, tensor: torch.Tensor, name: str, like: torch.Tensor | None = None) -> Node:
         """Add a tensor and its node; the graph's insertion point must be before its first use.
 
-        Args:
-            tensor: the tensor.
-            name: is made unique.
-            like: a tensor of the shape and dtype that passes see; ``tensor`` by default.
+        Passes see the shape and dtype of ``like``, by default those of the tensor.
         """
         unique = name
         while unique in self.tensors:

@@ -15,14 +15,9 @@ Values = tuple[torch.Tensor, ...]
 
 
 class SizeCache:
-    """Tensors that depend on sizes alone, cached for the sizes of the last call."""
+    """Tensors that depend on sizes alone, cached for the last sizes and never changed in place."""
 
     def __init__(self, make: Callable[..., Values]) -> None:
-        """Compute nothing yet.
-
-        Args:
-            make: takes the sizes by position; what it returns is never changed in place.
-        """
         self._make = make
         self._last: tuple[tuple[int, ...], Values] | None = None
 
@@ -37,7 +32,7 @@ class SizeCache:
 def cache_by_size(program: Program) -> None:
     """Compute positions, windows, relative position biases and the like once for each size.
 
-    Before -> after: ``f(x.size(1), weight)`` -> ``cache.tensors(x.size(1))[0]``. What the model
+    ``f(x.size(1), weight)`` -> ``cache.tensors(x.size(1))[0]``. What the model
     returns, or returns a view of, is computed in every call: the caller may write to it.
     """
     sizes = [n for n in program.calls(aten.sym_size.int) if _is_input(n.args[0])]

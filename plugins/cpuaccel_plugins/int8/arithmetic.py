@@ -34,43 +34,26 @@ ACTIVATIONS = frozenset({"none", "relu", "tanh", "swish", "gelu"})
 
 
 class Quantized(NamedTuple):
-    """Activations in 8 bits.
+    """Activations in 8 bits."""
 
-    Attributes:
-        values: uint8, contiguous, shape (*, in features and repeated ones).
-        scale: size of one step.
-        zero_point: the value that means 0.
-    """
-
-    values: torch.Tensor
-    scale: float
-    zero_point: int
+    values: torch.Tensor  # uint8, contiguous, shape (*, in features and repeated ones)
+    scale: float  # size of one step
+    zero_point: int  # the value that means 0
 
 
 @dataclass(frozen=True)
 class Channels:
-    """Parameters of a weight's output channels, each of shape (out features,).
+    """Parameters of a weight's output channels, each of shape (out features,)."""
 
-    Attributes:
-        scales: float32.
-        zero_points: int64, all 0.
-        bias: float32; None without one.
-    """
-
-    scales: torch.Tensor
-    zero_points: torch.Tensor
-    bias: torch.Tensor | None
+    scales: torch.Tensor  # float32
+    zero_points: torch.Tensor  # int64, all 0
+    bias: torch.Tensor | None  # float32
 
 
 def quantize(inputs: torch.Tensor, split: OutlierSplit) -> Quantized:
-    """Quantize activations by their least and largest value; 0 stays exactly 0.
+    """Quantize activations, shape (*, in features), by their least and largest value.
 
-    Args:
-        inputs: float32 or bfloat16, shape (*, in features), at least one element.
-        split: how to divide and repeat columns.
-
-    Raises:
-        FloatingPointError: an activation is not finite, so there is no scale.
+    0 stays exactly 0. FloatingPointError if one is not finite: there is no scale.
     """
     columns, extra = inputs.shape[-1], len(split.repeated)
     flat = inputs.reshape(-1, columns)
@@ -97,15 +80,9 @@ def quantize(inputs: torch.Tensor, split: OutlierSplit) -> Quantized:
 def quantize_weight(
     weight: torch.Tensor, bias: torch.Tensor | None, split: OutlierSplit
 ) -> tuple[torch.Tensor, Channels]:
-    """Quantize the weight of a linear, each output channel by its largest magnitude.
+    """Quantize a weight by the largest magnitude of each output channel, and pack it.
 
-    Args:
-        weight: finite, shape (out features, in features).
-        bias: shape (out features,).
-        split: that of the linear's inputs.
-
-    Returns:
-        The weight in oneDNN's blocked layout, and the parameters of its channels.
+    It is finite, shape (out features, in features).
     """
     exact = weight.float()
     scales = (exact.abs().amax(1) / WEIGHT_STEPS).clamp_min(LEAST_SCALE)
@@ -124,19 +101,7 @@ def int8_linear(
     activation: str,
     algorithm: str,
 ) -> torch.Tensor:
-    """Compute a linear and an activation of its result.
-
-    Args:
-        inputs: values of shape (*, in features and repeated ones).
-        weight: packed.
-        channels: the weight's.
-        dtype: of the result.
-        activation: one of ``ACTIVATIONS``.
-        algorithm: ``none`` or ``tanh`` for gelu, empty for others.
-
-    Returns:
-        Shape (*, out features).
-    """
+    """Compute a linear and one of ``ACTIVATIONS``; returns shape (*, out features)."""
     result: torch.Tensor = onednn.qlinear_pointwise(
         *inputs,
         weight,

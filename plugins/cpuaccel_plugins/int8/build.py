@@ -25,12 +25,7 @@ from cpuaccel_plugins.onednn.evidence import share_of_flops
 
 
 def build(model: torch.nn.Module, context: Context, options: Int8Options) -> Applied:
-    """Capture a model, quantize linears, and fuse the rest as ``onednn`` does.
-
-    Raises:
-        BackendError: the model can't be captured, no linear is left to quantize, or ``max_error``
-            can't be met.
-    """
+    """Capture a model, quantize linears, and fuse the rest as ``onednn`` does."""
     if not sums_are_exact():
         raise BackendError(
             "oneDNN's 8 bit products saturate here: it does not use the processor's VNNI",
@@ -58,7 +53,6 @@ def _quantize(
     options: Int8Options,
     splits: Mapping[WeightKey, OutlierSplit],
 ) -> None:
-    """Pass: select linears and quantize them."""
     choice = Int8Choice(measure=options.measure)
     selection = select(
         program,

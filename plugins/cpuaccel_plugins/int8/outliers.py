@@ -30,23 +30,17 @@ WeightKey: TypeAlias = tuple[int, torch.Size]
 
 @dataclass(frozen=True, eq=False)
 class OutlierSplit:
-    """How columns of activations are divided and repeated.
+    """How columns of activations are divided and repeated."""
 
-    Attributes:
-        factors: one over the number of times that a column occurs, float32, shape (in features,).
-        repeated: the columns to append, int64.
-    """
-
-    factors: torch.Tensor
-    repeated: torch.Tensor
+    factors: torch.Tensor  # one over the occurrences of a column, float32, shape (in features,)
+    repeated: torch.Tensor  # the columns to append, int64
 
     @classmethod
     def from_largest(cls, largest: torch.Tensor) -> "OutlierSplit":
-        """Split the largest columns; none if that gains little.
+        """Split the columns of the largest expected magnitudes; none if that gains little.
 
-        Args:
-            largest: the largest magnitude expected in each column, shape (in features,). Larger
-                activations are computed less exactly, but not cut off.
+        ``largest`` has shape (in features,). Larger activations are computed less exactly,
+        but not cut off.
         """
         columns = len(largest)
         added = -(-columns // (SHARE * MULTIPLE)) * MULTIPLE

@@ -32,16 +32,10 @@ from cpuaccel_plugins.onednn.operators import NO_ACTIVATION
 def quantize_linears(
     program: Program, selection: Selection, splits: Mapping[WeightKey, OutlierSplit]
 ) -> None:
-    """Compute the selected linears in 8 bits.
+    """Compute the selected linears in 8 bits, fused and concatenated by the passes of ``onednn``.
 
-    Before -> after: ``activation(linear(x, w, b))`` ->
-    ``int8_linear(quantize(x), packed, channels, activation)``, likewise with an addition. They
-    are fused and concatenated by the passes of ``onednn``, then replaced.
-
-    Args:
-        program: the graph; no linear of it is fused yet.
-        selection: which linears.
-        splits: how to split outliers of their inputs, by the weight; none where absent.
+    ``activation(linear(x, w, b))`` -> ``int8_linear(quantize(x), packed, channels, activation)``;
+    likewise with an addition. No linear is fused before.
     """
     program.linear_operators |= {int8_linear: 1, int8_linear_add: 2}
     _quantize_inputs(program, selection, splits)

@@ -27,15 +27,12 @@ REGEX = "re:"
 
 @dataclass
 class Selection:
-    """The linears of a graph: those for 8 bits, and the others.
-
-    Attributes:
-        chosen: linears to compute in 8 bits, with the names of the modules that share the weight.
-        in_float: names of the others, by reason.
-    """
+    """The linears of a graph: those for 8 bits, and the others."""
 
     chosen: dict[Node, tuple[str, ...]] = field(default_factory=dict)
+    """Linears for 8 bits, with the names of the modules that share the weight."""
     in_float: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    """Names of the others, by reason."""
 
     def accepts(self, program: Program, linear: Linear) -> bool:
         """Whether a linear is one to compute in 8 bits."""
@@ -60,13 +57,7 @@ def select(
     float_names: Sequence[str] = (),
     float_kinds: Sequence[Kind] = (),
 ) -> Selection:
-    """Select among the linears of a graph in which no linear is fused yet.
-
-    ``model`` is what the graph was captured from, and has the names.
-
-    Raises:
-        BackendError: a pattern of ``float_names`` matches no linear of the model.
-    """
+    """Select among a graph's linears, none fused yet; ``model``, its source, has the names."""
     names, selection = module_names(model), Selection()
     kinds = linear_kinds(program)
     for node in program.calls(aten.linear.default):

@@ -76,15 +76,9 @@ def fewest_in_float(
     splits: Mapping[WeightKey, OutlierSplit],
     called: Callable[..., object] | None = None,
 ) -> tuple[str, ...]:
-    """Find the fewest of these linears to leave in float, see ``sensitive_linears``.
+    """Find the fewest of a model's linears to leave in float, see ``sensitive_linears``.
 
-    Args:
-        model: has the linears.
-        candidates: their names.
-        most: the largest error to accept.
-        harm: measures the error.
-        splits: how to split outliers of their inputs.
-        called: what ``harm`` gets a variant of, if not the model: a callable that calls the model.
+    ``harm`` gets a variant of ``called``, a callable that calls the model; by default the model.
     """
     quantized = _PartlyQuantized(model, splits, called or model)
 
@@ -114,11 +108,7 @@ def fewest_in_float(
 def output_difference(
     model: torch.nn.Module, batches: Sequence[Mapping[str, object]], signature: cpuaccel.Signature
 ) -> tuple[torch.nn.Module, Harm]:
-    """The largest relative difference from a model's outputs on these batches.
-
-    Returns:
-        The model as a callable from tensors to a tuple of tensors, and the measure.
-    """
+    """Return the model on tensors, and a measure of the relative difference from its outputs."""
     flat = cpuaccel.flatten(model, signature.tensors, signature.constants)
     tensors = [{n: t for n, t in batch.items() if n in signature.tensors} for batch in batches]
     expected = [flat(**inputs) for inputs in tensors]
@@ -146,11 +136,7 @@ def _relative_difference(output: torch.Tensor, original: torch.Tensor, mask: obj
 
 
 class _PartlyQuantized:
-    """A model with some of its linears in 8 bits, as ``int8`` computes them.
-
-    Attributes:
-        names: these linears.
-    """
+    """A model with the linears of these ``names`` in 8 bits, as ``int8`` computes them."""
 
     def __init__(
         self,

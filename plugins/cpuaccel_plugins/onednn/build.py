@@ -29,11 +29,7 @@ from cpuaccel_plugins.onednn.remove_padding import remove_padding
 
 
 def build(model: torch.nn.Module, context: Context, *, measure: bool, prepack: bool) -> Applied:
-    """Fuse a model's graph; for the options see ``OneDnnOptions``.
-
-    Raises:
-        BackendError: oneDNN is switched off, or the model can't be captured.
-    """
+    """Fuse a model's graph; for the options see ``OneDnnOptions``."""
     return run_passes(
         model,
         context,
@@ -46,11 +42,7 @@ def build(model: torch.nn.Module, context: Context, *, measure: bool, prepack: b
 
 
 def run_passes(model: torch.nn.Module, context: Context, passes: Iterable[Pass]) -> Applied:
-    """Capture a model in eval mode, run passes over its graph in order, and compile it.
-
-    Raises:
-        BackendError: oneDNN is switched off, or the model can't be captured.
-    """
+    """Capture a model in eval mode, run passes over its graph in order, and compile it."""
     if not torch.backends.mkldnn.enabled:
         raise BackendError(
             "oneDNN is switched off in this process", "Set torch.backends.mkldnn.enabled = True"

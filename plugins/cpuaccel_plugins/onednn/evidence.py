@@ -34,14 +34,10 @@ _PRODUCTS = (aten.mm.default, aten.bmm.default, aten.matmul.default, aten.addmm.
 
 
 def evidence(program: Program) -> Evidence:
-    """Describe a program after all passes.
+    """Describe a program after all passes; ``jit`` uses the same names for IPEX's fusions.
 
-    Returns:
-        Fusions, in all and by kind, under the names that ``jit`` uses for IPEX's; the number of
-        packed weights, and their size in huge pages; linears by MKL; released weights; attention
-        methods by length; the share of floating-point operations (of matrix products,
-        convolutions and attention, at the example's size) that run fused or packed; what was left
-        alone and why.
+    The share of floating-point operations is that of matrix products, convolutions and attention,
+    at the example's size.
     """
     by_mkl = len(list(program.calls(mkl.linear)))
     fused = share_of_flops(program, {*_FUSED, *_ATTENTION, *program.linear_operators})
@@ -70,7 +66,6 @@ def share_of_flops(program: Program, targets: Collection[object]) -> float:
 
 
 def _flops(program: Program, node: Node) -> int:
-    """Floating-point operations of products, convolutions and attention; 0 for other nodes."""
     result = value(node)
     if node.op != "call_function" or result is None:
         return 0

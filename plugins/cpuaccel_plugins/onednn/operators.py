@@ -51,15 +51,10 @@ class Operands(NamedTuple):
 
 
 class Activation(NamedTuple):
-    """An activation, as oneDNN's operators take it.
+    """An activation, as oneDNN's operators take it."""
 
-    Attributes:
-        name: ``none`` for no activation.
-        algorithm: ``none`` or ``tanh`` for gelu; empty for others.
-    """
-
-    name: str
-    algorithm: str = ""
+    name: str  # "none" for no activation
+    algorithm: str = ""  # "none" or "tanh" for gelu
 
     @classmethod
     def from_node(cls, node: Node) -> "Activation":

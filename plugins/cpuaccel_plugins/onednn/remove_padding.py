@@ -69,11 +69,10 @@ _SIZED = {aten.reshape.default, aten.expand.default}
 
 
 def remove_padding(program: Program, choice: AttentionChoice) -> None:
-    """Replace the markers by packing, and the operators between them by their packed form.
+    """Pack between the markers, or remove them and set ``padding_computed`` to the reason.
 
-    Before -> after: ``marker_unpack(f(marker_pack(x, real), real), real)`` ->
-    ``unpack(f(pack(x, layout)), layout)`` with ``layout = read_layout(real)``. If that can't be
-    done, markers are removed and ``program.padding_computed`` is set to the reason.
+    ``marker_unpack(f(marker_pack(x, real), real), real)`` -> ``unpack(f(pack(x, layout)), layout)``
+    with ``layout = read_layout(real)``.
     """
     packs, unpacks = (list(program.calls(marker)) for marker in markers())
     if not packs:
@@ -116,11 +115,7 @@ class _Region:
         return [n for n in self._program.graph.nodes if n in inside and n not in self._packs]
 
     def rewrite(self, choice: AttentionChoice) -> None:
-        """Pack everything between the markers.
-
-        Raises:
-            _NotPackableError: not everything can be packed; nothing was changed.
-        """
+        """Pack everything between the markers, or raise before any change."""
         if any(isinstance(size, int) for size in self._batches | self._lengths):
             raise _NotPackableError("the batch size or the length is fixed in the graph")
         if any(marker.args[1] is not self._real for marker in (*self._packs, *self._unpacks)):

@@ -28,18 +28,13 @@ graph API, for sizes that are frequent enough to compile for, with products for 
 
 @dataclass(frozen=True)
 class MethodByLength:
-    """The method of attention that was measured fastest at several lengths.
+    """The method of attention that was measured fastest at several lengths."""
 
-    Attributes:
-        lengths: the lengths measured, ascending.
-        fastest: the method for each.
-    """
-
-    lengths: tuple[int, ...]
+    lengths: tuple[int, ...]  # ascending
     fastest: tuple[Method, ...]
 
     def nearest(self, length: int) -> Method:
-        """The method for a length: that of the nearest length measured."""
+        """The method of the nearest length measured."""
         index = bisect.bisect(self.lengths, length)
         if index == len(self.lengths):
             return self.fastest[-1]
@@ -59,7 +54,6 @@ class MethodByLength:
 
 
 PRODUCTS = MethodByLength((1,), ("products",))
-"""Products for every length."""
 
 GRAPH = MethodByLength((1,), ("graph",))
 """Compiled kernels for every length, where they can be compiled."""
@@ -68,17 +62,7 @@ GRAPH = MethodByLength((1,), ("graph",))
 def attend(
     operands: Operands, mask: Mask | None, scale: float, method_by_length: MethodByLength
 ) -> torch.Tensor:
-    """Scaled dot product attention, row by row of the batch.
-
-    Args:
-        operands: any strides.
-        mask: from ``read_mask``.
-        scale: factor on the scores.
-        method_by_length: which method to use.
-
-    Returns:
-        Shape (batch, queries, heads x head size), as the next linear reads it.
-    """
+    """Attend row by row; returns shape (batch, queries, heads x head size), as linears read it."""
     if isinstance(operands, torch.Tensor):
         batch, queries, _, heads, size = operands.shape
         keys, dtype = queries, operands.dtype
@@ -131,12 +115,7 @@ def attend_by_graph(operands: Operands, scale: float) -> torch.Tensor | None:
 
 
 def split_operands(operands: Operands, span: Span | None = None) -> tuple[torch.Tensor, ...]:
-    """Queries, keys and values, each of shape (batch, heads, tokens, head size).
-
-    Args:
-        operands: separate or joint.
-        span: the range of keys and values; None for all.
-    """
+    """Queries, keys and values of a span, or of all; shape (batch, heads, tokens, head size)."""
     if isinstance(operands, torch.Tensor):
         query, key, value = operands.permute(2, 0, 3, 1, 4).unbind(0)
     else:
@@ -148,7 +127,6 @@ def split_operands(operands: Operands, span: Span | None = None) -> tuple[torch.
 
 
 def _select_row(operands: Operands, row: int) -> Operands:
-    """The operands of one row of the batch, as a batch of one."""
     if isinstance(operands, torch.Tensor):
         return operands[row : row + 1]
     query, key, value = operands
@@ -165,12 +143,7 @@ def slice_tokens(operands: Operands, begin: int, end: int) -> Operands:
 
 
 def load_workspace(operands: Operands, span: Span | None) -> Workspace:
-    """Copy the operands of a batch of one into this thread's workspace.
-
-    Args:
-        operands: of a batch of one.
-        span: the range of keys to attend to; None for all.
-    """
+    """Copy the operands of a batch of one, with the keys of a span, into the thread's workspace."""
     if span is None and isinstance(operands, torch.Tensor):
         _, length, _, heads, size = operands.shape
         space = workspace(Sizes(heads, length, length, size, operands.dtype))
@@ -186,14 +159,10 @@ def load_workspace(operands: Operands, span: Span | None) -> Workspace:
 def attend_sequence(
     space: Workspace, bias: torch.Tensor | None, scale: float, out: torch.Tensor, first: int
 ) -> None:
-    """Attend within one sequence, by products.
+    """Attend within one sequence, by products of the operands in the workspace.
 
-    Args:
-        space: has the operands.
-        bias: added to the scores, broadcast to (heads, queries, keys).
-        scale: factor on the scores.
-        out: the result is written here, shape (batch, tokens, heads x head size), contiguous.
-        first: index of the sequence's first token in ``out``, counted over the whole batch.
+    The result is written to ``out``, shape (batch, tokens, heads x head size), contiguous, from
+    token ``first``, counted over all. ``bias`` broadcasts to the scores (heads, queries, keys).
     """
     heads, queries, _, size, dtype = space.sizes
     width = heads * size

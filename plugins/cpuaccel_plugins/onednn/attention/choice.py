@@ -20,15 +20,12 @@ from cpuaccel_plugins.onednn.attention.attend import (
 from cpuaccel_plugins.onednn.attention.graph import KernelKey, compile_kernel
 
 LENGTHS = (32, 128, 512)
-"""Lengths that are measured."""
-
 ROUNDS = 3
 
 MARGIN = 1.05
 """How much faster than products a compiled kernel has to be: each length is compiled again."""
 
 MOST_HEADS = 16
-"""Most heads in a probe."""
 
 
 class AttentionKind(NamedTuple):

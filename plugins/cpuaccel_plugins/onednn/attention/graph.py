@@ -20,7 +20,6 @@ MOST_KERNELS = 512
 """Most kernels in a process; attention of further sizes is computed by products."""
 
 MOST_COUNTED = 4096
-"""Most sizes whose uses are counted."""
 
 Kernel: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
 """Takes joint operands, shape (batch, tokens, 3, heads, head size), contiguous; returns shape
@@ -79,11 +78,7 @@ class KernelCache:
 
 
 def compile_kernel(key: KernelKey) -> Kernel | None:
-    """Compile a kernel; None if torch does not fuse all of it.
-
-    Args:
-        key: ``key.threads`` must be the number of threads that torch uses now.
-    """
+    """Compile a kernel for torch's current threads; None if it is not fused entirely."""
     batch, tokens, heads, size, dtype, scale, _ = key
     source = _SOURCE.format(scale=scale, batch=batch, tokens=tokens, width=heads * size)
     before = torch._C._jit_set_llga_enabled(True)

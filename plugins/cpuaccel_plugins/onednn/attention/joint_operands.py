@@ -12,9 +12,9 @@ from cpuaccel_plugins.onednn.attention.packed import attend_packed
 
 
 def join_operands(program: Program) -> None:
-    """Pass the result of a joint linear to attention as one view.
+    """Pass a joint linear's result to attention as one view.
 
-    Before -> after: ``q, k, v = split(joint)``, each reshaped to heads and transposed, then
+    ``q, k, v = split(joint)``, each reshaped to heads and transposed, then
     ``attend((q, k, v), ...)`` -> ``attend(joint.reshape(batch, tokens, 3, heads, size), ...)``.
     That saves some fifteen calls of a microsecond or more in each layer.
     """

@@ -10,34 +10,19 @@ Span = tuple[int, int]
 
 @dataclass(frozen=True)
 class Mask:
-    """A mask as attention uses it in one call.
-
-    Attributes:
-        original: the mask that the model made, for the stock operator.
-        spans: one span of keys for each row of the batch, if all queries of a row attend to the
-            same one: attention then reads only these keys and adds nothing. Else None.
-        added: without spans, what is added to the scores; shape (batch or 1, heads or 1, queries
-            or 1, keys).
-        idle: True for queries that attend to nothing, whose result is 0; None if there are none.
-            Shape (batch or 1, heads or 1, queries or 1, 1).
-    """
+    """A mask in one call; shapes (batch or 1, heads or 1, queries or 1, keys)."""
 
     original: torch.Tensor
-    spans: list[Span] | None = None
-    added: torch.Tensor | None = None
-    idle: torch.Tensor | None = None
+    spans: list[Span] | None = None  # by row, if its queries attend to one span; nothing is added
+    added: torch.Tensor | None = None  # to the scores, if there are no spans
+    idle: torch.Tensor | None = None  # True for queries whose result is 0; 1 key
 
 
 def read_mask(mask: torch.Tensor, dtype: torch.dtype) -> Mask | None:
-    """Read a mask's values, once for all layers that use it.
+    """Read a mask, once for all layers that use it; None if it masks nothing.
 
-    Args:
-        mask: shape (batch or 1, heads or 1, queries or 1, keys); bool, True for keys to attend
-            to, or floating, added to the scores.
-        dtype: of the scores.
-
-    Returns:
-        None if it masks nothing.
+    It has shape (batch or 1, heads or 1, queries or 1, keys); bool, True for keys to attend to, or
+    floating, added to the scores. ``dtype`` is that of the scores.
     """
     boolean = mask.dtype is torch.bool
     if bool(mask.all()) if boolean else not bool(mask.any()):

@@ -23,39 +23,22 @@ from cpuaccel_plugins.onednn.attention.attend import (
 
 @dataclass(frozen=True)
 class Sequence:
-    """The place of one sequence of the batch in the long one.
-
-    Attributes:
-        start: index of its first token.
-        first: index of the first token to attend to: not the first token if that is padding.
-        end: index after its last token.
-    """
+    """The place of one sequence of the batch in the long one."""
 
     start: int
-    first: int
+    first: int  # to attend to: after start if that is padding
     end: int
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How the tokens of one call are packed.
-
-    Attributes:
-        batch: number of sequences.
-        length: tokens of each, with padding.
-        tokens: number of packed tokens.
-        index: indices of the packed tokens in the flattened batch, shape (tokens,); None if all
-            tokens are packed.
-        sources: the packed token to unpack to each token of the flattened batch, shape
-            (batch * length,); None if all tokens are packed.
-        sequences: the place of each sequence.
-    """
+    """How the tokens of one call are packed; no indices if all are."""
 
     batch: int
-    length: int
+    length: int  # with padding
     tokens: int
-    index: torch.Tensor | None
-    sources: torch.Tensor | None
+    index: torch.Tensor | None  # of the packed tokens in the flattened batch, shape (tokens,)
+    sources: torch.Tensor | None  # the packed token to unpack to each, shape (batch * length,)
     sequences: list[Sequence]
 
 
@@ -90,15 +73,9 @@ def unpack(packed: torch.Tensor, layout: Layout) -> torch.Tensor:
 
 
 def read_patterns(mask: torch.Tensor, layout: Layout, dtype: torch.dtype) -> list[torch.Tensor]:
-    """Read what to add to the scores of each sequence, from a mask that also has windows.
+    """Read what to add to each sequence's scores, shape (1, tokens, tokens).
 
-    Args:
-        mask: shape (batch, 1, length, length), bool, True for keys to attend to.
-        layout: of the call.
-        dtype: of the scores.
-
-    Returns:
-        For each sequence shape (1, tokens, tokens).
+    ``mask`` also has windows: shape (batch, 1, length, length), bool, True for keys to attend to.
     """
     places = layout.index
     if places is None:
@@ -118,22 +95,11 @@ def read_patterns(mask: torch.Tensor, layout: Layout, dtype: torch.dtype) -> lis
 def attend_packed(
     operands: Operands,
     layout: Layout,
-    patterns: list[torch.Tensor] | None,
+    patterns: list[torch.Tensor] | None,  # from read_patterns; None: attend to all
     scale: float,
     method_by_length: MethodByLength,
 ) -> torch.Tensor:
-    """Scaled dot product attention within each sequence of the long one.
-
-    Args:
-        operands: of all sequences, as a batch of one; any strides.
-        layout: where the sequences are.
-        patterns: from ``read_patterns``; None to attend to all real tokens.
-        scale: factor on the scores.
-        method_by_length: which method to use.
-
-    Returns:
-        Shape (1, tokens, heads x head size).
-    """
+    """Attend within each sequence of the long one; returns shape (1, tokens, heads x head size)."""
     if isinstance(operands, torch.Tensor):
         _, count, _, heads, size = operands.shape
         dtype = operands.dtype

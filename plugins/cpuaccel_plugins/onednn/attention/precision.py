@@ -19,10 +19,9 @@ TOLERANCE = 1e-5
 
 @functools.cache
 def onednn_matmul() -> AbstractContextManager[None]:
-    """Return a context in which ``bmm`` of float32 runs through oneDNN, if that is exact.
+    """Return a context that runs ``bmm`` of float32 through oneDNN, if exact; threads share it.
 
-    Any number of threads may be inside at once. If the caller's own code sets another precision
-    meanwhile, that one stays.
+    If the caller's own code sets another precision meanwhile, that one stays.
     """
     return _OneDnnMatmul() if is_exact() else nullcontext()
 

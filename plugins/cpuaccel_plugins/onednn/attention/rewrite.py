@@ -24,11 +24,9 @@ from cpuaccel_plugins.onednn.operators import DTYPES
 
 
 def fuse_attention(program: Program, choice: AttentionChoice) -> None:
-    """Replace attention that is neither causal nor has dropout.
+    """Replace attention that is neither causal nor has dropout; layers share a ``read_mask``.
 
-    Before -> after: ``scaled_dot_product_attention(q, k, v, mask)`` ->
-    ``attend((q, k, v), read_mask(mask), scale, method_by_length)``, with one ``read_mask`` for all
-    layers that share a mask.
+    ``scaled_dot_product_attention(q, k, v, mask)`` -> ``attend((q, k, v), read_mask(mask), ...)``.
     """
     masks: dict[tuple[Node, torch.dtype], Node] = {}
     for node in program.calls(aten.scaled_dot_product_attention.default):

@@ -51,39 +51,24 @@ class Sizes(NamedTuple):
 
 
 class Part(NamedTuple):
-    """The tensors for computing some heads.
-
-    Attributes:
-        heads: which heads.
-        whole: whether these are all heads.
-        query: shape (heads, queries, head size).
-        transposed_key: shape (heads, head size, keys).
-        value: shape (heads, keys, head size).
-        scores: shape (heads, queries, keys).
-    """
+    """The tensors for computing some heads."""
 
     heads: slice
-    whole: bool
-    query: torch.Tensor
-    transposed_key: torch.Tensor
-    value: torch.Tensor
-    scores: torch.Tensor
+    whole: bool  # all heads
+    query: torch.Tensor  # (heads, queries, head size)
+    transposed_key: torch.Tensor  # (heads, head size, keys)
+    value: torch.Tensor  # (heads, keys, head size)
+    scores: torch.Tensor  # (heads, queries, keys)
 
 
 class Workspace:
-    """Operands and scores of one sequence, each contiguous, in one tensor of memory.
+    """Operands and scores of a sequence in uint8 memory, each contiguous.
 
     Products of operands that are not contiguous copy them head by head, which took a tenth of
     their time.
     """
 
     def __init__(self, sizes: Sizes, memory: torch.Tensor) -> None:
-        """Make the views.
-
-        Args:
-            sizes: of the sequence.
-            memory: uint8, at least ``sizes.bytes`` of it.
-        """
         self.sizes = sizes
         heads, queries, keys, size, dtype = sizes
         operands = memory[: sizes.operand_bytes].view(dtype)

@@ -15,9 +15,9 @@ _NO_TRAINING = aten._native_batch_norm_legit_no_training.default
 
 
 def fold_batch_norm(program: Program) -> None:
-    """Scale the weights of a convolution by the batch norm after it, in float64.
+    """Fold batch norm into the convolution before it, in float64.
 
-    Before -> after, with running mean m, variance v, scale g, shift s and epsilon e:
+    With running mean m, variance v, scale g, shift s and epsilon e:
     ``batch_norm(conv(x, w, b))`` -> ``conv(x, w f, (b - m) f + s)`` with ``f = g / sqrt(v + e)``.
     Not if anything else uses the convolution's result, or without running statistics.
     """

@@ -29,21 +29,13 @@ ConvSettings: TypeAlias = tuple[Pair, Pair, Pair, int]
 
 @dataclass(frozen=True)
 class Conv:
-    """A convolution over one or two axes that is not fused yet.
-
-    Attributes:
-        node: the ``aten.conv1d`` or ``aten.conv2d`` call.
-        input: shape (batch, channels, [height,] width).
-        weight: shape (out channels, channels / groups, [height,] width), a tensor of the program.
-        bias: shape (out channels,), a tensor of the program; None without one.
-        settings: for two axes; over one axis, the height is 1.
-    """
+    """A convolution over one or two axes that is not fused yet."""
 
     node: Node
-    input: Node
-    weight: Node
+    input: Node  # (batch, channels, [height,] width)
+    weight: Node  # (out channels, channels / groups, [height,] width)
     bias: Node | None
-    settings: ConvSettings
+    settings: ConvSettings  # for two axes; over one axis, the height is 1
 
     @classmethod
     def from_node(cls, program: Program, node: object) -> "Conv | None":
@@ -101,10 +93,9 @@ def replace_by_fused_conv(
     activation: Activation = NO_ACTIVATION,
     added: Node | None = None,
 ) -> None:
-    """Replace a node by a fused convolution, and release its weight if nothing else uses it.
+    """Replace ``old``, the last of the fused nodes, and release the weight if nothing else uses it.
 
-    ``old`` is the last of the fused nodes. If not ``packed`` for the example's size, the weight is
-    laid out channels last. ``added`` is added before the activation.
+    ``packed`` is for the example's size, else channels last. ``added`` precedes the activation.
     """
     graph = program.graph
     weight, weight_2d = program.tensor(conv.weight), conv.weight_2d(program)

@@ -12,9 +12,9 @@ from cpuaccel_plugins.onednn.operators import ACTIVATIONS, NO_ACTIVATION, Activa
 def fuse_convs(program: Program, choice: ConvChoice) -> None:
     """Fuse convolutions with additions and activations, and pack their weights.
 
-    Before -> after: ``activation(conv(x, w, b) + other)``, where the addition, the activation or
-    both may be absent -> ``fused_conv(x, packed, b, other, activation)``. Not if anything else
-    uses what lies between, if the addition broadcasts, or if the stock operator is as fast.
+    ``activation(conv(x, w, b) + other)``, with addition, activation, both or none ->
+    ``fused_conv(x, packed, b, other, activation)``. Not if anything else uses what lies between,
+    if the addition broadcasts, or if the stock operator is as fast.
     """
     for node in program.calls(*CONVOLUTIONS):
         conv = Conv.from_node(program, node)

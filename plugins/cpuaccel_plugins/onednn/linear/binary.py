@@ -8,11 +8,9 @@ from cpuaccel_plugins.onednn.linear.nodes import Linear, LinearFilter, replace_b
 
 
 def fuse_linear_add(program: Program, accepts: LinearFilter) -> None:
-    """Fuse linears with additions.
+    """Fuse ``linear(x, w, b) + other``, in either order -> ``fused_add(x, other, w, b)``.
 
-    Before -> after: ``linear(x, w, b) + other`` or ``other + linear(x, w, b)`` ->
-    ``fused_add(x, other, w, b)``. Not if anything else uses the linear's result, or if the
-    addition broadcasts, casts or scales one side.
+    Not if anything else uses the linear's result, or if the addition broadcasts, casts or scales.
     """
     for node in program.calls(aten.add.Tensor):
         first, second = node.args[0], node.args[1]

@@ -83,10 +83,7 @@ class LinearChoice:
 
 
 class MklChoice:
-    """Decides which fused linears MKL computes, with separate operators for what is fused.
-
-    Without ``measure``, none.
-    """
+    """Decides which linears MKL computes, with separate operators; none without ``measure``."""
 
     def __init__(self, *, measure: bool = True) -> None:
         self.engines: FastestChoice[FusedKind, Engine] = FastestChoice(

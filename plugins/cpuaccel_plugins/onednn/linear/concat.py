@@ -24,12 +24,11 @@ _VIEWS = (
 
 
 def concat_linears(program: Program, accepts: LinearFilter, pack: Pass) -> None:
-    """Concatenate the weights of linears of one input.
+    """Rewrite ``linear(x, w1), linear(x, w2)`` -> ``split(linear(x, cat([w1, w2])))``.
 
-    Before -> after: ``linear(x, w1), linear(x, w2)`` -> ``split(linear(x, cat([w1, w2])))``. Not
-    linears whose results an operator computes with directly: it would read a part of a wider
-    result, in pieces, and an activation or addition is better fused. ``pack`` runs after each
-    concatenation, so that only one concatenated weight at a time takes memory beside its parts.
+    Not if an operator computes with a result directly: it would read a wider result in pieces, and
+    an activation or addition is better fused. ``pack`` runs after each concatenation, so that only
+    one concatenated weight at a time takes memory beside its parts.
     """
     groups: dict[tuple[Node, torch.dtype | None, bool], list[Linear]] = defaultdict(list)
     for node in program.calls(aten.linear.default):

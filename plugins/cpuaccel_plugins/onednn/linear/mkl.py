@@ -10,10 +10,9 @@ def is_available() -> bool:
 
 
 ROWS = 256
-"""Rows that weights are packed for. Any number of rows is computed with them: MKL's reference
-requires the same matrix layout in packing and computing, not the same sizes. From 16 to 2,000 rows
-that was as fast as packing for exactly so many; weights packed for 1,000 rows and more took twice
-as long for fewer."""
+"""Rows to pack for. Any number works: MKL's reference requires the same layout in packing and
+computing, not the same sizes. From 16 to 2,000 rows that was as fast as packing for exactly so
+many; packing for 1,000 rows and more took twice as long for fewer."""
 
 
 def pack(weight: torch.Tensor) -> torch.Tensor:
@@ -30,16 +29,9 @@ def shape_of(weight: torch.Tensor) -> torch.Tensor:
 def linear(
     inputs: torch.Tensor, packed: torch.Tensor, shape: torch.Tensor, bias: torch.Tensor | None
 ) -> torch.Tensor:
-    """``torch.nn.functional.linear`` with a packed weight.
+    """``torch.nn.functional.linear`` in float32, by a weight from ``pack`` and its ``shape_of``.
 
-    Args:
-        inputs: float32, shape (*, in features).
-        packed: from ``pack``.
-        shape: from ``shape_of`` the weight.
-        bias: shape (out features,), or None.
-
-    Returns:
-        Shape (*, out features).
+    Shape (*, in features) becomes (*, out features).
     """
     rows = inputs.numel() // shape.shape[1]  # with another number it would use ``shape`` instead
     result: torch.Tensor = torch.ops.mkl._mkl_linear(inputs, packed, shape, bias, rows)

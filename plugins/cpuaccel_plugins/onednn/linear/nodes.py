@@ -19,18 +19,11 @@ FUSED_ADD = mkldnn._linear_pointwise.binary
 
 
 class Linear(NamedTuple):
-    """A linear that is not fused yet.
-
-    Attributes:
-        node: the ``aten.linear`` call.
-        input: shape (*, in features).
-        weight: shape (out features, in features), a tensor of the program.
-        bias: shape (out features,), a tensor of the program; None without one.
-    """
+    """A linear that is not fused yet; weight and bias are tensors of the program."""
 
     node: Node
-    input: Node
-    weight: Node
+    input: Node  # (*, in features)
+    weight: Node  # (out features, in features)
     bias: Node | None
 
     @classmethod
@@ -49,21 +42,13 @@ LinearFilter: TypeAlias = Callable[[Program, Linear], bool]
 
 
 class FusedLinear(NamedTuple):
-    """A call of oneDNN's fused linear.
-
-    Attributes:
-        input: shape (*, in features).
-        weight: shape (out features, in features), a tensor of the program, maybe packed.
-        bias: shape (out features,), a tensor of the program; None without one.
-        activation: of the result; none with an addition.
-        other: what is added to the result; None without an addition.
-    """
+    """A call of oneDNN's fused linear; its weight may be packed."""
 
     input: Node
     weight: Node
     bias: Node | None
-    activation: Activation
-    other: Node | None
+    activation: Activation  # none with an addition
+    other: Node | None  # what is added to the result
 
     @classmethod
     def from_node(cls, node: Node) -> "FusedLinear":

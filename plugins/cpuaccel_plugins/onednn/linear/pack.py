@@ -18,13 +18,11 @@ FusedLinearFilter: TypeAlias = Callable[[Program, FusedLinear], bool]
 
 
 def pack_linears(program: Program, prefers_mkl: FusedLinearFilter) -> None:
-    """Pack the weights of fused linears, each once, however many linears share it.
+    """Pack the weights of fused linears, for MKL if it is faster for all that share the weight.
 
-    Before -> after: ``fused_unary(x, dense, b, activation)`` ->
-    ``fused_unary(x, packed, b, activation)`` or ``activation(mkl.linear(x, packed, shape, b))``.
-    The dense weight is released at once, and so is the model's own if the model gave it up.
-    Weights that are packed already stay as they are. MKL gets a weight if it is faster for all
-    linears that share it.
+    ``fused_unary(x, dense, b, activation)`` -> ``fused_unary(x, packed, b, activation)`` or
+    ``activation(mkl.linear(x, packed, shape, b))``. Dense weights are released at once, and so are
+    the model's own if it gave them up.
     """
     for dense, nodes in fused_linears(program).items():
         weight = program.tensor(dense)

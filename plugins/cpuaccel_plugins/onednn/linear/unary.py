@@ -7,10 +7,9 @@ from cpuaccel_plugins.onednn.operators import ACTIVATIONS, NO_ACTIVATION, Activa
 
 
 def fuse_linear_unary(program: Program, accepts: LinearFilter) -> None:
-    """Fuse linears with activations.
+    """Fuse ``activation(linear(x, w, b))`` -> ``fused_unary(x, w, b, activation)``.
 
-    Before -> after: ``activation(linear(x, w, b))`` -> ``fused_unary(x, w, b, activation)``. Not
-    if anything else uses the linear's result.
+    Not if anything else uses the linear's result.
     """
     for node in program.calls(*ACTIVATIONS):
         linear = Linear.from_node(program, node.args[0])
@@ -23,10 +22,7 @@ def fuse_linear_unary(program: Program, accepts: LinearFilter) -> None:
 
 
 def replace_remaining_linears(program: Program, accepts: LinearFilter) -> None:
-    """Use oneDNN for the linears that nothing was fused with, and record those left alone.
-
-    Before -> after: ``linear(x, w, b)`` -> ``fused_unary(x, w, b, none)``.
-    """
+    """Replace ``linear(x, w, b)`` -> ``fused_unary(x, w, b, none)``, or record why not."""
     for node in program.calls(aten.linear.default):
         linear = Linear.from_node(program, node)
         if linear is None:
