@@ -28,10 +28,7 @@ _CONSTANTS = (bool, int, float, str, type(None), torch.dtype)
 
 
 class Variants:
-    """A variant for each way of calling, built at the first such call.
-
-    ``choose`` returns which of several plans serves a call; None where there is one plan.
-    """
+    """A variant for each way of calling, built at the first such call."""
 
     def __init__(
         self,
@@ -40,11 +37,6 @@ class Variants:
         settings: BuildSettings,
         choose: Choose | None = None,
     ) -> None:
-        """Check the plans; build nothing yet.
-
-        Raises:
-            StepError: with ``settings.strict``, this host does not support a step.
-        """
         for plan in plans:
             plan.warn_or_raise(strict=settings.strict)
         self.plans = tuple(plans)
@@ -70,11 +62,7 @@ class Variants:
         return list(dict.fromkeys(self._variants.values()))
 
     def refresh(self) -> None:
-        """Discard the variants if the weights changed or the process was forked.
-
-        Raises:
-            ForkError: any call in this process would deadlock.
-        """
+        """Discard stale variants; raise ``ForkError`` where any call would deadlock."""
         if os.getpid() != self._process:
             self._reset_after_fork()
         if self._forked and torch.get_num_threads() > 1:
@@ -98,11 +86,7 @@ class Variants:
             self._reset_builders()
 
     def get(self, inputs: Inputs) -> Variant | Fallback:
-        """Return the variant for a call, building it if needed.
-
-        Raises:
-            StepError: see ``Builder.build``.
-        """
+        """Return the variant for a call, building it if needed."""
         index = 0 if self.choose is None else self.choose(inputs)
         way: list[tuple[object, ...]] = [(index,)]
         for name, value in inputs.items():
@@ -154,10 +138,7 @@ class Variants:
             return variant
 
     def _reset_after_fork(self) -> None:
-        """Stop using the parent's variants.
-
-        The threads of their engines do not exist in this process; rebuilding may wait for them.
-        """
+        """Stop using the parent's variants; rebuilding may wait for threads that only it has."""
         self._lock = threading.RLock()  # another thread may have held it
         self._building = False
         self._forked = self._forked or bool(self._variants)

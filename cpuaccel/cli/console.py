@@ -83,14 +83,7 @@ def print_json(data: Mapping[str, object]) -> None:
 
 @contextmanager
 def rescued(data: Mapping[str, object]) -> Iterator[None]:
-    """Print the results on stderr as JSON if the body can't write to stdout, as on a full disk.
-
-    Args:
-        data: the results that the body prints.
-
-    Raises:
-        CpuaccelError: stdout can't be written.
-    """
+    """Print the results on stderr as JSON if the body can't write to stdout, as on a full disk."""
     try:
         yield
         sys.stdout.flush()

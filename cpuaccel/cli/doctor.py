@@ -54,9 +54,7 @@ class Memory:
     """The memory allocator and huge pages of this process.
 
     Attributes:
-        allocator: jemalloc, tcmalloc, mimalloc, or libc for the C library's own.
-        huge_pages: the kernel's setting of transparent huge pages: always, madvise or never; empty
-            if it can't be read.
+        huge_pages: always, madvise or never; empty if the kernel's setting can't be read.
         torch_requests: whether torch requests huge pages, which the setting madvise requires.
     """
 

@@ -57,9 +57,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     Exits with 0, 1 for a failure, 2 for invalid arguments or an invalid pipeline, and 130 after
     Ctrl-C. Errors that cpuaccel raises on purpose are printed without a traceback.
-
-    Args:
-        arguments: without the program's name. Default: those of the process.
     """
     try:
         app(arguments)

@@ -27,11 +27,7 @@ def resolve_here(*pipelines: Pipeline) -> list[list[ResolvedStep]]:
 
 
 def resolve(pipeline: Pipeline, plugins: PluginHost) -> list[ResolvedStep]:
-    """Find each step's backend, validate its options and check the order.
-
-    Raises:
-        PipelineError: lists every mistake in the pipeline.
-    """
+    """Resolve each step and its options; raise ``PipelineError`` with every mistake."""
     problems: list[str] = []
     resolved: list[ResolvedStep] = []
     for number, step in enumerate(pipeline.steps, start=1):

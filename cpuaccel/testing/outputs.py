@@ -77,14 +77,9 @@ def assert_same_output(
     tolerance: float = TOLERANCE["float32"],
     name: str = "the example",
 ) -> None:
-    """Assert that two outputs have the same tensors within a tolerance.
+    """Assert that two outputs have the same tensors within a tolerance, on real tokens only.
 
-    Args:
-        output: the optimized model's.
-        expected: the original's.
-        inputs: of the call; where they have a padding mask, only real tokens are compared.
-        tolerance: largest difference, relative to the largest magnitude in the expected tensor.
-        name: of the inputs, for a failure's message.
+    ``tolerance`` is relative to the largest magnitude in the expected tensor.
     """
     mine, theirs = tensors(output), tensors(expected)
     assert len(mine) == len(theirs), name

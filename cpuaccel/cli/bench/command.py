@@ -160,7 +160,6 @@ def _dtypes(dtype: str | None, *, demo: bool) -> list[str]:
 
 
 def _pipelines(backends: list[str], files: list[Path], *, demo: bool) -> "dict[str, Pipeline]":
-    """Return the pipelines by name, checked."""
     from cpuaccel.pipeline import Pipeline
     from cpuaccel.planning.resolve import resolve_here
     from cpuaccel.planning.toml import read_pipeline

@@ -38,14 +38,11 @@ class _Subject:
 
 @dataclass
 class Bench:
-    """One benchmark.
+    """One benchmark of a model in float32 and eval mode.
 
     Attributes:
-        model: the original, in float32 and eval mode.
         progress: called with the share that is done, from 0 to 1, and the activity.
-        rounds: maximum number of timed passes.
         seconds: no round starts after this long, in one case and precision.
-        results: of the finished cases.
         fastest: the result of the fastest fully applied pipeline, and its model.
     """
 
@@ -63,11 +60,7 @@ class Bench:
     done: float = 0.0
 
     def run(self) -> None:
-        """Measure all pipelines.
-
-        Raises:
-            ModelError: the original can't be called with a case.
-        """
+        """Measure all pipelines."""
         threads = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         try:

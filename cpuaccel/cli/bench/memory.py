@@ -14,26 +14,14 @@ _RESET = "5"
 
 @dataclass
 class Peak:
-    """The peak memory of a block.
-
-    Attributes:
-        bytes: highest resident memory minus that before the block; ``None`` on systems other than
-            Linux.
-    """
+    """The peak memory of a block minus that before it; None on systems other than Linux."""
 
     bytes: int | None = None
 
 
 @contextmanager
 def peak_memory(process: Path = Path("/proc/self")) -> Iterator[Peak]:
-    """Measure the peak memory of this process in a block.
-
-    Args:
-        process: the process's folder in the proc file system.
-
-    Yields:
-        The peak, which is set at the end of the block.
-    """
+    """Measure the peak memory of this process in a block; it is set at the end of the block."""
     peak = Peak()
     gc.collect()
     try:

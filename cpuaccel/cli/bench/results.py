@@ -25,10 +25,6 @@ class Result:
     """One pipeline, in one precision, on one case.
 
     Attributes:
-        case: description of the inputs.
-        batches: number of batches in a timed pass.
-        notes: why the pipeline was not fully applied.
-        rounds: number of timed passes.
         ratio: speedup over eager in the same precision.
         error: largest relative difference from the float32 original, over real tokens.
         optimize_seconds: duration of the build, with its verification.
@@ -71,10 +67,7 @@ def merge(variants: Sequence[VariantReport]) -> tuple[Outcome, ...]:
 def judge(
     outcomes: Sequence[Outcome], fallbacks: Mapping[str, int]
 ) -> tuple[RowStatus, tuple[str, ...]]:
-    """Return the status of a pipeline, and why it was not fully applied.
-
-    ``fallbacks`` is the number of calls that the original served, by reason.
-    """
+    """Return a pipeline's status and why; ``fallbacks`` counts calls of the original by reason."""
     notes = [str(outcome) for outcome in outcomes if outcome.status is not Status.APPLIED]
     steps = [outcome for outcome in outcomes if outcome.step != CAST_STEP]
     if not any(step.status is Status.APPLIED for step in steps):

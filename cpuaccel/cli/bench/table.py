@@ -21,13 +21,7 @@ _FIGURES = frozenset({"median ms", "p95 ms", "rounds", "x eager", "error", "buil
 def show(
     run: Mapping[str, object], results: Sequence[Result], neighbours: Mapping[str, Neighbour]
 ) -> None:
-    """Print the results of a benchmark.
-
-    Args:
-        run: its settings, as in the JSON output.
-        results: in the order of the table.
-        neighbours: in the demo, the sentence nearest to the query by each model.
-    """
+    """Print the results of a benchmark; ``run`` has its settings as in the JSON output."""
     say(
         f"\n{run['model']} on {run['processor']}, {run['threads']} threads, torch {run['torch']}, "
         f"padding {float(str(run['padding'])):.0%}"

@@ -17,13 +17,7 @@ EXAMPLE_BATCH, EXAMPLE_LENGTH = 2, 128
 
 @dataclass(frozen=True)
 class Case:
-    """One workload to time.
-
-    Attributes:
-        batch_size: rows of a batch.
-        seq_len: tokens of the longest row; None for images and real text.
-        batches: the batches of one timed pass.
-    """
+    """One timed pass; ``seq_len``, tokens of the longest row, is None for images and real text."""
 
     batch_size: int
     seq_len: int | None

@@ -29,17 +29,10 @@ TASKS = {
 
 
 def load_model(name: str, task: str | None = None) -> "torch.nn.Module":
-    """Load or make a model.
+    """Load or make a model in eval mode; random weights are the same in every run.
 
-    Args:
-        name: ``demo``, ``config:NAME``, a local folder or a hub id.
-        task: a key of ``TASKS``. Default: the head that the model's config names.
-
-    Returns:
-        The model, in eval mode. Random weights are the same in every run.
-
-    Raises:
-        ModelError: the model can't be loaded.
+    ``name`` is ``demo``, ``config:NAME``, a local folder or a hub id; ``task`` a key of ``TASKS``,
+    by default the head that the model's config names.
     """
     if task is not None and task not in TASKS:
         close = did_you_mean(task, TASKS)

@@ -18,11 +18,7 @@ from cpuaccel.tuning.progress import Progress, Snapshot
 
 @contextmanager
 def show_progress(model: str, host: Host, *, json: bool) -> Iterator[Progress]:
-    """Show the progress of a search, and print its results so far if it does not finish.
-
-    Raises:
-        typer.Exit: the search was interrupted.
-    """
+    """Show the progress of a search, and print its results so far if it does not finish."""
     progress = Progress()
     try:
         with _live_table(progress):
