@@ -28,7 +28,13 @@ SPEED_PAIRS = 7
 
 
 class Builder:
-    """Builds variants by one plan; ``saved`` has those of an earlier process, by signature."""
+    """Builds variants of one model by one plan.
+
+    Attributes:
+        plan: the steps, with their verdicts.
+        settings: see ``BuildSettings``.
+        saved: builds of an earlier process, by the signature of the call.
+    """
 
     def __init__(self, plan: Plan, reference: Reference, settings: BuildSettings) -> None:
         self.plan = plan
@@ -43,7 +49,12 @@ class Builder:
         self.saved: dict[str, SavedBuild] = {}
 
     def build(self, inputs: Inputs) -> Variant:
-        """Apply the plan for calls like this one; ``StepError`` if a step changes its input."""
+        """Apply the plan for calls like this one.
+
+        Raises:
+            StepError: a step changed the model that it was given; or with ``settings.strict``, a
+                step was not applied.
+        """
         reference, begun = self._reference, time.perf_counter()
         with autocast(None), outside_inference_mode():
             signature = self._signature(inputs)

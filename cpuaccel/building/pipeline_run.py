@@ -31,7 +31,12 @@ logger = logging.getLogger("cpuaccel")
 
 @dataclass
 class SharedSteps:
-    """Modules that all variants of a builder share, so that their weights exist once."""
+    """Modules that all variants of a builder share, so that their weights exist once.
+
+    Attributes:
+        applied: for each step from module to module, the stage before it and its result.
+        cast: the model in the precision of the pipeline.
+    """
 
     applied: dict[int, tuple[Stage, Applied, Outcome]] = field(default_factory=dict)
     cast: Stage | None = None
@@ -39,7 +44,14 @@ class SharedSteps:
 
 @dataclass
 class PipelineRun:
-    """One run of a plan's steps; ``log`` receives each outcome and whether its step is optional."""
+    """One run of a plan's steps.
+
+    Attributes:
+        log: receives each outcome, and whether the step is optional.
+        stage: the result of the last step that was applied and verified.
+        outcomes: one for each step so far.
+        fidelity: how close ``stage`` is to the original; None before any step was applied.
+    """
 
     plan: Plan
     settings: BuildSettings
@@ -65,7 +77,11 @@ class PipelineRun:
         return True
 
     def apply_steps(self) -> None:
-        """Apply every step whose verdict is a yes, and cast where the precision differs."""
+        """Apply every step whose verdict is a yes, and cast where the precision differs.
+
+        Raises:
+            StepError: see ``Builder.build``.
+        """
         plugins = plugin_host()
         dtype = self.plan.dtype
         uncast = dtype is not None and self.reference.floating_dtypes != {dtype}
@@ -90,6 +106,7 @@ class PipelineRun:
         return stage.caller(self.reference.binder, self.signature, self.probes.example.output)
 
     def _finish(self, stage: Stage, outcome: Outcome, optional: bool) -> None:
+        """Verify a step that was applied, and record its outcome."""
         if outcome.status is Status.APPLIED:
             try:
                 self.fidelity = self._verify(stage)
@@ -159,6 +176,7 @@ class PipelineRun:
     def _apply_unchanged(
         self, planned: PlannedStep, signature: Signature
     ) -> tuple[Applied, tuple[str, ...]]:
+        """Apply a backend, and check that it left the model that it was given unchanged."""
         model, released = self.stage.model, self.reference.released
         assert isinstance(model, torch.nn.Module)
         release = (
@@ -175,7 +193,11 @@ class PipelineRun:
                 self._refuse_changed(planned.step.backend)
 
     def _refuse_changed(self, name: str) -> None:
-        """Stop where a step changed what it was given: nothing that was built is right."""
+        """Stop where a step changed what it was given: nothing that was built is right.
+
+        Raises:
+            StepError: always.
+        """
         changed = self.reference.weights.changed()
         self.reference.reset()
         self.shared.applied.clear()
@@ -192,6 +214,11 @@ class PipelineRun:
         )
 
     def _verify(self, stage: Stage) -> Fidelity:
+        """Compare outputs on all probes.
+
+        Raises:
+            OutputMismatchError: they differ from the original's.
+        """
         tolerance = self.settings.tolerance
         if tolerance is None:
             dtypes = {stage.dtype} if stage.dtype is not None else self.reference.floating_dtypes

@@ -11,7 +11,16 @@ from cpuaccel.model.weights import WatchedWeights
 
 
 class Reference:
-    """The original in eval mode, or a copy that shares its weights, with its weights watched."""
+    """The original model in eval mode, with its weights watched.
+
+    Attributes:
+        original: the caller's model.
+        eager: the original in eval mode: itself if it may be changed in place, otherwise a copy
+            that shares its weights.
+        binder: calls the original.
+        weights: detects changed weights.
+        released: weights of the original that only a variant holds.
+    """
 
     def __init__(self, original: torch.nn.Module, *, inplace: bool) -> None:
         self.original = original

@@ -7,7 +7,19 @@ from cpuaccel.errors import CpuaccelError
 
 @dataclass(frozen=True, kw_only=True)
 class BuildSettings:
-    """The arguments of ``cpuaccel.optimize`` that concern building. Immutable and checked."""
+    """How variants are built: arguments of ``cpuaccel.optimize``, and ``measure_speed``.
+
+    Attributes:
+        strict: raise where a step is not applied or a call needs the original model.
+        tolerance: largest accepted relative difference of an output; None for the default of the
+            precision.
+        inplace: backends may change the caller's model instead of a copy that shares its weights.
+        keep_original: False lets backends take over the memory of the original's weights.
+        measure_speed: time each variant against the original once it is built.
+
+    Raises:
+        CpuaccelError: the tolerance is negative or not a number.
+    """
 
     strict: bool = False
     tolerance: float | None = None

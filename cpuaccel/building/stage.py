@@ -27,7 +27,15 @@ Call = Callable[[Inputs], Output]
 
 @dataclass(frozen=True)
 class Stage:
-    """The model between two steps; its ``dtype`` is None for the original's own."""
+    """The model between two steps.
+
+    Attributes:
+        model: the result of the last step.
+        form: the form of the model.
+        dtype: the precision of the model, None for the original's own.
+        autocast: the dtype under whose autocast the model runs, None for none.
+        tolerance: the widest tolerance that an applied backend declares.
+    """
 
     model: Callable[..., object]
     form: Form
@@ -38,14 +46,29 @@ class Stage:
     def after(
         self, backend: Backend[Options], applied: Applied, dtype: torch.dtype | None
     ) -> "Stage":
-        """Return the stage after a step, which cast the weights to ``dtype`` unless None."""
+        """Return the stage after a step.
+
+        Args:
+            backend: the backend of the step.
+            applied: what the backend returned.
+            dtype: the precision that the backend cast the weights to, None if it did not.
+        """
         autocast = applied.autocast or self.autocast
         tolerance = max(self.tolerance, backend.tolerance)
         dtype = self.dtype or dtype or autocast
         return Stage(applied.model, backend.gives, dtype, autocast, tolerance)
 
     def caller(self, binder: Binder, signature: Signature, output: object) -> Call:
-        """Return a closure that calls the model like the original, which returned ``output``."""
+        """Return a closure that calls the model like the original.
+
+        It casts the inputs, calls the model, flattens the output once, casts its tensors back and
+        rebuilds the original's output type once.
+
+        Args:
+            binder: calls the original.
+            signature: how the original was called.
+            output: what the original returned for that call.
+        """
         model, dtype, autocast_dtype = self.model, self.dtype, self.autocast
         is_module, constants = self.form is Form.MODULE, signature.constants
         # An output that holds more than tensors passes through a module that is not cast.

@@ -19,8 +19,14 @@ class Variant:
     """A model built for one way of calling it.
 
     Attributes:
+        call: calls the model; the original where no step was applied.
+        stage: the result of the last step.
+        signature: the call that the variant was built for.
+        report: what was done.
+        applied: whether any step was applied.
         frozen: whether the variant serves only calls with the example's exact shapes.
         finite: whether NaN and infinity are faults (the original's output has none).
+        output_form: types and shapes that its outputs must have; None if unknown.
         off: why the variant is no longer used; empty while it is.
     """
 
@@ -49,8 +55,12 @@ class Variant:
         self._faults = 0
 
     def record_fault(self, reason: str) -> bool:
-        """Count a call that the original served instead; return whether that switched it off."""
-        # Concurrent faults may count as one; the variant is then switched off a few calls later.
+        """Count a call that the original served although this variant should have.
+
+        Returns:
+            Whether this fault switched the variant off. Concurrent faults may count as one; the
+            variant is then switched off a few calls later.
+        """
         self._faults += 1
         if self._faults < MAX_FAULTS or self.off:
             return False
@@ -60,7 +70,12 @@ class Variant:
 
 @dataclass(frozen=True)
 class SavedBuild:
-    """The result of an earlier build, verified like the result of a step before it is used."""
+    """The result of an earlier build, verified like the result of a step before it is used.
+
+    Attributes:
+        stage: the result of its last step.
+        outcomes: one for each step.
+    """
 
     stage: Stage
     outcomes: tuple[Outcome, ...]

@@ -30,7 +30,26 @@ class _PipelineTable(BaseModel):
 
 
 def read_pipeline(path: str | Path) -> Pipeline:
-    """Read a pipeline from a TOML file; raise ``PipelineError`` with every mistake and its step."""
+    """Read a pipeline from a TOML file.
+
+    In a file named ``pyproject.toml`` it is in the table ``[tool.cpuaccel]``, in any other file at
+    the top level. Example::
+
+        version = 1
+        dtype = "bfloat16"
+        disable_plugins = ["zentorch"]
+
+        [[steps]]
+        backend = "bettertransformer"
+        optional = true
+
+        [[steps]]
+        backend = "jit"
+        options = { freeze = true }
+
+    Raises:
+        PipelineError: the file can't be read, or lists every mistake in it with its step.
+    """
     path = Path(path)
     try:
         return parse_pipeline(path.read_bytes(), path)
@@ -83,6 +102,7 @@ def write_pipeline(pipeline: Pipeline, path: Path) -> None:
 
 
 def _problems(error: ValidationError) -> list[str]:
+    """Describe every validation error with the step that it is in."""
     problems = []
     for invalid in error.errors():
         location = list(invalid["loc"])
