@@ -28,7 +28,10 @@ _CONSTANTS = (bool, int, float, str, type(None), torch.dtype)
 
 
 class Variants:
-    """A variant for each way of calling, built at the first such call."""
+    """A variant for each way of calling, built at the first such call.
+
+    ``choose`` returns which of several plans serves a call; None where there is one plan.
+    """
 
     def __init__(
         self,
@@ -37,6 +40,11 @@ class Variants:
         settings: BuildSettings,
         choose: Choose | None = None,
     ) -> None:
+        """Check the plans; build nothing yet.
+
+        Raises:
+            StepError: with ``settings.strict``, this host does not support a step.
+        """
         for plan in plans:
             plan.warn_or_raise(strict=settings.strict)
         self.plans = tuple(plans)
@@ -62,7 +70,11 @@ class Variants:
         return list(dict.fromkeys(self._variants.values()))
 
     def refresh(self) -> None:
-        """Discard stale variants; raise ``ForkError`` where any call would deadlock."""
+        """Discard the variants if the weights changed or the process was forked.
+
+        Raises:
+            ForkError: any call in this process would deadlock.
+        """
         if os.getpid() != self._process:
             self._reset_after_fork()
         if self._forked and torch.get_num_threads() > 1:
@@ -86,7 +98,11 @@ class Variants:
             self._reset_builders()
 
     def get(self, inputs: Inputs) -> Variant | Fallback:
-        """Return the variant for a call, building it if needed."""
+        """Return the variant for a call, building it if needed.
+
+        Raises:
+            StepError: see ``Builder.build``.
+        """
         index = 0 if self.choose is None else self.choose(inputs)
         way: list[tuple[object, ...]] = [(index,)]
         for name, value in inputs.items():
@@ -138,7 +154,10 @@ class Variants:
             return variant
 
     def _reset_after_fork(self) -> None:
-        """Stop using the parent's variants; rebuilding may wait for threads that only it has."""
+        """Stop using the parent's variants.
+
+        The threads of their engines do not exist in this process; rebuilding may wait for them.
+        """
         self._lock = threading.RLock()  # another thread may have held it
         self._building = False
         self._forked = self._forked or bool(self._variants)

@@ -21,7 +21,20 @@ def apply_backend(
     context: Context,
     autocast_dtype: torch.dtype | None,
 ) -> tuple[Applied, tuple[str, ...]]:
-    """Apply a backend, and name the global settings it changed; a failure is a ``BackendError``."""
+    """Apply a backend once.
+
+    Args:
+        backend: the step's backend.
+        model: in the form that the backend takes.
+        context: see ``Backend.apply``.
+        autocast_dtype: the dtype under whose autocast the model runs, None for none.
+
+    Returns:
+        What the backend returned, and the names of the global settings that it had changed.
+
+    Raises:
+        BackendError: the backend refused, failed, or returned something invalid.
+    """
     try:
         with (
             warn_if_slow(f"applying {backend.name}"),

@@ -45,7 +45,10 @@ class Probes:
 
 
 def make_probes(original: Callable[[Mapping[str, object]], object], signature: Signature) -> Probes:
-    """Run the original on the example and on variations, of which it may refuse some."""
+    """Run the original on the example inputs and on variations of them.
+
+    The original decides what may vary: a variation on which it raises is not a probe.
+    """
 
     def probe(name: str, varied: Inputs) -> Probe:
         output = original(varied)

@@ -23,6 +23,12 @@ def verify(
 ) -> Fidelity:
     """Compare the outputs of the optimized model with the original's on all probes.
 
+    Args:
+        call: calls the optimized model.
+        probes: inputs, and the original's outputs.
+        tolerance: largest accepted relative difference of an output.
+        original: see ``compare``.
+
     Raises:
         OutputMismatchError: the outputs differ on the example or with padding, or the optimized
             model raises on the example. Frozen sizes and refused paddings are only reported.

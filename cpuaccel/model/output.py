@@ -26,10 +26,17 @@ class Leaf(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Structure:
-    """How an output nests mappings, sequences and dataclasses; ``kind`` is None for a constant.
+    """How an output is built from its tensors: nested mappings, sequences and dataclasses.
 
     ``torch.utils._pytree`` is similar, but private, doesn't know ModelOutput before transformers
     4.34, and takes an unknown object for a leaf instead of refusing it.
+
+    Attributes:
+        kind: the container's type, ``torch.Tensor`` for a tensor, None for a constant.
+        keys: keys of a mapping, names of a dataclass' fields.
+        members: the structures of a container's members.
+        constant: the value of a constant.
+        build: builds the container from its members.
     """
 
     kind: type | None
@@ -40,7 +47,12 @@ class Structure:
 
     @classmethod
     def from_output(cls, output: object) -> "Structure":
-        """Read the structure of an output; raise ``BackendError`` if it can't be rebuilt."""
+        """Read the structure of an output.
+
+        Raises:
+            BackendError: it holds an object that can't be taken apart, such as a cache, or a
+                container that can't be rebuilt from its members.
+        """
         if isinstance(output, torch.Tensor):
             return cls(torch.Tensor)
         if isinstance(output, _CONSTANTS):
@@ -113,6 +125,7 @@ def tensors(output: object) -> list[torch.Tensor]:
 
 
 def _members(output: object) -> list[tuple[str, object]] | None:
+    """Return a container's members with their names, None for another object."""
     if isinstance(output, Mapping):
         return [(str(key), value) for key, value in output.items()]
     if isinstance(output, (tuple, list)):

@@ -34,6 +34,7 @@ class ReleasedWeights:
     def __init__(
         self, original: torch.nn.Module, on_restore: Callable[[list[torch.nn.Parameter]], None]
     ) -> None:
+        """Start with no weight released; call ``on_restore`` with restored parameters."""
         self._original = original
         self._on_restore = on_restore
         self._released: list[_Released] = []
@@ -50,7 +51,16 @@ class ReleasedWeights:
         return self._hook is None
 
     def release(self, model: torch.nn.Module, weight: torch.Tensor, restore: Restore) -> bool:
-        """Free a parameter's memory; return whether ``weight`` shares all memory of one."""
+        """Free a weight's memory.
+
+        Args:
+            model: the original, or a copy with shared or cast weights.
+            weight: one of its parameters, or a tensor that shares all of a parameter's memory.
+            restore: rebuilds the weight.
+
+        Returns:
+            Whether the weight was one of the parameters.
+        """
         with self._lock:
             found = [
                 parameter

@@ -21,14 +21,22 @@ MASK = "attention_mask"
 
 @dataclass(frozen=True)
 class Axes:
-    """Names of the inputs whose axis 0 varies with the batch size, or axis 1 with the length."""
+    """Which axes of which inputs vary together with the batch size or the length.
+
+    Attributes:
+        batch: names of the inputs whose axis 0 is the batch.
+        length: names of the inputs whose axis 1 is the sequence length.
+    """
 
     batch: tuple[str, ...]
     length: tuple[str, ...]
 
     @classmethod
     def from_inputs(cls, inputs: Mapping[str, object]) -> "Axes":
-        """Infer from shapes which axes may vary; only calls tell whether the model allows it."""
+        """Infer the axes from shapes: those that agree with the first tensor's axes 0 and 1.
+
+        Whether the model allows an axis to vary is only known after calling it.
+        """
         tensors = tensors_of(inputs)
         agreeing: list[tuple[str, ...]] = []
         for axis in (0, 1):
@@ -115,7 +123,13 @@ class Binder:
         self._by_position = bool(self._positional_only) or self._variadic is not None
 
     def bind(self, args: Sequence[object], kwargs: Mapping[str, object]) -> Inputs:
-        """Name the arguments in ``forward``'s order, without None where it is the default."""
+        """Name all arguments and put them into ``forward``'s order.
+
+        None is dropped where it is the parameter's default.
+
+        Raises:
+            SignatureError: an argument has no parameter, or is passed twice.
+        """
         if args:
             inputs = dict(zip(self._positional, args))
             surplus = args[len(self._positional) :]

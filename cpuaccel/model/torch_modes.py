@@ -17,8 +17,10 @@ def _no_autocast() -> Iterator[None]:
 
 
 def inference() -> AbstractContextManager[None]:
-    """Disable gradients and autocast, at no cost if they are disabled already."""
-    # A variant's precision is chosen when it is built: the caller's autocast must not change it.
+    """Disable gradients and autocast, at no cost if they are disabled already.
+
+    A variant's precision is chosen when it is built: the caller's autocast must not change it.
+    """
     if autocast_enabled():
         return _no_autocast()
     return torch.no_grad() if torch.is_grad_enabled() else _NOTHING
@@ -32,7 +34,10 @@ def outside_inference_mode() -> Iterator[None]:
 
 
 def is_captured() -> bool:
-    """Whether a graph is captured, which must not contain counters, locks and builds."""
+    """Whether the call is being traced, exported or compiled.
+
+    Counters, locks and builds must not be captured in its graph.
+    """
     return (
         torch.jit.is_tracing()  # type: ignore[no-untyped-call]
         or _is_dynamo_compiling()

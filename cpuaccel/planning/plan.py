@@ -70,7 +70,11 @@ class Plan:
         return _dtype_name(self.dtype)
 
     def warn_or_raise(self, *, strict: bool) -> None:
-        """Log what is unsupported, except optional steps; ``strict`` raises ``StepError``."""
+        """Log what this host or model does not support, except optional steps.
+
+        Raises:
+            StepError: with ``strict``, instead of logging.
+        """
         missing = [p for p in self.steps if not p.verdict and not p.step.optional]
         asked = _dtype_name(self.pipeline.dtype)
         if strict and (missing or not self.precision):
@@ -144,7 +148,18 @@ def make_plan(
     example_inputs: ExampleInputs | None = None,
     on: Host | None = None,
 ) -> Plan:
-    """Ask each backend about the host ``on`` (default: this one) and, with inputs, the model."""
+    """Ask each backend about the host, and with example inputs about the model.
+
+    Args:
+        model: the original.
+        pipeline: the steps.
+        example_inputs: see ``optimize``.
+        on: the host to ask about, this one by default.
+
+    Raises:
+        PipelineError: the pipeline is invalid; lists every mistake.
+        SignatureError: ``forward`` does not accept the example inputs.
+    """
     (resolved,) = resolve_here(pipeline)
     if isinstance(model, torch.jit.ScriptModule):
         raise PipelineError(

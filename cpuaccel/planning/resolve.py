@@ -27,7 +27,11 @@ def resolve_here(*pipelines: Pipeline) -> list[list[ResolvedStep]]:
 
 
 def resolve(pipeline: Pipeline, plugins: PluginHost) -> list[ResolvedStep]:
-    """Resolve each step and its options; raise ``PipelineError`` with every mistake."""
+    """Find each step's backend, validate its options and check the order.
+
+    Raises:
+        PipelineError: lists every mistake in the pipeline.
+    """
     problems: list[str] = []
     resolved: list[ResolvedStep] = []
     for number, step in enumerate(pipeline.steps, start=1):

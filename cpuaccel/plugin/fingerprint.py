@@ -20,7 +20,13 @@ _NAMED_FLAGS = re.compile(
 
 
 class Fingerprint(BaseModel):
-    """What measurements and compiled programs depend on; fields are named as in ``Host``."""
+    """What measurements and compiled programs depend on; fields are named as in ``Host``.
+
+    Attributes:
+        isa: the processor's flags, separated by spaces.
+        packages: versions of the installed packages that are used, cpuaccel and torch included.
+        plugins: for each backend, the plugin that offers it with its version.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -42,7 +42,14 @@ class BlockedPlugin:
 
 
 class PluginHost:
-    """The plugins of this environment; ``origins`` has the plugin of each backend's name."""
+    """The plugins of this environment and what they offer.
+
+    Attributes:
+        backends: backend classes by name.
+        origins: for each backend's name, the plugin that offers it.
+        broken: the plugins that failed to load.
+        blocked: the plugins that the user has blocked.
+    """
 
     def __init__(
         self,
@@ -94,7 +101,12 @@ class PluginHost:
                 self.blocked.append(BlockedPlugin(label, by))
 
     def register(self, plugin: object, label: str) -> None:
-        """Add a plugin with all of its hooks and backends, or raise ``PluginValidationError``."""
+        """Add a plugin with all of its hooks and backends, or nothing of it.
+
+        Raises:
+            pluggy.PluginValidationError: a hook is misspelled or takes unknown arguments, or a
+                backend breaks the contract or has the name of another plugin's backend.
+        """
         if self._manager.is_registered(plugin):
             raise pluggy.PluginValidationError(
                 plugin, f"already registered as {self._manager.get_name(plugin)}"
@@ -156,6 +168,7 @@ def _label(entry_point: importlib.metadata.EntryPoint) -> str:
 
 
 def _mistake(backend: object) -> str | None:
+    """Describe how an offered backend breaks the contract; None if it doesn't."""
     if not (isinstance(backend, type) and issubclass(backend, Backend)):
         return f"cpuaccel_backends returned {backend!r}, which is not a Backend class"
     missing = [a for a in ("name", "summary", "takes", "gives") if not hasattr(backend, a)]

@@ -77,9 +77,14 @@ def assert_same_output(
     tolerance: float = TOLERANCE["float32"],
     name: str = "the example",
 ) -> None:
-    """Assert that two outputs have the same tensors within a tolerance, on real tokens only.
+    """Assert that two outputs have the same tensors within a tolerance.
 
-    ``tolerance`` is relative to the largest magnitude in the expected tensor.
+    Args:
+        output: the optimized model's.
+        expected: the original's.
+        inputs: of the call; where they have a padding mask, only real tokens are compared.
+        tolerance: largest difference, relative to the largest magnitude in the expected tensor.
+        name: of the inputs, for a failure's message.
     """
     mine, theirs = tensors(output), tensors(expected)
     assert len(mine) == len(theirs), name

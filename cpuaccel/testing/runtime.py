@@ -122,7 +122,14 @@ class RuntimeContract(Subject):
 
 
 def run_in_fork(child: Callable[[], str]) -> str:
-    """Run a function in a forked process; return its result, or its error with the type."""
+    """Run a function in a forked process.
+
+    Returns:
+        What it returned, or the type and message of the error that it raised.
+
+    Raises:
+        AssertionError: it took longer than ``FORK_SECONDS``.
+    """
     reader, writer = os.pipe()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Python 3.12 warns about fork in a process with threads

@@ -34,8 +34,15 @@ def make_inputs(
 ) -> Inputs:
     """Make one batch, the same in every run. The global random state is unchanged.
 
-    ``seq_len`` counts tokens of the longest row, for audio units of ``SAMPLES`` samples; images
-    ignore it. ``padding`` is the fraction of the batch that is padding, >= 0 and < 1.
+    Args:
+        model: a Transformers model.
+        batch_size: number of rows.
+        seq_len: tokens in the longest row; for audio, units of ``SAMPLES`` samples; ignored for
+            images.
+        padding: fraction of the batch that is padding, 0 <= padding < 1. See ``row_lengths``.
+
+    Raises:
+        ModelError: the model has another kind of input.
     """
     kind = modality(model)
     generator = torch.Generator().manual_seed(SEED)
@@ -62,6 +69,12 @@ def row_lengths(batch_size: int, longest: int, padding: float, shortest: int = 1
 
     The share of padding is as close to ``padding`` as whole tokens and the full row allow. A single
     row has no padding.
+
+    Args:
+        batch_size: number of rows.
+        longest: tokens in the full row.
+        padding: fraction of all tokens.
+        shortest: smallest number of real tokens in a row.
     """
     others = batch_size - 1
     if not others or not padding:
