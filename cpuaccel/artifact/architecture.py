@@ -57,20 +57,7 @@ def make_model(
     tensors: Mapping[str, torch.Tensor],
     tied: Mapping[str, str],
 ) -> torch.nn.Module:
-    """Make a model in eval mode, with uninitialized weights.
-
-    The model is first made on the ``meta`` device and compared with the weights, so that a
-    configuration can't allocate more memory than its weights need.
-
-    Args:
-        described: from ``artifact.json``.
-        config: parsed from ``config.json``.
-        tensors: the stored weights.
-        tied: names that share a stored tensor.
-
-    Raises:
-        ArchitectureError: the configuration is invalid or does not fit the weights.
-    """
+    """Make a model in eval mode, with uninitialized weights."""
     if not isinstance(config, dict):
         raise ArchitectureError(f"the configuration must be a table, got {type(config).__name__}")
     try:
@@ -78,6 +65,7 @@ def make_model(
     except ImportError as error:
         raise ArchitectureError(f"transformers can't be imported ({error})") from None
     architecture = _architecture(config, tensors)
+    # Before the weights are allocated, so that no configuration needs more memory than they do.
     _check_on_meta(described, architecture, tensors, tied)
     return _build(described, architecture, len(tensors)).eval()
 
@@ -116,7 +104,6 @@ def _build(described: Model, config: Mapping[str, object], weights: int) -> torc
 
 
 def _registered(described: Model) -> Any:
-    """Look up a class by name among those that Transformers registers for an architecture."""
     transformers: Any = importlib.import_module("transformers")
     registry = importlib.import_module("transformers.models.auto.modeling_auto")
     names: set[str] = set()
@@ -136,7 +123,6 @@ def _registered(described: Model) -> Any:
 
 
 def _architecture(config: object, tensors: Mapping[str, torch.Tensor]) -> dict[str, object]:
-    """Select the settings that describe the architecture, and check their size."""
     most = max(LARGEST, sum(tensor.numel() for tensor in tensors.values()))
 
     def select(value: object, key: str) -> object:

@@ -122,7 +122,6 @@ def _build(contents: Contents, variants: Variants, examples: list[Example]) -> N
 def _make_model(
     contents: Contents, record: Record, config: bytes | None, weights: dict[str, torch.Tensor]
 ) -> torch.nn.Module:
-    """Make a Transformers model from the stored configuration."""
     call = f"cpuaccel.load({str(contents.folder)!r}, model)"
     if record.model.model_type is None or config is None:
         raise contents.error(
@@ -156,7 +155,6 @@ def _compare(
     tolerance: float,
     name: str,
 ) -> None:
-    """Compare an output with the stored one."""
     try:
         differences = example.compare(run(), original)
     except Exception as error:  # models raise any type on inputs that they do not accept

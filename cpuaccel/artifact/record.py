@@ -54,54 +54,30 @@ Precision = Literal["float32", "bfloat16"] | None
 
 
 class Script(_Table):
-    """A TorchScript file, and how to call it.
-
-    Attributes:
-        file: name of the file.
-        dtype: the dtype of the weights, null for the original's.
-        autocast: the autocast dtype to call it under, null for none.
-        tolerance: the largest that the applied backends declare.
-        outcomes: of the steps that produced it.
-    """
+    """A TorchScript file, and how to call it."""
 
     file: str
-    dtype: Precision
-    autocast: Precision
-    tolerance: Annotated[float, Field(ge=0)]
+    dtype: Precision  # of the weights, null for the original's
+    autocast: Precision  # null for none
+    tolerance: Annotated[float, Field(ge=0)]  # the largest of the applied backends
     outcomes: tuple[Outcome, ...]
 
 
 class Call(_Table):
-    """A call that a variant was built for. Its tensors are in ``examples.safetensors``.
+    """A call that a variant was built for. Its tensors are in ``examples.safetensors``."""
 
-    Attributes:
-        signature: names, dtypes and shapes of the inputs, for display.
-        tensors: names of the tensor inputs, in order.
-        constants: the other inputs.
-        answers: paths of the tensors in the original's output, in order.
-        script: the TorchScript that serves the call, if the pipeline ends in TorchScript.
-    """
-
-    signature: str
+    signature: str  # for display
     tensors: tuple[Identifier, ...]
     constants: dict[Identifier, Constant]
-    answers: tuple[str, ...]
+    answers: tuple[str, ...]  # paths of the tensors in the original's output, in order
     script: Script | None
 
 
 class Model(_Table):
-    """The model that the weights belong to.
-
-    Attributes:
-        name: of the class.
-        model_type: name of the architecture in Transformers if Transformers can make the model
-            from ``config.json``; null if the caller has to make it.
-        attention: the attention implementation.
-        reason: why the caller has to make it.
-    """
+    """The model that the weights belong to."""
 
     name: str
-    model_type: str | None = None
+    model_type: str | None = None  # null if the caller has to make the model, for ``reason``
     attention: Literal["eager", "sdpa"] | None = None
     reason: str = ""
 
@@ -120,24 +96,14 @@ class Settings(_Table):
 
 
 class Record(_Table):
-    """The whole of ``artifact.json``.
-
-    Attributes:
-        format: distinguishes it from other JSON files.
-        version: of the format; a reader refuses newer versions.
-        model: the model that the weights belong to.
-        settings: arguments of ``optimize``.
-        calls: the calls that variants were built for, each with a stored example.
-        tied: for each shared weight that is stored once, its other names and the stored name.
-        made: the host and versions that it was saved with.
-    """
+    """The whole of ``artifact.json``."""
 
     format: Literal["cpuaccel artifact"] = FORMAT
     version: Literal[1] = VERSION
     model: Model
     settings: Settings
     calls: Annotated[tuple[Call, ...], Field(min_length=1, max_length=MAX_CALLS)]
-    tied: dict[str, str]
+    tied: dict[str, str]  # other names of shared weights, with the stored name
     made: Fingerprint
 
 

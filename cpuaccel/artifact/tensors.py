@@ -40,14 +40,7 @@ def slots(model: torch.nn.Module) -> Iterator[Slot]:
 
 
 def collect_tensors(model: torch.nn.Module) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """Collect a model's tensors.
-
-    Returns:
-        The tensors by name, each shared tensor once; and for its other names the name used.
-
-    Raises:
-        ArtifactError: safetensors can't store one of them.
-    """
+    """Return each tensor once, by name, and the name used for each of its other names."""
     tensors: dict[str, torch.Tensor] = {}
     tied: dict[str, str] = {}
     first: dict[tuple[object, ...], str] = {}
@@ -120,10 +113,7 @@ def check_tensors(
 def assign_tensors(
     model: torch.nn.Module, tensors: Mapping[str, torch.Tensor], tied: Mapping[str, str]
 ) -> Iterator[None]:
-    """Put stored tensors that passed ``check_tensors`` into a model, in their dtypes.
-
-    If the body raises, the model gets its own tensors back.
-    """
+    """Put checked tensors into a model, in their dtypes; undo that if the body raises."""
     before: list[tuple[Slot, torch.Tensor]] = []
     try:
         for slot in list(slots(model)):

@@ -40,16 +40,7 @@ def optimize_auto(
     request: Request,
     progress: Progress,
 ) -> OptimizedModel:
-    """Choose the fastest pipeline on this machine and build it.
-
-    Returns:
-        The optimized model, whose ``.report.tuning`` is the result of the search. It runs the
-        original if nothing is significantly faster.
-
-    Raises:
-        CpuaccelError: the inputs or the lock file are invalid or, with ``strict``, the lock file
-            does not fit.
-    """
+    """Choose the fastest pipeline on this machine and build it; the original if none is faster."""
     workload = Workload.from_batches(model, example_inputs, request.traffic)
     with ended_by_sigterm():
         return _Auto(model, workload, request).run(progress)
@@ -173,11 +164,7 @@ class _Auto:
         return dataclasses.replace(tuning, why=why).with_winner(ORIGINAL)
 
     def _build(self, decision: Decision) -> tuple[OptimizedModel, tuple[str, ...]]:
-        """Build in this process, and verify outputs, metric and speed.
-
-        Raises:
-            ProofFailed: a result differs from that of the search.
-        """
+        """Build in this process, and verify outputs, metric and speed."""
         if self._request.threads is not None:
             torch.set_num_threads(decision.threads)
         settings = dataclasses.replace(self._request.settings, measure_speed=False)

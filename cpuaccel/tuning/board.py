@@ -24,10 +24,7 @@ class Board:
         self._workers: dict[Candidate, Workers] = {}
 
     def add(self, row: Row, worker: Workers, memory_limit: int) -> None:
-        """Add a candidate, and keep its process while it is one of the best.
-
-        The processes that are kept hold at most ``memory_limit`` bytes, or there is only one.
-        """
+        """Add a row; keep the best processes, within ``memory_limit`` bytes or only one."""
         self.rows.append(row)
         if row.speedup is None:
             worker.close()

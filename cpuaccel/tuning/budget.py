@@ -61,10 +61,7 @@ class Budget:
         return max(self.measure, FEWEST_PASSES * self.eager_pass)
 
     def build_slice(self, pauses: int) -> float:
-        """Return how long a candidate may build before others get their turn.
-
-        Each slice is twice as long as the one before it, so that a build that needs little more
-        time gets it before one that needs much more.
-        """
+        """Return how long a candidate may build before others get their turn."""
         first = max(SHORTEST_BUILD_SLICE, self.seconds * BUILD_SLICE_SHARE)
+        # Doubled, so that a build that needs little more time gets it before a much longer one.
         return (first + PROOF_PASSES * self.eager_pass) * (1 << pauses)

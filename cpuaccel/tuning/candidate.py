@@ -11,14 +11,11 @@ OWN = "its own precision"
 
 @dataclass(frozen=True)
 class Candidate:
-    """One pipeline in one precision, without steps for eager.
-
-    ``threads`` is None for the search's number.
-    """
+    """One pipeline in one precision, without steps for eager."""
 
     steps: tuple[str, ...]
     precision: str
-    threads: int | None = None
+    threads: int | None = None  # None for the search's number
 
     @property
     def pipeline(self) -> Pipeline:

@@ -21,11 +21,7 @@ Costs = Mapping[Candidate, Sequence[float]]
 def find_rule(
     winner: Row, rows: Sequence[Row], shapes: Sequence[Shape], weights: Sequence[float]
 ) -> Rule | None:
-    """Find the axis and bound at which two candidates best divide the calls.
-
-    Returns:
-        None if dispatch is not significantly faster than one candidate for all calls.
-    """
+    """Find how two candidates best divide the calls; None if not significantly faster than one."""
     eager = [statistics.median(e for e, _ in pairs) for pairs in zip(*winner.rounds)]
     weighted = [w * e for w, e in zip(weights, eager)]
     measured = [row for row in rows if len(row.rounds) >= FEWEST_PAIRS]

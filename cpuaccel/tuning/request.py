@@ -83,11 +83,7 @@ class Request:
         arguments: TuneArguments,
         settings: BuildSettings | None = None,
     ) -> "Request":
-        """Check the arguments.
-
-        Raises:
-            CpuaccelError: the first invalid argument.
-        """
+        """Check the arguments."""
         values = dict(arguments)
         if values.get("lock") is not None:
             values["lock"] = Path(str(values["lock"]))

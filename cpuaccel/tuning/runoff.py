@@ -26,13 +26,10 @@ Finalist = tuple[Row, Workers]
 
 
 def run_off(finalists: Sequence[Finalist], weights: Sequence[float], deadline: float) -> list[Row]:
-    """Time the finalists in turn, each in its own process while the others wait.
+    """Time the finalists in turn; return their rows with their speed relative to the first.
 
     Their speedups over eager were measured at different times, in processes that may differ by
-    some percent in memory placement. Turns make them comparable.
-
-    Returns:
-        Their rows with their speed relative to the winner, the winner first.
+    some percent in memory placement.
     """
     times: list[list[float]] = [[] for _ in finalists]
     rows = [row for row, _ in finalists]
@@ -108,7 +105,6 @@ def drop_slower(alive: Sequence[int], times: Sequence[Sequence[float]]) -> list[
 
 
 def _narrow(times: Sequence[Sequence[float]]) -> bool:
-    """Whether the confidence intervals are narrow enough to end the run-off."""
     leader = max(times, key=lambda t: _relative(times[0], t).median)
     others = [_relative(leader, t) for t in times if t is not leader]
     return len(leader) >= CLEAR_PAIRS and all(s.high - s.low < NARROW for s in others)

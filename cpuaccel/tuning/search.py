@@ -46,11 +46,10 @@ class Search:
         plugins: PluginHost,
         eager: Eager,
         probes: Sequence[Probe],
-        eager_seconds: float,
+        eager_seconds: float,  # for the probes, counts towards the budget
         judge: Judge | None,
         progress: Progress,
     ) -> None:
-        """Prepare the search; ``eager_seconds``, for the probes, counts towards the budget."""
         self._model = model
         self._workload = workload
         self._request = request
@@ -77,11 +76,7 @@ class Search:
         self._paused: list[Trial] = []
 
     def run(self) -> Tuning:
-        """Search.
-
-        Raises:
-            ModelError: the model can't be pickled for the worker processes.
-        """
+        """Search."""
         with tempfile.TemporaryFile() as self._subject:
             dump_model(self._model, self._probes, self._subject)
             try:
@@ -133,7 +128,6 @@ class Search:
         self._paused.clear()
 
     def _try_threads(self) -> None:
-        """Measure the best candidate with other numbers of threads."""
         best = self._board.best
         if best is None or best.speedup is None or not best.speedup.significant:
             return
@@ -212,7 +206,6 @@ class Search:
         self._board.rank(rows)
 
     def _choose(self) -> tuple[Candidate, str, Rule | None]:
-        """Return the winner, the reason, and the dispatch if two candidates are chosen."""
         rows = self._board.rows
         if not rows or rows[0].speedup is None:
             return ORIGINAL, "no candidate could be measured", None
@@ -227,7 +220,6 @@ class Search:
         return first.candidate, f"{speedup} as fast as eager", rule
 
     def _measure_instances(self, winner: Candidate) -> tuple[Instances, ...]:
-        """Measure the throughput of several processes of the winner."""
         instances = []
         for count in splits(self._host.cores):
             self._report(f"measuring {count} processes of {winner}")
@@ -249,7 +241,6 @@ class Search:
         return tuple(instances)
 
     def _turn(self, trial: Trial) -> tuple[int, float]:
-        """Sort key of the paused trials."""
         return trial.pauses, -self._space.expected_speedup(trial.row.candidate)
 
     def _build_deadline(self, ending: float) -> float:

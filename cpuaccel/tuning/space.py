@@ -37,7 +37,6 @@ class Space:
         precisions: tuple[str, ...],
         widest_tolerance: float,
     ) -> None:
-        """Compose the backends that accept the host and, as a first step, the model."""
         self.not_tried: list[NotTried] = []
         self._plugins = plugins
         self._widest_tolerance = widest_tolerance

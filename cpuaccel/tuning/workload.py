@@ -14,17 +14,11 @@ Batches = ExampleInputs | Sequence[ExampleInputs]
 
 @dataclass(frozen=True)
 class Shape:
-    """The shape of a call, by which calls are dispatched.
-
-    Attributes:
-        rows: the batch size.
-        length: the sequence length, with padding; 0 if the inputs have none.
-        padding: fraction of the tokens that is padding, from 0 to 1.
-    """
+    """The shape of a call, by which calls are dispatched."""
 
     rows: int
-    length: int
-    padding: float
+    length: int  # with padding; 0 if the inputs have none
+    padding: float  # fraction of the tokens, from 0 to 1
 
     @classmethod
     def from_inputs(cls, inputs: Mapping[str, object]) -> "Shape":
@@ -65,11 +59,7 @@ class Workload:
     def from_batches(
         cls, model: torch.nn.Module, batches: Batches, traffic: Mapping[int, float] | None = None
     ) -> "Workload":
-        """Bind batches to ``forward``'s parameters; cut or repeat one batch for ``traffic``.
-
-        Raises:
-            SignatureError: ``forward`` does not take a batch, or traffic does not fit the batch.
-        """
+        """Bind batches to ``forward``'s parameters; cut or repeat one batch for ``traffic``."""
         binder = Binder(model)
         bound = [binder.bind_example(batch) for batch in _listed(batches)]
         if traffic is None:

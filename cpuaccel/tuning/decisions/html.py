@@ -20,11 +20,7 @@ MOST_DOTS = 80
 
 
 def check_page(path: Path) -> None:
-    """Check before a search that the page can be written after it.
-
-    Raises:
-        CpuaccelError: it can't be written.
-    """
+    """Check before a search that the page can be written after it."""
     if importlib.util.find_spec("jinja2") is None:
         raise CpuaccelError(
             f"{path} can't be written: Jinja2 is not installed. Run: "
@@ -38,11 +34,7 @@ def check_page(path: Path) -> None:
 
 
 def write_page(path: Path, model: str, tuning: Tuning, host: Host) -> None:
-    """Write the page in one step.
-
-    Raises:
-        CpuaccelError: it can't be written.
-    """
+    """Write the page in one step."""
     try:
         write_file(path, render_page(model, tuning, host))
     except OSError as error:

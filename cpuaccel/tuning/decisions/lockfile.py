@@ -90,11 +90,7 @@ class Lock(NamedTuple):
 
 
 def read_lock(path: Path) -> Lock | None:
-    """Read a lock file; None if it does not exist.
-
-    Raises:
-        LockError: it can't be read, or is invalid; lists every mistake.
-    """
+    """Read a lock file; None if it does not exist. The error lists every mistake."""
     try:
         table = _LockTable.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
@@ -131,11 +127,7 @@ def read_lock(path: Path) -> Lock | None:
 
 
 def write_lock(path: Path, tuning: Tuning, fingerprint: TuningFingerprint) -> None:
-    """Write a lock file in one step.
-
-    Raises:
-        LockError: it can't be written.
-    """
+    """Write a lock file in one step."""
     decision = Decision.from_tuning(tuning)
     table: dict[str, object] = {
         "version": 1,
@@ -204,10 +196,7 @@ def cache_folder() -> Path:
 
 @contextmanager
 def exclusive(path: Path) -> Iterator[None]:
-    """Make other processes that search for the same decision wait, and then use this one's.
-
-    The system releases the lock when this process ends.
-    """
+    """Make other processes that search for the same decision wait, and then use this one's."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path.parent / f".{path.name}.held", os.O_RDWR | os.O_CREAT, 0o644)
@@ -223,4 +212,4 @@ def exclusive(path: Path) -> Iterator[None]:
         yield
     finally:
         with contextlib.suppress(OSError):
-            os.close(descriptor)
+            os.close(descriptor)  # as the system does when this process ends

@@ -28,32 +28,20 @@ class CandidateStatus(enum.StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """The result of one candidate.
-
-    Attributes:
-        reason: why it was not measured.
-        speedup: over eager, timed in turn in the candidate's process.
-        rounds: seconds of eager and of the candidate, by round and batch.
-        differences: from the original's outputs, on each batch.
-        evidence: a sentence for each step.
-        build_seconds: duration of the build, with its verification.
-        peak_bytes: peak memory of its processes, including the original.
-        tried_seconds: total duration of the trial.
-        runoff: speed relative to the winner, if it took part in the run-off.
-    """
+    """The result of one candidate."""
 
     candidate: Candidate
     status: CandidateStatus
-    reason: str = ""
-    speedup: Speedup | None = None
-    rounds: tuple[Round, ...] = field(default=(), repr=False)
+    reason: str = ""  # why it was not measured
+    speedup: Speedup | None = None  # over eager, timed in turn in the candidate's process
+    rounds: tuple[Round, ...] = field(default=(), repr=False)  # seconds
     differences: tuple[Difference, ...] = ()
     evidence: tuple[str, ...] = ()
     metric: float | None = None
-    build_seconds: float = 0.0
-    peak_bytes: int = 0
+    build_seconds: float = 0.0  # with the verification
+    peak_bytes: int = 0  # of its processes, including the original
     tried_seconds: float = 0.0
-    runoff: Speedup | None = None
+    runoff: Speedup | None = None  # relative to the winner
 
     @property
     def error(self) -> float | None:
@@ -127,18 +115,13 @@ class Instances:
 
 @dataclass(frozen=True)
 class Rule:
-    """The dispatch of calls to two candidates: ``low`` up to a bound, ``high`` above it.
+    """The dispatch of calls to two candidates: ``low`` up to a bound, ``high`` above it."""
 
-    Attributes:
-        axis: ``length``, ``padding`` or ``rows``.
-        gain: speedup over the best single candidate.
-    """
-
-    axis: str
+    axis: str  # length, padding or rows
     bound: float
     low: Candidate
     high: Candidate
-    gain: float
+    gain: float  # speedup over the best single candidate
 
     def choose(self, shape: Shape) -> Candidate:
         """Return the candidate for calls of this shape."""
@@ -151,35 +134,22 @@ class Rule:
 
 @dataclass(frozen=True, kw_only=True)
 class Tuning:
-    """The result of a search.
-
-    Attributes:
-        winner: the chosen candidate; eager if nothing is significantly faster.
-        why: the reason for the choice.
-        rule: the dispatch, if two candidates are chosen.
-        rows: results of the candidates that were tried, the best first.
-        shapes: of the example batches.
-        weights: share of each batch in all calls.
-        threads: of torch, for candidates without a number of their own.
-        metric: of the original's outputs.
-        source: ``search``, or the path of the lock file.
-        rebuilt: results of the build in the caller's process.
-    """
+    """The result of a search."""
 
     target: str
-    winner: Candidate
+    winner: Candidate  # eager if nothing is significantly faster
     why: str
     rule: Rule | None = None
-    rows: tuple[Row, ...] = ()
+    rows: tuple[Row, ...] = ()  # the best first
     not_tried: tuple[NotTried, ...] = ()
     shapes: tuple[Shape, ...] = ()
-    weights: tuple[float, ...] = ()
-    threads: int = 1
+    weights: tuple[float, ...] = ()  # share of each batch in all calls
+    threads: int = 1  # for candidates without a number of their own
     instances: tuple[Instances, ...] = ()
-    metric: float | None = None
+    metric: float | None = None  # of the original's outputs
     seconds: float = 0.0
-    source: str = "search"
-    rebuilt: tuple[str, ...] = ()
+    source: str = "search"  # or the path of the lock file
+    rebuilt: tuple[str, ...] = ()  # results of the build in the caller's process
 
     @property
     def chosen(self) -> tuple[Candidate, ...]:

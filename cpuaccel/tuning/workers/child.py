@@ -32,10 +32,6 @@ def main() -> None:
 
 
 def _receive_descriptors() -> tuple[socket.socket, int, int, int]:
-    """Return the channel to the search's process, and the subject, the outputs and the lifeline.
-
-    Afterwards standard input is empty.
-    """
     with socket.socket(fileno=os.dup(0)) as handover:
         _, descriptors, _, _ = socket.recv_fds(handover, 1, 4, socket.MSG_CMSG_CLOEXEC)
     if not descriptors:
@@ -121,11 +117,9 @@ def _work(commands: IO[str], replies: IO[str], subject: IO[bytes], outputs: IO[b
 
 
 def _die_with_parent(lifeline: int) -> None:
-    """Fork a watcher that kills this process group when the search's process has ended.
-
-    A thread can't do that: an engine may hold the interpreter's lock. The kernel's signal on a
-    parent's death reaches only this process, not its children.
-    """
+    """Fork a watcher that kills this process group when the search's process has ended."""
+    # Not a thread: an engine may hold the interpreter's lock. Not the kernel's signal on a parent's
+    # death: it reaches only this process, not its children.
     group = os.getpid()
     if os.fork():
         os.close(lifeline)

@@ -35,10 +35,7 @@ class WorkerFailure(Exception):  # noqa: N818  # a result of a trial, not an err
 
 
 class Workers:
-    """Worker processes that are started together, each with a job.
-
-    ``peak`` is the highest resident memory seen, in bytes, with that of child processes.
-    """
+    """Worker processes that are started together, each with a job; without a launcher, one."""
 
     def __init__(
         self,
@@ -47,11 +44,7 @@ class Workers:
         memory_limit: int,
         launcher: Sequence[str] = (),
     ) -> None:
-        """Start a process for each job, which reads the model from ``subject``.
-
-        A ``launcher`` starts all processes; without it there is one.
-        """
-        self.peak = 0
+        self.peak = 0  # highest resident memory seen, in bytes, with that of child processes
         self.paused_seconds = 0.0
         self._memory_limit = memory_limit
         self._outputs = tempfile.TemporaryFile()  # noqa: SIM115  # closed by close()
@@ -167,7 +160,6 @@ class Workers:
             channel.sendall(messages.encode(message).encode())
 
     def _receive(self, seconds: float, doing: str, *, building: bool = False) -> list[Message]:
-        """Wait for a message of each process."""
         deadline = time.monotonic() + seconds
         replies = []
         for number, channel in enumerate(self._channels):

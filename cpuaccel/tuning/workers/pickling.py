@@ -19,11 +19,7 @@ except ImportError:  # optional: without it classes must be importable
 
 
 def dump_model(model: torch.nn.Module, references: Sequence[Probe], file: IO[bytes]) -> None:
-    """Write a model, its batches and its outputs to an empty file.
-
-    Raises:
-        ModelError: the model can't be pickled.
-    """
+    """Write a model, its batches and its outputs to an empty file."""
     try:
         torch.save(
             {
@@ -50,11 +46,7 @@ def dump_model(model: torch.nn.Module, references: Sequence[Probe], file: IO[byt
 
 
 def load_model(file: IO[bytes]) -> tuple[torch.nn.Module, list[Probe]]:
-    """Read what ``dump_model`` wrote. Only for trusted files: unpickling runs code.
-
-    Returns:
-        The model and the references. Their outputs are flat lists of tensors.
-    """
+    """Read a model and references, with flat outputs. Unpickling runs code: trusted files only."""
     file.seek(0)
     content = torch.load(file, weights_only=False)
     return content["model"], [
@@ -64,14 +56,11 @@ def load_model(file: IO[bytes]) -> tuple[torch.nn.Module, list[Probe]]:
 
 
 def _sender() -> Any:
-    """Return a pickle module for ``torch.save`` that supports parametrized modules.
-
-    Parametrized modules, such as Wav2Vec2's with weight norm, have classes that are created at run
-    time and can't be pickled. They are pickled as their original class and the parametrizations.
-    """
+    """Return a pickle module for ``torch.save`` that supports parametrized modules."""
 
     class Sender(_pickle.Pickler):  # type: ignore[misc]
         def reducer_override(self, value: object) -> object:
+            # Its class is created at run time (Wav2Vec2's weight norm) and can't be pickled.
             if isinstance(value, torch.nn.Module) and parametrize.is_parametrized(value):
                 kind = parametrize.type_before_parametrizations(value)
                 return _parametrized, (kind, value.__dict__)
@@ -84,10 +73,7 @@ def _sender() -> Any:
 
 
 def _parametrized(kind: type[torch.nn.Module], state: dict[str, object]) -> torch.nn.Module:
-    """Create a parametrized module from its parts.
-
-    torch's public functions start from a plain module and would recompute the original weights.
-    """
+    """Restore from parts: torch's public functions would recompute the original weights."""
     module = kind.__new__(kind)
     module.__dict__.update(state)
     parametrize._inject_new_class(module)

@@ -78,11 +78,7 @@ class Judge:
 def prove(
     optimized: OptimizedModel, probes: Sequence[Probe]
 ) -> tuple[list[object], list[Difference]]:
-    """Call an optimized model with every batch and compare its outputs with the original's.
-
-    Raises:
-        ProofFailed: a step is not applied, the original served a call, or an output differs.
-    """
+    """Call an optimized model with every batch and compare its outputs with the original's."""
     report = optimized.report
     _check_applied(report.outcomes)
     outputs: list[object] = []

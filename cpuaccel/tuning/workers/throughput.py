@@ -32,11 +32,7 @@ def measure_instances(
     memory_limit: int,
     deadline: float,
 ) -> Instances:
-    """Build the candidate in several processes and call all of them at the same time.
-
-    Raises:
-        WorkerFailure: the processes failed, or did not finish in time.
-    """
+    """Build the candidate in several processes and call all of them at the same time."""
     threads = cores // count
     allowed = sorted(os.sched_getaffinity(0))[: count * threads]
     launcher = [

@@ -53,11 +53,7 @@ def measure(
     seconds: float,
     to_beat: Sequence[float],
 ) -> list[Round]:
-    """Time a baseline and a candidate in turn, with one call for each batch.
-
-    The order of the two alternates. A candidate is given up if its speedup is significantly below
-    ``to_beat`` on all batches.
-    """
+    """Time in alternating order; give up if significantly below ``to_beat`` on all batches."""
     for calls in (baseline, candidate):
         begun = time.perf_counter()
         for _ in range(WARM_UP):
@@ -82,13 +78,7 @@ def measure(
 
 
 def passes(calls: Sequence[Call], *, seconds: float) -> list[list[float]]:
-    """Time passes over all batches, without a baseline.
-
-    The first pass counts only if it is long; otherwise it is the warm-up.
-
-    Returns:
-        Seconds of each batch, pass by pass.
-    """
+    """Time passes over all batches. The first counts only if it is long; else it is the warm-up."""
     begun = time.perf_counter()
     times = [[time_call(call) for call in calls]]
     if sum(times[0]) <= LONG_WARM_UP:

@@ -33,11 +33,7 @@ class Trial:
         self.worker.pause()
 
     def build(self, seconds: float, judge: Judge | None) -> None:
-        """Wait for the build, and judge the outputs by the metric.
-
-        Raises:
-            WorkerFailure: the process failed, or took longer.
-        """
+        """Wait for the build, and judge the outputs by the metric."""
         with self._update_row():
             (built,) = self.worker.built(seconds)
         self.row = replace(self.row, differences=built.differences)
@@ -54,11 +50,7 @@ class Trial:
             self.row = replace(self.row, metric=metric, status=status, reason=verdict.reason)
 
     def measure(self, seconds: float, limit: float) -> None:
-        """Time the candidate in turn with eager for so many seconds.
-
-        Raises:
-            WorkerFailure: the process failed, or took longer than ``limit``.
-        """
+        """Time the candidate in turn with eager."""
         with self._update_row():
             (measured,) = self.worker.measure(seconds, limit)
         speedup = Speedup.from_ratios(ratios(measured.rounds, self._weights))

@@ -79,11 +79,8 @@ def attention(
     scaling: float | None = None,
     **kwargs: object,
 ) -> tuple[torch.Tensor, None]:
-    """Compute attention; see transformers' AttentionInterface.
-
-    Shapes of query, key and value are (batch, heads, tokens, head size), with batch 1 for packed
-    tokens; the result is (batch, tokens, heads, head size), and no attention weights.
-    """
+    """Compute attention; see transformers' AttentionInterface. Packed tokens have batch 1."""
+    # query, key, value: (batch, heads, tokens, size); result: (batch, tokens, heads, size)
     recorder = _recorder.get()
     if recorder is not None:
         _check_supported(module, query, key, attention_mask, kwargs)

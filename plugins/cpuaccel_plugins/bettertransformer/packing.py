@@ -26,15 +26,11 @@ Pattern = Callable[[int, int, torch.Tensor, torch.Tensor], torch.Tensor]
 
 @dataclass(frozen=True)
 class PaddingMask:
-    """The mask that the layers get instead of a dense attention mask.
+    """The mask that the layers get instead of a dense attention mask."""
 
-    ``real`` has shape (batch, length), bool, True for real tokens; None if all tokens are real.
-    ``length`` includes padding, and ``pattern`` restricts attention further, such as to a window.
-    """
-
-    real: torch.Tensor | None
-    length: int
-    pattern: Pattern | None = None
+    real: torch.Tensor | None  # (batch, length), bool; None if all tokens are real
+    length: int  # with padding
+    pattern: Pattern | None = None  # restricts attention further, such as to a window
 
     def dense(self) -> torch.Tensor | None:
         """The dense mask, shape (batch or 1, 1, query or 1, key), bool, True to attend."""
@@ -55,25 +51,14 @@ class Span(NamedTuple):
 
 @dataclass
 class Packing:
-    """The state of one call of an encoder.
+    """The state of one call; only ``real`` during export: ``padding_markers`` replace packing."""
 
-    During export only ``real`` is set, and ``padding_markers`` replace packing.
-
-    Attributes:
-        real: shape (batch, length), bool; None until a layer gets a mask with padding.
-        index: positions of the kept tokens in the flattened batch, shape (tokens,).
-        sources: the kept token for each position on unpacking, shape (batch * length,).
-        counts: number of kept tokens of each sequence, shape (batch,).
-        skips: 1 for each sequence whose first token is padding, else 0, shape (batch,).
-        spans: counts and skips as integers, with positions; empty during tracing.
-    """
-
-    real: torch.Tensor | None = None
-    index: torch.Tensor | None = None
-    sources: torch.Tensor | None = None
-    counts: torch.Tensor | None = None
-    skips: torch.Tensor | None = None
-    spans: list[Span] = field(default_factory=list)
+    real: torch.Tensor | None = None  # (batch, length), bool; None until a mask has padding
+    index: torch.Tensor | None = None  # (tokens,): the kept tokens in the flattened batch
+    sources: torch.Tensor | None = None  # (batch * length,): the kept token to unpack
+    counts: torch.Tensor | None = None  # (batch,): kept tokens
+    skips: torch.Tensor | None = None  # (batch,): 1 if the first token is padding, else 0
+    spans: list[Span] = field(default_factory=list)  # empty during tracing
     _packed: dict[int, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
 
     def begin(self, real: torch.Tensor) -> None:

@@ -8,18 +8,12 @@ from cpuaccel import BackendError, describe_error
 
 
 def with_eager_attention(model: torch.nn.Module) -> torch.nn.Module:
-    """Rebuild a Transformers model with eager attention, on the same weights.
-
-    Before Transformers 5 most models choose a class for their attention when they are created,
-    so it can't be changed later. Any other model is returned itself.
-
-    Raises:
-        BackendError: the model's weights don't match its config.
-    """
+    """Rebuild a Transformers model with eager attention, on the same weights."""
     config = getattr(model, "config", None)
     kind = getattr(config, "_attn_implementation", "eager")
     if kind == "eager" or not hasattr(type(model), "_from_config"):
         return model
+    # Before Transformers 5 most models choose their attention's class when they are created.
     with torch.device("meta"):
         rebuilt: torch.nn.Module = type(model)._from_config(  # type: ignore[attr-defined]
             copy.deepcopy(config), attn_implementation="eager"

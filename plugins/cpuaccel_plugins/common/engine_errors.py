@@ -17,10 +17,7 @@ def leave_out(backend: str) -> str:
 def engine_errors(
     engine: str, model: torch.nn.Module, remedy: str, *, innermost: bool = False
 ) -> Iterator[None]:
-    """Raise whatever the block raises as a ``BackendError`` that names ``engine`` and the model.
-
-    With ``innermost``, report the root cause instead of the error that wraps it.
-    """
+    """Raise any error, or with ``innermost`` its root cause, as a ``BackendError``."""
     try:
         yield
     except BackendError:

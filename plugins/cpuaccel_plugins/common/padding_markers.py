@@ -23,10 +23,10 @@ def exporting() -> bool:
 def markers() -> tuple[OpOverload, OpOverload]:
     """Register the operators ``pack`` and ``unpack`` on the first call, and return them.
 
-    Both take (hidden, real) with shapes (batch or 1, length, *) and (batch, length), bool, True
-    for real tokens. Between them only attention mixes tokens, and values of padding are undefined.
+    Between them only attention mixes tokens, and values of padding are undefined.
     """
 
+    # hidden: (batch or 1, length, *); real: (batch, length), bool, True for real tokens
     @torch.library.custom_op(f"{NAMESPACE}::pack", mutates_args=())
     def pack(hidden: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
         return hidden.clone()

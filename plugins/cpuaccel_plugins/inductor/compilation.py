@@ -17,26 +17,15 @@ Compiler = Callable[[torch.fx.GraphModule, list[torch.Tensor]], object]
 
 
 class CompiledCall:
-    """Takes input tensors by name, and returns the output of the flat module.
-
-    Dynamo checks guards in every call and recompiles if one fails, such as for a length of one.
-    Recompilation happens here, under the same settings, so that the new graph is as fast.
-
-    Attributes:
-        evidence: counts so far. The report holds this mapping, so it includes later
-            recompilations.
-    """
+    """Takes input tensors by name, and returns the output of the flat module."""
 
     def __init__(
         self, flat: torch.nn.Module, engine: str, compiler: Compiler, counters: Mapping[str, str]
     ) -> None:
-        """Wrap a flat module without compiling it.
-
-        ``counters`` maps Inductor's counters to their names in the evidence.
-        """
         self._engine = engine
         self._compiler = compiler
-        self._counters = counters
+        self._counters = counters  # Inductor's names to those in the evidence
+        # The report holds this mapping, so it includes later recompilations.
         self.evidence: dict[str, int | float | str] = {
             "compilations": 0,
             "recompilations": 0,

@@ -34,14 +34,7 @@ class TorchCompileBackend(Backend[Options]):
         compiler: Compiler,
         counters: Mapping[str, str],
     ) -> CompiledCall:
-        """Compile one graph for several rows and one for a single row, with frozen weights.
-
-        ``counters`` maps Inductor's counters to their names in the evidence.
-
-        Raises:
-            BackendError: the model can't be compiled as one graph, torch.compile is disabled, or
-                the weights are not frozen.
-        """
+        """Compile one graph for several rows and one for a single row, with frozen weights."""
         flat = cpuaccel.flatten(model, signature.tensors, signature.constants)
         call = CompiledCall(flat, self.name, compiler, counters)
         with engine_errors("torch.compile", model, leave_out(self.name)):
@@ -64,10 +57,7 @@ class TorchCompileBackend(Backend[Options]):
 
 
 def _examples(flat: torch.nn.Module, signature: Signature) -> list[dict[str, torch.Tensor]]:
-    """Return the example with several rows and with one, because Dynamo specializes a size of one.
-
-    Return the example itself if the model does not support both, or if no batch axis is known.
-    """
+    """Return the example with several rows and one, because Dynamo specializes a size of one."""
     example = signature.tensor_inputs
     flat(**example)  # Dynamo guards on attributes that a first call sets
     rows = {name: example[name] for name in signature.axes.batch}

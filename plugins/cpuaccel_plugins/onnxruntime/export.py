@@ -23,14 +23,10 @@ INLINE_BYTES = 1024
 
 @dataclass(frozen=True)
 class Exported:
-    """An ONNX model without its weights, which keeps ``graph`` far below ONNX's limit of 2 GiB.
-
-    ``weights`` share memory with the torch module unless the exporter transforms them;
-    ``operators`` are the types of the nodes.
-    """
+    """An ONNX model; without weights, ``graph`` is far below ONNX's limit of 2 GiB."""
 
     graph: bytes
-    weights: dict[str, torch.Tensor]
+    weights: dict[str, torch.Tensor]  # shared with torch unless the exporter transforms them
     operators: frozenset[str]
 
 
@@ -59,11 +55,9 @@ def export(model: torch.nn.Module, signature: Signature) -> Exported:
 
 
 def _with_eager_attention(model: torch.nn.Module) -> torch.nn.Module:
-    """Switch a Transformers model to eager attention, on the same weights.
-
-    The export of torch's fused attention has guards for fully masked rows that prevent fusions:
-    up to a fifth of a small model's time.
-    """
+    """Switch to eager attention on the same weights."""
+    # Guards for fully masked rows in the export of fused attention prevent fusions: up to a fifth
+    # of a small model's time.
     if getattr(getattr(model, "config", None), "_attn_implementation", None) != "sdpa":
         return model
     copied = cpuaccel.shared_copy(model)
@@ -95,10 +89,7 @@ def _separate_weights(model: "onnx_ir.Model") -> Exported:
 
 
 def _rename_returned_inputs(graph: "onnx_ir.Graph") -> None:
-    """Rename outputs with the name of an input, which make the model invalid.
-
-    The exporter creates them where a model returns an input unchanged.
-    """
+    """Rename outputs with the name of an input, invalid in ONNX: inputs returned unchanged."""
     inputs = {value.name for value in graph.inputs}
     for output in graph.outputs:
         if output.name in inputs:

@@ -48,13 +48,9 @@ def open_session(
 
 
 class SessionCall:
-    """Takes input tensors by name, and returns the output's tensors as a flat tuple.
-
-    Inputs are read in place; ONNX Runtime allocates outputs in each call.
-    """
+    """Takes tensors by name, read in place, and returns a flat tuple, allocated in each call."""
 
     def __init__(self, session: "onnxruntime.InferenceSession") -> None:
-        """Wrap a session."""
         import onnxruntime
 
         self._session = session

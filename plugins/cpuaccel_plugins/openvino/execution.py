@@ -14,12 +14,7 @@ if TYPE_CHECKING:
 
 
 class CompiledCall:
-    """Takes input tensors by name, and returns the output's tensors as a flat tuple.
-
-    Inputs are read in place. Outputs are copied, because OpenVINO's next call overwrites them.
-    Output tensors set by the caller would save 0.1% of the time, but stay empty if a model returns
-    one tensor twice.
-    """
+    """Takes input tensors by name, and returns the output's tensors as a flat tuple."""
 
     def __init__(
         self,
@@ -60,6 +55,8 @@ class CompiledCall:
             view = self._tensor(tensor.contiguous().numpy(), shared_memory=True)
             request.set_input_tensor(index, view)
         request.infer()
+        # Copied, because the next call overwrites them. Output tensors set by the caller would save
+        # 0.1% of the time, but stay empty if a model returns one tensor twice.
         # numpy copies in this thread; torch would wake its own threads.
         outputs = tuple(
             torch.from_numpy(request.get_output_tensor(index).data.copy())

@@ -26,11 +26,7 @@ Sample = dict[str, torch.Tensor]
 def quantize(
     converted: "openvino.Model", samples: Sequence[Sample], host: Host, model: torch.nn.Module
 ) -> "openvino.Model":
-    """Quantize weights per channel and activations per tensor, with NNCF's preset for transformers.
-
-    On processors with AMX, grouped convolutions stay in float32: OpenVINO 2026.4 computes them
-    wrongly in 8 bits (Wav2Vec2: an error of a third, instead of a fiftieth without AMX).
-    """
+    """Quantize weights per channel and activations per tensor, with the preset for transformers."""
     # NNCF prints progress bars on standard output.
     with environment_variable(*TELEMETRY_OFF), contextlib.redirect_stdout(io.StringIO()):
         import nncf
@@ -45,6 +41,8 @@ def quantize(
                 data,
                 model_type=nncf.ModelType.TRANSFORMER,
                 subset_size=len(samples),
+                # With AMX, OpenVINO 2026.4 computes grouped convolutions wrongly in 8 bits
+                # (Wav2Vec2: an error of a third, instead of a fiftieth without AMX).
                 ignored_scope=nncf.IgnoredScope(
                     types=["GroupConvolution"] if "amx_int8" in host.isa else [], validate=False
                 ),
@@ -57,11 +55,7 @@ def _to_numpy(tensor: torch.Tensor) -> np.ndarray:
 
 
 def examples(signature: Signature, file: Path | None) -> list[Sample]:
-    """Read samples from a safetensors file, one per row, or use the rows of the example inputs.
-
-    Raises:
-        BackendError: the file can't be read, or its names or dtypes differ from the inputs'.
-    """
+    """Read samples from a safetensors file, one per row, or use the rows of the example inputs."""
     if file is None:
         return _rows(signature.tensor_inputs, signature.axes.batch)
     remedy = "Write it with safetensors.torch.save_file({'input_ids': ..., ...}, file)"

@@ -26,13 +26,7 @@ IDLE = frozenset({"Const", "Input", "Output"})
 def execution_evidence(
     compiled: "openvino.CompiledModel", asked: torch.dtype
 ) -> dict[str, int | float | str]:
-    """Count nodes by precision and fused nodes of a model that ran once, and check the precision.
-
-    Kernels for dynamic shapes are chosen in the first call.
-
-    Raises:
-        BackendError: OpenVINO uses another precision.
-    """
+    """Count nodes by precision, and fused ones; check the precision. Run the model once before."""
     hint = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
     counts: Counter[str] = Counter()
     multiplying: Counter[torch.dtype] = Counter()

@@ -68,10 +68,7 @@ class ZenTorch(TorchCompileBackend):
 
 
 def _executed(call: Callable[..., object], example: Mapping[str, torch.Tensor]) -> Counter[str]:
-    """Count zentorch's operators in one call, by name.
-
-    zentorch's own counters stay 0 if a compiled graph is loaded from the cache.
-    """
+    """Count operators in one call: zentorch's counters stay 0 for a graph from the cache."""
     # The newer profiler writes to standard error.
     from torch.autograd.profiler_legacy import profile
 
@@ -87,14 +84,9 @@ def _executed(call: Callable[..., object], example: Mapping[str, torch.Tensor]) 
 
 @functools.cache
 def compiler() -> Compiler:
-    """Import zentorch, and return the compiler that it registers with Dynamo.
-
-    ZenDNN caches reordered weights by address, so a new model at the address of a deleted one would
-    use the wrong weights. It reads the setting once, from the environment.
-
-    Raises:
-        BackendError: zentorch was imported before with this cache enabled.
-    """
+    """Import zentorch, and return the compiler that it registers with Dynamo."""
+    # The cache identifies weights by address: a new model may get those of a deleted one. zentorch
+    # reads the setting once.
     if sys.modules.get("zentorch") is not None and os.environ.get(WEIGHT_CACHE) != "0":
         raise BackendError(
             "zentorch was imported with its weight cache enabled, which identifies weights by "
