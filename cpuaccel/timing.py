@@ -30,9 +30,18 @@ def interleave(
     rest: float = REST,
     progress: Callable[[], None] = lambda: None,
 ) -> dict[str, list[float]]:
-    """Time callables in turn, so that drift of the machine affects all alike.
+    """Time several callables in turn, so that drift of the machine affects all alike.
 
-    No round starts after ``seconds``, except the first. ``rest`` is in seconds before each call.
+    Args:
+        candidates: callables by name.
+        rounds: maximum number of timed calls of each.
+        seconds: no round starts after this long, except the first.
+        warmup: untimed calls of each beforehand.
+        rest: seconds to sleep before each timed call.
+        progress: called after every timed call.
+
+    Returns:
+        Seconds of each call by name; all lists have the same length.
     """
     times: dict[str, list[float]] = {name: [] for name in candidates}
     for call in candidates.values():
@@ -80,11 +89,18 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Speedup(Ratio):
-    """A ratio with the 95 percent confidence interval of the median; below 6 pairs, the range."""
+    """A ratio whose spread is the 95 percent confidence interval of the median.
+
+    With fewer than 6 pairs ``low`` and ``high`` are the least and the largest ratio.
+    """
 
     @classmethod
     def from_ratios(cls, ratios: Sequence[float]) -> "Speedup":
-        """Summarize by the sign test: deterministic, and without assumptions on the noise."""
+        """Summarize paired ratios.
+
+        The interval is the sign test's: it assumes nothing about the distribution of the noise,
+        and it is deterministic.
+        """
         ordered = sorted(ratios)
         rank = _interval_rank(len(ordered))
         return cls(statistics.median(ordered), ordered[rank - 1], ordered[-rank], len(ordered))

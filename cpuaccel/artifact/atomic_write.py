@@ -22,6 +22,10 @@ def replace_folder(folder: Path) -> Iterator[Path]:
 
     If the body raises, Ctrl-C included, ``folder`` is unchanged and no other file is left. A
     process that is killed leaves the new folder, named ``.cpuaccel-`` and eight digits.
+
+    Raises:
+        ArtifactError: ``folder`` is a file, or contains files that no artifact has.
+        OSError: the file system can't.
     """
     folder = folder.resolve()
     _check_replaceable(folder)

@@ -20,9 +20,19 @@ _LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 
 
 class Contents:
-    """The files of one folder; each is opened once, so that it can't change after verification."""
+    """The files of one folder. A context manager that closes the folder.
+
+    Each file is opened once, and the bytes returned are the bytes whose checksum was verified, so
+    that no file can change in between. Symbolic links, pipes and devices are not opened.
+
+    Attributes:
+        folder: the folder.
+        sums: the listed SHA-256 checksums by file name.
+        checked: names of the files whose checksum was verified.
+    """
 
     def __init__(self, folder: Path) -> None:
+        """Open the folder and read the list of checksums."""
         self.folder = folder
         self.checked: set[str] = set()
         try:
@@ -53,7 +63,15 @@ class Contents:
         return self.read(name, MAX_TEXT)
 
     def read(self, name: str, limit: int | None = None) -> bytes:
-        """Read a file of at most ``limit`` bytes, half of the free memory by default; verify it."""
+        """Read a file and verify its checksum.
+
+        Args:
+            name: a key of ``sums``.
+            limit: largest size in bytes. Default: half of the free memory.
+
+        Raises:
+            ArtifactError: the file is missing, not a regular file, too large or changed.
+        """
         with self._open(name) as file:
             data = self._read(file, name, limit)
         self._compare(name, hashlib.sha256(data).hexdigest())

@@ -21,7 +21,15 @@ logger = logging.getLogger("cpuaccel")
 
 
 def read_scripts(contents: Contents, record: Record) -> dict[str, SavedBuild]:
-    """Load scripts by signature, with torch's loader, which runs code from the file."""
+    """Load each script with torch's loader, which runs code from the file.
+
+    Returns:
+        The saved builds by the signature of their call. A script that can't be loaded is left out
+        with a warning, and built again.
+
+    Raises:
+        ArtifactError: a file is missing or changed.
+    """
     scripts: dict[str, torch.nn.Module | None] = {}
     builds = {}
     for call in record.calls:
@@ -35,7 +43,7 @@ def read_scripts(contents: Contents, record: Record) -> dict[str, SavedBuild]:
         if file not in scripts:
             scripts[file] = _load(contents, file)
         script = scripts[file]
-        if script is not None:  # else it is built again
+        if script is not None:
             builds[call.signature] = _saved_build(script, call.script)
     return builds
 
