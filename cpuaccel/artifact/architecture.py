@@ -104,6 +104,7 @@ def _build(described: Model, config: Mapping[str, object], weights: int) -> torc
 
 
 def _registered(described: Model) -> Any:
+    """Look up a class by name among those that Transformers registers for an architecture."""
     transformers: Any = importlib.import_module("transformers")
     registry = importlib.import_module("transformers.models.auto.modeling_auto")
     names: set[str] = set()

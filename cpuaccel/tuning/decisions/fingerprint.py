@@ -17,7 +17,11 @@ from cpuaccel.tuning.workload import Workload
 
 
 class TuningFingerprint(Fingerprint):
-    """All that a decision depends on; speed does not depend on values of weights and inputs."""
+    """All that a decision depends on.
+
+    Values of weights and inputs are not included: speed does not depend on them, and outputs are
+    compared whenever a decision is used.
+    """
 
     cores: int
     options: dict[str, str]  # the backends' defaults

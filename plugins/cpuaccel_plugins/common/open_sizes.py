@@ -6,7 +6,10 @@ from cpuaccel import Signature
 
 
 def open_axes(signature: Signature) -> dict[str, dict[int, object]]:
-    """Let the exporter fix batch and length axes: cpuaccel finds those by comparing outputs."""
+    """Let the exporter decide for each batch and length axis whether it is dynamic.
+
+    cpuaccel finds the axes that it fixes by comparing outputs.
+    """
     from torch.export import Dim
 
     return {

@@ -17,7 +17,11 @@ Compiler = Callable[[torch.fx.GraphModule, list[torch.Tensor]], object]
 
 
 class CompiledCall:
-    """Takes input tensors by name, and returns the output of the flat module."""
+    """Takes input tensors by name, and returns the output of the flat module.
+
+    Dynamo checks guards in every call and recompiles if one fails, such as for a length of one.
+    Recompilation happens here, under the same settings, so that the new graph is as fast.
+    """
 
     def __init__(
         self, flat: torch.nn.Module, engine: str, compiler: Compiler, counters: Mapping[str, str]

@@ -89,7 +89,10 @@ def _separate_weights(model: "onnx_ir.Model") -> Exported:
 
 
 def _rename_returned_inputs(graph: "onnx_ir.Graph") -> None:
-    """Rename outputs with the name of an input, invalid in ONNX: inputs returned unchanged."""
+    """Rename outputs with the name of an input, which make the model invalid.
+
+    The exporter creates them where a model returns an input unchanged.
+    """
     inputs = {value.name for value in graph.inputs}
     for output in graph.outputs:
         if output.name in inputs:

@@ -26,7 +26,10 @@ IDLE = frozenset({"Const", "Input", "Output"})
 def execution_evidence(
     compiled: "openvino.CompiledModel", asked: torch.dtype
 ) -> dict[str, int | float | str]:
-    """Count nodes by precision, and fused ones; check the precision. Run the model once before."""
+    """Count nodes by precision and fused nodes of a model that ran once, and check the precision.
+
+    Kernels for dynamic shapes are chosen in the first call.
+    """
     hint = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
     counts: Counter[str] = Counter()
     multiplying: Counter[torch.dtype] = Counter()
