@@ -176,7 +176,7 @@ model, inputs = Nested().eval(), nested_example()
 fast = cpuaccel.optimize(
     model, [sys.argv[1]], example_inputs=inputs, strict=True, tolerance=3.0
 )
-print(fast.report.applied, fast.report.outcomes[0].restored, os.environ.get(sys.argv[2]))
+print(fast.report.applied, os.environ.get(sys.argv[2]))
 """
 
 
@@ -205,5 +205,5 @@ class ForeignRuntimeContract(EngineContract):
             monkeypatch.delenv(name, raising=False)
         monkeypatch.setenv("HOME", str(tmp_path))
         done = python(OPTIMIZE_NESTED, self.backend, self.opt_out, path=(ROOT,))
-        assert done.stdout.strip() == f"('{self.backend}',) () None"
+        assert done.stdout.strip() == f"('{self.backend}',) None"
         assert not list(tmp_path.iterdir()), "the package keeps an identifier of its user here"
