@@ -12,7 +12,11 @@ INT8_PRODUCTS = frozenset({"avx512_vnni", "amx_int8"})
 
 
 class Int8(Backend[Int8Options]):
-    """Linears in 8 bits, with scales per output channel and, in each call, one per input tensor."""
+    """Exports the model and computes its linears in 8 bits; the rest is as in ``onednn``.
+
+    Weights have a scale for each output channel; activations have one for a whole tensor, computed
+    in each call.
+    """
 
     name = "int8"
     summary = "linears in 8 bits on oneDNN, quantized in each call; all else as in onednn"
