@@ -7,7 +7,6 @@ import torch
 
 from cpuaccel import Applied, BackendError, Context, Evidence, Signature
 from cpuaccel_plugins.aten_graph.program import Program
-from cpuaccel_plugins.aten_graph.size_cache import cache_by_size
 from cpuaccel_plugins.int8.arithmetic import (
     int8_linear,
     int8_linear_add,
@@ -20,7 +19,7 @@ from cpuaccel_plugins.int8.outliers import OutlierSplit, WeightKey, outlier_spli
 from cpuaccel_plugins.int8.quantize_linears import quantize_linears
 from cpuaccel_plugins.int8.selection import Selection, describe, select
 from cpuaccel_plugins.int8.sensitivity import fewest_in_float, output_difference
-from cpuaccel_plugins.onednn.build import linear_passes, passes_before_linears, run_passes
+from cpuaccel_plugins.onednn.build import build as build_onednn
 from cpuaccel_plugins.onednn.evidence import share_of_flops
 
 
@@ -33,16 +32,11 @@ def build(model: torch.nn.Module, context: Context, options: Int8Options) -> App
         )
     signature = context.signature
     splits = outlier_splits(lambda: signature.call(model, signature.inputs))
-    measure = options.measure
-    return run_passes(
-        model,
-        context,
-        [
-            *passes_before_linears(measure=measure, prepack=True),
-            partial(_quantize, model=model, signature=signature, options=options, splits=splits),
-            *linear_passes(measure=measure, prepack=True),
-            cache_by_size,
-        ],
+    quantization = partial(
+        _quantize, model=model, signature=signature, options=options, splits=splits
+    )
+    return build_onednn(
+        model, context, measure=options.measure, prepack=True, before_linears=[quantization]
     )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from torch.fx import Node
 
-from cpuaccel_plugins.aten_graph.nodes import aten, call, dtype
+from cpuaccel_plugins.aten_graph.nodes import aten, call, dtype, is_call
 from cpuaccel_plugins.aten_graph.program import Program
 from cpuaccel_plugins.int8.arithmetic import (
     ACTIVATIONS,
@@ -16,23 +16,16 @@ from cpuaccel_plugins.int8.arithmetic import (
 )
 from cpuaccel_plugins.int8.outliers import OutlierSplit, WeightKey, weight_key
 from cpuaccel_plugins.int8.selection import Selection
-from cpuaccel_plugins.onednn.linear.binary import fuse_linear_add
 from cpuaccel_plugins.onednn.linear.concat import concat_linears
-from cpuaccel_plugins.onednn.linear.nodes import (
-    FUSED_ADD,
-    FUSED_UNARY,
-    FusedLinear,
-    Linear,
-    replace_by_unary,
-)
-from cpuaccel_plugins.onednn.linear.unary import fuse_linear_unary
+from cpuaccel_plugins.onednn.linear.nodes import FUSED_ADD, FUSED_UNARY, Linear
+from cpuaccel_plugins.onednn.linear.pointwise import fuse_linear
 from cpuaccel_plugins.onednn.operators import NO_ACTIVATION
 
 
 def quantize_linears(
     program: Program, selection: Selection, splits: Mapping[WeightKey, OutlierSplit]
 ) -> None:
-    """Compute the selected linears in 8 bits, fused and concatenated by the passes of ``onednn``.
+    """Compute the selected linears in 8 bits, concatenated and fused by the passes of ``onednn``.
 
     ``activation(linear(x, w, b))`` -> ``int8_linear(quantize(x), packed, channels, activation)``;
     likewise with an addition. No linear is fused before.
@@ -40,14 +33,11 @@ def quantize_linears(
     program.linear_operators |= {int8_linear: 1, int8_linear_add: 2}
     _quantize_inputs(program, selection, splits)
     weights = _Weights(program)
-    accepts = selection.accepts
-    fuse_linear_unary(program, accepts)
-    fuse_linear_add(program, accepts)
-    concat_linears(program, accepts, pack=weights.replace_fused)
+    concat_linears(program, _is_quantized, pack=weights.replace_fused)
     for node in program.calls(aten.linear.default):
-        linear = Linear.from_node(program, node)
-        if linear is not None and accepts(program, linear):
-            replace_by_unary(program, linear, node, NO_ACTIVATION)
+        linear = Linear.from_stock(program, node)
+        if linear is not None and _is_quantized(program, linear):
+            fuse_linear(program, node, linear)
     weights.replace_fused(program)
 
 
@@ -57,15 +47,18 @@ def _quantize_inputs(
     """Insert quantization; for the passes, its result has the shape and dtype of its input."""
     quantized: dict[Node, Node] = {}
     for node in selection.chosen:
-        linear = Linear.from_node(program, node)
-        assert linear is not None
-        inputs, weight = linear.input, program.tensor(linear.weight)
+        inputs, weight = node.all_input_nodes[:2]
         if inputs not in quantized:
-            split = splits.get(weight_key(weight)) or OutlierSplit.none(weight.shape[1])
+            dense = program.tensor(weight)
+            split = splits.get(weight_key(dense)) or OutlierSplit.none(dense.shape[1])
             with program.graph.inserting_after(inputs):
                 quantized[inputs] = call(program.graph, quantize, inputs, split)
             quantized[inputs].meta["val"] = inputs.meta["val"]
         node.update_arg(0, quantized[inputs])
+
+
+def _is_quantized(program: Program, linear: Linear) -> bool:
+    return is_call(linear.input, quantize)
 
 
 class _Weights:
@@ -79,7 +72,7 @@ class _Weights:
         """Replace oneDNN's fused linears, and remove their dense weights."""
         graph = program.graph
         for node in program.calls(FUSED_UNARY, FUSED_ADD):
-            linear = FusedLinear.from_node(node)
+            linear = Linear.from_fused(node)
             weight, channels = self._quantize(linear)
             with graph.inserting_before(node):
                 if linear.other is not None:
@@ -104,7 +97,7 @@ class _Weights:
             program.replace(node, new)
         program.sweep()
 
-    def _quantize(self, linear: FusedLinear) -> tuple[Node, Channels]:
+    def _quantize(self, linear: Linear) -> tuple[Node, Channels]:
         program, dense = self._program, linear.weight
         split = linear.input.args[1]
         assert isinstance(split, OutlierSplit)

@@ -34,10 +34,6 @@ class Selection:
     in_float: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     """Names of the others, by reason."""
 
-    def accepts(self, program: Program, linear: Linear) -> bool:
-        """Whether a linear is one to compute in 8 bits."""
-        return linear.node in self.chosen
-
     def names(self) -> list[str]:
         """The chosen linears, each once under its first name, in the order of their use."""
         return list(dict.fromkeys(names[0] for names in self.chosen.values()))
@@ -61,7 +57,7 @@ def select(
     names, selection = module_names(model), Selection()
     kinds = linear_kinds(program)
     for node in program.calls(aten.linear.default):
-        linear = Linear.from_node(program, node)
+        linear = Linear.from_stock(program, node)
         if linear is None:
             selection.in_float["without constant weights of a usable dtype"].append(node.name)
             continue
@@ -76,7 +72,7 @@ def select(
     _require_matches(float_names, [*selection.chosen.values(), *left])
     selection.leave_in_float(float_names, "by name")
     for node in list(selection.chosen):
-        linear = Linear.from_node(program, node)
+        linear = Linear.from_stock(program, node)
         assert linear is not None
         if not choice.prefers_int8(program, linear):
             selection.in_float["not faster in 8 bits"].append(selection.chosen.pop(node)[0])

@@ -1,6 +1,6 @@
 """From a module to a fused graph: the list of passes."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -20,72 +20,59 @@ from cpuaccel_plugins.onednn.conv.batch_norm import fold_batch_norm
 from cpuaccel_plugins.onednn.conv.choice import ConvChoice
 from cpuaccel_plugins.onednn.conv.pointwise import fuse_convs
 from cpuaccel_plugins.onednn.evidence import evidence
-from cpuaccel_plugins.onednn.linear.binary import fuse_linear_add
 from cpuaccel_plugins.onednn.linear.choice import LinearChoice, MklChoice
 from cpuaccel_plugins.onednn.linear.concat import concat_linears
 from cpuaccel_plugins.onednn.linear.pack import pack_linears
-from cpuaccel_plugins.onednn.linear.unary import fuse_linear_unary, replace_remaining_linears
+from cpuaccel_plugins.onednn.linear.pointwise import fuse_linears
 from cpuaccel_plugins.onednn.remove_padding import remove_padding
 
 
-def build(model: torch.nn.Module, context: Context, *, measure: bool, prepack: bool) -> Applied:
-    """Fuse a model's graph; for the options see ``OneDnnOptions``."""
-    return run_passes(
-        model,
-        context,
-        [
-            *passes_before_linears(measure=measure, prepack=prepack),
-            *linear_passes(measure=measure, prepack=prepack),
-            cache_by_size,
-        ],
-    )
+def build(
+    model: torch.nn.Module,
+    context: Context,
+    *,
+    measure: bool,
+    prepack: bool,
+    before_linears: Sequence[Pass] = (),
+) -> Applied:
+    """Capture a model in eval mode, run the passes over its graph in order, and compile it.
 
-
-def run_passes(model: torch.nn.Module, context: Context, passes: Iterable[Pass]) -> Applied:
-    """Capture a model in eval mode, run passes over its graph in order, and compile it."""
+    For the options see ``OneDnnOptions``. Another backend may add passes before those over linears.
+    """
     if not torch.backends.mkldnn.enabled:
         raise BackendError(
             "oneDNN is switched off in this process", "Set torch.backends.mkldnn.enabled = True"
         )
     program = capture(model, context.signature, context.release)
-    for change in passes:
+    for change in _passes(measure, prepack, before_linears):
         change(program)
     return Applied(CompiledGraph(program), evidence=evidence(program))
 
 
-def passes_before_linears(*, measure: bool, prepack: bool) -> list[Pass]:
-    """The passes over everything but linears."""
+def _passes(measure: bool, prepack: bool, before_linears: Sequence[Pass]) -> list[Pass]:
     attention = AttentionChoice(measure=measure)
-    passes: list[Pass] = [
+    accepts = LinearChoice(measure=measure, prepack=prepack).accepts
+    fuse = partial(fuse_linears, accepts=accepts)
+    first: list[Pass] = [
         remove_redundant,
         partial(remove_padding, choice=attention),
         partial(fuse_attention, choice=attention),
     ]
-    if prepack:
-        convs = ConvChoice(measure=measure)
-        passes += [fold_constants, fold_batch_norm, partial(fuse_convs, choice=convs)]
-    return passes
-
-
-def linear_passes(*, measure: bool, prepack: bool) -> list[Pass]:
-    """The passes over linears. Packed weights of convolutions are moved into huge pages, too."""
-    accepts = LinearChoice(measure=measure, prepack=prepack).accepts
-    # Only linears without an activation or an addition of their own are concatenated.
-    fusions: list[Pass] = [
-        partial(fuse_linear_unary, accepts=accepts),
-        partial(fuse_linear_add, accepts=accepts),
-    ]
-    remaining = partial(replace_remaining_linears, accepts=accepts)
     if not prepack:
-        return [*fusions, remaining]
+        return [*first, *before_linears, fuse, cache_by_size]
     pack = partial(pack_linears, prefers_mkl=MklChoice(measure=measure).prefers_mkl)
     return [
-        *fusions,
+        *first,
+        fold_constants,
+        fold_batch_norm,
+        partial(fuse_convs, choice=ConvChoice(measure=measure)),
+        *before_linears,
         partial(concat_linears, accepts=accepts, pack=pack),
         join_operands,
-        remaining,
+        fuse,
         pack,
         _use_huge_pages,
+        cache_by_size,
     ]
 
 

@@ -5,7 +5,15 @@ from typing import NamedTuple
 import torch
 from torch.fx import Node
 
-from cpuaccel_plugins.aten_graph.nodes import argument, aten, call, is_call, value
+from cpuaccel_plugins.aten_graph.nodes import (
+    argument,
+    aten,
+    call,
+    dtype,
+    is_call,
+    same_shape,
+    value,
+)
 from cpuaccel_plugins.aten_graph.program import Program
 
 mkldnn = torch.ops.mkldnn
@@ -85,3 +93,20 @@ class Activation(NamedTuple):
 
 
 NO_ACTIVATION = Activation("none")
+
+
+def only_user(node: Node) -> Node | None:
+    """The node that uses the result of another one, if there is only one."""
+    users = list(node.users)
+    return users[0] if len(users) == 1 else None
+
+
+def added_to(node: Node, addition: Node) -> Node | None:
+    """What a node that uses ``node`` adds to it, unless it broadcasts, casts or scales."""
+    if not is_call(addition, aten.add.Tensor) or addition.kwargs.get("alpha", 1) != 1:
+        return None
+    other = addition.args[1] if addition.args[0] is node else addition.args[0]
+    if not isinstance(other, Node) or other is node:
+        return None
+    alike = same_shape(node, other) and dtype(node) == dtype(other)
+    return other if alike else None

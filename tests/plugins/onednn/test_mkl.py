@@ -15,12 +15,11 @@ from cpuaccel_plugins.aten_graph.codegen import compile_program
 from cpuaccel_plugins.aten_graph.program import Program
 from cpuaccel_plugins.onednn.evidence import evidence
 from cpuaccel_plugins.onednn.linear import mkl
-from cpuaccel_plugins.onednn.linear.binary import fuse_linear_add
 from cpuaccel_plugins.onednn.linear.choice import LinearChoice, MklChoice
 from cpuaccel_plugins.onednn.linear.concat import concat_linears
-from cpuaccel_plugins.onednn.linear.nodes import FusedLinear
-from cpuaccel_plugins.onednn.linear.pack import FusedLinearFilter, pack_linears
-from cpuaccel_plugins.onednn.linear.unary import fuse_linear_unary, replace_remaining_linears
+from cpuaccel_plugins.onednn.linear.nodes import Linear, LinearFilter
+from cpuaccel_plugins.onednn.linear.pack import pack_linears
+from cpuaccel_plugins.onednn.linear.pointwise import fuse_linears
 from cpuaccel_plugins.onednn.operators import NO_ACTIVATION
 from tests.plugins.onednn.graphs import Function, Linears, X
 from tests.required import BF16, requires
@@ -108,25 +107,23 @@ def joined(x: torch.Tensor, *linears: torch.nn.Module) -> torch.Tensor:
     return product
 
 
-def everything(program: Program, linear: FusedLinear) -> bool:
+def everything(program: Program, linear: Linear) -> bool:
     return True
 
 
-def without_activation(program: Program, linear: FusedLinear) -> bool:
+def without_activation(program: Program, linear: Linear) -> bool:
     return linear.activation == NO_ACTIVATION
 
 
 def built(
-    model: torch.nn.Module, prefers_mkl: FusedLinearFilter, x: torch.Tensor = X
+    model: torch.nn.Module, prefers_mkl: LinearFilter, x: torch.Tensor = X
 ) -> tuple[Program, cpuaccel.Evidence]:
     """Run all passes over linears, and compare the outputs with the module's."""
     program = capture(model.eval(), cpuaccel.Signature.from_inputs(model, (x,)))
     accepts = LinearChoice(measure=False).accepts
-    fuse_linear_unary(program, accepts)
-    fuse_linear_add(program, accepts)
     pack = partial(pack_linears, prefers_mkl=prefers_mkl)
     concat_linears(program, accepts, pack)
-    replace_remaining_linears(program, accepts)
+    fuse_linears(program, accepts)
     pack(program)
     run = compile_program(program)
     for given_ in (x, x[:1], x.repeat(2, 3, 1)):
@@ -174,7 +171,7 @@ def test_a_shared_weight_is_packed_for_one_engine() -> None:
 def test_bfloat16_stays_on_onednn() -> None:
     model = Linears(lambda x, a, b, c: a(x)).bfloat16()
     program = capture(model.eval(), cpuaccel.Signature.from_inputs(model, (X.bfloat16(),)))
-    replace_remaining_linears(program, LinearChoice(measure=False).accepts)
+    fuse_linears(program, LinearChoice(measure=False).accepts)
     pack_linears(program, everything)
     assert "linears_by_mkl" not in evidence(program)
 

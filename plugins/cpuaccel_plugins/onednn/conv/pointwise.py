@@ -1,12 +1,16 @@
 """Pass: a convolution, and the addition and activation after it, become one operator."""
 
-from torch.fx import Node
-
-from cpuaccel_plugins.aten_graph.nodes import aten, dtype, is_call, same_shape
+from cpuaccel_plugins.aten_graph.nodes import is_call
 from cpuaccel_plugins.aten_graph.program import Program
 from cpuaccel_plugins.onednn.conv.choice import ConvChoice, WeightLayout
 from cpuaccel_plugins.onednn.conv.nodes import CONVOLUTIONS, Conv, replace_by_fused_conv
-from cpuaccel_plugins.onednn.operators import ACTIVATIONS, NO_ACTIVATION, Activation
+from cpuaccel_plugins.onednn.operators import (
+    ACTIVATIONS,
+    NO_ACTIVATION,
+    Activation,
+    added_to,
+    only_user,
+)
 
 
 def fuse_convs(program: Program, choice: ConvChoice) -> None:
@@ -26,11 +30,11 @@ def fuse_convs(program: Program, choice: ConvChoice) -> None:
             program.left_alone["convolutions that the stock operator runs as fast"] += 1
             continue
         last, added = node, None
-        user = _only_user(last)
-        if user is not None and (added := _added(node, user)) is not None:
+        user = only_user(last)
+        if user is not None and (added := added_to(node, user)) is not None:
             last = user
             program.fusions["conv+add"] += 1
-        user = _only_user(last)
+        user = only_user(last)
         activation = NO_ACTIVATION
         if is_call(user, *ACTIVATIONS):
             activation, last = Activation.from_node(user), user
@@ -40,19 +44,3 @@ def fuse_convs(program: Program, choice: ConvChoice) -> None:
             program, conv, last, packed=packed, activation=activation, added=added
         )
         program.packed_weights += packed
-
-
-def _only_user(node: Node) -> Node | None:
-    users = list(node.users)
-    return users[0] if len(users) == 1 else None
-
-
-def _added(node: Node, user: Node) -> Node | None:
-    """What the only user of a node adds to it, if it is a plain addition of the same shape."""
-    if not is_call(user, aten.add.Tensor) or user.kwargs.get("alpha", 1) != 1:
-        return None
-    other = user.args[1] if user.args[0] is node else user.args[0]
-    if not isinstance(other, Node) or other is node:
-        return None
-    alike = same_shape(node, other) and dtype(node) == dtype(other)
-    return other if alike else None

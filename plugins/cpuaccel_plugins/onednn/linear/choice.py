@@ -10,13 +10,7 @@ import torch
 from cpuaccel_plugins.aten_graph.fastest import FastestChoice, least_times
 from cpuaccel_plugins.aten_graph.program import Program
 from cpuaccel_plugins.onednn.linear import mkl
-from cpuaccel_plugins.onednn.linear.nodes import (
-    FUSED_ADD,
-    FUSED_UNARY,
-    FusedLinear,
-    Linear,
-    example_rows,
-)
+from cpuaccel_plugins.onednn.linear.nodes import FUSED_ADD, FUSED_UNARY, Linear
 from cpuaccel_plugins.onednn.operators import Activation, mkldnn
 
 Engine: TypeAlias = Literal["stock", "onednn", "mkl"]
@@ -50,7 +44,7 @@ class LinearKind(NamedTuple):
         """The kind of a linear, with this many rows at most."""
         weight = program.tensor(linear.weight)
         outputs, inputs = weight.shape
-        return cls(outputs, inputs, weight.dtype, min(example_rows(linear.input), most_rows))
+        return cls(outputs, inputs, weight.dtype, min(linear.example_rows, most_rows))
 
 
 class FusedKind(NamedTuple):
@@ -92,13 +86,13 @@ class MklChoice:
             fixed=None if measure and mkl.is_available() else "onednn",
         )
 
-    def prefers_mkl(self, program: Program, linear: FusedLinear) -> bool:
+    def prefers_mkl(self, program: Program, linear: Linear) -> bool:
         """Whether MKL is to compute a linear, in float32."""
         outputs, inputs = program.tensor(linear.weight).shape
         kind = FusedKind(
             outputs,
             inputs,
-            min(example_rows(linear.input), PROBED_ROWS),
+            min(linear.example_rows, PROBED_ROWS),
             linear.other is not None,
             linear.activation,
         )

@@ -2,6 +2,7 @@
 
 import operator
 from collections import defaultdict
+from collections.abc import Mapping
 
 import torch
 from torch.fx import Node
@@ -9,8 +10,7 @@ from torch.fx import Node
 from cpuaccel_plugins.aten_graph.nodes import aten, call, is_call, value
 from cpuaccel_plugins.aten_graph.program import Pass, Program
 from cpuaccel_plugins.common.fusions import CONCAT_LINEAR
-from cpuaccel_plugins.onednn.linear.nodes import Linear, LinearFilter, replace_by_unary
-from cpuaccel_plugins.onednn.operators import NO_ACTIVATION
+from cpuaccel_plugins.onednn.linear.nodes import Linear, LinearFilter
 
 _VIEWS = (
     aten.reshape.default,
@@ -30,14 +30,14 @@ def concat_linears(program: Program, accepts: LinearFilter, pack: Pass) -> None:
     an activation or addition is better fused. ``pack`` runs after each concatenation, so that only
     one concatenated weight at a time takes memory beside its parts.
     """
-    groups: dict[tuple[Node, torch.dtype | None, bool], list[Linear]] = defaultdict(list)
+    groups: dict[tuple[Node, torch.dtype, bool], dict[Node, Linear]] = defaultdict(dict)
     for node in program.calls(aten.linear.default):
-        linear = Linear.from_node(program, node)
-        if linear is None or not accepts(program, linear):
+        linear = Linear.from_stock(program, node)
+        if linear is None or not all(is_call(user, *_VIEWS) for user in node.users):
             continue
-        if all(is_call(user, *_VIEWS) for user in node.users):
+        if accepts(program, linear):
             weight = program.tensor(linear.weight)
-            groups[(linear.input, weight.dtype, linear.bias is None)].append(linear)
+            groups[(linear.input, weight.dtype, linear.bias is None)][node] = linear
     for linears in groups.values():
         if len(linears) > 1:
             _concat(program, linears)
@@ -45,25 +45,22 @@ def concat_linears(program: Program, accepts: LinearFilter, pack: Pass) -> None:
             program.fusions[CONCAT_LINEAR] += 1
 
 
-def _concat(program: Program, linears: list[Linear]) -> None:
-    first = linears[0]
-    weights = [program.tensor(linear.weight) for linear in linears]
-    fake = value(first.node)
+def _concat(program: Program, linears: Mapping[Node, Linear]) -> None:
+    node, first = next(iter(linears.items()))
+    weights = [program.tensor(linear.weight) for linear in linears.values()]
+    fake = value(node)
     assert fake is not None
     sizes = [len(weight) for weight in weights]
-    with program.graph.inserting_before(first.node):
+    with program.graph.inserting_before(node):
         weight = program.add_tensor(torch.cat(weights), f"{first.weight.target}_joint")
         bias = None
         if first.bias is not None:
-            biases = [program.tensor(linear.bias) for linear in linears]
+            biases = [program.tensor(linear.bias) for linear in linears.values()]
             bias = program.add_tensor(torch.cat(biases), f"{first.bias.target}_joint")
-        whole = call(program.graph, aten.linear.default, first.input, weight, bias)
+        whole = Linear(first.input, weight, bias).add_call(program)
         whole.meta["val"] = fake.new_empty((*fake.shape[:-1], sum(sizes)))
         parts = call(program.graph, aten.split_with_sizes.default, whole, sizes, -1)
         members = [call(program.graph, operator.getitem, parts, i) for i in range(len(sizes))]
-    for linear, member in zip(linears, members):
-        program.replace(linear.node, member)
-    joint = Linear.from_node(program, whole)
-    assert joint is not None
-    replace_by_unary(program, joint, whole, NO_ACTIVATION)
-    program.concatenated[weight] = [linear.weight for linear in linears]
+    for part, member in zip(linears, members):
+        program.replace(part, member)
+    program.concatenated[weight] = [linear.weight for linear in linears.values()]

@@ -1,8 +1,8 @@
 """Pass: weights of linears into MKL's packed layout where that is faster, else into oneDNN's."""
 
 import functools
+from collections import defaultdict
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
 
 import torch
 from torch.fx import Node
@@ -11,26 +11,27 @@ from cpuaccel_plugins.aten_graph.memory import trim_heap
 from cpuaccel_plugins.aten_graph.nodes import aten, call
 from cpuaccel_plugins.aten_graph.program import Program
 from cpuaccel_plugins.onednn.linear import mkl
-from cpuaccel_plugins.onednn.linear.nodes import FusedLinear, fused_linears
+from cpuaccel_plugins.onednn.linear.nodes import FUSED_ADD, FUSED_UNARY, Linear, LinearFilter
 from cpuaccel_plugins.onednn.operators import NO_ACTIVATION, mkldnn
 
-FusedLinearFilter: TypeAlias = Callable[[Program, FusedLinear], bool]
 
-
-def pack_linears(program: Program, prefers_mkl: FusedLinearFilter) -> None:
+def pack_linears(program: Program, prefers_mkl: LinearFilter) -> None:
     """Pack the weights of fused linears, for MKL if it is faster for all that share the weight.
 
     ``fused_unary(x, dense, b, activation)`` -> ``fused_unary(x, packed, b, activation)`` or
     ``activation(mkl.linear(x, packed, shape, b))``. Dense weights are released at once, and so are
     the model's own if it gave them up.
     """
-    for dense, nodes in fused_linears(program).items():
+    by_weight: dict[Node, list[Node]] = defaultdict(list)
+    for node in program.calls(FUSED_UNARY, FUSED_ADD):
+        by_weight[Linear.from_fused(node).weight].append(node)
+    for dense, nodes in by_weight.items():
         weight = program.tensor(dense)
         if weight.is_mkldnn:
             continue
         by_mkl = (
             weight.dtype is torch.float32
-            and all(prefers_mkl(program, FusedLinear.from_node(node)) for node in nodes)
+            and all(prefers_mkl(program, Linear.from_fused(node)) for node in nodes)
             # MKL gives back only finite weights.
             and (program.release is None or bool(weight.isfinite().all()))
         )
@@ -68,7 +69,7 @@ def _pack_for_mkl(
 
 def _replace_by_mkl(program: Program, node: Node, packed: Node, shape: Node) -> None:
     """Replace a fused linear by MKL's, and what was fused with it by stock operators."""
-    linear, graph = FusedLinear.from_node(node), program.graph
+    linear, graph = Linear.from_fused(node), program.graph
     with graph.inserting_before(node):
         new = call(graph, mkl.linear, linear.input, packed, shape, linear.bias)
         new.meta["val"] = node.meta["val"]
