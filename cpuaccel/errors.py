@@ -81,7 +81,7 @@ class LockError(CpuaccelError):
 
 
 _LONGEST_VALUE = 200
-"""Characters shown of a wrong value: a file may contain any."""
+"""Characters shown of a wrong value or of another library's message: both may be of any length."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -110,13 +110,27 @@ def describe_invalid(
     return f"{field}{error['msg'].lower()}, but got {repr(error['input'])[:_LONGEST_VALUE]}"
 
 
+def one_line(text: str) -> str:
+    """Return the first line of a text that says something, at most 200 characters of it.
+
+    A line that ends in a colon only announces the next one, so the two are joined.
+    """
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    joined = ""
+    while lines and (not joined or joined.endswith(":")):
+        joined = f"{joined} {lines.pop(0)}".strip()
+    if len(joined) > _LONGEST_VALUE:
+        sentence = joined[:_LONGEST_VALUE].rpartition(". ")[0]
+        joined = sentence or joined[: _LONGEST_VALUE - 1].rstrip() + "…"
+    return joined.rstrip(".:")
+
+
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, or the error's type if it has no message."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0].rstrip(".")
+    """Return an error's message as ``one_line``, or the error's type if it has no message."""
+    return one_line(str(error)) or type(error).__name__
 
 
 def describe_error(error: BaseException) -> str:
-    """Return an error's type and the first line of its message."""
+    """Return an error's type and its message as one line of at most 200 characters."""
     name, line = type(error).__name__, first_line(error)
     return name if line == name else f"{name}: {line}"

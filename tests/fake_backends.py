@@ -124,6 +124,15 @@ class FailingApply(Fake):
         raise RuntimeError("the engine has no such kernel")
 
 
+class VerboseApply(Fake):
+    name = "verbose_apply"
+
+    def apply(self, model: torch.nn.Module, context: Context) -> Applied:
+        raise cpuaccel.BackendError(
+            "the engine says:\n  no such kernel\n" + "at a place\n" * 100, "Use another engine"
+        )
+
+
 class RefusingApply(Fake):
     name = "refusing_apply"
 

@@ -7,7 +7,7 @@ import torch
 
 from cpuaccel.building.global_settings import restored_settings
 from cpuaccel.building.stage import autocast
-from cpuaccel.errors import BackendError
+from cpuaccel.errors import BackendError, describe_error, one_line
 from cpuaccel.pipeline import Options
 from cpuaccel.plugin.backend import Applied, Backend, Context
 from cpuaccel.plugin.slow import warn_if_slow
@@ -42,12 +42,15 @@ def apply_backend(
             autocast(autocast_dtype),
         ):
             applied = backend.apply(model, context)
-    except BackendError:
+    except BackendError as error:
+        logger.debug("%s failed", backend.name, exc_info=True)
+        if "\n" in error.reason:
+            raise BackendError(one_line(error.reason), error.remedy) from error
         raise
     except (Exception, SystemExit) as error:  # some engines exit when imported
         logger.debug("%s failed", backend.name, exc_info=True)
         raise BackendError(
-            f"it raised {type(error).__name__}: {error}", "Leave the step out, or report this"
+            f"it raised {describe_error(error)}", "Leave the step out, or report this"
         ) from error
     _check(applied)
     return applied, tuple(restored)

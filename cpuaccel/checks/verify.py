@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from cpuaccel.checks.compare import compare
 from cpuaccel.checks.probes import BOTH, PADDINGS, Probe, Probes
+from cpuaccel.errors import describe_error
 from cpuaccel.model.signature import Inputs
 from cpuaccel.report import Difference, Fidelity
 
@@ -47,9 +48,8 @@ def verify(
     try:
         accepted = compare(probes.example, call(probes.example.inputs), original)
     except Exception as error:
-        raise OutputMismatchError(
-            f"calling its model raised {type(error).__name__}: {error}"
-        ) from error
+        logger.debug("raised on the example", exc_info=True)
+        raise OutputMismatchError(f"calling its model raised {describe_error(error)}") from error
     worst = max(accepted, key=lambda d: d.relative, default=None)
     if worst is not None and worst.relative > tolerance:
         raise OutputMismatchError(f"it changes the outputs: {worst} (tolerance {tolerance:g})")

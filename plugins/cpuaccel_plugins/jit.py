@@ -72,8 +72,9 @@ class Jit(Backend[JitOptions]):
                     )
                 if self.options.freeze:
                     script = torch.jit.freeze(script.eval())
-            for _ in range(WARM_UP_CALLS):
-                script(**example)
+            with engine_errors("calling the script", model, leave_out(self.name)):
+                for _ in range(WARM_UP_CALLS):
+                    script(**example)
         fusions = count_fusions(torch.jit.last_executed_optimized_graph())
         return Applied(
             script,

@@ -24,6 +24,7 @@ from tests.fake_backends import (
     RefusingApply,
     ScriptTaking,
     Unavailable,
+    VerboseApply,
     Wrapped,
     batch,
     encoder,
@@ -50,6 +51,12 @@ REFUSED = [
             "Leave the step out, or report this",
         ),
         id="raises in apply",
+    ),
+    pytest.param(
+        Refused(
+            VerboseApply, Status.FAILED, "the engine says: no such kernel", "Use another engine"
+        ),
+        id="refuses in apply with a page",
     ),
     pytest.param(
         Refused(RefusingApply, Status.FAILED, "the model has an odd size", "Use an even size"),

@@ -10,9 +10,16 @@ from cpuaccel import describe_error
         (RuntimeError("\n  late, and set in\n"), "RuntimeError: late, and set in"),
         (NotImplementedError(), "NotImplementedError"),
         (KeyError("hidden_size"), "KeyError: 'hidden_size'"),
+        (
+            RuntimeError("compiling failed:\n\n  no such kernel\nat"),
+            "RuntimeError: compiling failed: no such kernel",
+        ),
+        (
+            RuntimeError("no such kernel. " + "It is said at length. " * 40),
+            "RuntimeError: no such kernel" + ". It is said at length" * 8,
+        ),
+        (RuntimeError("x" * 300), "RuntimeError: " + "x" * 199 + "…"),
     ],
 )
-def test_describe_error_returns_the_type_and_the_first_line(
-    error: Exception, expected: str
-) -> None:
+def test_describe_error_returns_the_type_and_one_line(error: Exception, expected: str) -> None:
     assert describe_error(error) == expected

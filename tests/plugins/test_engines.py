@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import cpuaccel
+from cpuaccel.report import Status
 from cpuaccel.testing import fake_host
 from cpuaccel.testing.outputs import assert_same_output
 from cpuaccel.testing.state import changed, global_state
@@ -81,6 +82,60 @@ def test_engines_that_exclude_bettertransformer(engine: str, reason: str) -> Non
     excluded = f"{engine} can't be used together with bettertransformer: "
     (problem,) = [p for p in caught.value.problems if p.startswith(excluded)]
     assert reason in problem
+
+
+class ReturnsSparse(torch.nn.Module):
+    """Fails in each engine, in some with a page of text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = torch.nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        hidden: torch.Tensor = self.linear(x)
+        return hidden.relu().to_sparse()
+
+
+class LoopsOverValues(torch.nn.Module):
+    """Its export fails, and torch prints the graph up to there."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for step in range(int(x.abs().max())):
+            x = x + step
+        return x
+
+
+@pytest.mark.parametrize("engine", [name for name, facts in FACTS.items() if not unmet(facts)])
+def test_a_reason_is_one_line_and_the_whole_text_is_logged_at_debug(
+    engine: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.DEBUG, logger="cpuaccel"):
+        fast = cpuaccel.optimize(ReturnsSparse().eval(), [engine], example_inputs=torch.randn(2, 8))
+    (outcome,) = fast.report.outcomes
+    assert outcome.status is Status.FAILED
+    assert "\n" not in outcome.reason
+    assert len(outcome.reason) < 300
+    assert any(r.levelno == logging.DEBUG and r.exc_info for r in caplog.records)
+
+
+@pytest.mark.parametrize(
+    "engine",
+    [name for name in ("onednn", "int8", "onnxruntime") if not unmet(FACTS[name])],
+)
+def test_a_failed_export_prints_nothing(
+    engine: str, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    stream = sys.stderr
+    with caplog.at_level(logging.DEBUG, logger="cpuaccel"):
+        fast = cpuaccel.optimize(
+            LoopsOverValues(), [engine], example_inputs=torch.full((2, 3), 4.0)
+        )
+    assert "GuardOnDataDependent" in fast.report.outcomes[0].reason
+    printed = capfd.readouterr()
+    assert "def forward" not in printed.err + printed.out
+    assert "Unable to find user code" not in printed.err
+    assert any("def forward" in record.getMessage() for record in caplog.records)
+    assert sys.stderr is stream
 
 
 def settings() -> dict[str, object]:

@@ -89,3 +89,15 @@ def test_weights_in_float16_are_refused() -> None:
         "the model has weights in float16, and openvino supports bfloat16 or float32 only. "
         "Use weights in bfloat16 or float32, or leave openvino out"
     )
+
+
+@requires(*OPENVINO)
+def test_the_reason_names_the_operator_that_is_not_converted() -> None:
+    class Sparse(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.to_sparse()
+
+    fast = cpuaccel.optimize(Sparse(), ["openvino"], example_inputs=torch.ones(2, 3))
+    assert fast.report.outcomes[0].reason == (
+        "openvino.convert_model failed on Sparse: no conversion rule for aten::to_sparse"
+    )

@@ -12,6 +12,7 @@ from cpuaccel import BackendError, Release, Signature
 from cpuaccel_plugins.aten_graph.program import Program
 from cpuaccel_plugins.common.engine_errors import engine_errors
 from cpuaccel_plugins.common.open_sizes import at_least_two, open_axes
+from cpuaccel_plugins.common.quiet import quiet_export
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -32,7 +33,7 @@ def capture(
     name = type(model).__name__
     flat = cpuaccel.flatten(model, signature.tensors, signature.constants)
     example = at_least_two(signature)
-    with engine_errors("torch.export", model, _REMEDY), warnings.catch_warnings():
+    with engine_errors("torch.export", model, _REMEDY), warnings.catch_warnings(), quiet_export():
         warnings.simplefilter("ignore")  # torch warns about its own deprecations
         exported = export(
             flat,

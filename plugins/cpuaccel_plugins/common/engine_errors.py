@@ -1,6 +1,6 @@
 """Errors that an engine, an exporter or the model's own code raises, in one form."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -15,9 +15,17 @@ def leave_out(backend: str) -> str:
 
 @contextmanager
 def engine_errors(
-    engine: str, model: torch.nn.Module, remedy: str, *, innermost: bool = False
+    engine: str,
+    model: torch.nn.Module,
+    remedy: str,
+    *,
+    innermost: bool = False,
+    describe: Callable[[BaseException], str] = describe_error,
 ) -> Iterator[None]:
-    """Raise any error, or with ``innermost`` its root cause, as a ``BackendError``."""
+    """Raise any error, or with ``innermost`` its root cause, as a ``BackendError`` of one line.
+
+    cpuaccel logs the error with its whole message at level DEBUG.
+    """
     try:
         yield
     except BackendError:
@@ -27,5 +35,5 @@ def engine_errors(
         while innermost and root.__cause__ is not None:
             root = root.__cause__
         raise BackendError(
-            f"{engine} failed on {type(model).__name__}: {describe_error(root)}", remedy
+            f"{engine} failed on {type(model).__name__}: {describe(root)}", remedy
         ) from error

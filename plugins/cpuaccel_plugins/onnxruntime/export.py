@@ -1,9 +1,6 @@
 """Exporting a torch module to an ONNX model in memory, with separate weights."""
 
-import logging
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,6 +10,7 @@ import cpuaccel
 from cpuaccel import Signature
 from cpuaccel_plugins.common.engine_errors import engine_errors, leave_out
 from cpuaccel_plugins.common.open_sizes import at_least_two, open_axes
+from cpuaccel_plugins.common.quiet import quiet_export
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -37,7 +35,7 @@ def export(model: torch.nn.Module, signature: Signature) -> Exported:
     remedy = leave_out("onnxruntime")
     with (
         warnings.catch_warnings(),
-        _quiet(),
+        quiet_export(),
         # The exporter wraps the model's error in a page of advice.
         engine_errors("torch.onnx.export", model, remedy, innermost=True),
     ):
@@ -97,17 +95,3 @@ def _rename_returned_inputs(graph: "onnx_ir.Graph") -> None:
     for output in graph.outputs:
         if output.name in inputs:
             output.name = f"{output.name}_returned"
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the exporter's warnings, such as on torchvision's operators."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels):
-            logger.setLevel(level)

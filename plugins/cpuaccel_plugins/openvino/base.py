@@ -9,6 +9,7 @@ import torch
 from cpuaccel import Applied, Backend, Context, Form, Options, Signature, Verdict
 from cpuaccel_plugins.common.engine_errors import engine_errors, leave_out
 from cpuaccel_plugins.common.weight_dtypes import require_weight_dtypes, weight_dtypes
+from cpuaccel_plugins.openvino.errors import describe_openvino_error
 from cpuaccel_plugins.openvino.execution import CompiledCall
 from cpuaccel_plugins.openvino.runtime_graph import execution_evidence
 
@@ -61,12 +62,14 @@ class OpenVinoBackend(Backend[OptionsT], Generic[OptionsT]):
         }
         if cache_dir is not None:
             settings["CACHE_DIR"] = str(cache_dir)
-        with engine_errors("OpenVINO's compile_model", model, leave_out(self.name)):
+        remedy, describe = leave_out(self.name), describe_openvino_error
+        with engine_errors("OpenVINO's compile_model", model, remedy, describe=describe):
             compiled = openvino.Core().compile_model(converted, "CPU", settings)
         signature = context.signature
         returns = torch.bfloat16 if bfloat16 else None
         call = CompiledCall(compiled, signature.tensors, returns, self.name)
-        call(**signature.tensor_inputs)
+        with engine_errors("OpenVINO's infer", model, remedy, describe=describe):
+            call(**signature.tensor_inputs)
         evidence = execution_evidence(compiled, precision)
         if cache_dir is not None:
             loaded = compiled.get_property("LOADED_FROM_CACHE")

@@ -10,6 +10,7 @@ from cpuaccel import Signature
 from cpuaccel_plugins.common.engine_errors import engine_errors, leave_out
 from cpuaccel_plugins.common.environment import environment_variable
 from cpuaccel_plugins.common.weight_dtypes import weight_dtypes
+from cpuaccel_plugins.openvino.errors import describe_openvino_error
 
 if TYPE_CHECKING:
     import openvino
@@ -35,5 +36,7 @@ def convert(model: torch.nn.Module, signature: Signature, backend: str) -> "open
         warnings.simplefilter("ignore")
         import openvino
 
-        with engine_errors("openvino.convert_model", model, leave_out(backend)):
+        with engine_errors(
+            "openvino.convert_model", model, leave_out(backend), describe=describe_openvino_error
+        ):
             return openvino.convert_model(flat, example_input=example)
