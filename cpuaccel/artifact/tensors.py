@@ -66,7 +66,7 @@ def write_tensors(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
     """Write dense tensors to a safetensors file."""
     path.touch()
     mode = path.stat().st_mode  # safetensors replaces the file by one that only its owner can read
-    safetensors.torch.save_file({n: _own_storage(t) for n, t in tensors.items()}, path)
+    safetensors.torch.save_file(_own_storages(tensors), path)
     path.chmod(mode)
 
 
@@ -142,12 +142,19 @@ def _is_plain(tensor: torch.Tensor) -> bool:
     )
 
 
-def _own_storage(tensor: torch.Tensor) -> torch.Tensor:
-    """Return a contiguous tensor that shares no storage, which safetensors requires."""
-    tensor = tensor.detach().contiguous()
-    storage = tensor.untyped_storage() if _UNTYPED else tensor.storage()  # type: ignore[no-untyped-call]
-    size = tensor.numel() * tensor.element_size()
-    return tensor if storage.nbytes() == size else tensor.clone()
+def _own_storages(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return contiguous tensors of which no two share a storage, which safetensors requires."""
+    own: dict[str, torch.Tensor] = {}
+    taken: set[int] = set()
+    for name, tensor in tensors.items():
+        tensor = tensor.detach().contiguous()
+        storage = tensor.untyped_storage() if _UNTYPED else tensor.storage()  # type: ignore[no-untyped-call]
+        size = tensor.numel() * tensor.element_size()
+        if storage.nbytes() != size or storage.data_ptr() in taken:
+            tensor = tensor.clone()
+        taken.add(storage.data_ptr())
+        own[name] = tensor
+    return own
 
 
 def _shown(names: list[str]) -> str:

@@ -59,15 +59,15 @@ def resolve(pipeline: Pipeline, plugins: PluginHost) -> list[ResolvedStep]:
 
 def _order_problems(backends: Sequence[Backend[Options]], form: Form) -> list[str]:
     problems = []
-    giver = None
+    giver: Backend[Options] | None = None
     for index, backend in enumerate(backends):
         earlier = backends[:index]
         if backend.name in {b.name for b in earlier}:
             problems.append(f"{backend.name} appears twice: remove one")
             continue
         if backend.takes != form:
-            given = f"{giver} gives" if giver else "a pipeline starts with"
-            remedy = f": put {backend.name} before {giver}" if giver else ""
+            given = f"{giver.name} gives" if giver else "a pipeline starts with"
+            remedy = _order_remedy(backend, giver) if giver else ""
             problems.append(
                 f"{backend.name} takes {_noun(backend.takes)}, but {given} {_noun(form)}{remedy}"
             )
@@ -78,8 +78,15 @@ def _order_problems(backends: Sequence[Backend[Options]], form: Form) -> list[st
             if other.name in backend.before
         ]
         if backend.gives != form:
-            form, giver = backend.gives, backend.name
+            form, giver = backend.gives, backend
     return problems
+
+
+def _order_remedy(backend: Backend[Options], giver: Backend[Options]) -> str:
+    """Advise the other order only where that one is valid."""
+    if backend.takes == backend.gives == giver.takes and backend.name not in giver.before:
+        return f": put {backend.name} before {giver.name}"
+    return f". They can't be combined in either order: remove {backend.name} or {giver.name}"
 
 
 def _noun(form: Form) -> str:

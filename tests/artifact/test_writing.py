@@ -73,6 +73,37 @@ def test_weights_and_outputs_are_stored_exactly(tmp_path: Path) -> None:
     assert torch.equal(stored["0/answers/1"], pooled)
 
 
+class SharesMemory(torch.nn.Module):
+    """Returns one tensor twice, and a view of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = torch.nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> dict[str, torch.Tensor]:
+        hidden = self.linear(x) + y
+        return {"hidden": hidden, "again": hidden, "first": hidden[:, 0], "row": hidden[:1]}
+
+
+@pytest.mark.parametrize("steps", [["jit"], []], ids=["jit", "no step"])
+def test_outputs_and_inputs_that_share_memory_are_stored_each(
+    tmp_path: Path, steps: list[str]
+) -> None:
+    model, x = SharesMemory().eval(), torch.randn(2, 4)
+    dtype = None if steps else "float32"
+    fast = cpuaccel.optimize(model, steps, dtype=dtype, example_inputs={"x": x, "y": x})
+    fast.save(tmp_path / "saved")
+    stored = safetensors.torch.load((tmp_path / "saved" / "examples.safetensors").read_bytes())
+    with torch.no_grad():
+        expected = model(x, x)
+    assert torch.equal(stored["0/inputs/x"], x)
+    assert torch.equal(stored["0/inputs/y"], x)
+    for index, output in enumerate(expected.values()):
+        assert torch.equal(stored[f"0/answers/{index}"], output)
+    loaded = cpuaccel.load(tmp_path / "saved", model=SharesMemory().eval())
+    torch.testing.assert_close(dict(loaded(x, x)), expected)
+
+
 @needs_torch_2
 def test_a_transformers_model_is_saved_with_its_configuration(tmp_path: Path) -> None:
     cpuaccel.optimize(bert(), ["jit"], example_inputs=bert_batch()).save(tmp_path)

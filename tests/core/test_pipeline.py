@@ -105,6 +105,33 @@ def test_ipex_after_jit_is_refused(offer: Offer) -> None:
     assert cpuaccel.explain(encoder(), ["fake_ipex", "fake_jit"]).steps
 
 
+@pytest.mark.parametrize("steps", [("opaque", "rival"), ("rival", "opaque")])
+def test_two_that_fit_in_no_order_are_not_advised_to_swap(
+    offer: Offer, steps: tuple[str, str]
+) -> None:
+    class Rival(Opaque):
+        name = "rival"
+
+    offer(Rival)
+    first, second = steps
+    assert problems(*steps) == (
+        f"{second} takes a module, but {first} gives a compiled model. They can't be combined in "
+        f"either order: remove {second} or {first}",
+    )
+
+
+def test_the_other_order_is_not_advised_where_before_forbids_it(offer: Offer) -> None:
+    class First(Opaque):
+        name = "first"
+        before = frozenset({"faithful"})
+
+    offer(First)
+    assert problems("first", "faithful") == (
+        "faithful takes a module, but first gives a compiled model. They can't be combined in "
+        "either order: remove faithful or first",
+    )
+
+
 def test_a_first_step_that_does_not_take_a_module() -> None:
     assert problems("script_taking") == (
         "script_taking takes a script, but a pipeline starts with a module",
