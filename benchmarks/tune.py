@@ -26,7 +26,7 @@ from cpuaccel.tuning.decisions.result import Row, Tuning
 from cpuaccel.tuning.workers.messages import Job, Refused
 from cpuaccel.tuning.workers.parent import Workers
 from cpuaccel.tuning.workers.pickling import dump_model
-from cpuaccel.tuning.workers.proof import Eager
+from cpuaccel.tuning.workers.proof import Original
 from cpuaccel.tuning.workers.timing import ratios
 from cpuaccel.tuning.workload import Workload
 
@@ -74,7 +74,7 @@ def main() -> None:
             "rebuilt": tuning.rebuilt,
             "search_seconds": round(tuning.seconds, 1),
             "seconds": round(time.perf_counter() - begun, 1),
-            "rows": [_line(row, tuning) for row in tuning.rows],
+            "rows": [_line(row) for row in tuning.rows],
             "not_tried": [f"{one.name}: {one.reason[:80]}" for one in tuning.not_tried],
         }
         print(json.dumps(result, indent=1), flush=True)
@@ -82,10 +82,10 @@ def main() -> None:
             _again(model, batch, tuning, arguments.again)
 
 
-def _line(row: Row, tuning: Tuning) -> str:
+def _line(row: Row) -> str:
     if row.speedup is None:
         return f"{row.candidate}: {row.status}, {row.reason[:120]}"
-    median = sorted(row.seconds(tuning.weights))[len(row.rounds) // 2]
+    median = sorted(row.seconds)[len(row.rounds) // 2]
     return (
         f"{row.candidate}: {row.speedup} of eager, {1000 * median:.2f} ms"
         f"{f', run-off {row.runoff}' if row.runoff else ''}, built in {row.build_seconds:.1f} s, "
@@ -127,7 +127,7 @@ def _again(
     model: torch.nn.Module, batch: dict[str, object], tuning: Tuning, seconds: float
 ) -> None:
     workload = Workload.from_batches(model, batch)
-    probes = Eager(model).probes(workload)
+    probes = Original(model, workload).probes
     singles = [row.candidate for row in _singles(tuning)[:COMPARED]]
     with ExitStack() as stack:
         subject = stack.enter_context(tempfile.TemporaryFile())

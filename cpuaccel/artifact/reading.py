@@ -166,9 +166,7 @@ def _compare(
     worst = max(differences, key=lambda d: d.relative, default=None)
     if worst is not None and not worst.relative <= tolerance:
         raise contents.error(
-            f"{name} does not reproduce the stored output: {worst.output} differs by "
-            f"{worst.absolute:.3g}, {worst.relative:.3g} of its magnitude (tolerance "
-            f"{tolerance:g})",
+            f"{name} does not reproduce the stored output: {worst} (tolerance {tolerance:g})",
             "Pass the model that was saved, or save it again with these versions",
         )
 

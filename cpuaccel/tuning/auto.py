@@ -1,17 +1,13 @@
 """``optimize(model, "auto")``: a decision, of a lock file or a search, is built and verified."""
 
 import dataclasses
-import functools
 import logging
-import time
-from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
 import torch
 
 from cpuaccel.errors import CpuaccelError, LockError
-from cpuaccel.model.signature import Inputs
 from cpuaccel.optimized import OptimizedModel
 from cpuaccel.plugin.host import host
 from cpuaccel.plugin.manager import plugin_host
@@ -25,8 +21,8 @@ from cpuaccel.tuning.progress import Progress
 from cpuaccel.tuning.request import Request
 from cpuaccel.tuning.search import Search
 from cpuaccel.tuning.workers.parent import ended_by_sigterm
-from cpuaccel.tuning.workers.proof import Eager, Judge, ProofFailed, prove
-from cpuaccel.tuning.workers.timing import measure, ratios
+from cpuaccel.tuning.workers.proof import Judge, Original, ProofFailed, prove
+from cpuaccel.tuning.workers.timing import measure, on_each, ratios
 from cpuaccel.tuning.workload import Batches, Workload
 
 logger = logging.getLogger("cpuaccel")
@@ -43,22 +39,20 @@ def optimize_auto(
     """Choose the fastest pipeline on this machine and build it; the original if none is faster."""
     workload = Workload.from_batches(model, example_inputs, request.traffic)
     with ended_by_sigterm():
-        return _Auto(model, workload, request).run(progress)
+        return _Auto(Original(model, workload), request).run(progress)
 
 
 class _Auto:
-    def __init__(self, model: torch.nn.Module, workload: Workload, request: Request) -> None:
-        self._model = model
-        self._workload = workload
+    def __init__(self, original: Original, request: Request) -> None:
+        self._original = original
+        self._workload = original.workload
         self._request = request
-        self._fingerprint = take_fingerprint(model, workload, request, host(), plugin_host())
-        self._eager = Eager(model)
-        begun = time.monotonic()
-        self._probes = self._eager.probes(workload)
-        self._eager_seconds = time.monotonic() - begun
+        self._fingerprint = take_fingerprint(
+            original.model, original.workload, request, host(), plugin_host()
+        )
         self._judge: Judge | None = None
         if request.metric is not None:
-            self._judge = Judge(request.metric, request.max_drop, self._probes)
+            self._judge = Judge(request.metric, request.max_drop, original.probes)
 
     def run(self, progress: Progress) -> OptimizedModel:
         path = self._request.lock
@@ -68,16 +62,7 @@ class _Auto:
             optimized = self._from_lock(path) if path else None
             if optimized is None:
                 search = Search(
-                    self._model,
-                    self._workload,
-                    self._request,
-                    host=host(),
-                    plugins=plugin_host(),
-                    eager=self._eager,
-                    probes=self._probes,
-                    eager_seconds=self._eager_seconds,
-                    judge=self._judge,
-                    progress=progress,
+                    self._original, self._judge, self._request, host(), plugin_host(), progress
                 )
                 optimized, tuning = self._build_best(search.run())
                 if path is not None:
@@ -168,12 +153,12 @@ class _Auto:
         if self._request.threads is not None:
             torch.set_num_threads(decision.threads)
         settings = dataclasses.replace(self._request.settings, measure_speed=False)
-        optimized = assemble(self._model, decision, settings)
+        optimized = assemble(self._original.model, decision, settings)
         for batch in self._workload.batches:
             optimized.prepare(batch)
         if decision.pipelines.keys() == {ORIGINAL}:
             return optimized, ("the original model",)
-        outputs, differences = prove(optimized, self._probes)
+        outputs, differences = prove(optimized, self._original.probes)
         if self._judge is not None:
             verdict = self._judge.verdict(self._judge.measure(outputs))
             if not verdict:
@@ -186,18 +171,15 @@ class _Auto:
         worst = max((d.relative for d in differences), default=0.0)
         return optimized, (
             f"{speedup} as fast as eager in this process; outputs within {worst:.2g} of the "
-            f"original's on {len(self._probes)} example batches",
+            f"original's on {len(self._original.probes)} example batches",
         )
 
     def _speedup(self, optimized: OptimizedModel) -> Speedup:
-        def calls(call: Callable[[Inputs], object]) -> Sequence[Callable[[], object]]:
-            return [functools.partial(call, batch) for batch in self._workload.batches]
-
-        weights = self._workload.weights
+        batches, weights = self._workload.batches, self._workload.weights
         with torch.no_grad():
             rounds = measure(
-                calls(self._eager),
-                calls(lambda batch: optimized(**batch)),
+                on_each(self._original.reference.run, batches),
+                on_each(lambda batch: optimized(**batch), batches),
                 weights,
                 seconds=RECHECK_SECONDS,
                 to_beat=(0.0,) * len(weights),

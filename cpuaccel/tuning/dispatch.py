@@ -18,12 +18,10 @@ Costs = Mapping[Candidate, Sequence[float]]
 """Weighted seconds for each batch, by candidate."""
 
 
-def find_rule(
-    winner: Row, rows: Sequence[Row], shapes: Sequence[Shape], weights: Sequence[float]
-) -> Rule | None:
+def find_rule(winner: Row, rows: Sequence[Row], shapes: Sequence[Shape]) -> Rule | None:
     """Find how two candidates best divide the calls; None if not significantly faster than one."""
     eager = [statistics.median(e for e, _ in pairs) for pairs in zip(*winner.rounds)]
-    weighted = [w * e for w, e in zip(weights, eager)]
+    weighted = [w * e for w, e in zip(winner.weights, eager)]
     measured = [row for row in rows if len(row.rounds) >= FEWEST_PAIRS]
     expected = {
         row.candidate: [c / s.median for c, s in zip(weighted, by_batch(row.rounds))]

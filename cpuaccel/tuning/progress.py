@@ -16,7 +16,6 @@ class Snapshot:
 
     doing: str
     rows: tuple[Row, ...]
-    weights: tuple[float, ...]
     waiting: int
     begun: float
     budget: float

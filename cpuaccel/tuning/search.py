@@ -2,14 +2,12 @@
 
 import tempfile
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 
 import psutil
 import torch
 
-from cpuaccel.checks.probes import Probe
-from cpuaccel.model.signature import Binder, Signature
+from cpuaccel.model.signature import Signature
 from cpuaccel.plugin.host import Host
 from cpuaccel.plugin.manager import PluginHost
 from cpuaccel.tuning.board import Board
@@ -24,10 +22,9 @@ from cpuaccel.tuning.space import Space
 from cpuaccel.tuning.workers.messages import Job
 from cpuaccel.tuning.workers.parent import WorkerFailure
 from cpuaccel.tuning.workers.pickling import dump_model
-from cpuaccel.tuning.workers.proof import Eager, Judge
+from cpuaccel.tuning.workers.proof import Judge, Original
 from cpuaccel.tuning.workers.throughput import measure_instances, splits
 from cpuaccel.tuning.workers.trial import Trial
-from cpuaccel.tuning.workload import Workload
 
 MOST_PAUSED = 4
 """Maximum number of paused processes: each holds the model and a partial build."""
@@ -38,37 +35,31 @@ class Search:
 
     def __init__(
         self,
-        model: torch.nn.Module,
-        workload: Workload,
+        original: Original,
+        judge: Judge | None,
         request: Request,
-        *,
         host: Host,
         plugins: PluginHost,
-        eager: Eager,
-        probes: Sequence[Probe],
-        eager_seconds: float,  # for the probes, counts towards the budget
-        judge: Judge | None,
         progress: Progress,
     ) -> None:
-        self._model = model
-        self._workload = workload
-        self._request = request
-        self._probes = probes
-        self._host = host
+        self._original = original
+        self._workload = original.workload
         self._judge = judge
+        self._request = request
+        self._host = host
         self._progress = progress
         self._threads = (
             request.threads if isinstance(request.threads, int) else torch.get_num_threads()
         )
-        begun = time.monotonic() - eager_seconds
+        begun = time.monotonic() - original.seconds
         throughput = request.target == "throughput"
-        self._budget = Budget(begun, request.budget, throughput, eager_seconds)
-        signature = Signature(Binder(model), workload.batches[0])
+        self._budget = Budget(begun, request.budget, throughput, original.seconds)
+        reference = original.reference
         self._space = Space(
             plugins,
             host,
-            eager.model,
-            signature,
+            reference.eager,
+            Signature(reference.binder, self._workload.batches[0]),
             request.precisions,
             request.widest_backend_tolerance,
         )
@@ -78,7 +69,7 @@ class Search:
     def run(self) -> Tuning:
         """Search."""
         with tempfile.TemporaryFile() as self._subject:
-            dump_model(self._model, self._probes, self._subject)
+            dump_model(self._original.model, self._original.probes, self._subject)
             try:
                 self._try_all()
                 if self._request.threads == "auto":
@@ -216,7 +207,7 @@ class Search:
         rule = None
         if first.candidate.threads is None:
             comparable = [row for row in rows if row.candidate.threads is None]
-            rule = find_rule(first, comparable, self._workload.shapes, self._workload.weights)
+            rule = find_rule(first, comparable, self._workload.shapes)
         return first.candidate, f"{speedup} as fast as eager", rule
 
     def _measure_instances(self, winner: Candidate) -> tuple[Instances, ...]:
@@ -262,7 +253,6 @@ class Search:
             Snapshot(
                 doing,
                 rows or tuple(self._board.rows),
-                self._workload.weights,
                 len(self._space.waiting),
                 self._budget.begun,
                 self._budget.seconds,

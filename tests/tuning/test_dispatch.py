@@ -18,6 +18,7 @@ def row(name: str, *seconds: float, rounds: int = 9, noise: float = 0.0) -> Row:
         status=CandidateStatus.MEASURED,
         speedup=Speedup.from_ratios(ratios(measured, [1 / len(seconds)] * len(seconds))),
         rounds=measured,
+        weights=EVEN,
     )
 
 
@@ -26,7 +27,7 @@ PADDINGS = (Shape(8, 128, 0.0), Shape(8, 128, 0.1), Shape(8, 128, 0.7))
 
 
 def found(*rows: Row, shapes: tuple[Shape, ...] = LENGTHS) -> Rule | None:
-    return find_rule(rows[0], rows, shapes, EVEN)
+    return find_rule(rows[0], rows, shapes)
 
 
 def test_dispatches_by_length_between_two_candidates() -> None:

@@ -19,6 +19,7 @@ FAST = Row(
     status=CandidateStatus.CHOSEN,
     speedup=Speedup.from_ratios(ratios(ROUNDS, [1.0])),
     rounds=ROUNDS,
+    weights=(1.0,),
     differences=(
         Difference("batch 1", "logits", 0.02, 0.013),
         Difference("batch 1", "states.0", 0.0, 0.0),

@@ -56,7 +56,7 @@ def _rendered(snapshot: Snapshot) -> RenderableType:
         f"{elapsed:.0f} of {snapshot.budget:.0f} s, {snapshot.waiting} candidates left: "
         f"{snapshot.doing}"
     )
-    return Group(ranking(snapshot.rows, snapshot.weights), state)
+    return Group(ranking(snapshot.rows), state)
 
 
 def _print_line(snapshot: Snapshot) -> None:
@@ -67,17 +67,17 @@ def _print_line(snapshot: Snapshot) -> None:
 def _show_unfinished(
     model: str, host: Host, latest: Snapshot | None, *, json: bool, interrupted: bool
 ) -> None:
-    rows, weights = ((), ()) if latest is None else (latest.rows, latest.weights)
+    rows = () if latest is None else latest.rows
     data = {
         "model": model,
         "host": host.to_dict(),
         "interrupted": interrupted,
-        "rows": [row.to_dict(weights) for row in rows],
+        "rows": [row.to_dict() for row in rows],
     }
     with rescued(data):
         if json:
             print_json(data)
         elif rows:
-            show_unfinished(rows, weights)
+            show_unfinished(rows)
         else:
             say("Interrupted: no results yet, and nothing was written.")

@@ -1,6 +1,5 @@
 """The tables that ``cpuaccel tune`` prints."""
 
-import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,9 +23,7 @@ def show(model: str, tuning: Tuning, host: Host, written: Sequence[Path]) -> Non
         say(f"  {shape}" + (f", {weight:.0%} of calls" if len(tuning.shapes) > 1 else ""))
     if tuning.rows:
         say()
-        stdout().print(
-            ranking(sorted(tuning.rows, key=_chosen_first), tuning.weights), highlight=False
-        )
+        stdout().print(ranking(sorted(tuning.rows, key=_chosen_first)), highlight=False)
     _show_failed(tuning.rows)
     if tuning.not_tried:
         heading("Not tried")
@@ -49,14 +46,14 @@ def show(model: str, tuning: Tuning, host: Host, written: Sequence[Path]) -> Non
         say(f"  written: {path}")
 
 
-def show_unfinished(rows: Sequence[Row], weights: Sequence[float]) -> None:
+def show_unfinished(rows: Sequence[Row]) -> None:
     """Print the results of a search that did not finish."""
     say("The search did not finish, and nothing was written. Results so far:")
-    stdout().print(ranking(rows, weights), highlight=False)
+    stdout().print(ranking(rows), highlight=False)
     _show_failed(rows)
 
 
-def ranking(rows: Sequence[Row], weights: Sequence[float]) -> Table:
+def ranking(rows: Sequence[Row]) -> Table:
     """Return a table with a row for each candidate."""
     table = new_table(
         "pipeline",
@@ -72,23 +69,22 @@ def ranking(rows: Sequence[Row], weights: Sequence[float]) -> Table:
         numbers=_FIGURES,
     )
     for row in rows:
-        table.add_row(*_cells(row, weights))
+        table.add_row(*_cells(row))
     return table
 
 
-def _cells(row: Row, weights: Sequence[float]) -> list[str]:
+def _cells(row: Row) -> list[str]:
     threads = f" ({row.candidate.threads} threads)" if row.candidate.threads else ""
     colour = _COLOURS.get(row.status, "red")
-    break_even = row.break_even(weights)
     return [
         escape(row.candidate.name + threads),
         row.candidate.precision,
-        f"{statistics.median(row.seconds(weights)) * 1000:.2f}" if row.rounds else "-",
+        "-" if row.median_ms is None else f"{row.median_ms:.2f}",
         str(len(row.rounds)) if row.rounds else "-",
         escape(str(row.speedup)) if row.speedup else "-",
         "-" if row.error is None else f"{row.error:.1e}" if row.error else "0",
         f"{row.build_seconds:.1f} s" if row.build_seconds else "-",
-        "-" if break_even is None else f"{break_even:.0f} calls",
+        "-" if row.break_even is None else f"{row.break_even:.0f} calls",
         f"{row.peak_bytes / 2**20:.0f} MiB" if row.peak_bytes else "-",
         f"[{colour}]{row.status}[/]",
     ]

@@ -56,7 +56,6 @@ def render_page(model: str, tuning: Tuning, host: Host) -> str:
     measured = [row for row in tuning.rows if row.rounds]
     ranked = sorted(measured, key=lambda row: row.status is not CandidateStatus.CHOSEN)
     outputs = dict.fromkeys(name for row in tuning.rows for name in row.errors())
-    chosen = next((row for row in ranked if row.candidate == tuning.winner), None)
     return environment.from_string(source).render(
         model=model,
         tuning=tuning,
@@ -68,38 +67,24 @@ def render_page(model: str, tuning: Tuning, host: Host) -> str:
             if name in host.packages
         },
         version=cpuaccel.__version__,
-        chosen=chosen and _figures(chosen, tuning.weights),
-        ranking=[_figures(row, tuning.weights) for row in ranked],
+        chosen=next((row for row in ranked if row.candidate == tuning.winner), None),
+        ranking=ranked,
         top=max([1.0, *(row.speedup.high for row in ranked if row.speedup)]),
-        latencies=_latencies(ranked, tuning.weights),
+        latencies=_latencies(ranked),
         outputs=list(outputs),
         compared=[row for row in tuning.rows if row.differences],
         failed=[row for row in tuning.rows if not row.rounds or row.reason],
     )
 
 
-def _figures(row: Row, weights: Sequence[float]) -> dict[str, object]:
-    return {
-        "row": row,
-        "name": row.candidate.name,
-        "chosen": row.status is CandidateStatus.CHOSEN,
-        "speedup": row.speedup,
-        "median_ms": statistics.median(row.seconds(weights)) * 1000,
-        "eager_ms": statistics.median(row.eager_seconds(weights)) * 1000,
-        "error": row.error,
-        "break_even": row.break_even(weights),
-        "peak_mib": row.peak_bytes / 2**20,
-    }
-
-
-def _latencies(rows: Sequence[Row], weights: Sequence[float]) -> dict[str, object]:
+def _latencies(rows: Sequence[Row]) -> dict[str, object]:
     """Return the position of each round between 0 and the slowest, in percent of the width."""
     series = [
         (row, who, seconds)
         for row in rows
         for who, seconds in (
-            ("eager, in turn", row.eager_seconds(weights)),
-            (row.candidate.name, row.seconds(weights)),
+            ("eager, in turn", row.eager_seconds),
+            (row.candidate.name, row.seconds),
         )
     ]
     # Not the maximum: one stall would compress the rest.

@@ -179,7 +179,7 @@ def _pipeline_table(tuning: Tuning, candidate: Candidate, pipeline: Pipeline) ->
     if row is not None and row.speedup is not None:
         speedup = row.speedup
         table["speedup"] = [round(v, 3) for v in (speedup.median, speedup.low, speedup.high)]
-        table["median_ms"] = round(statistics.median(row.seconds(tuning.weights)) * 1000, 3)
+        table["median_ms"] = round(statistics.median(row.seconds) * 1000, 3)
         table["build_seconds"] = round(row.build_seconds, 2)
         table["error"] = float(f"{row.error or 0.0:.3g}")
     return table

@@ -2,7 +2,6 @@
 
 import enum
 import statistics
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 from cpuaccel.report import Difference
@@ -35,6 +34,7 @@ class Row:
     reason: str = ""  # why it was not measured
     speedup: Speedup | None = None  # over eager, timed in turn in the candidate's process
     rounds: tuple[Round, ...] = field(default=(), repr=False)  # seconds
+    weights: tuple[float, ...] = field(default=(), repr=False)  # of the batches in a round
     differences: tuple[Difference, ...] = ()
     evidence: tuple[str, ...] = ()
     metric: float | None = None
@@ -55,38 +55,47 @@ class Row:
             worst[difference.output] = max(difference.relative, worst.get(difference.output, 0.0))
         return worst
 
-    def seconds(self, weights: Sequence[float]) -> list[float]:
-        """Return the candidate's seconds for an average call, by round."""
-        return [sum(w * c for w, (_, c) in zip(weights, round_)) for round_ in self.rounds]
+    @property
+    def seconds(self) -> list[float]:
+        """The candidate's seconds for an average call, by round."""
+        return [sum(w * c for w, (_, c) in zip(self.weights, round_)) for round_ in self.rounds]
 
-    def eager_seconds(self, weights: Sequence[float]) -> list[float]:
-        """Return eager's seconds for an average call in the same process, by round."""
-        return [sum(w * e for w, (e, _) in zip(weights, round_)) for round_ in self.rounds]
+    @property
+    def eager_seconds(self) -> list[float]:
+        """Eager's seconds for an average call in the same process, by round."""
+        return [sum(w * e for w, (e, _) in zip(self.weights, round_)) for round_ in self.rounds]
 
-    def break_even(self, weights: Sequence[float]) -> float | None:
-        """Return the calls after which the build pays off; None if it never does."""
-        if not self.rounds:
+    @property
+    def median_ms(self) -> float | None:
+        """The candidate's milliseconds for an average call; None if it was not timed."""
+        return statistics.median(self.seconds) * 1000 if self.rounds else None
+
+    @property
+    def eager_ms(self) -> float | None:
+        """Eager's milliseconds for an average call; None if the candidate was not timed."""
+        return statistics.median(self.eager_seconds) * 1000 if self.rounds else None
+
+    @property
+    def break_even(self) -> float | None:
+        """The number of calls after which the build pays off; None if it never does."""
+        if self.median_ms is None or self.eager_ms is None or self.eager_ms <= self.median_ms:
             return None
-        gain = statistics.median(self.eager_seconds(weights)) - statistics.median(
-            self.seconds(weights)
-        )
-        return self.build_seconds / gain if gain > 0 else None
+        return self.build_seconds * 1000 / (self.eager_ms - self.median_ms)
 
-    def to_dict(self, weights: Sequence[float]) -> dict[str, object]:
+    def to_dict(self) -> dict[str, object]:
         """Return data that JSON can represent."""
         data = asdict(self)
-        del data["differences"]
+        del data["differences"], data["weights"]
         for speedup in (data["speedup"], data["runoff"]):
             if speedup is not None:
                 speedup["rounds"] = speedup.pop("pairs")
-        seconds = self.seconds(weights)
         return {
             "pipeline": self.candidate.name,
             **data.pop("candidate"),
             **data,
-            "median_ms": statistics.median(seconds) * 1000 if seconds else None,
+            "median_ms": self.median_ms,
             "errors": self.errors(),
-            "break_even_calls": self.break_even(weights),
+            "break_even_calls": self.break_even,
         }
 
 
@@ -207,5 +216,5 @@ class Tuning:
         data = asdict(replace(self, rows=()))
         shapes, weights = data.pop("shapes"), data.pop("weights")
         batches = [{**shape, "weight": weight} for shape, weight in zip(shapes, weights)]
-        rows = [row.to_dict(self.weights) for row in self.rows]
+        rows = [row.to_dict() for row in self.rows]
         return {**data, "batches": batches, "rows": rows}

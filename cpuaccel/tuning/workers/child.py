@@ -11,7 +11,6 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable
 from typing import IO
 
 
@@ -45,6 +44,7 @@ def _receive_descriptors() -> tuple[socket.socket, int, int, int]:
 def _work(commands: IO[str], replies: IO[str], subject: IO[bytes], outputs: IO[bytes]) -> None:
     import torch
 
+    from cpuaccel.building.reference import Reference
     from cpuaccel.building.settings import BuildSettings
     from cpuaccel.errors import CpuaccelError
     from cpuaccel.model.output import tensors
@@ -53,8 +53,8 @@ def _work(commands: IO[str], replies: IO[str], subject: IO[bytes], outputs: IO[b
     from cpuaccel.tuning.decisions.decision import Decision, assemble
     from cpuaccel.tuning.workers import messages
     from cpuaccel.tuning.workers.pickling import load_model
-    from cpuaccel.tuning.workers.proof import Eager, ProofFailed, prove
-    from cpuaccel.tuning.workers.timing import measure, passes
+    from cpuaccel.tuning.workers.proof import ProofFailed, prove
+    from cpuaccel.tuning.workers.timing import measure, on_each, passes
 
     def send(message: messages.Message) -> None:
         replies.write(messages.encode(message))
@@ -66,7 +66,7 @@ def _work(commands: IO[str], replies: IO[str], subject: IO[bytes], outputs: IO[b
     torch.set_num_threads(job.threads)
     model, probes = load_model(subject)
     batches = [probe.inputs for probe in probes]
-    eager = Eager(model)
+    eager = on_each(Reference(model, inplace=False).run, batches)
     torch.set_grad_enabled(False)
 
     candidate = Candidate(job.steps, job.precision)
@@ -101,16 +101,11 @@ def _work(commands: IO[str], replies: IO[str], subject: IO[bytes], outputs: IO[b
     )
     del results, probes
 
-    def calls(call: Callable[..., object]) -> list[Callable[[], object]]:
-        return [lambda batch=batch: call(batch) for batch in batches]  # type: ignore[misc]
-
-    fast = calls(lambda batch: optimized(**batch))
+    fast = on_each(lambda batch: optimized(**batch), batches)
     for line in commands:
         command = messages.decode(line)
         if isinstance(command, messages.Measure):
-            rounds = measure(
-                calls(eager), fast, job.weights, seconds=command.seconds, to_beat=job.to_beat
-            )
+            rounds = measure(eager, fast, job.weights, seconds=command.seconds, to_beat=job.to_beat)
             send(messages.Measured(tuple(rounds)))
         elif isinstance(command, messages.Run):
             send(messages.Passes(tuple(map(tuple, passes(fast, seconds=command.seconds)))))

@@ -1,15 +1,15 @@
 """The original's outputs, and whether a candidate's outputs match them on every batch."""
 
 import math
+import time
 from collections.abc import Callable, Sequence
 
 import torch
 
+from cpuaccel.building.reference import Reference
 from cpuaccel.checks.compare import compare
 from cpuaccel.checks.probes import Probe
-from cpuaccel.model.copying import shared_copy
 from cpuaccel.model.output import Structure, leaves
-from cpuaccel.model.signature import Binder, Inputs
 from cpuaccel.optimized import OptimizedModel
 from cpuaccel.plugin.verdict import Verdict
 from cpuaccel.report import CallKey, Difference, Outcome, Status
@@ -25,25 +25,26 @@ class ProofFailed(Exception):  # noqa: N818  # a result of a trial, not an error
         self.differences = tuple(differences)
 
 
-class Eager:
-    """The original in eval mode, sharing the caller's weights."""
+class Original:
+    """The original model on the example batches: what candidates are compared with.
 
-    def __init__(self, model: torch.nn.Module) -> None:
-        self.model = shared_copy(model)
-        self._binder = Binder(model)
+    Attributes:
+        probes: each batch with its output.
+        seconds: how long the outputs took.
+    """
 
-    def __call__(self, inputs: Inputs) -> object:
-        """Call it with inputs by name."""
-        return self._binder.call(self.model, inputs)
-
-    def probes(self, workload: Workload) -> list[Probe]:
-        """Return each batch with its output."""
-        probes = []
+    def __init__(self, model: torch.nn.Module, workload: Workload) -> None:
+        self.model = model
+        self.workload = workload
+        self.reference = Reference(model, inplace=False)
+        self.probes: list[Probe] = []
+        begun = time.monotonic()
         with torch.no_grad():
             for number, (batch, shape) in enumerate(zip(workload.batches, workload.shapes), 1):
-                output = self(batch)
-                probes.append(Probe(f"batch {number} ({shape})", batch, output, leaves(output)))
-        return probes
+                output = self.reference.run(batch)
+                name = f"batch {number} ({shape})"
+                self.probes.append(Probe(name, batch, output, leaves(output)))
+        self.seconds = time.monotonic() - begun
 
 
 class Judge:
@@ -101,9 +102,7 @@ def prove(
         # Infinite: NaN, infinity or another shape.
         if worst is not None and (worst.relative > tolerance or math.isinf(worst.relative)):
             raise ProofFailed(
-                f"it changes the outputs for {probe.name}: {worst.output} differs by "
-                f"{worst.absolute:.3g}, {worst.relative:.3g} of its magnitude "
-                f"(tolerance {tolerance:g})",
+                f"it changes the outputs for {probe.name}: {worst} (tolerance {tolerance:g})",
                 differences,
             )
     return outputs, differences

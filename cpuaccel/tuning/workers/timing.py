@@ -1,8 +1,10 @@
 """Timing a candidate in turn with eager until the result is clear, and by itself."""
 
+import functools
 import time
 from collections.abc import Callable, Sequence
 
+from cpuaccel.model.signature import Inputs
 from cpuaccel.timing import FEWEST_PAIRS, Speedup, time_call
 
 WARM_UP = 2
@@ -29,6 +31,11 @@ Pair = tuple[float, float]
 
 Round = tuple[Pair, ...]
 """One pair for each batch."""
+
+
+def on_each(call: Callable[[Inputs], object], batches: Sequence[Inputs]) -> list[Call]:
+    """Return a callable for each batch."""
+    return [functools.partial(call, batch) for batch in batches]
 
 
 def ratios(rounds: Sequence[Round], weights: Sequence[float]) -> list[float]:

@@ -21,11 +21,10 @@ class Trial:
     def __init__(
         self, candidate: Candidate, job: Job, subject: IO[bytes], memory_limit: int
     ) -> None:
-        self.row = Row(candidate=candidate, status=CandidateStatus.MEASURED)
+        self.row = Row(candidate=candidate, status=CandidateStatus.MEASURED, weights=job.weights)
         self.worker = Workers([job], subject, memory_limit)
         self.pauses = 0
         self.built = False
-        self._weights = job.weights
 
     def pause(self) -> None:
         """Stop the process until ``worker.resume``."""
@@ -53,7 +52,7 @@ class Trial:
         """Time the candidate in turn with eager."""
         with self._update_row():
             (measured,) = self.worker.measure(seconds, limit)
-        speedup = Speedup.from_ratios(ratios(measured.rounds, self._weights))
+        speedup = Speedup.from_ratios(ratios(measured.rounds, self.row.weights))
         self.row = replace(self.row, rounds=measured.rounds, speedup=speedup)
 
     def fail(self, failure: WorkerFailure) -> None:
