@@ -57,7 +57,7 @@ def _equal_input(node: Node) -> Node | None:
         return None
     source = node.args[0]
     if is_call(node, *_ALIASES):
-        training = argument(node, 2, "train", False) if "dropout" in _name(node) else False
+        training = "dropout" in _name(node) and argument(node, "train")
         return None if training else source
     if is_call(node, *_CASTS):
         copies = node.kwargs.get("copy", False) or is_call(node, aten._to_copy.default)
@@ -68,9 +68,8 @@ def _equal_input(node: Node) -> Node | None:
         own = source.op == "call_function" and node.kwargs.get("memory_format") is None
         return source if own else None
     if is_call(node, aten.slice.Tensor):
-        start, end = argument(node, 2, "start", 0), argument(node, 3, "end")
+        start, end, step = (argument(node, name) for name in ("start", "end", "step"))
         whole = end is None or (isinstance(end, int) and end >= 2**62)
-        step = argument(node, 4, "step", 1)
         return source if start in (0, None) and whole and step == 1 else None
     if is_call(node, aten.reshape.default, aten.expand.default):
         return source if same_shape(node, source) else None

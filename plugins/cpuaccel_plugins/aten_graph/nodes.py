@@ -19,17 +19,32 @@ def call(graph: Graph, target: Callable[..., object], *args: object) -> Node:
     return graph.call_function(target, args)  # type: ignore[arg-type]
 
 
-def argument(node: Node, index: int, name: str, default: object = None) -> object:
-    """An argument that was passed by position or by name."""
-    if len(node.args) > index:
+def argument(node: Node, name: str) -> object:
+    """An argument of an aten operator by its name, or its default if it was not passed."""
+    assert isinstance(node.target, torch._ops.OpOverload)
+    declared = node.target._schema.arguments
+    index = [argument.name for argument in declared].index(name)
+    if index < len(node.args):
         return node.args[index]
-    return node.kwargs.get(name, default)
+    return node.kwargs.get(name, declared[index].default_value)
 
 
 def value(node: object) -> torch.Tensor | None:
     """The fake tensor with a node's shape and dtype; None if the node yields no tensor."""
     fake = node.meta.get("val") if isinstance(node, Node) else None
     return fake if isinstance(fake, torch.Tensor) else None
+
+
+def shape(node: object) -> torch.Size:
+    """The shape of a node's tensor, with dynamic sizes as symbols."""
+    fake = value(node)
+    assert fake is not None
+    return fake.shape
+
+
+def example_shape(node: object) -> tuple[int, ...]:
+    """The shape of a node's tensor in the example inputs."""
+    return tuple(map(example_size, shape(node)))
 
 
 def dtype(node: object) -> torch.dtype | None:

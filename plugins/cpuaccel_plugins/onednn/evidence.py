@@ -6,7 +6,7 @@ from math import prod
 from torch.fx import Node
 
 from cpuaccel import Evidence
-from cpuaccel_plugins.aten_graph.nodes import aten, example_size, value
+from cpuaccel_plugins.aten_graph.nodes import aten, example_shape, value
 from cpuaccel_plugins.aten_graph.program import Program
 from cpuaccel_plugins.onednn.attention.attend import attend
 from cpuaccel_plugins.onednn.attention.packed import attend_packed
@@ -66,28 +66,20 @@ def share_of_flops(program: Program, targets: Collection[object]) -> float:
 
 
 def _flops(program: Program, node: Node) -> int:
-    result = value(node)
-    if node.op != "call_function" or result is None:
+    if node.op != "call_function" or value(node) is None:
         return 0
-    size = prod(map(example_size, result.shape))
+    size = prod(example_shape(node))
     weight_index = (_STOCK | _FUSED | program.linear_operators).get(node.target)
     if weight_index is not None:
-        weight = value(node.args[weight_index])
-        return 0 if weight is None else 2 * size * prod(map(example_size, weight.shape[1:]))
+        return 2 * size * prod(example_shape(node.args[weight_index])[1:])
     if node.target is aten.scaled_dot_product_attention.default:
-        return 4 * size * _tokens(node.args[1])
+        return 4 * size * example_shape(node.args[1])[2]
     if node.target in _ATTENTION:
         operands = node.args[0]
         if isinstance(operands, tuple):
-            return 4 * size * _tokens(operands[1])
-        return 4 * size * _tokens(operands, 1)
+            return 4 * size * example_shape(operands[1])[2]
+        return 4 * size * example_shape(operands)[1]
     if node.target in _PRODUCTS:
-        first = value(node.args[1 if node.target is aten.addmm.default else 0])
-        return 0 if first is None else 2 * size * example_size(first.shape[-1])
+        first = node.args[1 if node.target is aten.addmm.default else 0]
+        return 2 * size * example_shape(first)[-1]
     return 0
-
-
-def _tokens(operand: object, axis: int = 2) -> int:
-    """The number of tokens of keys, or of joint operands on another axis."""
-    fake = value(operand)
-    return 0 if fake is None else example_size(fake.shape[axis])

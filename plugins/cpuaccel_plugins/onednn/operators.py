@@ -45,7 +45,7 @@ class Operands(NamedTuple):
     @classmethod
     def from_node(cls, program: Program, node: Node) -> "Operands | None":
         """Read a node; None if its weights are not constants of a usable dtype."""
-        inputs, weight, bias = node.args[0], node.args[1], argument(node, 2, "bias")
+        inputs, weight, bias = node.args[0], node.args[1], argument(node, "bias")
         tensor = program.constant(weight)
         if (
             tensor is None
@@ -68,7 +68,7 @@ class Activation(NamedTuple):
     def from_node(cls, node: Node) -> "Activation":
         """The activation that one of the ``ACTIVATIONS`` computes."""
         gelu = is_call(node, aten.gelu.default)
-        algorithm = str(argument(node, 1, "approximate", "none")) if gelu else ""
+        algorithm = str(argument(node, "approximate")) if gelu else ""
         return cls(_NAMES[node.target], algorithm)  # type: ignore[index]
 
     @property
@@ -103,7 +103,7 @@ def only_user(node: Node) -> Node | None:
 
 def added_to(node: Node, addition: Node) -> Node | None:
     """What a node that uses ``node`` adds to it, unless it broadcasts, casts or scales."""
-    if not is_call(addition, aten.add.Tensor) or addition.kwargs.get("alpha", 1) != 1:
+    if not is_call(addition, aten.add.Tensor) or argument(addition, "alpha") != 1:
         return None
     other = addition.args[1] if addition.args[0] is node else addition.args[0]
     if not isinstance(other, Node) or other is node:

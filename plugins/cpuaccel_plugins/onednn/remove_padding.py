@@ -6,12 +6,11 @@ attention. If any other operator is between the markers, padding is computed.
 """
 
 import operator
-from collections.abc import Iterable
 
 import torch
 from torch.fx import Node
 
-from cpuaccel_plugins.aten_graph.nodes import argument, aten, call, symbol, value
+from cpuaccel_plugins.aten_graph.nodes import argument, aten, call, dtype, shape, symbol, value
 from cpuaccel_plugins.aten_graph.program import Program
 from cpuaccel_plugins.common.padding_markers import markers
 from cpuaccel_plugins.onednn.attention.choice import AttentionChoice
@@ -31,7 +30,7 @@ from cpuaccel_plugins.onednn.attention.rewrite import (
 
 _SDPA = aten.scaled_dot_product_attention.default
 
-_ELEMENTWISE = {
+_TOKENWISE = {
     aten.add.Tensor,
     aten.sub.Tensor,
     aten.mul.Tensor,
@@ -49,22 +48,25 @@ _ELEMENTWISE = {
     aten._to_copy.default,
     aten.contiguous.default,
     aten.clone.default,
+    aten.transpose.int,
+    aten.unsqueeze.default,
+    aten.permute.default,
     operator.getitem,
 }
+"""Operators that treat each token alone, whatever their arguments are."""
+
 _LAST_AXIS = {aten.linear.default, aten.layer_norm.default, aten.rms_norm.default}
 _BY_AXIS = {
-    aten.transpose.int: ((1, "dim0"), (2, "dim1")),
-    aten.unsqueeze.default: (),
-    aten.permute.default: (),
-    aten.slice.Tensor: ((1, "dim"),),
-    aten.split.Tensor: ((2, "dim"),),
-    aten.split_with_sizes.default: ((2, "dim"),),
-    aten.chunk.default: ((2, "dim"),),
-    aten.unbind.int: ((1, "dim"),),
-    aten.cat.default: ((1, "dim"),),
-    aten.mean.dim: (),
+    aten.slice.Tensor,
+    aten.split.Tensor,
+    aten.split_with_sizes.default,
+    aten.chunk.default,
+    aten.unbind.int,
+    aten.cat.default,
+    aten.mean.dim,
 }
-_MOVES = {aten.transpose.int, aten.unsqueeze.default, aten.permute.default}
+"""Operators that work along their argument ``dim``."""
+
 _SIZED = {aten.reshape.default, aten.expand.default}
 
 
@@ -77,10 +79,10 @@ def remove_padding(program: Program, choice: AttentionChoice) -> None:
     packs, unpacks = (list(program.calls(marker)) for marker in markers())
     if not packs:
         return
-    try:
-        _Region(program, packs, unpacks).rewrite(choice)
-    except _NotPackableError as obstacle:
-        program.padding_computed = str(obstacle)
+    region = _Region(program, packs, unpacks)
+    program.padding_computed = region.obstacle()
+    if program.padding_computed is None:
+        region.rewrite(choice)
     for marker in program.calls(*markers()):
         source = marker.args[0]
         assert isinstance(source, Node)
@@ -88,78 +90,74 @@ def remove_padding(program: Program, choice: AttentionChoice) -> None:
     program.sweep()
 
 
-class _NotPackableError(Exception):
-    """Something between the markers has no packed form."""
-
-
 class _Region:
+    """The nodes between the markers, and which sizes there depend on padding."""
+
     def __init__(self, program: Program, packs: list[Node], unpacks: list[Node]) -> None:
         self._program = program
         self._packs = packs
-        self._unpacks = set(unpacks)
+        self._unpacks = unpacks
         self._real = packs[0].args[1]
         # The exporter may not know that the mask and the hidden states have the same sizes.
-        shapes = [_sizes(self._real), *(_sizes(marker.args[0]) for marker in packs)]
+        shapes = [_symbols(self._real), *(_symbols(marker.args[0]) for marker in packs)]
         self._batches = {shape[0] for shape in shapes} - {1}
         self._lengths = {shape[1] for shape in shapes}
         self._flats = {b * s for b in self._batches for s in self._lengths}  # type: ignore[operator]
-        self._inside = self._collect()
-        self._region = {*packs, *self._inside}
+        self._padded = self._batches | self._lengths | self._flats
+        self._inside: list[Node] = []
+        self._region = set(packs)
+        for node in program.graph.nodes:
+            if node in self._region or node in unpacks:
+                continue
+            if any(source in self._region for source in node.all_input_nodes):
+                self._inside.append(node)
+                self._region.add(node)
 
-    def _collect(self) -> list[Node]:
-        """The nodes between the markers, in order."""
-        inside = set(self._packs)
-        for node in self._program.graph.nodes:
-            if node not in self._unpacks and any(n in inside for n in node.all_input_nodes):
-                inside.add(node)
-        return [n for n in self._program.graph.nodes if n in inside and n not in self._packs]
-
-    def rewrite(self, choice: AttentionChoice) -> None:
-        """Pack everything between the markers, or raise before any change."""
+    def obstacle(self) -> str | None:
+        """Why something between the markers has no packed form; None if all has."""
         if any(isinstance(size, int) for size in self._batches | self._lengths):
-            raise _NotPackableError("the batch size or the length is fixed in the graph")
+            return "the batch size or the length is fixed in the graph"
         if any(marker.args[1] is not self._real for marker in (*self._packs, *self._unpacks)):
-            raise _NotPackableError("the model has several padding masks")
+            return "the model has several padding masks"
         for node in self._inside:
-            self._check(node)
-        self._replace(choice)
+            if (fault := self._fault(node)) is not None:
+                return f"{getattr(node.target, '__name__', node.target)} {fault}"
+        return None
 
-    def _check(self, node: Node) -> None:
+    def _fault(self, node: Node) -> str | None:
         target = node.target
-        name = getattr(target, "__name__", target)
         if target is _SDPA:
-            mask = argument(node, 3, "attn_mask")
-            if not isinstance(mask, Node) or not self._comes_from_padding(mask):
-                raise _NotPackableError(f"{name} has another mask than the padding mask")
-            if not is_supported(node):
-                raise _NotPackableError(f"{name} is of a kind that is not packed")
-            return
+            if not self._comes_from_padding(argument(node, "attn_mask")):
+                return "has another mask than the padding mask"
+            return None if is_supported(node) else "is of a kind that is not packed"
         if target in _SIZED:
-            if not self._keeps_tokens(node):
-                raise _NotPackableError(f"{name} moves tokens")
-            return
+            return None if self._keeps_tokens(node) else "moves tokens"
         outside = [n for n in node.all_input_nodes if n not in self._region]
         if any(self._token_axes(n) for n in outside if value(n) is not None):
-            raise _NotPackableError(f"{name} reads a tensor of tokens from outside")
-        if target in _ELEMENTWISE or target in _MOVES:
-            return
-        source = node.all_input_nodes[0]
+            return "reads a tensor of tokens from outside"
+        if target in _TOKENWISE:
+            return None
         if target in _LAST_AXIS:
-            mixes = self._token_axes(source)[-1:] == [_rank(source) - 1]
+            axes: object = -1
         elif target in _BY_AXIS:
-            mixes = not self._spares_tokens(node, source)
+            axes = argument(node, "dim")
         else:
-            raise _NotPackableError(f"{name} is not known to treat tokens alone")
-        if mixes:
-            raise _NotPackableError(f"{name} mixes tokens")
+            return "is not known to treat tokens alone"
+        source = node.all_input_nodes[0]
+        rank = len(shape(source))
+        if isinstance(axes, int):
+            axes = [axes]
+        assert axes is None or isinstance(axes, (list, tuple))
+        along = {axis % rank for axis in axes or range(rank)}  # mean: over all axes by default
+        return "mixes tokens" if along & self._token_axes(source) else None
 
-    def _comes_from_padding(self, mask: Node) -> bool:
-        fake = value(mask)
-        if fake is None or fake.dtype is not torch.bool or fake.shape[1] != 1:
+    def _comes_from_padding(self, mask: object) -> bool:
+        if not isinstance(mask, Node) or dtype(mask) is not torch.bool:
             return False
-        if symbol(fake.shape[0]) not in self._batches:
+        sizes = _symbols(mask)
+        if len(sizes) != 4 or sizes[0] not in self._batches or sizes[1] != 1:
             return False
-        if symbol(fake.shape[3]) not in self._lengths:
+        if sizes[3] not in self._lengths:
             return False
         seen, waiting = set(), [mask]
         while waiting:
@@ -171,45 +169,24 @@ class _Region:
                 waiting += node.all_input_nodes
         return False
 
-    def _token_axes(self, node: Node) -> list[int]:
-        fake = value(node)
-        assert fake is not None
-        own = self._batches | self._lengths | self._flats
-        return [axis for axis, size in enumerate(fake.shape) if symbol(size) in own]
-
-    def _spares_tokens(self, node: Node, source: Node) -> bool:
-        """Whether the axes that an operator works along are not axes of tokens."""
-        rank, tokens_at = _rank(source), self._token_axes(source)
-        if node.target is aten.mean.dim:
-            axes: Iterable[object] = argument(node, 1, "dim") or range(rank)  # type: ignore[assignment]
-        else:
-            places = _BY_AXIS[node.target]  # type: ignore[index]
-            axes = [argument(node, index, name, 0) for index, name in places]
-        return all(isinstance(axis, int) and axis % rank not in tokens_at for axis in axes)
+    def _token_axes(self, node: Node) -> set[int]:
+        return {axis for axis, size in enumerate(_symbols(node)) if size in self._padded}
 
     def _keeps_tokens(self, node: Node) -> bool:
         """Whether a reshape keeps the axes of tokens in front, or an expansion keeps all axes."""
-        source, result = value(node.args[0]), value(node)
-        if source is None or result is None:
-            return False
-        if not all(self._translatable(size) for size in node.args[1]):  # type: ignore[union-attr]
+        source, result = _symbols(node.args[0]), _symbols(node)
+        sizes = [size for size in node.args[1] if isinstance(size, Node)]  # type: ignore[union-attr]
+        if any(symbol(size.meta.get("val")) not in self._padded for size in sizes):
             return False
         if node.target is aten.expand.default:
-            return len(source.shape) == len(result.shape)
-        return self._leads_with_tokens(source) and self._leads_with_tokens(result)
+            return len(source) == len(result)
+        return all(
+            sizes[0] in self._flats or (sizes[0] in self._batches and sizes[1] in self._lengths)
+            for sizes in (source, result)
+        )
 
-    def _leads_with_tokens(self, tensor: torch.Tensor) -> bool:
-        shape = [symbol(size) for size in tensor.shape]
-        flat = shape[0] in self._flats
-        return flat or (shape[0] in self._batches and shape[1] in self._lengths)
-
-    def _translatable(self, size: object) -> bool:
-        if not isinstance(size, Node):
-            return True
-        known = self._batches | self._lengths | self._flats
-        return symbol(size.meta.get("val")) in known
-
-    def _replace(self, choice: AttentionChoice) -> None:
+    def rewrite(self, choice: AttentionChoice) -> None:
+        """Pack everything between the markers."""
         graph = self._program.graph
         real = self._real
         assert isinstance(real, Node)
@@ -226,12 +203,10 @@ class _Region:
             if node.target is _SDPA:
                 with graph.inserting_before(node):
                     self._replace_attention(node, layout, patterns, choice)
-        for marker in self._packs:
-            with graph.inserting_before(marker):
-                self._program.replace(marker, call(graph, pack, marker.args[0], layout))
-        for marker in self._unpacks:
-            with graph.inserting_before(marker):
-                self._program.replace(marker, call(graph, unpack, marker.args[0], layout))
+        for nodes, function in ((self._packs, pack), (self._unpacks, unpack)):
+            for marker in nodes:
+                with graph.inserting_before(marker):
+                    self._program.replace(marker, call(graph, function, marker.args[0], layout))
 
     def _packed_size(self, size: object, count: Node) -> object:
         if not isinstance(size, Node):
@@ -242,13 +217,11 @@ class _Region:
         self, node: Node, layout: Node, patterns: dict[Node, Node], choice: AttentionChoice
     ) -> None:
         graph = self._program.graph
-        query, mask = value(node.args[0]), argument(node, 3, "attn_mask")
+        query, mask = value(node.args[0]), argument(node, "attn_mask")
         assert query is not None
         assert isinstance(mask, Node)
         pattern = None
-        fake_mask = value(mask)
-        assert fake_mask is not None
-        if fake_mask.shape[2] != 1:
+        if shape(mask)[2] != 1:
             if mask not in patterns:
                 patterns[mask] = call(graph, read_patterns, mask, layout, query.dtype)
             pattern = patterns[mask]
@@ -264,13 +237,5 @@ class _Region:
         replace_attention(self._program, node, new)
 
 
-def _sizes(node: object) -> list[object]:
-    fake = value(node)
-    assert fake is not None
-    return [symbol(size) for size in fake.shape]
-
-
-def _rank(node: Node) -> int:
-    fake = value(node)
-    assert fake is not None
-    return fake.dim()
+def _symbols(node: object) -> list[object]:
+    return [symbol(size) for size in shape(node)]

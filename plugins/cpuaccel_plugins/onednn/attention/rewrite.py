@@ -9,7 +9,6 @@ from cpuaccel_plugins.aten_graph.nodes import (
     argument,
     aten,
     call,
-    example_size,
     is_call,
     same_shape,
     same_size,
@@ -33,7 +32,7 @@ def fuse_attention(program: Program, choice: AttentionChoice) -> None:
         query = value(node.args[0])
         if query is None or not is_supported(node):
             continue
-        mask = argument(node, 3, "attn_mask")
+        mask = argument(node, "attn_mask")
         if mask is not None:
             assert isinstance(mask, Node)
             key = mask, query.dtype
@@ -74,8 +73,8 @@ def replace_attention(program: Program, node: Node, new: Node) -> None:
 
 def attention_scale(node: Node, query: torch.Tensor) -> object:
     """The factor on the scores; by default one over the square root of the head size."""
-    scale = argument(node, 6, "scale")
-    return 1 / math.sqrt(example_size(query.shape[3])) if scale is None else scale
+    scale = argument(node, "scale")
+    return 1 / math.sqrt(query.shape[3]) if scale is None else scale
 
 
 def is_supported(node: Node) -> bool:
@@ -83,15 +82,15 @@ def is_supported(node: Node) -> bool:
     query, key, values = (value(operand) for operand in node.args[:3])
     if query is None or key is None or values is None:
         return False
-    mask = argument(node, 3, "attn_mask")
+    mask = argument(node, "attn_mask")
     return (
         query.dim() == key.dim() == values.dim() == 4
         and query.dtype in DTYPES
         and query.dtype == key.dtype == values.dtype
-        and argument(node, 4, "dropout_p", 0.0) == 0
-        and not argument(node, 5, "is_causal", False)
-        and not node.kwargs.get("enable_gqa", False)
-        and isinstance(argument(node, 6, "scale", 1.0), (int, float, type(None)))
+        and argument(node, "dropout_p") == 0
+        and not argument(node, "is_causal")
+        and not argument(node, "enable_gqa")
+        and isinstance(argument(node, "scale"), (int, float, type(None)))
         and isinstance(query.shape[3], int)
         and same_size(query.shape[1], key.shape[1])
         and same_shape(node.args[1], node.args[2])

@@ -5,7 +5,7 @@ import operator
 import torch
 from torch.fx import Node
 
-from cpuaccel_plugins.aten_graph.nodes import aten, is_call
+from cpuaccel_plugins.aten_graph.nodes import argument, aten, is_call
 from cpuaccel_plugins.aten_graph.program import Program
 from cpuaccel_plugins.onednn.conv.nodes import Conv
 
@@ -24,13 +24,13 @@ def fold_batch_norm(program: Program) -> None:
     for norm in program.calls(_BATCH_NORM, _NO_TRAINING):
         conv = Conv.from_node(program, norm.args[0])
         scale, shift, mean, variance = (_float64(program, operand) for operand in norm.args[1:5])
-        training = is_call(norm, _BATCH_NORM) and norm.args[5]
+        training = is_call(norm, _BATCH_NORM) and argument(norm, "training")
         result = _result(norm)
         if conv is None or len(conv.node.users) > 1 or training or result is None:
             continue
         if mean is None or variance is None:  # it normalizes by the batch itself
             continue
-        epsilon = norm.args[7 if is_call(norm, _BATCH_NORM) else 6]
+        epsilon = argument(norm, "eps")
         assert isinstance(epsilon, float)
         weight = program.tensor(conv.weight)
         factor = (variance + epsilon).rsqrt() * (1 if scale is None else scale)

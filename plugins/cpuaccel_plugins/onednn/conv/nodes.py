@@ -8,7 +8,7 @@ from typing import TypeAlias
 import torch
 from torch.fx import Node
 
-from cpuaccel_plugins.aten_graph.nodes import argument, aten, call, example_size, is_call, value
+from cpuaccel_plugins.aten_graph.nodes import argument, aten, call, example_shape, is_call, value
 from cpuaccel_plugins.aten_graph.program import Program
 from cpuaccel_plugins.onednn.operators import NO_ACTIVATION, Activation, Operands, mkldnn
 
@@ -49,11 +49,11 @@ class Conv:
         if fake is None or fake.dim() != weight.dim():  # an image that is not in a batch
             return None
         axes = weight.dim() - 2
-        stride, padding, dilation = (
-            _pair(argument(node, index, name, [default]), axes, default)
-            for index, name, default in ((3, "stride", 1), (4, "padding", 0), (5, "dilation", 1))
+        padding, stride, dilation = (
+            _pair(argument(node, name), axes, default)
+            for name, default in (("padding", 0), ("stride", 1), ("dilation", 1))
         )
-        groups = argument(node, 6, "groups", 1)
+        groups = argument(node, "groups")
         assert isinstance(groups, int)
         return cls(node, *operands, (padding, stride, dilation, groups))
 
@@ -65,9 +65,7 @@ class Conv:
     @property
     def input_size(self) -> tuple[int, ...]:
         """The shape of the input in the example, with two axes."""
-        fake = value(self.input)
-        assert fake is not None
-        size = tuple(map(example_size, fake.shape))
+        size = example_shape(self.input)
         return (*size[:2], 1, *size[2:]) if self.is_1d else size
 
     def weight_2d(self, program: Program) -> torch.Tensor:

@@ -6,7 +6,7 @@ from typing import NamedTuple, TypeAlias
 
 from torch.fx import Node
 
-from cpuaccel_plugins.aten_graph.nodes import call, example_size, is_call, value
+from cpuaccel_plugins.aten_graph.nodes import call, example_shape, is_call
 from cpuaccel_plugins.aten_graph.program import Program
 from cpuaccel_plugins.onednn.operators import NO_ACTIVATION, Activation, Operands, mkldnn
 
@@ -46,9 +46,7 @@ class Linear(NamedTuple):
     @property
     def example_rows(self) -> int:
         """Rows of the input matrix in the example."""
-        fake = value(self.input)
-        assert fake is not None
-        return prod(map(example_size, fake.shape[:-1]))
+        return prod(example_shape(self.input)[:-1])
 
     def add_call(self, program: Program) -> Node:
         """Add a call of ``FUSED_UNARY`` or ``FUSED_ADD`` at the graph's insertion point."""
