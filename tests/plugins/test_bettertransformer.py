@@ -1,6 +1,7 @@
 """The native implementation, through Transformers' attention interface."""
 
 import logging
+from collections.abc import Callable
 from typing import ClassVar
 
 import pytest
@@ -127,15 +128,75 @@ def test_windowed_attention_is_not_traced_packed() -> None:
 
 
 @native
-def test_hidden_states_come_from_the_original() -> None:
-    """Packed hidden states have the wrong shape, so the original runs."""
+@pytest.mark.parametrize("built", ["for the call", "without hidden states"])
+@pytest.mark.parametrize("steps", [["bettertransformer"], ["bettertransformer", "jit"]])
+@pytest.mark.parametrize("name", ["bert-token", "distilbert-token", "albert", "vit"])
+def test_hidden_states_are_padded_like_the_originals(
+    name: str, steps: list[str], built: str
+) -> None:
+    model, inputs = encoder(name), batch(name, 2, 12, right)
+    asked = {"output_hidden_states": True}
+    example = {**inputs, **asked} if built == "for the call" else inputs
+    fast = cpuaccel.optimize(model, steps, example_inputs=example, strict=True)
+    for size, length, pad in ((2, 12, right), (1, 17, right), (3, 9, left)):
+        inputs = batch(name, size, length, pad)
+        with torch.no_grad():
+            expected = model(**inputs, **asked)
+        found = fast(**inputs, **asked)
+        assert len(found.hidden_states) == len(expected.hidden_states) == 3
+        mask = inputs.get("attention_mask")
+        real = slice(None) if mask is None else mask.bool()
+        for mine, theirs in zip(found.hidden_states, expected.hidden_states, strict=True):
+            assert mine.shape == theirs.shape
+            torch.testing.assert_close(mine[real], theirs[real])
+    assert set(fast.report.calls) == {"optimized"}, fast.report
+
+
+@native
+@pytest.mark.parametrize("steps", [["bettertransformer"], ["bettertransformer", "onednn"]])
+def test_hidden_states_of_an_encoder_that_is_its_own_model(steps: list[str]) -> None:
+    model, inputs = encoder("modernbert-token"), batch("modernbert-token", 2, 12, right)
+    inputs["output_hidden_states"] = True
+    fast = cpuaccel.optimize(model, steps, example_inputs=inputs, strict=True)
+    assert_outputs_match(fast, model, inputs)
+
+
+@native
+def test_attention_weights_are_refused() -> None:
     model, inputs = encoder("bert-token"), batch("bert-token", 2, 12, right)
+    model.set_attn_implementation("eager")
+    inputs["output_attentions"] = True
     fast = cpuaccel.optimize(model, ["bettertransformer"], example_inputs=inputs)
-    with torch.no_grad():
-        expected = model(**inputs, output_hidden_states=True)
-    found = fast(**inputs, output_hidden_states=True)
-    for mine, theirs in zip(expected.hidden_states, found.hidden_states, strict=True):
-        torch.testing.assert_close(mine, theirs)
+    assert str(fast.report.outcomes[0]) == (
+        "bettertransformer: failed. output_attentions is requested, and fused attention computes "
+        "no attention weights. Leave out output_attentions, or bettertransformer."
+    )
+
+
+@native
+@pytest.mark.parametrize("pad", [unpadded, right])
+def test_heads_that_share_keys_are_refused_before_attention_is_computed(
+    pad: Callable[[torch.Tensor], None],
+) -> None:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.EuroBertConfig(
+        vocab_size=64,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        pad_token_id=1,
+        bos_token_id=2,
+        eos_token_id=3,
+        mask_token_id=4,
+    )
+    model, inputs = transformers.EuroBertModel(config).eval(), batch("bert-token", 2, 12, pad)
+    inputs = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+    fast = cpuaccel.optimize(model, ["bettertransformer"], example_inputs=inputs)
+    assert fast.report.outcomes[0].reason == (
+        "EuroBertAttention shares keys between heads, which bettertransformer does not support"
+    )
 
 
 @native

@@ -6,7 +6,8 @@ from transformers.masking_utils import AttentionMaskInterface
 
 import cpuaccel
 from cpuaccel import Applied, BackendError, Context, describe_error
-from cpuaccel_plugins.bettertransformer import attention, packing
+from cpuaccel_plugins.bettertransformer import attention, hidden_states, packing
+from cpuaccel_plugins.bettertransformer.requested import requests
 from cpuaccel_plugins.common.engine_errors import leave_out
 
 LEAVE_OUT = leave_out("bettertransformer")
@@ -14,6 +15,20 @@ LEAVE_OUT = leave_out("bettertransformer")
 
 def apply(model: torch.nn.Module, context: Context) -> Applied:
     """Replace the attention function, and remove padding around the encoder."""
+    if not hidden_states.CAN_BE_UNPACKED and requests(
+        model, context.signature, "output_hidden_states"
+    ):
+        raise BackendError(
+            "the hidden states inside the encoder are packed, without padding, and this version "
+            "of Transformers collects them there",
+            "Leave out output_hidden_states, or update Transformers",
+        )
+    eager = getattr(model.config, "_attn_implementation", None) == "eager"
+    if eager and requests(model, context.signature, "output_attentions"):
+        raise BackendError(
+            "output_attentions is requested, and fused attention computes no attention weights",
+            "Leave out output_attentions, or bettertransformer",
+        )
     AttentionInterface.register(attention.NAME, attention.attention)
     AttentionMaskInterface.register(attention.NAME, attention.mask)
     transformed = model if context.inplace else cpuaccel.shared_copy(model)

@@ -10,13 +10,26 @@ import torch
 from optimum.bettertransformer import BetterTransformer, transformation
 
 import cpuaccel
-from cpuaccel import Applied, Context
+from cpuaccel import Applied, BackendError, Context
+from cpuaccel_plugins.bettertransformer.requested import requests
 from cpuaccel_plugins.common.eager_attention import with_eager_attention
 from cpuaccel_plugins.common.engine_errors import engine_errors, leave_out
+
+UNSUPPORTED = {
+    "output_hidden_states": "return hidden states without padding, as nested tensors",
+    "output_attentions": "return no attention weights",
+}
+"""What a call may ask for, and what optimum's layers do instead."""
 
 
 def apply(model: torch.nn.Module, context: Context) -> Applied:
     """Replace the encoder's layers by optimum's."""
+    for name, instead in UNSUPPORTED.items():
+        if requests(model, context.signature, name):
+            raise BackendError(
+                f"{name} is requested, and optimum's layers {instead}",
+                f"Leave out {name}, or bettertransformer",
+            )
     copied = model if context.inplace else cpuaccel.shared_copy(model)
     remedy = leave_out("bettertransformer")
     with _quiet(), engine_errors("BetterTransformer.transform", model, remedy):

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import torch
 
+from cpuaccel_plugins.bettertransformer import hidden_states
 from cpuaccel_plugins.common.padding_markers import exporting, markers
 from cpuaccel_plugins.common.token_packing import (
     kept_tokens,
@@ -59,6 +60,7 @@ class Packing:
     counts: torch.Tensor | None = None  # (batch,): kept tokens
     skips: torch.Tensor | None = None  # (batch,): 1 if the first token is padding, else 0
     spans: list[Span] = field(default_factory=list)  # empty during tracing
+    earlier_states: int = 0  # hidden states that were collected before this encoder's
     _packed: dict[int, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
 
     def begin(self, real: torch.Tensor) -> None:
@@ -95,6 +97,12 @@ class Packing:
         batch, length = self.real.shape
         return unpack_tokens(packed, (batch, length), self.sources)
 
+    def unpack_state(self, state: torch.Tensor) -> torch.Tensor:
+        """Unpack a hidden state, unless it is from before the first layer."""
+        tokens = None if self.index is None else self.index.numel()
+        is_packed = tokens is None or tuple(state.shape[:2]) == (1, tokens)
+        return self.unpack(state) if state.dim() == 3 and is_packed else state
+
 
 current: ContextVar[Packing | None] = ContextVar("packing", default=None)
 """The packing of the current encoder call in this thread."""
@@ -114,7 +122,7 @@ def install(container: torch.nn.Module, layers: list[torch.nn.Module]) -> None:
 
 
 def _enter(container: torch.nn.Module, args: tuple[object, ...]) -> None:
-    current.set(Packing())
+    current.set(Packing(earlier_states=len(hidden_states.collected())))
 
 
 def _pack_inputs(
@@ -150,6 +158,10 @@ def _leave(container: torch.nn.Module, args: tuple[object, ...], output: object)
     current.set(None)
     if packing is None or packing.real is None:
         return output
+    states = hidden_states.collected()
+    for index in range(packing.earlier_states, len(states)):
+        if (state := states[index]) is not None:
+            states[index] = packing.unpack_state(state)
     if isinstance(output, torch.Tensor):
         return packing.unpack(output)
     if isinstance(output, Mapping):
@@ -160,4 +172,9 @@ def _leave(container: torch.nn.Module, args: tuple[object, ...], output: object)
 
 
 def _unpack_one(packing: Packing, value: object) -> object:
+    if isinstance(value, tuple):  # of hidden states
+        return tuple(
+            packing.unpack_state(state) if isinstance(state, torch.Tensor) else state
+            for state in value
+        )
     return packing.unpack(value) if isinstance(value, torch.Tensor) else value

@@ -35,6 +35,22 @@ def test_ipex_outputs_match(name: str, steps: list[str], dtype: str) -> None:
     assert len(fast.report.variants) == 1
 
 
+@pytest.mark.parametrize(
+    ("asked", "reason"),
+    [
+        ("output_hidden_states", "return hidden states without padding, as nested tensors"),
+        ("output_attentions", "return no attention weights"),
+    ],
+)
+def test_what_optimums_layers_do_not_return_is_said(asked: str, reason: str) -> None:
+    name = next(iter(TASKS))
+    inputs = {**example_of(name), asked: True}
+    fast = cpuaccel.optimize(model_of(name), ["bettertransformer"], example_inputs=inputs)
+    (outcome,) = fast.report.outcomes
+    assert outcome.reason == f"{asked} is requested, and optimum's layers {reason}"
+    assert outcome.remedy == f"Leave out {asked}, or bettertransformer"
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
     "steps", [["bettertransformer"], ["bettertransformer", "jit"]], ids=",".join
