@@ -5,6 +5,7 @@ import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MethodType
 from typing import Self
 
 import torch
@@ -15,6 +16,7 @@ from cpuaccel.checks.compare import has_nonfinite
 from cpuaccel.checks.output_form import same_form
 from cpuaccel.errors import ArtifactError, SignatureError, StepError
 from cpuaccel.model.output import tensors
+from cpuaccel.model.redirected import can_redirect, redirect
 from cpuaccel.model.signature import Inputs
 from cpuaccel.model.torch_modes import inference, is_captured, outside_inference_mode
 from cpuaccel.model.weights import WatchedWeights
@@ -34,9 +36,9 @@ class OptimizedModel(torch.nn.Module):
 
     It is called like the original, returns the same output type without gradients, has the
     original's attributes and is an instance of its class (``isinstance``, ``__class__``). The
-    original serves calls in training mode and of methods other than ``forward``; those of
-    ``generate`` and ``get_..._features`` are logged and counted. With ``strict=True`` a call that
-    the optimized model can't serve raises ``StepError``.
+    original serves calls in training mode. Other methods run the original's code, in which
+    ``self(...)`` calls the optimized model; those that compute without it are logged and counted.
+    With ``strict=True`` a call that the optimized model can't serve raises ``StepError``.
     """
 
     def __init__(self, variants: Variants) -> None:
@@ -240,6 +242,8 @@ class OptimizedModel(torch.nn.Module):
         value = getattr(self._reference.original, name)
         if _OTHER_METHODS.fullmatch(name) and callable(value):
             return self._counted_method(name, value)
+        if can_redirect(value, self._reference.original):
+            return self._redirected_method(name, value)
         return value
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -266,6 +270,33 @@ class OptimizedModel(torch.nn.Module):
 
         return run
 
+    def _redirected_method(self, name: str, method: MethodType) -> Callable[..., object]:
+        """Wrap a method of the original: its calls of ``self`` reach the optimized model.
+
+        A method that returns the original returns the optimized model. One that computes without
+        calling ``self`` runs the original's code: log and count it.
+        """
+        original = self._reference.original
+
+        @functools.wraps(method)
+        def run(*args: object, **kwargs: object) -> object:
+            called = False
+
+            @functools.wraps(original.forward)
+            def call(*inputs: object, **named: object) -> object:
+                nonlocal called
+                called = True
+                return self(*inputs, **named)
+
+            output = redirect(method, call, args, kwargs)
+            if output is original:
+                return self
+            if not (called or self.training) and (args or kwargs) and _has_new_values(output):
+                self._count_fallback(CallKey.METHOD, f"{name} is not accelerated")
+            return output
+
+        return run
+
     def _fall_back(self, inputs: Inputs, key: CallKey, reason: str) -> object:
         output = self._reference.run(inputs)  # may raise, strict or not
         self._count_fallback(key, reason)
@@ -286,6 +317,14 @@ class OptimizedModel(torch.nn.Module):
                 "falling back to the original model: %s (logged once, counted in report.calls)",
                 reason,
             )
+
+
+def _has_new_values(output: object) -> bool:
+    """Whether an output has floating-point tensors that are not weights."""
+    return any(
+        tensor.is_floating_point() and not isinstance(tensor, torch.nn.Parameter)
+        for tensor in tensors(output)
+    )
 
 
 def _recreate(

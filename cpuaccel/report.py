@@ -159,7 +159,7 @@ class CallKey(enum.StrEnum):
     NOT_APPLIED = "fallback:not_applied"
     """No step of the pipeline was applied."""
     METHOD = "fallback:method"
-    """A method other than ``forward`` was called, such as ``generate``."""
+    """A method other than ``forward`` computed without calling it, such as ``generate``."""
     INPUT_TYPE = "fallback:input_type"
     """An input is neither a tensor nor a plain Python value."""
     VARIANT_LIMIT = "fallback:variant_limit"
