@@ -9,6 +9,7 @@ import cpuaccel
 from cpuaccel import Applied, Backend, BackendError, Context, Form, Host, Verdict
 from cpuaccel_plugins.common.engine_errors import engine_errors, leave_out
 from cpuaccel_plugins.common.fusions import count_fusions
+from cpuaccel_plugins.common.properties import unread_properties
 
 WARM_UP_CALLS = 2
 """The executor profiles in the first call and compiles in the second."""
@@ -64,7 +65,8 @@ class Jit(Backend[JitOptions]):
                     if by_name
                     else {"example_inputs": tuple(example.values())}
                 )
-                script = torch.jit.trace(flat, **inputs, strict=False, check_trace=False)
+                with unread_properties(flat):
+                    script = torch.jit.trace(flat, **inputs, strict=False, check_trace=False)
                 if not isinstance(script, torch.jit.ScriptModule):
                     raise BackendError(
                         "torch.jit.trace returned no script: TorchScript is disabled",

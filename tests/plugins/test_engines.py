@@ -118,6 +118,41 @@ def test_a_reason_is_one_line_and_the_whole_text_is_logged_at_debug(
     assert any(r.levelno == logging.DEBUG and r.exc_info for r in caplog.records)
 
 
+class Detached(torch.nn.Module):
+    """Like a LightningModule: it has a property that raises without a trainer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = torch.nn.Linear(8, 4)
+
+    @property
+    def trainer(self) -> object:
+        raise RuntimeError("Detached is not attached to a `Trainer`.")
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        hidden: torch.Tensor = self.linear(x)
+        return hidden.relu()
+
+
+@pytest.mark.parametrize(
+    "engine",
+    [
+        name
+        for name in ("jit", "onnxruntime", "openvino", "openvino_int8", "inductor")
+        if not unmet(FACTS[name])
+    ],
+)
+@pytest.mark.parametrize("inside", [False, True], ids=["the model", "a part of it"])
+def test_a_property_that_raises_is_not_read(engine: str, inside: bool) -> None:
+    model = torch.nn.Sequential(Detached()).eval() if inside else Detached().eval()
+    x, search = torch.randn(2, 8), torch._jit_internal.module_has_exports
+    fast = cpuaccel.optimize(model, [engine], example_inputs=x, strict=True, tolerance=TOLERANT)
+    with torch.no_grad():
+        torch.testing.assert_close(fast(x), model(x), rtol=0, atol=TOLERANT)
+    assert set(fast.report.calls) == {"optimized"}
+    assert torch._jit_internal.module_has_exports is search
+
+
 @pytest.mark.parametrize(
     "engine",
     [name for name in ("onednn", "int8", "onnxruntime") if not unmet(FACTS[name])],

@@ -9,6 +9,7 @@ import cpuaccel
 from cpuaccel import Signature
 from cpuaccel_plugins.common.engine_errors import engine_errors, leave_out
 from cpuaccel_plugins.common.environment import environment_variable
+from cpuaccel_plugins.common.properties import unread_properties
 from cpuaccel_plugins.common.weight_dtypes import weight_dtypes
 from cpuaccel_plugins.openvino.errors import describe_openvino_error
 
@@ -36,7 +37,9 @@ def convert(model: torch.nn.Module, signature: Signature, backend: str) -> "open
         warnings.simplefilter("ignore")
         import openvino
 
-        with engine_errors(
-            "openvino.convert_model", model, leave_out(backend), describe=describe_openvino_error
+        describe = describe_openvino_error
+        with (
+            engine_errors("openvino.convert_model", model, leave_out(backend), describe=describe),
+            unread_properties(flat),
         ):
             return openvino.convert_model(flat, example_input=example)
