@@ -89,36 +89,27 @@ class Ipex(Backend[IpexOptions]):
                 INSTEAD,
             )
         if "avx2" not in host.isa:
-            return Verdict.no(
-                "IPEX needs AVX2, which this processor does not have",
-                WITHOUT_IPEX,
-            )
+            return Verdict.no("IPEX needs AVX2, which this processor does not have", WITHOUT_IPEX)
         if self.options.dtype == "bfloat16" and not (precision := host.bf16()):
             return precision
         return super().check(host)
 
     def apply(self, model: torch.nn.Module, context: Context) -> Applied:
         """Run ``ipex.optimize`` and count what it replaced."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # deprecations in IPEX's dependencies
+        options = self.options
+        with warnings.catch_warnings(action="ignore"):  # deprecations in IPEX's dependencies
             import intel_extension_for_pytorch as ipex
 
-            dtype = (
-                getattr(torch, self.options.dtype)
-                if self.options.dtype is not None
-                else context.dtype or torch.float32
-            )
-            source = with_eager_attention(model) if self.options.eager_attention else model
+            dtype = context.dtype or torch.float32
+            if options.dtype is not None:
+                dtype = getattr(torch, options.dtype)
+            source = with_eager_attention(model) if options.eager_attention else model
             # With inplace=False, ipex.optimize changes the layout of the original's convolutions.
             optimized = ipex.optimize(
                 source if context.inplace else copy.deepcopy(source),
                 dtype=dtype,
                 inplace=True,
-                level=self.options.level,
-                auto_kernel_selection=self.options.auto_kernel_selection,
-                weights_prepack=self.options.weights_prepack,
-                conv_bn_folding=self.options.conv_bn_folding,
-                linear_bn_folding=self.options.linear_bn_folding,
+                **options.model_dump(exclude={"dtype", "eager_attention"}),
             )
         replaced = Counter(
             type(module).__name__.removeprefix("_IPEX")

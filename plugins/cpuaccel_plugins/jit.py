@@ -56,15 +56,12 @@ class Jit(Backend[JitOptions]):
         example = signature.tensor_inputs
         # torch < 2.0 binds by position only: the flat module has exactly these parameters.
         by_name = "example_kwarg_inputs" in inspect.signature(torch.jit.trace).parameters
-        with warnings.catch_warnings():
-            # The trace's warnings: cpuaccel compares outputs to find what is frozen.
-            warnings.simplefilter("ignore")
+        # The trace's warnings: cpuaccel compares outputs to find what is frozen.
+        with warnings.catch_warnings(action="ignore"):
             with engine_errors("torch.jit.trace", model, leave_out(self.name)):
-                inputs: dict[str, object] = (
-                    {"example_kwarg_inputs": example}
-                    if by_name
-                    else {"example_inputs": tuple(example.values())}
-                )
+                inputs: dict[str, object] = {"example_inputs": tuple(example.values())}
+                if by_name:
+                    inputs = {"example_kwarg_inputs": example}
                 with unread_properties(flat):
                     script = torch.jit.trace(flat, **inputs, strict=False, check_trace=False)
                 if not isinstance(script, torch.jit.ScriptModule):

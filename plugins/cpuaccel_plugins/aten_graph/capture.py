@@ -1,6 +1,5 @@
 """From an eager module to a graph of aten operators, with ``torch.export``."""
 
-import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -33,8 +32,7 @@ def capture(
     name = type(model).__name__
     flat = cpuaccel.flatten(model, signature.tensors, signature.constants)
     example = at_least_two(signature)
-    with engine_errors("torch.export", model, _REMEDY), warnings.catch_warnings(), quiet_export():
-        warnings.simplefilter("ignore")  # torch warns about its own deprecations
+    with engine_errors("torch.export", model, _REMEDY), quiet_export():
         exported = export(
             flat,
             tuple(example.values()),

@@ -53,8 +53,7 @@ def _quiet() -> Iterator[None]:
     """Silence optimum's log messages, and torch's warning on nested tensors."""
     transformation.logger.addFilter(_drop)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             # torch warns once per process, on the first nested tensor: trigger it here.
             torch._nested_tensor_from_mask(torch.zeros(1, 1, 1), torch.ones(1, 1, dtype=torch.bool))
             yield

@@ -129,20 +129,17 @@ def _pack_inputs(
     layer: torch.nn.Module, args: tuple[object, ...], kwargs: dict[str, object]
 ) -> tuple[tuple[object, ...], dict[str, object]] | None:
     packing = current.get()
-    masks = [v for v in (*args, *kwargs.values()) if isinstance(v, PaddingMask)]
+    values = [*args, *kwargs.values()]
+    masks = [value for value in values if isinstance(value, PaddingMask)]
     if packing is None or not masks or masks[0].real is None:
         return None
-    first = packing.real is None
-    if first:
+    if packing.real is None:  # the first layer: the others get packed hidden states
         packing.begin(masks[0].real)
-    name = next(iter(kwargs)) if not args else None
-    hidden = args[0] if args else kwargs[str(name)]
-    if first:
+        hidden = values[0]
         assert isinstance(hidden, torch.Tensor)
-        hidden = packing.pack(hidden)
-    rest = tuple(_pack_all(packing, value) for value in args[1:])
-    named = {n: _pack_all(packing, v) for n, v in kwargs.items() if n != name}
-    return ((hidden, *rest), named) if args else ((), {str(name): hidden, **named})
+        values[0] = packing.pack(hidden)
+    packed = [values[0], *(_pack_all(packing, value) for value in values[1:])]
+    return tuple(packed[: len(args)]), dict(zip(kwargs, packed[len(args) :]))
 
 
 def _pack_all(packing: Packing, value: object) -> object:

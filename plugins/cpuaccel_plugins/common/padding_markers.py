@@ -27,18 +27,11 @@ def markers() -> tuple[OpOverload, OpOverload]:
     """
 
     # hidden: (batch or 1, length, *); real: (batch, length), bool, True for real tokens
-    @torch.library.custom_op(f"{NAMESPACE}::pack", mutates_args=())
-    def pack(hidden: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+    def marker(hidden: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
         return hidden.clone()
 
-    @torch.library.custom_op(f"{NAMESPACE}::unpack", mutates_args=())
-    def unpack(hidden: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
-        return hidden.clone()
-
-    @pack.register_fake
-    @unpack.register_fake
-    def _(hidden: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
-        return torch.empty_like(hidden)
-
+    for name in ("pack", "unpack"):
+        operator = torch.library.custom_op(f"{NAMESPACE}::{name}", marker, mutates_args=())
+        operator.register_fake(marker)
     operators = getattr(torch.ops, NAMESPACE)
     return operators.pack.default, operators.unpack.default

@@ -4,6 +4,7 @@ import io
 import logging
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
@@ -40,7 +41,7 @@ _lock = threading.Lock()
 
 @contextmanager
 def quiet_export() -> Iterator[None]:
-    """Keep off the terminal what this thread writes to standard error, and exporters' warnings.
+    """Keep off the terminal what this thread writes to standard error, and all warnings.
 
     ``torch.export`` prints the whole graph when it fails. What was written is logged at level
     DEBUG.
@@ -51,7 +52,8 @@ def quiet_export() -> Iterator[None]:
     for each in loggers:
         each.setLevel(logging.ERROR)
     try:
-        yield
+        with warnings.catch_warnings(action="ignore"):
+            yield
     finally:
         for each, level in zip(loggers, levels):
             each.setLevel(level)

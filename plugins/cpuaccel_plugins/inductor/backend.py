@@ -33,8 +33,7 @@ class Inductor(TorchCompileBackend):
 
     def apply(self, model: torch.nn.Module, context: Context) -> Applied:
         """Compile, and check that the weights are frozen."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's own deprecations
+        with warnings.catch_warnings(action="ignore"):  # torch's own deprecations
             from torch._inductor.compile_fx import compile_fx
 
         call = self.compile(model, context.signature, compile_fx, COUNTERS)

@@ -122,9 +122,8 @@ def _compiling() -> Iterator[None]:
             torch.no_grad(),
             inductor.patch(freezing=True, joint_custom_post_pass=inductor.joint_custom_post_pass),
             torch._dynamo.config.patch(suppress_errors=False),  # True would run eagerly
-            warnings.catch_warnings(),
+            warnings.catch_warnings(action="ignore"),
         ):
-            warnings.simplefilter("ignore")
             yield
     finally:
         os.environ.clear()

@@ -102,18 +102,9 @@ def int8_linear(
     algorithm: str,
 ) -> torch.Tensor:
     """Compute a linear and one of ``ACTIVATIONS``; returns shape (*, out features)."""
+    scales, zeros, bias = channels.scales, channels.zero_points, channels.bias
     result: torch.Tensor = onednn.qlinear_pointwise(
-        *inputs,
-        weight,
-        channels.scales,
-        channels.zero_points,
-        channels.bias,
-        1.0,
-        0,
-        dtype,
-        activation,
-        [],
-        algorithm,
+        *inputs, weight, scales, zeros, bias, 1.0, 0, dtype, activation, [], algorithm
     )
     return result
 
@@ -126,23 +117,11 @@ def int8_linear_add(
     dtype: torch.dtype,
 ) -> torch.Tensor:
     """Compute a linear and add another tensor of its result's shape."""
+    scales, zeros, bias = channels.scales, channels.zero_points, channels.bias
+    other = other.contiguous()  # with other strides it reads the wrong memory (torch 2.13)
+    operands = (*inputs, weight, scales, zeros, other, bias)
     result: torch.Tensor = onednn.qlinear_pointwise.binary(
-        *inputs,
-        weight,
-        channels.scales,
-        channels.zero_points,
-        other.contiguous(),  # with other strides it reads the wrong memory (torch 2.13)
-        channels.bias,
-        1.0,
-        0,
-        dtype,
-        1.0,
-        0,
-        "add",
-        1.0,
-        "none",
-        [],
-        "",
+        *operands, 1.0, 0, dtype, 1.0, 0, "add", 1.0, "none", [], ""
     )
     return result
 

@@ -74,23 +74,14 @@ class _Weights:
         for node in program.calls(FUSED_UNARY, FUSED_ADD):
             linear = Linear.from_fused(node)
             weight, channels = self._quantize(linear)
+            operands, other = (weight, channels, dtype(node)), linear.other
             with graph.inserting_before(node):
-                if linear.other is not None:
-                    operands = (linear.input, linear.other, weight, channels)
-                    new = call(graph, int8_linear_add, *operands, dtype(node))
+                if other is not None:
+                    new = call(graph, int8_linear_add, linear.input, other, *operands)
                 else:
                     fused = linear.activation.name in ACTIVATIONS
-                    name, algorithm = linear.activation if fused else NO_ACTIVATION
-                    new = call(
-                        graph,
-                        int8_linear,
-                        linear.input,
-                        weight,
-                        channels,
-                        dtype(node),
-                        name,
-                        algorithm,
-                    )
+                    name_and_algorithm = linear.activation if fused else NO_ACTIVATION
+                    new = call(graph, int8_linear, linear.input, *operands, *name_and_algorithm)
                     if not fused:
                         new.meta["val"] = node.meta["val"]
                         new = linear.activation.add_call(program, new)

@@ -2,19 +2,20 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TypeAlias
 
 import torch
 
 import cpuaccel
 from cpuaccel import CpuaccelError
-from cpuaccel_plugins.int8.arithmetic import Channels, int8_linear, quantize, quantize_weight
+from cpuaccel_plugins.int8.arithmetic import int8_linear, quantize, quantize_weight
 from cpuaccel_plugins.int8.linear_hook import LinearHook
 from cpuaccel_plugins.int8.options import Kind
 from cpuaccel_plugins.int8.outliers import OutlierSplit, WeightKey, outlier_splits, weight_key
 
 MASK = "attention_mask"
+
+_Linear: TypeAlias = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
 
 Harm: TypeAlias = Callable[[Callable[..., object]], float]
 """Measures the error of a model, which it calls; larger is worse."""
@@ -150,7 +151,7 @@ class _PartlyQuantized:
             name.removesuffix(".weight"): parameter
             for name, parameter in model.named_parameters(remove_duplicate=False)
         }
-        self._linears: dict[str, _Int8Linear] = {}
+        self._linears: dict[str, _Linear] = {}
         self.names: frozenset[str] = frozenset()
 
     def __call__(self, *args: object, **kwargs: object) -> object:
@@ -165,21 +166,16 @@ class _PartlyQuantized:
         with LinearHook(compute), torch.no_grad():
             return self._called(*args, **kwargs)
 
-    def _linear(self, name: str) -> "_Int8Linear":
+    def _linear(self, name: str) -> _Linear:
         if name not in self._linears:
             weight = self._weights[name].detach()
             split = self._splits.get(weight_key(weight)) or OutlierSplit.none(weight.shape[1])
-            self._linears[name] = _Int8Linear(split, *quantize_weight(weight, None, split))
+            packed, channels = quantize_weight(weight, None, split)
+
+            def linear(inputs: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+                quantized = quantize(inputs, split)
+                product = int8_linear(quantized, packed, channels, inputs.dtype, "none", "")
+                return product if bias is None else product + bias
+
+            self._linears[name] = linear
         return self._linears[name]
-
-
-@dataclass(frozen=True)
-class _Int8Linear:
-    split: OutlierSplit
-    weight: torch.Tensor
-    channels: Channels
-
-    def __call__(self, inputs: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-        quantized = quantize(inputs, self.split)
-        product = int8_linear(quantized, self.weight, self.channels, inputs.dtype, "none", "")
-        return product if bias is None else product + bias

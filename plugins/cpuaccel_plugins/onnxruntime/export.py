@@ -1,6 +1,5 @@
 """Exporting a torch module to an ONNX model in memory, with separate weights."""
 
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -34,12 +33,10 @@ def export(model: torch.nn.Module, signature: Signature) -> Exported:
     flat = cpuaccel.flatten(model, signature.tensors, signature.constants)
     remedy = leave_out("onnxruntime")
     with (
-        warnings.catch_warnings(),
         quiet_export(),
         # The exporter wraps the model's error in a page of advice.
         engine_errors("torch.onnx.export", model, remedy, innermost=True),
     ):
-        warnings.simplefilter("ignore")  # torch's own deprecations
         program = torch.onnx.export(
             flat,
             kwargs=at_least_two(signature),

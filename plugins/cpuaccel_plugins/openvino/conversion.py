@@ -32,9 +32,8 @@ def convert(model: torch.nn.Module, signature: Signature, backend: str) -> "open
         signature = signature.cast(torch.float32)
     flat = cpuaccel.flatten(model, signature.tensors, signature.constants)
     example = signature.tensor_inputs
-    with warnings.catch_warnings(), environment_variable(*TELEMETRY_OFF):
-        # The trace's warnings: cpuaccel compares outputs to find what is frozen.
-        warnings.simplefilter("ignore")
+    # The trace's warnings: cpuaccel compares outputs to find what is frozen.
+    with warnings.catch_warnings(action="ignore"), environment_variable(*TELEMETRY_OFF):
         import openvino
 
         describe = describe_openvino_error

@@ -94,8 +94,7 @@ def compiler() -> Compiler:
             f"Set {WEIGHT_CACHE}=0 before the process starts, or import zentorch after optimize",
         )
     os.environ[WEIGHT_CACHE] = "0"  # cpuaccel restores it after the step
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's own deprecations
+    with warnings.catch_warnings(action="ignore"):  # torch's own deprecations
         import zentorch  # noqa: F401
         from torch._dynamo import lookup_backend
 

@@ -83,8 +83,8 @@ def compile_kernel(key: KernelKey) -> Kernel | None:
     source = _SOURCE.format(scale=scale, batch=batch, tokens=tokens, width=heads * size)
     before = torch._C._jit_set_llga_enabled(True)
     try:
-        with warnings.catch_warnings(), torch.inference_mode(False), torch.no_grad():
-            warnings.simplefilter("ignore")  # other engines' passes may warn
+        # Other engines' passes may warn.
+        with warnings.catch_warnings(action="ignore"), torch.inference_mode(False), torch.no_grad():
             example = torch.zeros(batch, tokens, 3, heads, size, dtype=dtype)
             kernel: Kernel = torch.jit.CompilationUnit(source).attend
             for _ in range(2):  # TorchScript profiles the first call and compiles in the second

@@ -1,7 +1,6 @@
 """Which weight layout is fastest here for each kind of convolution."""
 
-import enum
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 import torch
 
@@ -18,15 +17,8 @@ ROUNDS = 3
 MARGIN = 1.03
 
 
-class WeightLayout(enum.Enum):
-    """How the weight of a convolution is laid out."""
-
-    PACKED = enum.auto()
-    """For oneDNN, by oneDNN."""
-    CHANNELS_LAST = enum.auto()
-    """For oneDNN, plain."""
-    STOCK = enum.auto()
-    """As it is, for the stock operator."""
+WeightLayout: TypeAlias = Literal["packed", "channels_last", "stock"]
+"""Packed by oneDNN, plain for oneDNN, or as it is for the stock operator."""
 
 
 class ConvKind(NamedTuple):
@@ -44,8 +36,8 @@ class ConvChoice:
     def __init__(self, *, measure: bool = True) -> None:
         self.layouts: FastestChoice[ConvKind, WeightLayout] = FastestChoice(
             _measure,
-            handicaps={WeightLayout.STOCK: MARGIN},
-            fixed=None if measure else WeightLayout.PACKED,
+            handicaps={"stock": MARGIN},
+            fixed=None if measure else "packed",
         )
 
     def layout(self, program: Program, conv: Conv) -> WeightLayout:
@@ -71,9 +63,9 @@ def _measure(kind: ConvKind) -> dict[WeightLayout, float]:
         channels_last = inputs.to(memory_format=torch.channels_last)
         return least_times(
             {
-                WeightLayout.PACKED: lambda: fused(channels_last, packed),
-                WeightLayout.CHANNELS_LAST: lambda: fused(channels_last, plain),
-                WeightLayout.STOCK: lambda: torch.nn.functional.conv2d(
+                "packed": lambda: fused(channels_last, packed),
+                "channels_last": lambda: fused(channels_last, plain),
+                "stock": lambda: torch.nn.functional.conv2d(
                     inputs, weight, None, stride, padding, dilation, groups
                 ),
             },
@@ -81,4 +73,4 @@ def _measure(kind: ConvKind) -> dict[WeightLayout, float]:
         )
 
     measured = [times(batch) for batch in BATCHES]
-    return {layout: max(t[layout] / min(t.values()) for t in measured) for layout in WeightLayout}
+    return {layout: max(t[layout] / min(t.values()) for t in measured) for layout in measured[0]}

@@ -2,7 +2,7 @@
 
 from cpuaccel_plugins.aten_graph.nodes import is_call
 from cpuaccel_plugins.aten_graph.program import Program
-from cpuaccel_plugins.onednn.conv.choice import ConvChoice, WeightLayout
+from cpuaccel_plugins.onednn.conv.choice import ConvChoice
 from cpuaccel_plugins.onednn.conv.nodes import CONVOLUTIONS, Conv, replace_by_fused_conv
 from cpuaccel_plugins.onednn.operators import (
     ACTIVATIONS,
@@ -26,7 +26,7 @@ def fuse_convs(program: Program, choice: ConvChoice) -> None:
             program.left_alone["convolutions without constant weights of a usable dtype"] += 1
             continue
         layout = choice.layout(program, conv)
-        if layout is WeightLayout.STOCK:
+        if layout == "stock":
             program.left_alone["convolutions that the stock operator runs as fast"] += 1
             continue
         last, added = node, None
@@ -39,7 +39,7 @@ def fuse_convs(program: Program, choice: ConvChoice) -> None:
         if is_call(user, *ACTIVATIONS):
             activation, last = Activation.from_node(user), user
             program.fusions[f"conv+{activation.label}"] += 1
-        packed = layout is WeightLayout.PACKED
+        packed = layout == "packed"
         replace_by_fused_conv(
             program, conv, last, packed=packed, activation=activation, added=added
         )

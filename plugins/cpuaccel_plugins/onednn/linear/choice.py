@@ -50,9 +50,7 @@ class LinearKind(NamedTuple):
 class FusedKind(NamedTuple):
     """Which fused linears one probe stands for. With an addition there is no activation."""
 
-    outputs: int
-    inputs: int
-    rows: int
+    linear: LinearKind
     adds: bool
     activation: Activation
 
@@ -88,20 +86,13 @@ class MklChoice:
 
     def prefers_mkl(self, program: Program, linear: Linear) -> bool:
         """Whether MKL is to compute a linear, in float32."""
-        outputs, inputs = program.tensor(linear.weight).shape
-        kind = FusedKind(
-            outputs,
-            inputs,
-            min(linear.example_rows, PROBED_ROWS),
-            linear.other is not None,
-            linear.activation,
-        )
-        return self.engines.fastest(kind) == "mkl"
+        kind = LinearKind.from_linear(program, linear, PROBED_ROWS)
+        fused = FusedKind(kind, linear.other is not None, linear.activation)
+        return self.engines.fastest(fused) == "mkl"
 
 
 def _measure_linear(kind: LinearKind, *, prepack: bool) -> dict[Engine, float]:
-    inputs = torch.ones(kind.rows, kind.inputs, dtype=kind.dtype)
-    dense = _weights(kind.outputs, kind.inputs, kind.dtype)
+    inputs, dense = _operands(kind)
     onednn = [mkldnn._reorder_linear_weight(w) for w in dense] if prepack else dense
     stock, blocked = itertools.cycle(dense), itertools.cycle(onednn)
     candidates: dict[Engine, Callable[[], object]] = {
@@ -115,9 +106,9 @@ def _measure_linear(kind: LinearKind, *, prepack: bool) -> dict[Engine, float]:
 
 
 def _measure_fused(kind: FusedKind) -> dict[Engine, float]:
-    inputs, other = torch.ones(kind.rows, kind.inputs), torch.ones(kind.rows, kind.outputs)
-    bias = torch.ones(kind.outputs)
-    dense = _weights(kind.outputs, kind.inputs, torch.float32)
+    inputs, dense = _operands(kind.linear)
+    bias = torch.ones(kind.linear.outputs)
+    other = torch.ones(kind.linear.rows, kind.linear.outputs)
     shape, packed = mkl.shape_of(dense[0]), itertools.cycle([mkl.pack(w) for w in dense])
     blocked = itertools.cycle([mkldnn._reorder_linear_weight(w) for w in dense])
     name, algorithm = kind.activation
@@ -134,7 +125,9 @@ def _measure_fused(kind: FusedKind) -> dict[Engine, float]:
     return least_times({"onednn": by_onednn, "mkl": by_mkl}, max(ROUNDS, len(dense)))
 
 
-def _weights(outputs: int, inputs: int, dtype: torch.dtype) -> list[torch.Tensor]:
-    """Enough weights that, used in turn, each comes from memory, as it does in a model."""
+def _operands(kind: LinearKind) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """An input, and so many weights that, used in turn, each comes from memory, as in a model."""
+    outputs, inputs, dtype, rows = kind
     count = min(max(1, CACHE_BYTES // (outputs * inputs * dtype.itemsize)), MOST_WEIGHTS)
-    return [torch.ones(outputs, inputs, dtype=dtype) for _ in range(count)]
+    weights = [torch.ones(outputs, inputs, dtype=dtype) for _ in range(count)]
+    return torch.ones(rows, inputs, dtype=dtype), weights
