@@ -11,7 +11,7 @@ from cpuaccel.building.settings import BuildSettings
 from cpuaccel.errors import CpuaccelError
 from cpuaccel.optimized import OptimizedModel
 from cpuaccel.pipeline import Options, Pipeline, Step
-from cpuaccel.planning.plan import check_model, explain
+from cpuaccel.planning.plan import check_model, plan_for
 from cpuaccel.plugin.backend import Backend
 from cpuaccel.plugin.manager import plugin_host
 from cpuaccel.variants import Variants
@@ -87,7 +87,7 @@ def optimize(
         return _optimize_auto(model, example_inputs, settings, given, tuning)
     if tuning:
         raise CpuaccelError(f'{", ".join(f"{name}=" for name in tuning)} needs backends="auto"')
-    plan = explain(model, backends, pipeline=pipeline, example_inputs=example_inputs, dtype=dtype)
+    plan = plan_for(model, backends, pipeline, example_inputs, dtype)
     optimized = OptimizedModel(Variants(model, [plan], settings))
     if plan.signature is not None:
         optimized.prepare(plan.signature.inputs)

@@ -164,6 +164,15 @@ class OptimizedModel(torch.nn.Module):
         with torch.no_grad():
             return self._variants.get(example_inputs)
 
+    def refresh(self) -> None:
+        """Take the original as it is now: the next call rebuilds the variants.
+
+        Calls notice most changes themselves. They do not notice weights written through ``.data``
+        or numpy, and changes of classes, functions, global variables, and objects that hold more
+        than plain values.
+        """
+        self._variants.clear()
+
     def save(self, folder: str | Path) -> list[Path]:
         """Write a folder that ``cpuaccel.load`` reads: pipeline, weights, examples, checksums.
 
@@ -245,6 +254,28 @@ class OptimizedModel(torch.nn.Module):
         if can_redirect(value, self._reference.original):
             return self._redirected_method(name, value)
         return value
+
+    def __setattr__(self, name: str, value: object) -> None:
+        original = self._attribute_of_original(name)
+        if original is None:
+            super().__setattr__(name, value)  # type: ignore[arg-type]
+        else:
+            setattr(original, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        original = self._attribute_of_original(name)
+        if original is None:
+            super().__delattr__(name)
+        else:
+            delattr(original, name)
+
+    def _attribute_of_original(self, name: str) -> torch.nn.Module | None:
+        """Return the original if it has this attribute and the optimized model has not."""
+        if "_reference" not in self.__dict__:  # in __init__
+            return None
+        if name in self.__dict__ or hasattr(OptimizedModel, name):
+            return None
+        return self.original if hasattr(self._reference.original, name) else None
 
     def __reduce__(self) -> tuple[object, ...]:
         variants = self._variants

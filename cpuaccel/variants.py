@@ -1,4 +1,4 @@
-"""A cache of variants by the way of calling, valid for one process and one state of the weights."""
+"""A cache of variants by the way of calling, valid for one process and one state of the model."""
 
 import logging
 import os
@@ -70,7 +70,7 @@ class Variants:
         return list(dict.fromkeys(self._variants.values()))
 
     def refresh(self) -> None:
-        """Discard the variants if the weights changed or the process was forked.
+        """Discard the variants if the original changed or the process was forked.
 
         Raises:
             ForkError: any call in this process would deadlock.
@@ -84,15 +84,14 @@ class Variants:
                 'start method "spawn" or fork before optimizing; or call '
                 "torch.set_num_threads(1), and the original serves the calls"
             )
-        weights = self.reference.weights
-        if weights.changed():
+        if self.reference.changes():
             with self._lock:
-                if not self._building and weights.changed():
-                    logger.info("the original's weights have changed: rebuilding")
+                if not self._building and (changes := self.reference.changes()):
+                    logger.info("the original has changed (%s): rebuilding", changes)
                     self.clear()
 
     def clear(self) -> None:
-        """Discard all variants, since the original's weights have changed."""
+        """Discard all variants, since the original has changed."""
         with self._lock:
             self._variants.clear()
             self._reset_builders()

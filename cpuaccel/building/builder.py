@@ -2,13 +2,14 @@
 
 import logging
 import time
+from dataclasses import replace
 
 import torch
 
 from cpuaccel.building.pipeline_run import PipelineRun, SharedSteps
 from cpuaccel.building.reference import Reference
 from cpuaccel.building.settings import BuildSettings
-from cpuaccel.building.stage import Call, Output, autocast
+from cpuaccel.building.stage import Call, Output, Stage, autocast
 from cpuaccel.building.variant import SavedBuild, Variant
 from cpuaccel.checks.compare import has_nonfinite
 from cpuaccel.checks.output_form import OutputForm
@@ -18,7 +19,8 @@ from cpuaccel.model.output import tensors
 from cpuaccel.model.signature import Inputs, Signature
 from cpuaccel.model.torch_modes import outside_inference_mode
 from cpuaccel.planning.plan import Plan
-from cpuaccel.report import Outcome, Status, VariantReport
+from cpuaccel.plugin.backend import Form
+from cpuaccel.report import CAST_STEP, Outcome, Status, VariantReport
 from cpuaccel.timing import Ratio, interleave
 
 logger = logging.getLogger("cpuaccel")
@@ -59,9 +61,13 @@ class Builder:
         with autocast(None), outside_inference_mode():
             signature = self._signature(inputs)
             logger.info("building %s for %s", self.plan.pipeline, signature)
+            if self._hooks_refuse_all():
+                return self._refused(signature, begun)
             reference.weights.reset()
+            state = reference.state.for_copy(reference.eager)
             probes = make_probes(reference.run, signature)
             reference.weights.ignore_written_buffers()
+            reference.state.ignore(state.written())
             run = PipelineRun(
                 self.plan, self.settings, reference, self._shared, signature, probes, self._log
             )
@@ -77,7 +83,7 @@ class Builder:
                     speed = self._measure_speed(call, signature.inputs)
         seconds = time.perf_counter() - begun
         if self.settings.inplace or reference.released:
-            reference.weights.reset()  # steps have changed or moved them
+            reference.accept_changes()  # steps have made them
         return Variant(
             call=call,
             stage=run.stage,
@@ -87,6 +93,44 @@ class Builder:
             frozen=fidelity is not None and bool(fidelity.frozen),
             finite=not has_nonfinite(tensors(probes.example.output)),
             output_form=OutputForm.infer(probes, signature.axes),
+        )
+
+    def _hooks_refuse_all(self) -> bool:
+        """Whether hooks of the caller allow no step: probes would only call them in vain."""
+        reference, dtype = self._reference, self.plan.dtype
+        if not reference.late_hooks:
+            return True
+        steps = [planned.backend for planned in self.plan.steps if planned.verdict]
+        return (
+            bool(steps)
+            and dtype is None
+            and not any(reference.hooks_verdict(backend.gives) for backend in steps)
+        )
+
+    def _refused(self, signature: Signature, begun: float) -> Variant:
+        """Return a variant that calls the original, because of hooks of the caller."""
+        outcomes = []
+        for planned in self.plan.steps:
+            outcome = planned.skipped
+            if planned.verdict:
+                verdict = self._reference.hooks_verdict(planned.backend.gives)
+                outcome = replace(planned, verdict=verdict).skipped
+                self._log(outcome, planned.step.optional)
+            outcomes.append(outcome)
+        if self.plan.dtype is not None and not self.plan.steps:
+            late = self._reference.late_hooks
+            outcomes.append(Outcome(CAST_STEP, Status.SKIPPED, late.reason, late.remedy))
+            self._log(outcomes[-1], optional=False)
+        seconds = time.perf_counter() - begun
+        return Variant(
+            call=self._call_original,
+            stage=Stage(self._reference.eager, Form.MODULE),
+            signature=signature,
+            report=VariantReport(str(signature), tuple(outcomes), None, None, seconds),
+            applied=False,
+            frozen=False,
+            finite=False,
+            output_form=None,
         )
 
     def _signature(self, inputs: Inputs) -> Signature:

@@ -89,6 +89,11 @@ class PipelineRun:
             if not planned.verdict:
                 self.outcomes.append(planned.skipped)
                 continue
+            allowed = self.reference.hooks_verdict(planned.backend.gives)
+            if not allowed:
+                skipped = replace(planned, verdict=allowed).skipped
+                self._finish(self.stage, skipped, planned.step.optional)
+                continue
             if uncast and not planned.backend.casts:
                 self._cast()
                 uncast = False

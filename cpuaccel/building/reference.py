@@ -4,14 +4,18 @@ from collections.abc import Mapping
 
 import torch
 
+from cpuaccel.checks.hooks import Hook, callers_hooks, capturing_verdict, late_verdict, without
 from cpuaccel.model.copying import shared_copy
 from cpuaccel.model.released_weights import ReleasedWeights
 from cpuaccel.model.signature import Binder
+from cpuaccel.model.state import WatchedState
 from cpuaccel.model.weights import WatchedWeights
+from cpuaccel.plugin.backend import Form
+from cpuaccel.plugin.verdict import Verdict
 
 
 class Reference:
-    """The original model in eval mode, with its weights watched.
+    """The original model in eval mode, with its weights and its state watched.
 
     Attributes:
         original: the caller's model.
@@ -19,27 +23,55 @@ class Reference:
             that shares its weights.
         binder: calls the original.
         weights: detects changed weights.
+        state: detects changed hooks, attributes and configurations.
         released: weights of the original that only a variant holds.
     """
 
     def __init__(self, original: torch.nn.Module, *, inplace: bool) -> None:
         self.original = original
-        self.binder = Binder(original)
         self.weights = WatchedWeights(original)
+        self.state = WatchedState(original)
         self.released = ReleasedWeights(original, self.weights.accept_moved)
         self._inplace = inplace
+        self._hooks_of_steps: list[Hook] = []
+        self._first_hooks = callers_hooks(original)
         self.reset()
 
     def reset(self) -> None:
         """Take the original as it is now."""
         self.released.restore()
         self.eager = self.original.eval() if self._inplace else shared_copy(self.original)
+        self.binder = Binder(self.original)
+        self._hooks = without(callers_hooks(self.original), self._hooks_of_steps)
         self.weights.reset()
+        self.state.reset()
+
+    def accept_changes(self) -> None:
+        """Take what steps have changed in the original as unchanged."""
+        self._hooks_of_steps += without(callers_hooks(self.original), self._hooks)
+        self.weights.reset()
+        self.state.reset()
+
+    def changes(self) -> str:
+        """Describe what has changed in the original since then; empty if nothing has."""
+        if self.weights.changed():
+            return "weights"
+        return ", ".join(self.state.written()) if self.state.changed() else ""
 
     def run(self, inputs: Mapping[str, object]) -> object:
         """Call the original in eval mode."""
         self.released.restore_original()
         return self.binder.call(self.eager, inputs)
+
+    @property
+    def late_hooks(self) -> Verdict:
+        """No if hooks of the caller were registered after the model was optimized."""
+        return late_verdict(without(self._hooks, self._first_hooks))
+
+    def hooks_verdict(self, gives: Form) -> Verdict:
+        """Check whether the hooks of the caller allow a step."""
+        late = self.late_hooks
+        return late if gives is Form.MODULE or not late else capturing_verdict(self._hooks)
 
     @property
     def floating_dtypes(self) -> set[torch.dtype]:

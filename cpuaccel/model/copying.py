@@ -1,6 +1,8 @@
 """Copying a module's structure without copying its weights."""
 
 import copy
+import functools
+from collections.abc import Set
 
 import torch
 
@@ -10,7 +12,8 @@ from cpuaccel.errors import ModelError
 def shared_copy(model: torch.nn.Module, dtype: torch.dtype | None = None) -> torch.nn.Module:
     """Copy a module tree and share its weights, or cast them.
 
-    Replacing submodules, hooks or the configuration of the copy does not change the original.
+    Replacing submodules, hooks or the configuration of the copy does not change the original. Its
+    hooks are the original's own objects, so that what they record is where the caller looks for it.
 
     Args:
         model: the module.
@@ -24,7 +27,11 @@ def shared_copy(model: torch.nn.Module, dtype: torch.dtype | None = None) -> tor
     """
     # deepcopy takes what its memo holds for the copy.
     memo: dict[int, object] = {}
+    modules = {id(module) for module in model.modules()}
     for module in model.modules():
+        for hook in (*module._forward_pre_hooks.values(), *module._forward_hooks.values()):
+            if not _refers_to(hook, modules):
+                memo[id(hook)] = hook
         for parameter in module._parameters.values():
             if parameter is not None:
                 memo[id(parameter)] = _cast_parameter(parameter, dtype)
@@ -40,6 +47,14 @@ def shared_copy(model: torch.nn.Module, dtype: torch.dtype | None = None) -> tor
             "Pass inplace=True to optimize the model itself"
         ) from error
     return copied.eval()
+
+
+def _refers_to(hook: object, modules: Set[int]) -> bool:
+    """Whether a hook is a method of one of the modules, or a partial call with one."""
+    if isinstance(hook, functools.partial):
+        arguments = (hook.func, *hook.args, *hook.keywords.values())
+        return any(id(a) in modules or _refers_to(a, modules) for a in arguments)
+    return id(getattr(hook, "__self__", None)) in modules
 
 
 def _cast(tensor: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:

@@ -3,25 +3,36 @@
 import itertools
 from collections.abc import Iterable, Iterator
 from operator import attrgetter, is_
-from typing import cast
 
 import torch
+
+_Table = dict[str, object]
+
+_TABLES = ("_parameters", "_buffers", "_modules")
+_CONTAINERS = (torch.nn.Sequential, torch.nn.ModuleList, torch.nn.ModuleDict)
 
 _version = attrgetter("_version")
 _pointer = torch.Tensor.data_ptr
 
 
-def _members(tables: list[dict[str, object]]) -> Iterator[object]:
-    return itertools.chain.from_iterable(map(dict[str, object].values, tables))
+def _members(tables: list[_Table]) -> Iterator[object]:
+    return itertools.chain.from_iterable(map(_Table.values, tables))
+
+
+def _is_unique(member: object) -> bool:
+    """Whether no other object is equal to this one: comparing their tables is faster."""
+    if isinstance(member, torch.Tensor):
+        return member.numel() != 1  # comparing more elements raises
+    return member is None or type(member).__eq__ is object.__eq__
 
 
 class WatchedWeights:
     """Detects changed weights, cheaply enough for every call.
 
-    It detects parameters, buffers and modules that were replaced, cast or moved, and tensors that
-    were changed in place: by an optimizer's step, ``load_state_dict`` or any other operation that
-    torch counts. It does not detect changes through ``.data`` or numpy, which torch does not
-    count. It takes 0.1 microseconds per parameter, buffer and module: all loops are in C.
+    It detects parameters, buffers and modules that were added, replaced, cast or moved, and tensors
+    that were changed in place: by an optimizer's step, ``load_state_dict`` or any other operation
+    that torch counts. It does not detect changes through ``.data`` or numpy, which torch does not
+    count. It takes 0.2 microseconds per parameter and buffer: all loops are in C.
     """
 
     def __init__(self, model: torch.nn.Module) -> None:
@@ -31,14 +42,23 @@ class WatchedWeights:
 
     def reset(self) -> None:
         """Take the weights as they are now as unchanged."""
-        self._tables: list[dict[str, object]] = [
-            cast(dict[str, object], table)
-            for module in self._model.modules()
-            for table in (module._parameters, module._buffers, module._modules)
-            if table and isinstance(table, dict)  # those of a script are not
-        ]
-        self._members = list(_members(self._tables))
-        tensors = {id(m): m for m in self._members if isinstance(m, torch.Tensor)}
+        tables: list[_Table] = []
+        self._empty: list[_Table] = []
+        ordered: list[_Table] = []
+        for module in self._model.modules():
+            for table in map(vars(module).get, _TABLES):
+                if not isinstance(table, dict):  # those of a script are not
+                    continue
+                if isinstance(module, _CONTAINERS) or not all(map(_is_unique, table.values())):
+                    ordered.append(table)
+                elif table:
+                    tables.append(table)
+                elif not type(module).__module__.startswith("torch.nn."):
+                    self._empty.append(table)
+        self._tables, self._copies = tables, list(map(dict[str, object], tables))
+        self._ordered, self._members = ordered, list(_members(ordered))
+        members = [*_members(tables), *self._members]
+        tensors = {id(m): m for m in members if isinstance(m, torch.Tensor)}
         # Others, such as sparse ones, have no storage of their own.
         self._tensors = [t for t in tensors.values() if t.layout is torch.strided]
         self._pointers = list(map(_pointer, self._tensors))
@@ -51,11 +71,16 @@ class WatchedWeights:
 
     def changed(self) -> bool:
         """Whether any weight has changed since ``reset``."""
-        return not (
-            list(map(_version, self._counted)) == self._versions
-            and list(map(_pointer, self._tensors)) == self._pointers
-            and all(map(is_, _members(self._tables), self._members))
-        )
+        try:
+            return not (
+                list(map(_version, self._counted)) == self._versions
+                and list(map(_pointer, self._tensors)) == self._pointers
+                and self._copies == self._tables
+                and all(map(is_, _members(self._ordered), self._members))
+                and not any(self._empty)
+            )
+        except Exception:  # a tensor was replaced: comparing two has no single answer
+            return True
 
     def for_copy(self, copied: torch.nn.Module) -> "WatchedWeights":
         """Watch a copy that shares the weights, ignoring the same buffers."""

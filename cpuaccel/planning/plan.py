@@ -2,19 +2,20 @@
 
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import ParamSpec
 
 import torch
 
+from cpuaccel.checks.hooks import callers_hooks, capturing_verdict
 from cpuaccel.errors import CpuaccelError, PipelineError, StepError
 from cpuaccel.model.precision import dtype_name, dtype_of
 from cpuaccel.model.signature import ExampleInputs, Signature
 from cpuaccel.pipeline import Options, Pipeline, Step
 from cpuaccel.planning.resolve import resolve_here
 from cpuaccel.planning.toml import read_pipeline
-from cpuaccel.plugin.backend import Backend
+from cpuaccel.plugin.backend import Backend, Form
 from cpuaccel.plugin.host import Host, host
 from cpuaccel.plugin.manager import plugin_host
 from cpuaccel.plugin.verdict import Verdict
@@ -132,6 +133,25 @@ def explain(
         PipelineError: the pipeline is invalid; lists every mistake.
         SignatureError: ``forward`` does not accept the example inputs.
     """
+    plan = plan_for(model, backends, pipeline, example_inputs, dtype)
+    hooks = capturing_verdict(callers_hooks(model))
+    steps = [
+        planned
+        if hooks or not planned.verdict or planned.backend.gives is Form.MODULE
+        else replace(planned, verdict=hooks)
+        for planned in plan.steps
+    ]
+    return replace(plan, steps=tuple(steps))
+
+
+def plan_for(
+    model: torch.nn.Module,
+    backends: Iterable[str | Step] | None,
+    pipeline: str | Path | Pipeline | None,
+    example_inputs: ExampleInputs | None,
+    dtype: torch.dtype | str | None,
+) -> Plan:
+    """Make the plan that ``explain`` describes, without verdicts on hooks, which may change."""
     check_model(model)
     return make_plan(model, _pipeline(backends, pipeline, dtype_of(dtype)), example_inputs)
 
