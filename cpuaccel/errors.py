@@ -52,11 +52,13 @@ class BackendError(CpuaccelError):
     Attributes:
         reason: why the backend can't be applied, without a full stop.
         remedy: what the user can do about it.
+        skipped: whether nothing failed, but the backend has nothing to make faster.
     """
 
-    def __init__(self, reason: str, remedy: str = "") -> None:
+    def __init__(self, reason: str, remedy: str = "", *, skipped: bool = False) -> None:
         self.reason = reason
         self.remedy = remedy
+        self.skipped = skipped
         super().__init__(f"{reason}. {remedy}" if remedy else reason)
 
 

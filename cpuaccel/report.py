@@ -280,7 +280,8 @@ class Report:
             lines.append(str(self.tuning))
         if not self.variants:
             lines += [f"step      {outcome}" for outcome in self.planned]
-            lines.append("waiting   for the first call, since there were no example_inputs")
+            if self.tuning is None:
+                lines.append("waiting   for the first call, since there were no example_inputs")
         lines += [str(variant) for variant in self.variants]
         fallbacks = self.fallbacks
         counted = [

@@ -133,6 +133,13 @@ class VerboseApply(Fake):
         )
 
 
+class NothingFaster(Fake):
+    name = "nothing_faster"
+
+    def apply(self, model: torch.nn.Module, context: Context) -> Applied:
+        raise cpuaccel.BackendError("nothing is faster here", "Use another engine", skipped=True)
+
+
 class RefusingApply(Fake):
     name = "refusing_apply"
 

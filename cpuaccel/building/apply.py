@@ -45,7 +45,7 @@ def apply_backend(
     except BackendError as error:
         logger.debug("%s failed", backend.name, exc_info=True)
         if "\n" in error.reason:
-            raise BackendError(one_line(error.reason), error.remedy) from error
+            error.reason = one_line(error.reason)
         raise
     except (Exception, SystemExit) as error:  # some engines exit when imported
         logger.debug("%s failed", backend.name, exc_info=True)

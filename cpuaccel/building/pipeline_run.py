@@ -165,7 +165,8 @@ class PipelineRun:
         try:
             applied, restored = self._apply_unchanged(planned, signature)
         except BackendError as error:
-            return stage, Outcome(name, Status.FAILED, error.reason, error.remedy)
+            status = Status.SKIPPED if error.skipped else Status.FAILED
+            return stage, Outcome(name, status, error.reason, error.remedy)
         outcome = Outcome(
             name,
             Status.APPLIED,

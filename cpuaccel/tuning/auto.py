@@ -11,6 +11,7 @@ from cpuaccel.errors import CpuaccelError, LockError
 from cpuaccel.optimized import OptimizedModel
 from cpuaccel.plugin.host import host
 from cpuaccel.plugin.manager import plugin_host
+from cpuaccel.report import Fallback
 from cpuaccel.timing import Speedup
 from cpuaccel.tuning.candidate import ORIGINAL
 from cpuaccel.tuning.decisions.decision import Decision, assemble
@@ -57,7 +58,7 @@ class _Auto:
     def run(self, progress: Progress) -> OptimizedModel:
         path = self._request.lock
         if path is None and self._request.cache:
-            path = cache_folder() / f"{key_of(self._fingerprint)}.toml"
+            path = cache_folder() / f"{key_of(self._fingerprint, self._request)}.toml"
         with exclusive(path) if path else nullcontext():
             optimized = self._from_lock(path) if path else None
             if optimized is None:
@@ -154,10 +155,10 @@ class _Auto:
             torch.set_num_threads(decision.threads)
         settings = dataclasses.replace(self._request.settings, measure_speed=False)
         optimized = assemble(self._original.model, decision, settings)
-        for batch in self._workload.batches:
-            optimized.prepare(batch)
+        prepared = [optimized.prepare(batch) for batch in self._workload.batches]
         if decision.pipelines.keys() == {ORIGINAL}:
-            return optimized, ("the original model",)
+            reasons = {p.reason for p in prepared if isinstance(p, Fallback)}
+            return optimized, ("; ".join(["the original model", *sorted(reasons)]),)
         outputs, differences = prove(optimized, self._original.probes)
         if self._judge is not None:
             verdict = self._judge.verdict(self._judge.measure(outputs))

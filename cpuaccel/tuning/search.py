@@ -2,6 +2,8 @@
 
 import tempfile
 import time
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 
 import psutil
@@ -199,7 +201,7 @@ class Search:
     def _choose(self) -> tuple[Candidate, str, Rule | None]:
         rows = self._board.rows
         if not rows or rows[0].speedup is None:
-            return ORIGINAL, "no candidate could be measured", None
+            return ORIGINAL, self._why_none(rows), None
         first, speedup = rows[0], rows[0].speedup
         if not speedup.significant:
             why = f"{first.candidate} is not significantly faster ({speedup})"
@@ -209,6 +211,18 @@ class Search:
             comparable = [row for row in rows if row.candidate.threads is None]
             rule = find_rule(first, comparable, self._workload.shapes)
         return first.candidate, f"{speedup} as fast as eager", rule
+
+    def _why_none(self, rows: Sequence[Row]) -> str:
+        """Say why no candidate was measured."""
+        if not rows and self._space.not_tried:
+            # The remedies differ, because they name the backend.
+            reasons = Counter(one.reason.partition(". ")[0] for one in self._space.not_tried)
+            reason, count = reasons.most_common(1)[0]
+            return f"no candidate could be tried: {reason} ({count} of {reasons.total()})"
+        late = sum(row.status is CandidateStatus.TIMED_OUT for row in rows)
+        if late:
+            return f"no candidate could be measured: {late} of {len(rows)} timed out"
+        return "no candidate could be measured"
 
     def _measure_instances(self, winner: Candidate) -> tuple[Instances, ...]:
         instances = []

@@ -17,6 +17,7 @@ from tests.fake_backends import (
     Faithful,
     Fake,
     Meddling,
+    NothingFaster,
     Opaque,
     RaisingAccepts,
     RaisingCheck,
@@ -57,6 +58,10 @@ REFUSED = [
             VerboseApply, Status.FAILED, "the engine says: no such kernel", "Use another engine"
         ),
         id="refuses in apply with a page",
+    ),
+    pytest.param(
+        Refused(NothingFaster, Status.SKIPPED, "nothing is faster here", "Use another engine"),
+        id="finds nothing to make faster",
     ),
     pytest.param(
         Refused(RefusingApply, Status.FAILED, "the model has an odd size", "Use an even size"),

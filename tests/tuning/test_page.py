@@ -1,4 +1,5 @@
 import html.parser
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -118,6 +119,18 @@ def test_page_of_a_decision_from_a_lock_file() -> None:
 def test_page_if_eager_is_kept() -> None:
     kept = Tuning(target="latency", winner=Candidate((), "its own precision"), why="eager is kept")
     assert "eager is kept" in Reader(render_page("my model", kept, fake_host())).text
+
+
+def test_a_search_counts_its_candidates_by_result() -> None:
+    assert str(TUNING).splitlines()[-1] == (
+        "search    2 candidates in 61 s: 1 measured, 1 crashed; 1 not tried"
+    )
+    late = Row(candidate=DEAD.candidate, status=CandidateStatus.TIMED_OUT)
+    tuning = replace(TUNING, rows=(FAST, DEAD, late, late))
+    assert str(tuning).splitlines()[-1] == (
+        "search    4 candidates in 61 s: 1 measured, 1 crashed, 2 timed out; 1 not tried. "
+        "Pass a longer budget= for those that timed out"
+    )
 
 
 def test_replaces_the_page(tmp_path: Path) -> None:

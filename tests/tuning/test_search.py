@@ -89,7 +89,43 @@ def test_ends_a_hang_that_holds_the_interpreter_lock(
         f"timed out after {limit} s during the build",
     )
     assert tuning(fast).winner.name == "eager"
-    assert tuning(fast).why == "no candidate could be measured"
+    assert tuning(fast).why == "no candidate could be measured: 1 of 1 timed out"
+    assert "Pass a longer budget=" in str(fast.report)
+
+
+class Stacks(torch.nn.Module):
+    """Takes a list of tensors, which no backend does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = torch.nn.Linear(8, 4)
+
+    def forward(self, xs: list[torch.Tensor]) -> torch.Tensor:
+        output: torch.Tensor = self.linear(torch.stack(xs))
+        return output
+
+
+def test_inputs_that_are_lists_are_the_reason(install: Install) -> None:
+    install("jit", "onednn")
+    inputs = ([torch.randn(8), torch.randn(8)],)
+    fast = cpuaccel.optimize(Stacks().eval(), "auto", example_inputs=inputs, budget=60)
+    assert str(fast.report).splitlines() == [
+        "pipeline  (no steps), dtype the model's own",
+        "tuning    eager in its own precision: no candidate could be tried: none of the inputs is "
+        "a tensor (2 of 2)",
+        "rebuilt   the original model; input 'xs' is a list",
+    ]
+
+
+def test_a_longer_budget_searches_again(
+    install: Install, encoder: torch.nn.Module, cache: Path
+) -> None:
+    install("hangs_holding_the_lock")
+    for number, budget in enumerate((4, 5), start=1):
+        cpuaccel.optimize(encoder, "auto", example_inputs=batch(), budget=budget, time_limit=1)
+        assert len(list(cache.glob("*.toml"))) == number
+    cpuaccel.optimize(encoder, "auto", example_inputs=batch(), budget=5, time_limit=1)
+    assert len(list(cache.glob("*.toml"))) == 2
 
 
 def test_the_budget_ends_the_search(install: Install, encoder: torch.nn.Module) -> None:

@@ -65,9 +65,9 @@ def take_fingerprint(
     )
 
 
-def key_of(fingerprint: Fingerprint) -> str:
-    """Return a digest of a fingerprint."""
-    return _digest(fingerprint.model_dump())
+def key_of(fingerprint: Fingerprint, request: Request) -> str:
+    """Return a digest of a fingerprint, and of the time in which candidates had to be measured."""
+    return _digest([fingerprint.model_dump(), request.budget, request.time_limit])
 
 
 def _options(plugins: PluginHost) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import enum
 import statistics
+from collections import Counter
 from dataclasses import asdict, dataclass, field, replace
 
 from cpuaccel.report import Difference
@@ -192,6 +193,19 @@ class Tuning:
         """Return the result of a candidate, if it was tried."""
         return next((row for row in self.rows if row.candidate == candidate), None)
 
+    def _counts(self) -> str:
+        """Count the candidates by their result."""
+        chosen, measured = CandidateStatus.CHOSEN, CandidateStatus.MEASURED
+        counts = Counter(measured if r.status is chosen else r.status for r in self.rows)
+        by_result = ", ".join(f"{count} {status}" for status, count in counts.items())
+        line = (
+            f"{len(self.rows)} candidates in {self.seconds:.0f} s: {by_result}; "
+            f"{len(self.not_tried)} not tried"
+        )
+        if counts[CandidateStatus.TIMED_OUT]:
+            line += ". Pass a longer budget= for those that timed out"
+        return line
+
     def __str__(self) -> str:
         lines = [f"tuning    {self.winner}: {self.why}"]
         if self.rule is not None:
@@ -199,16 +213,8 @@ class Tuning:
         lines += [f"rebuilt   {line}" for line in self.rebuilt]
         if self.source != "search":
             lines.append(f"source    read from {self.source}, without a search")
-        failed = [
-            r
-            for r in self.rows
-            if r.status not in (CandidateStatus.CHOSEN, CandidateStatus.MEASURED)
-        ]
         if self.rows:
-            lines.append(
-                f"search    {len(self.rows)} candidates in {self.seconds:.0f} s, "
-                f"{len(failed)} of them refused or failed; {len(self.not_tried)} not tried"
-            )
+            lines.append(f"search    {self._counts()}")
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, object]:

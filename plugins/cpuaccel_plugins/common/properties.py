@@ -1,9 +1,8 @@
 """Tracing modules with properties that raise, such as ``trainer`` of a LightningModule."""
 
-import functools
 import inspect
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -18,40 +17,38 @@ def unread_properties(model: torch.nn.Module) -> Iterator[None]:
     It reads every attribute of every module in search of exported methods, and lets no other error
     pass than an ``AttributeError``.
     """
-    if not any(map(_has_raising_property, model.modules())):
+    names = {kind: _properties(kind) for kind in {type(module) for module in model.modules()}}
+    if not any(_raises(module, names[type(module)]) for module in model.modules()):
         yield
         return
+    internal = torch._jit_internal
+    export = internal.FunctionModifiers.EXPORT
+    modifier: Callable[[object], object] = internal.get_torchscript_modifier
+
+    def has_exports(module: torch.nn.Module) -> bool:
+        skipped = names.get(type(module), frozenset())
+        items = (getattr(module, name, None) for name in dir(module) if name not in skipped)
+        return any(callable(item) and modifier(item) is export for item in items)
+
     with _lock:
-        internal = torch._jit_internal
         before = internal.module_has_exports
-        internal.module_has_exports = _has_exports
+        internal.module_has_exports = has_exports
         try:
             yield
         finally:
             internal.module_has_exports = before
 
 
-@functools.lru_cache(maxsize=256)  # flatten makes a class for each model
-def _properties(kind: type[torch.nn.Module]) -> frozenset[str]:
+def _properties(kind: type) -> frozenset[str]:
     return frozenset(
         name for name in dir(kind) if isinstance(inspect.getattr_static(kind, name), property)
     )
 
 
-def _has_raising_property(module: torch.nn.Module) -> bool:
-    for name in _properties(type(module)):
+def _raises(module: torch.nn.Module, properties: frozenset[str]) -> bool:
+    for name in properties:
         try:
             getattr(module, name, None)
         except Exception:  # a property may raise anything
             return True
     return False
-
-
-def _has_exports(module: torch.nn.Module) -> bool:
-    """Search as torch does, but not in properties."""
-    internal = torch._jit_internal
-    export = internal.FunctionModifiers.EXPORT
-    items = (getattr(module, n, None) for n in dir(module) if n not in _properties(type(module)))
-    return any(
-        callable(item) and internal.get_torchscript_modifier(item) is export for item in items
-    )

@@ -62,9 +62,11 @@ def _quantize(
         )
         selection.leave_in_float(sensitive, f"for a difference of at most {options.max_error:g}")
     if not selection.chosen:
-        why = describe(selection.in_float) or "there is none"
+        counts = (f"{len(names)} {reason}" for reason, names in selection.in_float.items())
         raise BackendError(
-            f"no linear is left to compute in 8 bits ({why})", "Use onednn, or leave fewer in float"
+            f"no linear is left to compute in 8 bits ({', '.join(counts) or 'there is none'})",
+            "Use onednn, or leave fewer in float",
+            skipped=True,
         )
     count = len(selection.chosen)
     quantize_linears(program, selection, splits)

@@ -198,7 +198,7 @@ def test_linears_are_left_in_float_by_name() -> None:
 
 
 @needs_engine
-def test_with_all_linears_in_float_it_fails() -> None:
-    failed = outcome(encoder("bert-qa"), float_names=("*",))
-    assert failed.status == "failed"
-    assert failed.reason.startswith("no linear is left to compute in 8 bits (1 kind head")
+def test_with_all_linears_in_float_it_is_skipped() -> None:
+    skipped = outcome(encoder("bert-qa"), float_names=("*",))
+    assert skipped.status == "skipped"
+    assert skipped.reason == ("no linear is left to compute in 8 bits (1 kind head, 12 by name)")
