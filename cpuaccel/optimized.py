@@ -322,7 +322,8 @@ class OptimizedModel(torch.nn.Module):
             output = redirect(method, call, args, kwargs)
             if output is original:
                 return self
-            if not (called or self.training) and (args or kwargs) and _has_new_values(output):
+            computed = not called and (args or kwargs) and _has_new_values(output, (args, kwargs))
+            if computed and not self.training:
                 self._count_fallback(CallKey.METHOD, f"{name} is not accelerated")
             return output
 
@@ -350,10 +351,13 @@ class OptimizedModel(torch.nn.Module):
             )
 
 
-def _has_new_values(output: object) -> bool:
-    """Whether an output has floating-point tensors that are not weights."""
+def _has_new_values(output: object, inputs: tuple[object, object]) -> bool:
+    """Whether an output has floating-point tensors that are neither inputs nor weights."""
+    passed = {id(tensor) for tensor in tensors(inputs)}
     return any(
-        tensor.is_floating_point() and not isinstance(tensor, torch.nn.Parameter)
+        tensor.is_floating_point()
+        and id(tensor) not in passed
+        and not isinstance(tensor, torch.nn.Parameter)
         for tensor in tensors(output)
     )
 
