@@ -133,5 +133,4 @@ class Ipex(Backend[IpexOptions]):
 
 @cpuaccel.hookimpl
 def cpuaccel_backends() -> list[type[Ipex]]:
-    """Offer ``ipex``."""
     return [Ipex]

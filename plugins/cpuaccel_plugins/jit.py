@@ -89,5 +89,4 @@ class Jit(Backend[JitOptions]):
 
 @cpuaccel.hookimpl
 def cpuaccel_backends() -> list[type[Jit]]:
-    """Offer ``jit``."""
     return [Jit]

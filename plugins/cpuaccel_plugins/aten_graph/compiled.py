@@ -3,7 +3,7 @@
 import torch
 
 from cpuaccel_plugins.aten_graph.codegen import compile_program
-from cpuaccel_plugins.aten_graph.nodes import value
+from cpuaccel_plugins.aten_graph.nodes import shape
 from cpuaccel_plugins.aten_graph.program import Program
 
 
@@ -12,11 +12,12 @@ class CompiledGraph:
 
     def __init__(self, program: Program) -> None:
         self._run = compile_program(program)
-        self._fixed_sizes = {
-            str(node.target): sizes
+        # The sizes of inputs that the export fixed, with None for dynamic ones.
+        sizes = {
+            str(node.target): tuple(s if isinstance(s, int) else None for s in shape(node))
             for node in program.placeholders
-            if any(sizes := _fixed_sizes(node))
         }
+        self._fixed_sizes = {name: fixed for name, fixed in sizes.items() if any(fixed)}
 
     def __reduce__(self) -> tuple[object, ...]:
         raise TypeError(
@@ -27,16 +28,9 @@ class CompiledGraph:
     def __call__(self, **inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Run the program; ValueError if an input has another size than the export fixed."""
         for name, fixed in self._fixed_sizes.items():
-            shape = inputs[name].shape
-            if any(must is not None and must != size for must, size in zip(fixed, shape)):
+            given = inputs[name].shape
+            if any(must is not None and must != size for must, size in zip(fixed, given)):
                 raise ValueError(
-                    f"{name} must have shape {fixed} (None: any size), got {tuple(shape)}"
+                    f"{name} must have shape {fixed} (None: any size), got {tuple(given)}"
                 )
         return self._run(**inputs)
-
-
-def _fixed_sizes(placeholder: object) -> tuple[int | None, ...]:
-    """Return the sizes of an input that the export fixed; None for dynamic ones."""
-    fake = value(placeholder)
-    shape = () if fake is None else fake.shape
-    return tuple(size if isinstance(size, int) else None for size in shape)

@@ -1,6 +1,6 @@
 """Helpers to read and add nodes of a graph of aten operators."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypeGuard
 
 import torch
@@ -27,6 +27,18 @@ def argument(node: Node, name: str) -> object:
     if index < len(node.args):
         return node.args[index]
     return node.kwargs.get(name, declared[index].default_value)
+
+
+def walk(start: Iterable[Node], follow: Callable[[Node], Iterable[Node]]) -> set[Node]:
+    """The nodes that are reached from some nodes by following others, with these nodes."""
+    reached: set[Node] = set()
+    waiting = list(start)
+    while waiting:
+        node = waiting.pop()
+        if node not in reached:
+            reached.add(node)
+            waiting += follow(node)
+    return reached
 
 
 def value(node: object) -> torch.Tensor | None:

@@ -35,7 +35,8 @@ def cache_by_size(program: Program) -> None:
     ``f(x.size(1), weight)`` -> ``cache.tensors(x.size(1))[0]``. What the model
     returns, or returns a view of, is computed in every call: the caller may write to it.
     """
-    sizes = [n for n in program.calls(aten.sym_size.int) if _is_input(n.args[0])]
+    inputs = program.placeholders
+    sizes = [node for node in program.calls(aten.sym_size.int) if node.args[0] in inputs]
     dependent = _size_dependent(program, sizes)
     results = [
         node
@@ -45,7 +46,7 @@ def cache_by_size(program: Program) -> None:
     if not results:
         return
     graph = program.graph
-    last = program.placeholders[-1]
+    last = inputs[-1]
     for size in sizes:
         last.append(size)
         last = size
@@ -60,10 +61,6 @@ def cache_by_size(program: Program) -> None:
         for user in _outside(result, dependent):
             user.replace_input_with(result, last)
     program.sweep()
-
-
-def _is_input(node: object) -> bool:
-    return isinstance(node, Node) and node.op == "placeholder"
 
 
 def _size_dependent(program: Program, sizes: Collection[Node]) -> dict[Node, None]:

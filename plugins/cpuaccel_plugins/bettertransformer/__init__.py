@@ -8,5 +8,4 @@ __all__ = ["BetterTransformerOptions", "cpuaccel_backends"]
 
 @cpuaccel.hookimpl
 def cpuaccel_backends() -> list[type[BetterTransformer]]:
-    """Offer ``bettertransformer``."""
     return [BetterTransformer]

@@ -96,7 +96,8 @@ def attention(
                 "windowed attention without padding can't be traced",
                 "Leave jit or bettertransformer out for this model",
             )
-        return _scripted()(query, key, value, current.counts, current.skips, scale), None
+        script: Callable[..., torch.Tensor] = torch.jit.script(_attend_script)
+        return script(query, key, value, current.counts, current.skips, scale), None
     dense = attention_mask.dense() if isinstance(attention_mask, PaddingMask) else attention_mask
     attended = scaled_dot_product_attention(query, key, value, dense, scale=scaling)
     return attended.transpose(1, 2).contiguous(), None
@@ -144,11 +145,6 @@ def _attend_script(
         ).transpose(1, 2)
         start = end
     return attended
-
-
-def _scripted() -> Callable[..., torch.Tensor]:
-    script: Callable[..., torch.Tensor] = torch.jit.script(_attend_script)
-    return script
 
 
 def _check_supported(

@@ -6,5 +6,4 @@ from cpuaccel_plugins.inductor.backend import Inductor
 
 @cpuaccel.hookimpl
 def cpuaccel_backends() -> list[type[Inductor]]:
-    """Offer ``inductor``."""
     return [Inductor]

@@ -10,5 +10,4 @@ __all__ = ["Int8Options", "Kind", "cpuaccel_backends", "sensitive_linears"]
 
 @cpuaccel.hookimpl
 def cpuaccel_backends() -> list[type[Int8]]:
-    """Offer ``int8``."""
     return [Int8]

@@ -5,7 +5,7 @@ import operator
 import torch
 from torch.fx import Node
 
-from cpuaccel_plugins.aten_graph.nodes import aten, is_call
+from cpuaccel_plugins.aten_graph.nodes import aten, is_call, walk
 from cpuaccel_plugins.aten_graph.program import Program
 from cpuaccel_plugins.int8.options import Kind
 from cpuaccel_plugins.int8.outliers import WeightKey, weight_key
@@ -45,39 +45,25 @@ positions."""
 def linear_kinds(program: Program) -> dict[Node, Kind]:
     """The kind of every linear in a graph in which no linear is fused yet."""
     linears = list(program.calls(aten.linear.default))
-    feeding: set[Node] = set()
-    for node in reversed(list(program.graph.nodes)):
-        if any(user in feeding or is_call(user, aten.linear.default) for user in node.users):
-            feeding.add(node)
+    inputs = [source for node in linears for source in node.all_input_nodes]
+    feeding = walk(inputs, lambda node: node.all_input_nodes)
     return {node: _kind(node) if node in feeding else Kind.HEAD for node in linears}
 
 
 def _kind(node: Node) -> Kind:
     inputs = node.args[0]
     assert isinstance(inputs, Node)
-    if _reaches(node, _ATTENTION, forward=True):
-        return Kind.ATTENTION_IN
-    if _reaches(inputs, _ATTENTION, forward=False):
-        return Kind.ATTENTION_OUT
-    if _reaches(node, _ACTIVATIONS, forward=True):
-        return Kind.FFN_IN
-    if _reaches(inputs, _ACTIVATIONS, forward=False):
-        return Kind.FFN_OUT
+    after = walk(node.users, lambda n: n.users if is_call(n, *_BETWEEN) else ())
+    before = walk([inputs], lambda n: n.all_input_nodes if is_call(n, *_BETWEEN) else ())
+    for targets, kind_before, kind_after in (
+        (_ATTENTION, Kind.ATTENTION_IN, Kind.ATTENTION_OUT),
+        (_ACTIVATIONS, Kind.FFN_IN, Kind.FFN_OUT),
+    ):
+        if any(is_call(n, *targets) for n in after):
+            return kind_before
+        if any(is_call(n, *targets) for n in before):
+            return kind_after
     return Kind.OTHER
-
-
-def _reaches(start: Node, targets: tuple[object, ...], *, forward: bool) -> bool:
-    """Whether a call of one of these is reached through operators that may come between."""
-    seen: set[Node] = set()
-    waiting = list(start.users) if forward else [start]
-    while waiting:
-        node = waiting.pop()
-        if is_call(node, *targets):
-            return True
-        if node not in seen and is_call(node, *_BETWEEN):
-            seen.add(node)
-            waiting += node.users if forward else node.all_input_nodes
-    return False
 
 
 def module_names(model: torch.nn.Module) -> dict[WeightKey, tuple[str, ...]]:

@@ -8,5 +8,4 @@ __all__ = ["OneDnnOptions", "cpuaccel_backends"]
 
 @cpuaccel.hookimpl
 def cpuaccel_backends() -> list[type[OneDnn]]:
-    """Offer ``onednn``."""
     return [OneDnn]

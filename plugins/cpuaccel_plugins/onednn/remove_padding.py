@@ -10,7 +10,16 @@ import operator
 import torch
 from torch.fx import Node
 
-from cpuaccel_plugins.aten_graph.nodes import argument, aten, call, dtype, shape, symbol, value
+from cpuaccel_plugins.aten_graph.nodes import (
+    argument,
+    aten,
+    call,
+    dtype,
+    shape,
+    symbol,
+    value,
+    walk,
+)
 from cpuaccel_plugins.aten_graph.program import Program
 from cpuaccel_plugins.common.padding_markers import markers
 from cpuaccel_plugins.onednn.attention.choice import AttentionChoice
@@ -22,11 +31,7 @@ from cpuaccel_plugins.onednn.attention.packed import (
     tokens,
     unpack,
 )
-from cpuaccel_plugins.onednn.attention.rewrite import (
-    attention_scale,
-    is_supported,
-    replace_attention,
-)
+from cpuaccel_plugins.onednn.attention.rewrite import is_supported, replace_attention
 
 _SDPA = aten.scaled_dot_product_attention.default
 
@@ -159,15 +164,7 @@ class _Region:
             return False
         if sizes[3] not in self._lengths:
             return False
-        seen, waiting = set(), [mask]
-        while waiting:
-            node = waiting.pop()
-            if node is self._real:
-                return True
-            if node not in seen:
-                seen.add(node)
-                waiting += node.all_input_nodes
-        return False
+        return self._real in walk([mask], lambda node: node.all_input_nodes)
 
     def _token_axes(self, node: Node) -> set[int]:
         return {axis for axis, size in enumerate(_symbols(node)) if size in self._padded}
@@ -201,8 +198,7 @@ class _Region:
                 node.update_arg(1, sizes)  # type: ignore[arg-type]
         for node in self._inside:
             if node.target is _SDPA:
-                with graph.inserting_before(node):
-                    self._replace_attention(node, layout, patterns, choice)
+                self._replace_attention(node, layout, patterns, choice)
         for nodes, function in ((self._packs, pack), (self._unpacks, unpack)):
             for marker in nodes:
                 with graph.inserting_before(marker):
@@ -217,24 +213,15 @@ class _Region:
         self, node: Node, layout: Node, patterns: dict[Node, Node], choice: AttentionChoice
     ) -> None:
         graph = self._program.graph
-        query, mask = value(node.args[0]), argument(node, "attn_mask")
-        assert query is not None
+        mask = argument(node, "attn_mask")
         assert isinstance(mask, Node)
         pattern = None
         if shape(mask)[2] != 1:
             if mask not in patterns:
-                patterns[mask] = call(graph, read_patterns, mask, layout, query.dtype)
+                with graph.inserting_before(node):
+                    patterns[mask] = call(graph, read_patterns, mask, layout, dtype(node.args[0]))
             pattern = patterns[mask]
-        new = call(
-            graph,
-            attend_packed,
-            tuple(node.args[:3]),
-            layout,
-            pattern,
-            attention_scale(node, query),
-            choice.method_by_length(query),
-        )
-        replace_attention(self._program, node, new)
+        replace_attention(self._program, node, choice, attend_packed, layout, pattern)
 
 
 def _symbols(node: object) -> list[object]:

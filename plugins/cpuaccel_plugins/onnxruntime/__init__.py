@@ -8,5 +8,4 @@ __all__ = ["OnnxRuntimeOptions", "cpuaccel_backends"]
 
 @cpuaccel.hookimpl
 def cpuaccel_backends() -> list[type[OnnxRuntime]]:
-    """Offer ``onnxruntime``."""
     return [OnnxRuntime]

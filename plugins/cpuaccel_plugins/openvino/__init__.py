@@ -9,5 +9,4 @@ __all__ = ["OpenVinoInt8Options", "OpenVinoOptions", "cpuaccel_backends"]
 
 @cpuaccel.hookimpl
 def cpuaccel_backends() -> list[type[OpenVino | OpenVinoInt8]]:
-    """Offer ``openvino`` and ``openvino_int8``."""
     return [OpenVino, OpenVinoInt8]

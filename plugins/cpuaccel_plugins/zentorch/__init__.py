@@ -6,5 +6,4 @@ from cpuaccel_plugins.zentorch.backend import ZenTorch
 
 @cpuaccel.hookimpl
 def cpuaccel_backends() -> list[type[ZenTorch]]:
-    """Offer ``zentorch``."""
     return [ZenTorch]

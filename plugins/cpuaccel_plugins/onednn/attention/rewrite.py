@@ -1,6 +1,7 @@
 """Pass: scaled dot product attention by the fastest method, with masks read once a call."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch.fx import Node
@@ -40,21 +41,30 @@ def fuse_attention(program: Program, choice: AttentionChoice) -> None:
                 with program.graph.inserting_after(mask):
                     masks[key] = call(program.graph, read_mask, mask, query.dtype)
             mask = masks[key]
-        operands, scale = tuple(node.args[:3]), attention_scale(node, query)
-        methods = choice.method_by_length(query)
-        with program.graph.inserting_before(node):
-            new = call(program.graph, attend, operands, mask, scale, methods)
-        replace_attention(program, node, new)
+        replace_attention(program, node, choice, attend, mask)
     program.sweep()
 
 
-def replace_attention(program: Program, node: Node, new: Node) -> None:
-    """Replace the operator by a call that returns shape (batch, tokens, heads x head size).
+def replace_attention(
+    program: Program,
+    node: Node,
+    choice: AttentionChoice,
+    function: Callable[..., torch.Tensor],
+    *masks: Node | None,
+) -> None:
+    """Replace the operator by ``function``, which returns shape (batch, tokens, heads x head size).
 
     The linear after attention reads that as it is; other users read two views of it.
     """
-    result = value(node)
+    query, result = value(node.args[0]), value(node)
+    assert query is not None
     assert result is not None
+    scale = argument(node, "scale")
+    if scale is None:
+        scale = 1 / math.sqrt(query.shape[3])
+    operands, methods = tuple(node.args[:3]), choice.method_by_length(query)
+    with program.graph.inserting_before(node):
+        new = call(program.graph, function, operands, *masks, scale, methods)
     batch, heads, tokens, size = result.shape
     new.meta["val"] = result.new_empty(batch, tokens, heads * size)
     with program.graph.inserting_after(new):
@@ -69,12 +79,6 @@ def replace_attention(program: Program, node: Node, new: Node) -> None:
     with program.graph.inserting_after(heads_apart):
         program.replace(node, call(program.graph, aten.transpose.int, heads_apart, 1, 2))
     program.fusions[ATTENTION] += 1
-
-
-def attention_scale(node: Node, query: torch.Tensor) -> object:
-    """The factor on the scores; by default one over the square root of the head size."""
-    scale = argument(node, "scale")
-    return 1 / math.sqrt(query.shape[3]) if scale is None else scale
 
 
 def is_supported(node: Node) -> bool:

@@ -29,13 +29,15 @@ ConvSettings: TypeAlias = tuple[Pair, Pair, Pair, int]
 
 @dataclass(frozen=True)
 class Conv:
-    """A convolution over one or two axes that is not fused yet."""
+    """A convolution over one or two axes, and what is fused with it."""
 
     node: Node
     input: Node  # (batch, channels, [height,] width)
     weight: Node  # (out channels, channels / groups, [height,] width)
     bias: Node | None
     settings: ConvSettings  # for two axes; over one axis, the height is 1
+    other: Node | None = None  # what is added to the result, before the activation
+    activation: Activation = NO_ACTIVATION
 
     @classmethod
     def from_node(cls, program: Program, node: object) -> "Conv | None":
@@ -82,18 +84,10 @@ def _pair(numbers: object, axes: int, default: int) -> Pair:
     return int(numbers[0]), int(numbers[-1])
 
 
-def replace_by_fused_conv(
-    program: Program,
-    conv: Conv,
-    old: Node,
-    *,
-    packed: bool,
-    activation: Activation = NO_ACTIVATION,
-    added: Node | None = None,
-) -> None:
+def replace_by_fused_conv(program: Program, conv: Conv, old: Node, *, packed: bool) -> None:
     """Replace ``old``, the last of the fused nodes, and release the weight if nothing else uses it.
 
-    ``packed`` is for the example's size, else channels last. ``added`` precedes the activation.
+    ``packed`` is for the example's size, else channels last.
     """
     graph = program.graph
     weight, weight_2d = program.tensor(conv.weight), conv.weight_2d(program)
@@ -103,19 +97,18 @@ def replace_by_fused_conv(
         laid_out = weight_2d.contiguous(memory_format=torch.channels_last)
     with graph.inserting_before(old):
         node = program.add_tensor(laid_out, f"{conv.weight.target}_laid_out", like=weight)
-        inputs, other = conv.input, added
+        inputs, other = conv.input, conv.other
         if conv.is_1d:
             inputs = call(graph, aten.unsqueeze.default, inputs, 2)
-            other = None if added is None else call(graph, aten.unsqueeze.default, added, 2)
+            other = None if other is None else call(graph, aten.unsqueeze.default, other, 2)
         operands = (node, conv.bias, *conv.settings)
+        name, algorithm = conv.activation
         if other is None:
-            name, algorithm = activation
             new = call(graph, FUSED_UNARY, inputs, *operands, name, [], algorithm)
+        elif conv.activation == NO_ACTIVATION:
+            new = call(graph, FUSED_ADD, inputs, other, *operands, "add", 1.0, None, [], None)
         else:
-            fused: tuple[object, ...] = (activation.name, [], activation.algorithm)
-            if activation == NO_ACTIVATION:
-                fused = (None, [], None)
-            new = call(graph, FUSED_ADD, inputs, other, *operands, "add", 1.0, *fused)
+            new = call(graph, FUSED_ADD, inputs, other, *operands, "add", 1.0, name, [], algorithm)
         if conv.is_1d:
             new = call(graph, aten.squeeze.dim, new, 2)
     program.replace(old, new)

@@ -1,16 +1,12 @@
 """Pass: a convolution, and the addition and activation after it, become one operator."""
 
+from dataclasses import replace
+
 from cpuaccel_plugins.aten_graph.nodes import is_call
 from cpuaccel_plugins.aten_graph.program import Program
 from cpuaccel_plugins.onednn.conv.choice import ConvChoice
 from cpuaccel_plugins.onednn.conv.nodes import CONVOLUTIONS, Conv, replace_by_fused_conv
-from cpuaccel_plugins.onednn.operators import (
-    ACTIVATIONS,
-    NO_ACTIVATION,
-    Activation,
-    added_to,
-    only_user,
-)
+from cpuaccel_plugins.onednn.operators import ACTIVATIONS, Activation, added_to, only_user
 
 
 def fuse_convs(program: Program, choice: ConvChoice) -> None:
@@ -29,18 +25,14 @@ def fuse_convs(program: Program, choice: ConvChoice) -> None:
         if layout == "stock":
             program.left_alone["convolutions that the stock operator runs as fast"] += 1
             continue
-        last, added = node, None
-        user = only_user(last)
-        if user is not None and (added := added_to(node, user)) is not None:
-            last = user
+        last, user = node, only_user(node)
+        if user is not None and (other := added_to(node, user)) is not None:
+            last, conv = user, replace(conv, other=other)
             program.fusions["conv+add"] += 1
         user = only_user(last)
-        activation = NO_ACTIVATION
         if is_call(user, *ACTIVATIONS):
-            activation, last = Activation.from_node(user), user
-            program.fusions[f"conv+{activation.label}"] += 1
+            last, conv = user, replace(conv, activation=Activation.from_node(user))
+            program.fusions[f"conv+{conv.activation.label}"] += 1
         packed = layout == "packed"
-        replace_by_fused_conv(
-            program, conv, last, packed=packed, activation=activation, added=added
-        )
+        replace_by_fused_conv(program, conv, last, packed=packed)
         program.packed_weights += packed
