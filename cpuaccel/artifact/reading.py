@@ -87,11 +87,7 @@ def _load(
             "Pass a model like the saved one",
         ) from None
     with assign_tensors(model, weights, record.tied), torch.no_grad(), autocast(None):
-        settings = BuildSettings(
-            strict=record.settings.strict,
-            tolerance=record.settings.tolerance,
-            keep_original=record.settings.keep_original,
-        )
+        settings = BuildSettings(**record.settings.model_dump())
         variants = Variants(model, [make_plan(model, pipeline)], settings)
         variants.builders[0].saved.update(scripts)
         _build(contents, variants, examples)

@@ -1,5 +1,6 @@
 """``cpuaccel bench``."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -139,7 +140,7 @@ def bench(
     }
     with rescued(data):
         if json:
-            nearest = {name: neighbour.to_dict() for name, neighbour in neighbours.items()}
+            nearest = {name: asdict(neighbour) for name, neighbour in neighbours.items()}
             print_json({**data, **({"nearest": nearest} if demo else {})})
         else:
             from cpuaccel.cli.bench.table import show

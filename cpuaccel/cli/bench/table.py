@@ -15,7 +15,6 @@ _COLOURS = {
     RowStatus.NOT_APPLIED: "bold red",
     RowStatus.REFUSED: "bold red",
 }
-_FIGURES = frozenset({"median ms", "p95 ms", "rounds", "x eager", "error", "build", "peak MiB"})
 
 
 def show(
@@ -30,18 +29,8 @@ def show(
         f"torch {run['torch']}"
     )
     table = new_table(
-        "dtype",
-        "batch x len",
-        "pipeline",
-        "median ms",
-        "p95 ms",
-        "rounds",
-        "x eager",
-        "error",
-        "build",
-        "peak MiB",
-        "status",
-        numbers=_FIGURES,
+        *("dtype", "batch x len", "pipeline", ">median ms", ">p95 ms", ">rounds", ">x eager"),
+        *(">error", ">build", ">peak MiB", "status"),
     )
     previous: object = None
     for result in results:

@@ -11,9 +11,6 @@ from cpuaccel.plugin.host import Host
 from cpuaccel.tuning.decisions.result import CandidateStatus, Row, Tuning
 
 _COLOURS = {CandidateStatus.CHOSEN: "bold green", CandidateStatus.MEASURED: "default"}
-_FIGURES = frozenset(
-    {"median ms", "rounds", "x eager", "error", "build", "pays off after", "memory"}
-)
 
 
 def show(model: str, tuning: Tuning, host: Host, written: Sequence[Path]) -> None:
@@ -56,17 +53,8 @@ def show_unfinished(rows: Sequence[Row]) -> None:
 def ranking(rows: Sequence[Row]) -> Table:
     """Return a table with a row for each candidate."""
     table = new_table(
-        "pipeline",
-        "precision",
-        "median ms",
-        "rounds",
-        "x eager",
-        "error",
-        "build",
-        "pays off after",
-        "memory",
-        "status",
-        numbers=_FIGURES,
+        *("pipeline", "precision", ">median ms", ">rounds", ">x eager", ">error", ">build"),
+        *(">pays off after", ">memory", "status"),
     )
     for row in rows:
         table.add_row(*_cells(row))
