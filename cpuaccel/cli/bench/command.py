@@ -30,19 +30,16 @@ def bench(
     model: ModelArgument,
     backends: Annotated[
         list[str] | None,
-        typer.Option("--backends", metavar="A,B", help="A pipeline, such as ipex,jit. Repeatable."),
+        typer.Option(metavar="A,B", help="A pipeline, such as ipex,jit. Repeatable."),
     ] = None,
     pipeline: Annotated[
         list[Path] | None,
-        typer.Option("--pipeline", metavar="FILE", help="A pipeline from a TOML file. Repeatable."),
+        typer.Option(metavar="FILE", help="A pipeline from a TOML file. Repeatable."),
     ] = None,
-    batch_size: Annotated[
-        str, typer.Option("--batch-size", metavar="N,N", help="Rows of a batch.")
-    ] = "8",
+    batch_size: Annotated[str, typer.Option(metavar="N,N", help="Rows of a batch.")] = "8",
     seq_len: Annotated[
         str | None,
         typer.Option(
-            "--seq-len",
             metavar="N,N",
             help="Tokens in the longest row, by default 128. For audio N means N x 320 samples of "
             "20 ms. Not for images and the demo.",
@@ -60,7 +57,6 @@ def bench(
     dtype: Annotated[
         str | None,
         typer.Option(
-            "--dtype",
             metavar="D,D",
             help="float32, bfloat16 or both. By default float32; in the demo both if the processor "
             "supports bfloat16.",
