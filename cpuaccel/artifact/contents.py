@@ -15,6 +15,7 @@ from cpuaccel.artifact.layout import MAX_TEXT, REQUIRED, SUMS, is_plain
 from cpuaccel.errors import ArtifactError
 
 SAVE_AGAIN = "Save it again, or download it again"
+OTHER_FOLDER = "Pass a folder that OptimizedModel.save wrote"
 
 _LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 
@@ -39,8 +40,7 @@ class Contents:
             self._descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         except OSError as error:
             raise self.error(
-                f"the folder can't be opened: {error.strerror}",
-                "Pass a folder that OptimizedModel.save wrote",
+                f"the folder can't be opened: {error.strerror}", OTHER_FOLDER
             ) from None
         try:
             self.sums = self._read_sums()
@@ -96,15 +96,8 @@ class Contents:
         return self.error(f"{name} {problem}", SAVE_AGAIN)
 
     def _read_sums(self) -> dict[str, str]:
-        try:
-            with self._open(SUMS) as file:
-                data = self._read(file, SUMS, MAX_TEXT)
-        except FileNotFoundError:
-            raise self.error(
-                f"not an artifact, because it has no {SUMS}",
-                "Pass a folder that OptimizedModel.save wrote",
-            ) from None
-        sums = self._parse_sums(data)
+        with self._open(SUMS) as file:
+            sums = self._parse_sums(self._read(file, SUMS, MAX_TEXT))
         for name in REQUIRED:
             if name not in sums:
                 raise self.file_error(SUMS, f"does not list {name}")
@@ -130,7 +123,8 @@ class Contents:
             descriptor = os.open(name, flags, dir_fd=self._descriptor)
         except FileNotFoundError:
             if name == SUMS:
-                raise
+                problem = f"not an artifact, because it has no {SUMS}"
+                raise self.error(problem, OTHER_FOLDER) from None
             raise self.file_error(name, "is missing") from None
         except OSError as error:
             raise self._unreadable(name, error) from None

@@ -25,7 +25,6 @@ from cpuaccel.building.settings import BuildSettings
 from cpuaccel.building.stage import autocast
 from cpuaccel.errors import ArtifactError, CpuaccelError
 from cpuaccel.model.precision import default_tolerance
-from cpuaccel.model.signature import Binder, Inputs
 from cpuaccel.planning.plan import make_plan
 from cpuaccel.planning.toml import parse_pipeline
 from cpuaccel.report import Fallback
@@ -98,7 +97,7 @@ def _build(contents: Contents, variants: Variants, examples: list[Example]) -> N
     """Build a variant for every stored call, and compare all outputs with the stored ones."""
     reference = variants.reference
     usual = default_tolerance({p.dtype for p in reference.eager.parameters()})
-    calls = [_bound(reference.binder, example.inputs) for example in examples]
+    calls = [reference.binder.bind_example(example.inputs) for example in examples]
     for example, inputs in zip(examples, calls):
         run = functools.partial(reference.run, inputs)
         _compare(contents, reference.eager, example, run, usual, "the model")
@@ -135,12 +134,6 @@ def _make_model(
             f"Install the version of transformers that it was saved with ({version}), or make the "
             f"model and pass it: {call}",
         ) from None
-
-
-def _bound(binder: Binder, inputs: Inputs) -> Inputs:
-    bound = binder.bind((), inputs)
-    binder.check(bound)
-    return bound
 
 
 def _compare(

@@ -9,6 +9,7 @@ import signal
 import threading
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -71,22 +72,15 @@ class RuntimeContract(Subject):
         calls = [resized(example, axes.batch, 0, size) for size in sizes]
         with torch.no_grad():
             expected = [built.original(**inputs) for inputs in calls]
-        start, errors = threading.Barrier(THREADS), list[BaseException]()
+        start = threading.Barrier(THREADS)
 
         def work(inputs: dict[str, torch.Tensor], output: object) -> None:
             start.wait()
-            try:
-                for _ in range(ROUNDS):
-                    assert_same_output(built(**inputs), output, inputs, self.tolerance())
-            except BaseException as error:
-                errors.append(error)
+            for _ in range(ROUNDS):
+                assert_same_output(built(**inputs), output, inputs, self.tolerance())
 
-        threads = [threading.Thread(target=work, args=pair) for pair in zip(calls, expected)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert errors == []
+        with ThreadPoolExecutor(THREADS) as threads:
+            list(threads.map(work, calls, expected))  # raises the first error of a thread
         assert built.report.calls - before == {"optimized": THREADS * ROUNDS}, built.report
 
     def test_copies_have_their_own_weights_and_notice_changes(

@@ -195,7 +195,7 @@ class Search:
         rows = [row for row, _ in finalists]
         if len(finalists) > 1:
             self._report(f"run-off between {', '.join(str(row.candidate) for row in rows)}")
-            rows = run_off(finalists, self._workload.weights, self._budget.run_off_end)
+            rows = run_off(finalists, self._budget.run_off_end)
         self._board.rank(rows)
 
     def _choose(self) -> tuple[Candidate, str, Rule | None]:
