@@ -77,11 +77,8 @@ class CpuaccelArguments(transformers.TrainingArguments):
         """
         flags = {"use_ipex": "ipex", "jit_mode_eval": "jit"}  # in the order to apply them
         named = [backend for flag, backend in flags.items() if getattr(self, flag)]
-        options = [
-            *(f"--{flag}" for flag in flags if getattr(self, flag)),
-            *(["--cpuaccel_backends"] if self.cpuaccel_backends is not None else []),
-            *(["--cpuaccel_pipeline"] if self.cpuaccel_pipeline is not None else []),
-        ]
+        known = (*flags, "cpuaccel_backends", "cpuaccel_pipeline")
+        options = [f"--{name}" for name in known if getattr(self, name) not in (False, None)]
         if len(options) > max(1, len(named)):
             raise PipelineError(
                 " and ".join(options),

@@ -1,11 +1,9 @@
 """Tests of the optimized model in threads, torch modes, copies, forks and with changed weights."""
 
-import contextlib
 import copy
+import multiprocessing
 import os
 import pickle
-import select
-import signal
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -123,25 +121,26 @@ def run_in_fork(child: Callable[[], str]) -> str:
 
     Raises:
         AssertionError: it took longer than ``FORK_SECONDS``.
+        EOFError: the process was ended by a signal.
     """
-    reader, writer = os.pipe()
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+
+    def work() -> None:
+        try:
+            sender.send(child())
+        except BaseException as error:
+            sender.send(f"{type(error).__name__}: {error}")
+        os._exit(0)  # without the parent's cleanup
+
+    process = context.Process(target=work)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Python 3.12 warns about fork in a process with threads
-        process = os.fork()
-    if process == 0:
-        result = "the process ended without a result"
-        try:
-            result = child()
-        except BaseException as error:
-            result = f"{type(error).__name__}: {error}"
-        finally:
-            os.write(writer, result.encode()[:4096])
-            os._exit(0)  # without the parent's cleanup
-    os.close(writer)
-    with contextlib.closing(open(reader, encoding="utf-8", errors="replace")) as stream:
-        if not select.select([stream], [], [], FORK_SECONDS)[0]:
-            os.kill(process, signal.SIGKILL)
-        result = stream.read()
-    os.waitpid(process, 0)
-    assert result, f"the forked process did not end within {FORK_SECONDS} s"
-    return result
+        process.start()
+    sender.close()
+    with receiver:
+        replied = receiver.poll(FORK_SECONDS)
+        process.kill()
+        process.join()
+        assert replied, f"the forked process did not end within {FORK_SECONDS} s"
+        return str(receiver.recv())

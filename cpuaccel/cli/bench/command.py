@@ -14,6 +14,7 @@ from cpuaccel.cli.arguments import (
     read_lengths,
     read_names,
     read_numbers,
+    read_pipelines,
 )
 from cpuaccel.cli.console import INTERRUPTED, print_json, progress_bar, rescued
 
@@ -157,10 +158,6 @@ def _dtypes(dtype: str | None, *, demo: bool) -> list[str]:
 
 
 def _pipelines(backends: list[str], files: list[Path], *, demo: bool) -> "dict[str, Pipeline]":
-    from cpuaccel.pipeline import Pipeline
-    from cpuaccel.planning.resolve import resolve_here
-    from cpuaccel.planning.toml import read_pipeline
-
     if not backends and not files:
         if not demo:
             raise typer.BadParameter(
@@ -170,12 +167,7 @@ def _pipelines(backends: list[str], files: list[Path], *, demo: bool) -> "dict[s
         from cpuaccel.cli.models.demo import PIPELINES
 
         backends = list(PIPELINES)
-    chosen = [Pipeline.from_steps(read_names(names, "--backends")) for names in backends]
-    pipelines = {str(pipeline): pipeline for pipeline in chosen}
-    for file in files:
-        pipelines[str(file)] = read_pipeline(file)
-    resolve_here(*pipelines.values())
-    return pipelines
+    return read_pipelines(backends, files)
 
 
 def _check_is_no_image(model: "torch.nn.Module") -> None:

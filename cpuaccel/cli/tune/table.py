@@ -20,7 +20,8 @@ def show(model: str, tuning: Tuning, host: Host, written: Sequence[Path]) -> Non
         say(f"  {shape}" + (f", {weight:.0%} of calls" if len(tuning.shapes) > 1 else ""))
     if tuning.rows:
         say()
-        stdout().print(ranking(sorted(tuning.rows, key=_chosen_first)), highlight=False)
+        chosen_first = sorted(tuning.rows, key=lambda r: r.status is not CandidateStatus.CHOSEN)
+        stdout().print(ranking(chosen_first), highlight=False)
     _show_failed(tuning.rows)
     if tuning.not_tried:
         heading("Not tried")
@@ -76,10 +77,6 @@ def _cells(row: Row) -> list[str]:
         f"{row.peak_bytes / 2**20:.0f} MiB" if row.peak_bytes else "-",
         f"[{colour}]{row.status}[/]",
     ]
-
-
-def _chosen_first(row: Row) -> bool:
-    return row.status is not CandidateStatus.CHOSEN
 
 
 def _show_failed(rows: Sequence[Row]) -> None:
