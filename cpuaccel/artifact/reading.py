@@ -1,9 +1,9 @@
 """Reading and verifying an artifact, and building its variants: ``cpuaccel.load``."""
 
-import functools
 import json
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -25,6 +25,7 @@ from cpuaccel.building.settings import BuildSettings
 from cpuaccel.building.stage import autocast
 from cpuaccel.errors import ArtifactError, CpuaccelError
 from cpuaccel.model.precision import default_tolerance
+from cpuaccel.model.signature import Inputs
 from cpuaccel.planning.plan import make_plan
 from cpuaccel.planning.toml import parse_pipeline
 from cpuaccel.report import Fallback
@@ -97,21 +98,19 @@ def _build(contents: Contents, variants: Variants, examples: list[Example]) -> N
     """Build a variant for every stored call, and compare all outputs with the stored ones."""
     reference = variants.reference
     usual = default_tolerance({p.dtype for p in reference.eager.parameters()})
-    calls = [reference.binder.bind_example(example.inputs) for example in examples]
-    for example, inputs in zip(examples, calls):
-        run = functools.partial(reference.run, inputs)
-        _compare(contents, reference.eager, example, run, usual, "the model")
-    for example, inputs in zip(examples, calls):
-        variant = variants.get(inputs)
+    examples = [replace(e, inputs=reference.binder.bind_example(e.inputs)) for e in examples]
+    for example in examples:
+        _compare(contents, reference.eager, example, reference.run, usual, "the model")
+    for example in examples:
+        variant = variants.get(example.inputs)
         if isinstance(variant, Fallback):
             raise contents.file_error(
                 layout.RECORD, f"has a call that can't be optimized: {variant.reason}"
             )
         fidelity = variant.report.fidelity
         if fidelity is not None:
-            run = functools.partial(variant.run, inputs)
             tolerance = usual + fidelity.tolerance
-            _compare(contents, reference.eager, example, run, tolerance, "the pipeline")
+            _compare(contents, reference.eager, example, variant.run, tolerance, "the pipeline")
 
 
 def _make_model(
@@ -140,12 +139,12 @@ def _compare(
     contents: Contents,
     original: torch.nn.Module,
     example: Example,
-    run: Callable[[], object],
+    run: Callable[[Inputs], object],
     tolerance: float,
     name: str,
 ) -> None:
     try:
-        differences = example.compare(run(), original)
+        differences = example.compare(run(example.inputs), original)
     except Exception as error:  # models raise any type on inputs that they do not accept
         raise contents.error(
             f"{name} raised {type(error).__name__} on the stored example "

@@ -140,7 +140,7 @@ class CpuaccelTrainer(transformers.Trainer):
         """Evaluate, and add cpuaccel's metrics."""
         before = self.optimized
         built = 0 if before is None else len(before.report.variants)
-        calls = Counter[str]() if before is None else before.report.calls.copy()
+        calls = Counter[str]() if before is None else before.report.calls
         output = super().evaluation_loop(
             dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
         )
