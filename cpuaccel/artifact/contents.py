@@ -7,7 +7,6 @@ import re
 import stat
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Self
 
 import psutil
 
@@ -21,7 +20,7 @@ _LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 
 
 class Contents:
-    """The files of one folder. A context manager that closes the folder.
+    """The files of one folder, which is open until ``close``.
 
     Each file is opened once, and the bytes returned are the bytes whose checksum was verified, so
     that no file can change in between. Symbolic links, pipes and devices are not opened.
@@ -51,12 +50,6 @@ class Contents:
     def close(self) -> None:
         """Close the folder."""
         os.close(self._descriptor)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def text(self, name: str) -> bytes:
         """Read a text file of at most ``MAX_TEXT`` bytes; see ``read``."""

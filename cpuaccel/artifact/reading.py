@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -46,7 +47,7 @@ def read_artifact(
     if model is not None and not isinstance(model, torch.nn.Module):
         raise ArtifactError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     try:
-        with Contents(folder) as contents:
+        with closing(Contents(folder)) as contents:
             return _load(contents, model, on_change, trust_engine_files)
     except ArtifactError:
         raise

@@ -4,6 +4,7 @@ import os
 import statistics
 import sys
 import time
+from contextlib import closing
 from typing import IO
 
 from cpuaccel.tuning.candidate import Candidate
@@ -44,7 +45,8 @@ def measure_instances(
         "--no-python",  # the launcher's own -m takes only a file
     ]
     job = Job(candidate.steps, candidate.precision, threads, tolerance, workload.weights)
-    with Workers([job] * count, subject, memory_limit * count, launcher) as instances:
+    workers = Workers([job] * count, subject, memory_limit * count, launcher)
+    with closing(workers) as instances:
         for built in instances.built(deadline - time.monotonic()):
             if isinstance(built, Refused):
                 raise WorkerFailure(CandidateStatus.REFUSED, built.reason)
