@@ -101,7 +101,7 @@ class PipelineRun:
             plugins.observe("cpuaccel_before_step", step=planned.step, model=self.stage.model)
             applied = self._apply(index, planned)
             self._finish(*applied, planned.step.optional)
-            uncast = uncast and applied[0].dtype is None
+            uncast = uncast and self.stage.dtype is None  # a step that failed has not cast
             plugins.observe("cpuaccel_after_step", step=planned.step, outcome=self.outcomes[-1])
         if uncast:
             self._cast()

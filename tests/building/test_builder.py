@@ -10,9 +10,11 @@ import cpuaccel
 from cpuaccel import Applied, Context, Form, Host, Signature, Step, Verdict
 from cpuaccel.model.flatten import FlatModule
 from cpuaccel.report import Status
+from cpuaccel.testing import Encoded, fake_host
 from cpuaccel.testing.state import changed, global_state
 from tests.conftest import Offer
 from tests.fake_backends import (
+    Call,
     FailingApply,
     Faithful,
     Fake,
@@ -28,6 +30,7 @@ from tests.fake_backends import (
     VerboseApply,
     Wrapped,
     batch,
+    encoded,
     encoder,
     same,
 )
@@ -284,6 +287,47 @@ def test_the_model_is_cast_to_bfloat16_before_the_first_step_that_does_not_cast(
     assert {p.dtype for p in model.parameters()} == {torch.float32}
 
 
+@pytest.mark.parametrize("fault", ["refuses", "raises", "changes the outputs"])
+def test_the_model_is_cast_where_the_step_that_would_have_cast_it_fails(
+    offer: Offer, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Casting(Fake):
+        name = "casting"
+        casts = True
+
+        def change(self, model: Call, inputs: dict[str, object]) -> object:
+            states, pooled = encoded(model(**inputs))
+            return Encoded(states, pooled * 1.5)
+
+        def apply(self, model: torch.nn.Module, context: Context) -> Applied:
+            if fault == "refuses":
+                raise cpuaccel.BackendError("nothing to replace")
+            if fault == "raises":
+                raise RuntimeError("no such kernel")
+            return super().apply(cpuaccel.shared_copy(model, torch.bfloat16), context)
+
+    class Recording(Fake):
+        name = "recording"
+
+        def apply(self, model: torch.nn.Module, context: Context) -> Applied:
+            assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+            return super().apply(model, context)
+
+    offer(Casting, Recording)
+    monkeypatch.setattr("cpuaccel.planning.plan.host", fake_host)  # bfloat16 as on a server
+    model, inputs = encoder(), batch()
+    fast = cpuaccel.optimize(
+        model, ["casting", "recording"], example_inputs=inputs, dtype="bfloat16"
+    )
+    assert [(o.step, o.status) for o in fast.report.outcomes] == [
+        ("casting", "failed"),
+        ("dtype", "applied"),
+        ("recording", "applied"),
+    ]
+    difference = (fast(**inputs).pooled - model(**inputs).pooled).abs().max()
+    assert 1e-5 < difference < 5e-2
+
+
 @requires(BF16)
 def test_an_empty_pipeline_with_a_dtype_only_casts() -> None:
     fast = cpuaccel.optimize(encoder(), [], example_inputs=batch(), dtype=torch.bfloat16)
@@ -296,8 +340,6 @@ def test_an_empty_pipeline_with_a_dtype_only_casts() -> None:
 def test_bfloat16_is_not_used_on_a_host_without_it(
     offer: Offer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cpuaccel.testing import fake_host
-
     slow = fake_host(isa=frozenset({"avx2"}), torch_isa="AVX2", bf16_speed=0.1)
     monkeypatch.setattr("cpuaccel.planning.plan.host", lambda: slow)
     offer(Faithful)
