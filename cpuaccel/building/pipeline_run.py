@@ -12,6 +12,7 @@ import torch
 from cpuaccel.building.apply import apply_backend
 from cpuaccel.building.reference import Reference
 from cpuaccel.building.settings import BuildSettings
+from cpuaccel.building.snapshot import Snapshot
 from cpuaccel.building.stage import Call, Stage
 from cpuaccel.building.variant import SavedBuild
 from cpuaccel.checks.probes import Probes
@@ -79,9 +80,24 @@ class PipelineRun:
     def apply_steps(self) -> None:
         """Apply every step whose verdict is a yes, and cast where the precision differs.
 
+        Nothing of a step that fails is left in the model. Where this raises or is interrupted,
+        nothing of any step is.
+
         Raises:
             StepError: see ``Builder.build``.
         """
+        before, known, cast = self._snapshot(), {*self.shared.applied}, self.shared.cast
+        try:
+            self._apply_steps()
+        except BaseException:
+            for index in self.shared.applied.keys() - known:
+                del self.shared.applied[index]
+            self.shared.cast = self.shared.cast and cast
+            if overwritten := self._undo(before):
+                logger.error("%s", overwritten)
+            raise
+
+    def _apply_steps(self) -> None:
         plugins = plugin_host()
         dtype = self.plan.dtype
         uncast = dtype is not None and self.reference.floating_dtypes != {dtype}
@@ -99,12 +115,38 @@ class PipelineRun:
                 uncast = False
             self.reference.released.restore()  # undo releases made by a failed step
             plugins.observe("cpuaccel_before_step", step=planned.step, model=self.stage.model)
+            before = self._snapshot()
             applied = self._apply(index, planned)
             self._finish(*applied, planned.step.optional)
+            if self.settings.inplace and self.outcomes[-1].status is not Status.APPLIED:
+                self.shared.applied.pop(index, None)
+                if overwritten := self._undo(before):
+                    raise StepError(f"{planned.step.backend} failed, and {overwritten}")
             uncast = uncast and self.stage.dtype is None  # a step that failed has not cast
             plugins.observe("cpuaccel_after_step", step=planned.step, outcome=self.outcomes[-1])
         if uncast:
             self._cast()
+
+    def _snapshot(self) -> Snapshot | None:
+        """Take a snapshot of what a step may change: a module, with inplace also its weights."""
+        model, settings = self.stage.model, self.settings
+        if not isinstance(model, torch.nn.Module):
+            return None
+        # With keep_original=False the memory of a weight must not be held.
+        weights = settings.inplace and settings.keep_original
+        return Snapshot(model, weights=weights, ignored=self.reference.weights.ignores)
+
+    def _undo(self, snapshot: Snapshot | None) -> str:
+        """Undo the changes since a snapshot; describe what can't be undone."""
+        self.reference.released.restore()
+        overwritten = snapshot.restore() if snapshot is not None else []
+        if not overwritten:
+            return ""
+        others = f" and {len(overwritten) - 1} more" if len(overwritten) > 1 else ""
+        return (
+            f"weights of your model were overwritten in memory ({overwritten[0]}{others}): load "
+            "them again, and leave the step out or pass inplace=False"
+        )
 
     def caller(self, stage: Stage) -> Call:
         """Return a closure that calls a stage like the original."""
@@ -192,11 +234,14 @@ class PipelineRun:
             self.plan.host, signature, self.plan.dtype, self.settings.inplace, release
         )
         weights = self.reference.weights.for_copy(model)
+        before = None if self.settings.inplace else self._snapshot()
         try:
             return apply_backend(planned.backend, model, context, self.stage.autocast)
         finally:
-            if not self.settings.inplace and release is None and weights.changed():
-                self._refuse_changed(planned.step.backend)
+            if before is not None:
+                if release is None and weights.changed():
+                    self._refuse_changed(planned.step.backend)
+                before.restore()
 
     def _refuse_changed(self, name: str) -> None:
         """Stop where a step changed what it was given: nothing that was built is right.

@@ -15,7 +15,7 @@ from cpuaccel.cli.arguments import (
     TaskOption,
     read_pipeline_options,
 )
-from cpuaccel.cli.console import heading, print_json, say, section
+from cpuaccel.cli.console import heading, print_json, say
 from cpuaccel.errors import StepError
 
 
@@ -67,7 +67,9 @@ def optimize(
         )
         return
     say(str(report))
-    section("Written", map(str, written))
+    heading("Written")
+    for path in written:
+        say(f"  {path}")
     heading("Load with")
     has_config = any(path.name == CONFIG for path in written)
     say(f"  cpuaccel.load({str(output)!r}{'' if has_config else ', model'})")

@@ -97,6 +97,10 @@ class WatchedWeights:
             for tensor, pointer in zip(self._tensors, self._pointers)
         ]
 
+    def ignores(self, tensor: torch.Tensor) -> bool:
+        """Whether the model itself writes a buffer, so that writes to it are no changes."""
+        return id(tensor) in self._volatile
+
     def ignore_written_buffers(self) -> None:
         """Ignore buffers that have changed since ``reset``: the model writes them at every call."""
         for tensor, version in zip(self._counted, self._versions):

@@ -1,6 +1,5 @@
 """``cpuaccel bench``."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +13,6 @@ from cpuaccel.cli.arguments import (
     read_lengths,
     read_names,
     read_numbers,
-    read_pipelines,
 )
 from cpuaccel.cli.console import INTERRUPTED, print_json, progress_bar, rescued
 
@@ -31,16 +29,19 @@ def bench(
     model: ModelArgument,
     backends: Annotated[
         list[str] | None,
-        typer.Option(metavar="A,B", help="A pipeline, such as ipex,jit. Repeatable."),
+        typer.Option("--backends", metavar="A,B", help="A pipeline, such as ipex,jit. Repeatable."),
     ] = None,
     pipeline: Annotated[
         list[Path] | None,
-        typer.Option(metavar="FILE", help="A pipeline from a TOML file. Repeatable."),
+        typer.Option("--pipeline", metavar="FILE", help="A pipeline from a TOML file. Repeatable."),
     ] = None,
-    batch_size: Annotated[str, typer.Option(metavar="N,N", help="Rows of a batch.")] = "8",
+    batch_size: Annotated[
+        str, typer.Option("--batch-size", metavar="N,N", help="Rows of a batch.")
+    ] = "8",
     seq_len: Annotated[
         str | None,
         typer.Option(
+            "--seq-len",
             metavar="N,N",
             help="Tokens in the longest row, by default 128. For audio N means N x 320 samples of "
             "20 ms. Not for images and the demo.",
@@ -58,6 +59,7 @@ def bench(
     dtype: Annotated[
         str | None,
         typer.Option(
+            "--dtype",
             metavar="D,D",
             help="float32, bfloat16 or both. By default float32; in the demo both if the processor "
             "supports bfloat16.",
@@ -137,7 +139,7 @@ def bench(
     }
     with rescued(data):
         if json:
-            nearest = {name: asdict(neighbour) for name, neighbour in neighbours.items()}
+            nearest = {name: neighbour.to_dict() for name, neighbour in neighbours.items()}
             print_json({**data, **({"nearest": nearest} if demo else {})})
         else:
             from cpuaccel.cli.bench.table import show
@@ -158,6 +160,10 @@ def _dtypes(dtype: str | None, *, demo: bool) -> list[str]:
 
 
 def _pipelines(backends: list[str], files: list[Path], *, demo: bool) -> "dict[str, Pipeline]":
+    from cpuaccel.pipeline import Pipeline
+    from cpuaccel.planning.resolve import resolve_here
+    from cpuaccel.planning.toml import read_pipeline
+
     if not backends and not files:
         if not demo:
             raise typer.BadParameter(
@@ -167,7 +173,12 @@ def _pipelines(backends: list[str], files: list[Path], *, demo: bool) -> "dict[s
         from cpuaccel.cli.models.demo import PIPELINES
 
         backends = list(PIPELINES)
-    return read_pipelines(backends, files)
+    chosen = [Pipeline.from_steps(read_names(names, "--backends")) for names in backends]
+    pipelines = {str(pipeline): pipeline for pipeline in chosen}
+    for file in files:
+        pipelines[str(file)] = read_pipeline(file)
+    resolve_here(*pipelines.values())
+    return pipelines
 
 
 def _check_is_no_image(model: "torch.nn.Module") -> None:

@@ -4,17 +4,12 @@ import enum
 import statistics
 from collections import Counter
 from dataclasses import asdict, dataclass, field, replace
-from typing import Literal
 
 from cpuaccel.report import Difference
 from cpuaccel.timing import Speedup
 from cpuaccel.tuning.candidate import Candidate, NotTried
-from cpuaccel.tuning.request import Target
 from cpuaccel.tuning.workers.timing import Round
 from cpuaccel.tuning.workload import Shape
-
-Axis = Literal["length", "padding", "rows"]
-"""A property of a call's shape by which calls are dispatched."""
 
 LAUNCHER = "torch.backends.xeon.run_cpu"
 """Torch's launcher, which pins processes to their cores."""
@@ -132,7 +127,7 @@ class Instances:
 class Rule:
     """The dispatch of calls to two candidates: ``low`` up to a bound, ``high`` above it."""
 
-    axis: Axis
+    axis: str  # length, padding or rows
     bound: float
     low: Candidate
     high: Candidate
@@ -151,7 +146,7 @@ class Rule:
 class Tuning:
     """The result of a search."""
 
-    target: Target
+    target: str
     winner: Candidate  # eager if nothing is significantly faster
     why: str
     rule: Rule | None = None
