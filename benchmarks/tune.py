@@ -14,7 +14,7 @@ import logging
 import statistics
 import tempfile
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 
 import torch
 
@@ -142,7 +142,7 @@ def _again(
                 workload.weights,
                 (0.0,),
             )
-            worker = stack.enter_context(Workers([job], subject, 2**40))
+            worker = stack.enter_context(closing(Workers([job], subject, 2**40)))
             (built,) = worker.built(300.0)
             if isinstance(built, Refused):
                 print(f"again: {candidate} refused: {built.reason}")

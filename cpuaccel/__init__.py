@@ -11,106 +11,68 @@ Importing this package imports nothing else: names are imported when they are fi
 import importlib
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from cpuaccel.api import backends, load, optimize
-    from cpuaccel.errors import (
-        ArtifactError,
-        BackendError,
-        CpuaccelError,
-        ForkError,
-        LockError,
-        ModelError,
-        PipelineError,
-        SignatureError,
-        StepError,
-        describe_error,
-    )
-    from cpuaccel.model.copying import shared_copy
-    from cpuaccel.model.flatten import flatten
-    from cpuaccel.model.precision import dtype_name
-    from cpuaccel.model.released_weights import Release
-    from cpuaccel.model.signature import Signature
-    from cpuaccel.optimized import OptimizedModel
-    from cpuaccel.pipeline import Options, Pipeline, Step
-    from cpuaccel.planning.plan import Plan, explain
-    from cpuaccel.plugin.backend import Applied, Backend, Context, Evidence, Form
-    from cpuaccel.plugin.hookspecs import hookimpl
-    from cpuaccel.plugin.host import Host, host
-    from cpuaccel.plugin.manager import plugin_host
-    from cpuaccel.plugin.verdict import Verdict
-    from cpuaccel.report import Outcome, Report
+if TYPE_CHECKING:  # "as" makes a name public for type checkers
+    from cpuaccel.api import backends as backends
+    from cpuaccel.api import load as load
+    from cpuaccel.api import optimize as optimize
+    from cpuaccel.errors import ArtifactError as ArtifactError
+    from cpuaccel.errors import BackendError as BackendError
+    from cpuaccel.errors import CpuaccelError as CpuaccelError
+    from cpuaccel.errors import ForkError as ForkError
+    from cpuaccel.errors import LockError as LockError
+    from cpuaccel.errors import ModelError as ModelError
+    from cpuaccel.errors import PipelineError as PipelineError
+    from cpuaccel.errors import SignatureError as SignatureError
+    from cpuaccel.errors import StepError as StepError
+    from cpuaccel.errors import describe_error as describe_error
+    from cpuaccel.model.copying import shared_copy as shared_copy
+    from cpuaccel.model.flatten import flatten as flatten
+    from cpuaccel.model.precision import dtype_name as dtype_name
+    from cpuaccel.model.released_weights import Release as Release
+    from cpuaccel.model.signature import Signature as Signature
+    from cpuaccel.optimized import OptimizedModel as OptimizedModel
+    from cpuaccel.pipeline import Options as Options
+    from cpuaccel.pipeline import Pipeline as Pipeline
+    from cpuaccel.pipeline import Step as Step
+    from cpuaccel.planning.plan import Plan as Plan
+    from cpuaccel.planning.plan import explain as explain
+    from cpuaccel.plugin.backend import Applied as Applied
+    from cpuaccel.plugin.backend import Backend as Backend
+    from cpuaccel.plugin.backend import Context as Context
+    from cpuaccel.plugin.backend import Evidence as Evidence
+    from cpuaccel.plugin.backend import Form as Form
+    from cpuaccel.plugin.hookspecs import hookimpl as hookimpl
+    from cpuaccel.plugin.host import Host as Host
+    from cpuaccel.plugin.host import host as host
+    from cpuaccel.plugin.manager import plugin_host as plugin_host
+    from cpuaccel.plugin.verdict import Verdict as Verdict
+    from cpuaccel.report import Outcome as Outcome
+    from cpuaccel.report import Report as Report
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "cpuaccel.api": ("backends", "load", "optimize"),
-    "cpuaccel.plugin.backend": ("Applied", "Backend", "Context", "Evidence", "Form"),
-    "cpuaccel.errors": (
-        "ArtifactError",
-        "BackendError",
-        "CpuaccelError",
-        "ForkError",
-        "LockError",
-        "ModelError",
-        "PipelineError",
-        "SignatureError",
-        "StepError",
-        "describe_error",
-    ),
-    "cpuaccel.model.flatten": ("flatten",),
-    "cpuaccel.plugin.hookspecs": ("hookimpl",),
-    "cpuaccel.plugin.host": ("Host", "host"),
-    "cpuaccel.optimized": ("OptimizedModel",),
-    "cpuaccel.pipeline": ("Options", "Pipeline", "Step"),
-    "cpuaccel.planning.plan": ("Plan", "explain"),
-    "cpuaccel.plugin.manager": ("plugin_host",),
-    "cpuaccel.model.precision": ("dtype_name",),
-    "cpuaccel.model.released_weights": ("Release",),
-    "cpuaccel.report": ("Outcome", "Report"),
-    "cpuaccel.model.copying": ("shared_copy",),
-    "cpuaccel.model.signature": ("Signature",),
-    "cpuaccel.plugin.verdict": ("Verdict",),
+    "cpuaccel.api": "backends load optimize",
+    "cpuaccel.errors": "ArtifactError BackendError CpuaccelError ForkError LockError "
+    "ModelError PipelineError SignatureError StepError describe_error",
+    "cpuaccel.model.copying": "shared_copy",
+    "cpuaccel.model.flatten": "flatten",
+    "cpuaccel.model.precision": "dtype_name",
+    "cpuaccel.model.released_weights": "Release",
+    "cpuaccel.model.signature": "Signature",
+    "cpuaccel.optimized": "OptimizedModel",
+    "cpuaccel.pipeline": "Options Pipeline Step",
+    "cpuaccel.planning.plan": "Plan explain",
+    "cpuaccel.plugin.backend": "Applied Backend Context Evidence Form",
+    "cpuaccel.plugin.hookspecs": "hookimpl",
+    "cpuaccel.plugin.host": "Host host",
+    "cpuaccel.plugin.manager": "plugin_host",
+    "cpuaccel.plugin.verdict": "Verdict",
+    "cpuaccel.report": "Outcome Report",
 }
-_HOME = {name: module for module, names in _HOMES.items() for name in names}
+_HOME = {name: module for module, names in _HOMES.items() for name in names.split()}
 
-__all__ = [
-    "Applied",
-    "ArtifactError",
-    "Backend",
-    "BackendError",
-    "Context",
-    "CpuaccelError",
-    "Evidence",
-    "ForkError",
-    "Form",
-    "Host",
-    "LockError",
-    "ModelError",
-    "OptimizedModel",
-    "Options",
-    "Outcome",
-    "Pipeline",
-    "PipelineError",
-    "Plan",
-    "Release",
-    "Report",
-    "Signature",
-    "SignatureError",
-    "Step",
-    "StepError",
-    "Verdict",
-    "backends",
-    "describe_error",
-    "dtype_name",
-    "explain",
-    "flatten",
-    "hookimpl",
-    "host",
-    "load",
-    "optimize",
-    "plugin_host",
-    "shared_copy",
-]
+__all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> object:

@@ -275,7 +275,10 @@ class OptimizedModel(torch.nn.Module):
             return None
         if name in self.__dict__ or hasattr(OptimizedModel, name):
             return None
-        return self.original if hasattr(self._reference.original, name) else None
+        original = self._reference.original
+        # The class first: a property may raise while it is not set, like LightningModule.trainer.
+        known = hasattr(type(original), name) or hasattr(original, name)
+        return self.original if known else None
 
     def __reduce__(self) -> tuple[object, ...]:
         variants = self._variants

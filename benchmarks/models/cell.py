@@ -8,11 +8,13 @@ is optimized. Both get the same calls, in two rounds with different values.
 
 import argparse
 import json
+import subprocess
 import sys
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 import numpy as np
 import preload  # noqa: F401  # before any package
@@ -45,6 +47,7 @@ class Result:
         calls: all calls of the module.
         difference: the largest difference from the original, relative to its largest magnitude.
         reasons: why steps or calls were left to the original, or what is wrong.
+        commit: of cpuaccel, where it runs from a clone.
     """
 
     case: str
@@ -55,12 +58,13 @@ class Result:
     calls: int = 0
     difference: float = 0.0
     reasons: list[str] = field(default_factory=list)
+    commit: str = ""
 
 
 def run(case: Case, pipeline: str) -> Result:
     """Run all calls on both objects."""
     original, thing = _make(case), _make(case)
-    result = Result(case.name, pipeline, "applied")
+    result = Result(case.name, pipeline, "applied", commit=_commit())
     fast = case.optimize(thing, pipeline.split("+"))
     for number, call in enumerate(list(case.calls) * 2):
         torch.manual_seed(100 + number)
@@ -81,6 +85,13 @@ def run(case: Case, pipeline: str) -> Result:
     return result
 
 
+def _commit() -> str:
+    folder = Path(cpuaccel.__file__).parent
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty"]
+    done = subprocess.run(command, capture_output=True, text=True)  # noqa: S603
+    return done.stdout.strip()
+
+
 def _make(case: Case) -> Object:
     torch.manual_seed(0)
     return case.make()
@@ -98,8 +109,11 @@ def _read_report(report: cpuaccel.Report, result: Result) -> None:
     result.reasons += dict.fromkeys(
         f"{o.step}: {o.reason}" for variant in outcomes for o in variant if o.status != "applied"
     )
+    fallbacks = report.fallbacks
     result.reasons += [
-        f"{key}: {reason}" for key, reason in report.fallbacks.items() if key != "optimized"
+        f"{key}: {fallbacks[key]}" if key in fallbacks else key
+        for key in calls
+        if key != "optimized"
     ]
     if result.status == "WRONG":
         return

@@ -71,8 +71,8 @@ def main() -> int:
         results = {(result.case, result.pipeline): result for result in stored}
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(FOLDER), os.getenv("PYTHONPATH")]))
     context.set_forkserver_preload(["preload"])
-    for case in options.case or CASES:
-        for pipeline in options.pipeline or PIPELINES:
+    for pipeline in options.pipeline or PIPELINES:
+        for case in options.case or CASES:
             if (case, pipeline) in results and not options.again:
                 continue
             result = results[case, pipeline] = run_cell(case, pipeline, options.limit)

@@ -1,6 +1,7 @@
 """The page docs/models.md, from the results of all cells."""
 
 import platform
+import re
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -33,11 +34,13 @@ def _head(results: Results) -> list[str]:
     packages = dict.fromkeys([*ENGINES, *(case.package for case in CASES.values())])
     versions = ", ".join(f"{package} {version(package)}" for package in packages)
     counts = {s: sum(r.status == s for r in results.values()) for s in _STATUSES}
+    commits = ", ".join(dict.fromkeys(r.commit for r in results.values() if r.commit))
     return [
         "# Which models work with which backends",
         "",
-        f"`benchmarks/models/run.py` wrote this page, with cpuaccel {cpuaccel.__version__}, Python "
-        f"{platform.python_version()}, {versions}, on {_processor()}, with one thread.",
+        f"`benchmarks/models/run.py` wrote this page, with cpuaccel {cpuaccel.__version__} "
+        f"({commits or 'no clone'}), Python {platform.python_version()}, {versions}, on "
+        f"{_processor()}, with one thread.",
         "",
         _HOW.format(tolerance=TOLERANCE),
         "",
@@ -98,7 +101,7 @@ def _reasons(results: Results) -> list[str]:
 
 
 def _short(reason: str) -> str:
-    reason = " ".join(reason.split())
+    reason = re.sub(r"/[^\s\"']*/(site-packages|tmp)/", "", " ".join(reason.split()))
     return reason if len(reason) <= LONGEST_REASON else reason[: LONGEST_REASON - 3] + "..."
 
 

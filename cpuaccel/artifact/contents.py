@@ -7,7 +7,6 @@ import re
 import stat
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Self
 
 import psutil
 
@@ -15,12 +14,13 @@ from cpuaccel.artifact.layout import MAX_TEXT, REQUIRED, SUMS, is_plain
 from cpuaccel.errors import ArtifactError
 
 SAVE_AGAIN = "Save it again, or download it again"
+OTHER_FOLDER = "Pass a folder that OptimizedModel.save wrote"
 
 _LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 
 
 class Contents:
-    """The files of one folder. A context manager that closes the folder.
+    """The files of one folder, which is open until ``close``.
 
     Each file is opened once, and the bytes returned are the bytes whose checksum was verified, so
     that no file can change in between. Symbolic links, pipes and devices are not opened.
@@ -39,8 +39,7 @@ class Contents:
             self._descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         except OSError as error:
             raise self.error(
-                f"the folder can't be opened: {error.strerror}",
-                "Pass a folder that OptimizedModel.save wrote",
+                f"the folder can't be opened: {error.strerror}", OTHER_FOLDER
             ) from None
         try:
             self.sums = self._read_sums()
@@ -51,12 +50,6 @@ class Contents:
     def close(self) -> None:
         """Close the folder."""
         os.close(self._descriptor)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def text(self, name: str) -> bytes:
         """Read a text file of at most ``MAX_TEXT`` bytes; see ``read``."""
@@ -96,15 +89,8 @@ class Contents:
         return self.error(f"{name} {problem}", SAVE_AGAIN)
 
     def _read_sums(self) -> dict[str, str]:
-        try:
-            with self._open(SUMS) as file:
-                data = self._read(file, SUMS, MAX_TEXT)
-        except FileNotFoundError:
-            raise self.error(
-                f"not an artifact, because it has no {SUMS}",
-                "Pass a folder that OptimizedModel.save wrote",
-            ) from None
-        sums = self._parse_sums(data)
+        with self._open(SUMS) as file:
+            sums = self._parse_sums(self._read(file, SUMS, MAX_TEXT))
         for name in REQUIRED:
             if name not in sums:
                 raise self.file_error(SUMS, f"does not list {name}")
@@ -130,7 +116,8 @@ class Contents:
             descriptor = os.open(name, flags, dir_fd=self._descriptor)
         except FileNotFoundError:
             if name == SUMS:
-                raise
+                problem = f"not an artifact, because it has no {SUMS}"
+                raise self.error(problem, OTHER_FOLDER) from None
             raise self.file_error(name, "is missing") from None
         except OSError as error:
             raise self._unreadable(name, error) from None

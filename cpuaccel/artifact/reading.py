@@ -1,9 +1,10 @@
 """Reading and verifying an artifact, and building its variants: ``cpuaccel.load``."""
 
-import functools
 import json
 import logging
 from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -25,7 +26,7 @@ from cpuaccel.building.settings import BuildSettings
 from cpuaccel.building.stage import autocast
 from cpuaccel.errors import ArtifactError, CpuaccelError
 from cpuaccel.model.precision import default_tolerance
-from cpuaccel.model.signature import Binder, Inputs
+from cpuaccel.model.signature import Inputs
 from cpuaccel.planning.plan import make_plan
 from cpuaccel.planning.toml import parse_pipeline
 from cpuaccel.report import Fallback
@@ -46,7 +47,7 @@ def read_artifact(
     if model is not None and not isinstance(model, torch.nn.Module):
         raise ArtifactError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     try:
-        with Contents(folder) as contents:
+        with closing(Contents(folder)) as contents:
             return _load(contents, model, on_change, trust_engine_files)
     except ArtifactError:
         raise
@@ -87,11 +88,7 @@ def _load(
             "Pass a model like the saved one",
         ) from None
     with assign_tensors(model, weights, record.tied), torch.no_grad(), autocast(None):
-        settings = BuildSettings(
-            strict=record.settings.strict,
-            tolerance=record.settings.tolerance,
-            keep_original=record.settings.keep_original,
-        )
+        settings = BuildSettings(**record.settings.model_dump())
         variants = Variants(model, [make_plan(model, pipeline)], settings)
         variants.builders[0].saved.update(scripts)
         _build(contents, variants, examples)
@@ -102,21 +99,19 @@ def _build(contents: Contents, variants: Variants, examples: list[Example]) -> N
     """Build a variant for every stored call, and compare all outputs with the stored ones."""
     reference = variants.reference
     usual = default_tolerance({p.dtype for p in reference.eager.parameters()})
-    calls = [_bound(reference.binder, example.inputs) for example in examples]
-    for example, inputs in zip(examples, calls):
-        run = functools.partial(reference.run, inputs)
-        _compare(contents, reference.eager, example, run, usual, "the model")
-    for example, inputs in zip(examples, calls):
-        variant = variants.get(inputs)
+    examples = [replace(e, inputs=reference.binder.bind_example(e.inputs)) for e in examples]
+    for example in examples:
+        _compare(contents, reference.eager, example, reference.run, usual, "the model")
+    for example in examples:
+        variant = variants.get(example.inputs)
         if isinstance(variant, Fallback):
             raise contents.file_error(
                 layout.RECORD, f"has a call that can't be optimized: {variant.reason}"
             )
         fidelity = variant.report.fidelity
         if fidelity is not None:
-            run = functools.partial(variant.run, inputs)
             tolerance = usual + fidelity.tolerance
-            _compare(contents, reference.eager, example, run, tolerance, "the pipeline")
+            _compare(contents, reference.eager, example, variant.run, tolerance, "the pipeline")
 
 
 def _make_model(
@@ -141,22 +136,16 @@ def _make_model(
         ) from None
 
 
-def _bound(binder: Binder, inputs: Inputs) -> Inputs:
-    bound = binder.bind((), inputs)
-    binder.check(bound)
-    return bound
-
-
 def _compare(
     contents: Contents,
     original: torch.nn.Module,
     example: Example,
-    run: Callable[[], object],
+    run: Callable[[Inputs], object],
     tolerance: float,
     name: str,
 ) -> None:
     try:
-        differences = example.compare(run(), original)
+        differences = example.compare(run(example.inputs), original)
     except Exception as error:  # models raise any type on inputs that they do not accept
         raise contents.error(
             f"{name} raised {type(error).__name__} on the stored example "

@@ -15,7 +15,7 @@ from cpuaccel.building.variant import SavedBuild
 from cpuaccel.errors import describe_error
 from cpuaccel.model.precision import dtype_of
 from cpuaccel.plugin.backend import Form
-from cpuaccel.report import Outcome, Status
+from cpuaccel.report import Status
 
 logger = logging.getLogger("cpuaccel")
 
@@ -72,12 +72,11 @@ def _saved_build(script: torch.nn.Module, described: Script) -> SavedBuild:
         dtype_of(described.autocast),
         described.tolerance,
     )
-    return SavedBuild(stage, tuple(_loaded(o, described.file) for o in described.outcomes))
-
-
-def _loaded(outcome: Outcome, file: str) -> Outcome:
-    if outcome.status is not Status.APPLIED:
-        return outcome
-    return replace(
-        outcome, evidence={**outcome.evidence, "loaded_from": file}, seconds=0.0, bytes=0
+    origin = {"loaded_from": described.file}
+    outcomes = (
+        replace(outcome, evidence={**outcome.evidence, **origin}, seconds=0.0, bytes=0)
+        if outcome.status is Status.APPLIED
+        else outcome
+        for outcome in described.outcomes
     )
+    return SavedBuild(stage, tuple(outcomes))

@@ -1,5 +1,6 @@
 """A summary of an artifact, made without loading it."""
 
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +35,7 @@ class Summary:
 
 def summarize(folder: Path) -> Summary:
     """Verify all checksums, and read the text files."""
-    with Contents(folder) as contents:
+    with closing(Contents(folder)) as contents:
         record = read_record(contents)
         pipeline = parse_pipeline(contents.text(layout.PIPELINE), folder / layout.PIPELINE)
         contents.check_rest()

@@ -42,7 +42,7 @@ def save(variants: Variants, folder: Path) -> list[Path]:
 
 
 def _write(variants: Variants, folder: Path) -> list[str]:
-    reference, settings = variants.reference, variants.settings
+    reference = variants.reference
     (plan,) = variants.plans
     weights, tied = collect_tensors(reference.original)
     model, config = describe_architecture(reference.original, weights, tied)
@@ -56,11 +56,7 @@ def _write(variants: Variants, folder: Path) -> list[str]:
             examples.append(Example.from_output(variant.signature, output, script))
     record = Record(
         model=model,
-        settings=Settings(
-            tolerance=settings.tolerance,
-            strict=settings.strict,
-            keep_original=settings.keep_original,
-        ),
+        settings=Settings.model_validate(variants.settings, from_attributes=True),
         calls=tuple(example.call for example in examples),
         tied=tied,
         made=fingerprint(plan.pipeline, model.packages),

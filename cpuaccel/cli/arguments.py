@@ -1,6 +1,6 @@
 """Arguments that several commands share, and their parsing."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -98,26 +98,34 @@ def read_lengths(command: str, model: str, seq_len: str | None, padding: float |
     return read_numbers(seq_len or str(DEFAULT_LENGTH), "--seq-len")
 
 
-def read_pipeline_options(backends: str | None, file: Path | None, dtype: str | None) -> "Pipeline":
-    """Read the pipeline of a command, and report its mistakes before any work."""
-    if dtype is not None:
-        (dtype,) = read_names(dtype, "--dtype", DTYPES)
-
-    from cpuaccel.model.precision import dtype_of
+def read_pipelines(backends: Iterable[str], files: Iterable[Path]) -> "dict[str, Pipeline]":
+    """Read pipelines by their names, and report their mistakes before any work."""
     from cpuaccel.pipeline import Pipeline
     from cpuaccel.planning.resolve import resolve_here
     from cpuaccel.planning.toml import read_pipeline
 
-    if (backends is None) == (file is None):
+    chosen = [Pipeline.from_steps(read_names(names, "--backends")) for names in backends]
+    pipelines = {str(pipeline): pipeline for pipeline in chosen}
+    pipelines |= {str(file): read_pipeline(file) for file in files}
+    resolve_here(*pipelines.values())
+    return pipelines
+
+
+def read_pipeline_options(backends: str | None, file: Path | None, dtype: str | None) -> "Pipeline":
+    """Read the pipeline of a command."""
+    if dtype is not None:
+        (dtype,) = read_names(dtype, "--dtype", DTYPES)
+
+    from cpuaccel.model.precision import dtype_of
+
+    named = [] if backends is None else [backends]
+    files = [] if file is None else [file]
+    if len(named) + len(files) != 1:
         raise typer.BadParameter(
             "pass exactly one of them, such as --backends jit",
             param_hint="--backends / --pipeline",
         )
-    if file is not None:
-        pipeline = read_pipeline(file)
-    else:
-        pipeline = Pipeline.from_steps(read_names(backends or "", "--backends"))
-    resolve_here(pipeline)
+    (pipeline,) = read_pipelines(named, files).values()
     return pipeline if dtype is None else replace(pipeline, dtype=dtype_of(dtype))
 
 

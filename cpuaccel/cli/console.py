@@ -45,12 +45,12 @@ def section(title: str, lines: Iterable[str]) -> None:
         say(f"  {line}")
 
 
-def new_table(*columns: str, numbers: frozenset[str] = frozenset()) -> Table:
-    """Make a table in the style of all commands."""
+def new_table(*columns: str) -> Table:
+    """Make a table in the style of all commands; ``>`` marks a column of numbers."""
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     for column in columns:
-        if column in numbers:
-            table.add_column(column, justify="right", no_wrap=True)
+        if column.startswith(">"):
+            table.add_column(column[1:], justify="right", no_wrap=True)
         else:
             table.add_column(column, overflow="fold")
     return table

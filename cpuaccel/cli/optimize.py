@@ -15,7 +15,7 @@ from cpuaccel.cli.arguments import (
     TaskOption,
     read_pipeline_options,
 )
-from cpuaccel.cli.console import heading, print_json, say
+from cpuaccel.cli.console import heading, print_json, say, section
 from cpuaccel.errors import StepError
 
 
@@ -67,9 +67,7 @@ def optimize(
         )
         return
     say(str(report))
-    heading("Written")
-    for path in written:
-        say(f"  {path}")
+    section("Written", map(str, written))
     heading("Load with")
     has_config = any(path.name == CONFIG for path in written)
     say(f"  cpuaccel.load({str(output)!r}{'' if has_config else ', model'})")

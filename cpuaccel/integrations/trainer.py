@@ -18,7 +18,6 @@ from transformers.trainer_utils import EvalLoopOutput
 
 import cpuaccel
 from cpuaccel.errors import CpuaccelError, PipelineError
-from cpuaccel.model.weights import WatchedWeights
 from cpuaccel.optimized import OptimizedModel
 from cpuaccel.pipeline import Pipeline
 from cpuaccel.planning.resolve import resolve_here
@@ -78,11 +77,8 @@ class CpuaccelArguments(transformers.TrainingArguments):
         """
         flags = {"use_ipex": "ipex", "jit_mode_eval": "jit"}  # in the order to apply them
         named = [backend for flag, backend in flags.items() if getattr(self, flag)]
-        options = [
-            *(f"--{flag}" for flag in flags if getattr(self, flag)),
-            *(["--cpuaccel_backends"] if self.cpuaccel_backends is not None else []),
-            *(["--cpuaccel_pipeline"] if self.cpuaccel_pipeline is not None else []),
-        ]
+        known = (*flags, "cpuaccel_backends", "cpuaccel_pipeline")
+        options = [f"--{name}" for name in known if getattr(self, name) not in (False, None)]
         if len(options) > max(1, len(named)):
             raise PipelineError(
                 " and ".join(options),
@@ -101,9 +97,9 @@ class CpuaccelArguments(transformers.TrainingArguments):
 class CpuaccelTrainer(transformers.Trainer):
     """A ``Trainer`` that evaluates and predicts with the pipeline that its arguments choose.
 
-    The first batch builds the optimized model. It is reused until the weights change or training
-    continues. Trainer's metrics get, with its prefix: ``jit_compilation_time``, the seconds of
-    building and verifying in this evaluation, which are not part of the runtime;
+    The first batch builds the optimized model, and the first one after the weights change rebuilds
+    it. A training step drops it. Trainer's metrics get, with its prefix: ``jit_compilation_time``,
+    the seconds of building and verifying in this evaluation, which are not part of the runtime;
     ``cpuaccel_<step>_applied``, 1 or 0; and ``cpuaccel_calls_optimized`` and
     ``cpuaccel_calls_original``, the number of batches that each of the two served.
 
@@ -113,7 +109,6 @@ class CpuaccelTrainer(transformers.Trainer):
 
     args: CpuaccelArguments
     optimized: OptimizedModel | None = None
-    _weights: WatchedWeights | None = None
 
     def _wrap_model(
         self,
@@ -130,13 +125,9 @@ class CpuaccelTrainer(transformers.Trainer):
                 f"{pipeline} runs on the CPU only, but Trainer runs on {self.args.device}. Pass "
                 "--use_cpu"
             )
-        built = self.optimized
-        if built is None or built.original is not model or self._weights_changed():
-            built = self.optimized = cpuaccel.optimize(model, pipeline=pipeline)
-        return built
-
-    def _weights_changed(self) -> bool:
-        return self._weights is None or self._weights.changed()
+        if self.optimized is None or self.optimized.original is not model:
+            self.optimized = cpuaccel.optimize(model, pipeline=pipeline)
+        return self.optimized
 
     def evaluation_loop(
         self,
@@ -149,7 +140,7 @@ class CpuaccelTrainer(transformers.Trainer):
         """Evaluate, and add cpuaccel's metrics."""
         before = self.optimized
         built = 0 if before is None else len(before.report.variants)
-        calls = Counter[str]() if before is None else before.report.calls.copy()
+        calls = Counter[str]() if before is None else before.report.calls
         output = super().evaluation_loop(
             dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
         )
@@ -157,8 +148,6 @@ class CpuaccelTrainer(transformers.Trainer):
             return output
         if self.optimized is not before:
             built, calls = 0, Counter()
-        # After the evaluation: with bf16_full_eval, Trainer casts the weights after _wrap_model.
-        self._weights = WatchedWeights(self.optimized.original)
         report = self.optimized.report
         seconds = sum(variant.seconds for variant in report.variants[built:])
         added = _metrics(report.outcomes, report.calls - calls, seconds)
@@ -174,7 +163,7 @@ class CpuaccelTrainer(transformers.Trainer):
         inputs: dict[str, torch.Tensor],
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
-        """Train one step. Drops the optimized model, because the weights change."""
+        """Train one step. Drops the optimized model: it holds memory that training needs."""
         self.optimized = None
         return super().training_step(model, inputs, num_items_in_batch)
 

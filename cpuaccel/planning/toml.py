@@ -12,12 +12,21 @@ from cpuaccel.model.precision import dtype_name, dtype_of
 from cpuaccel.pipeline import Pipeline, Step
 
 
-class _StepTable(BaseModel):
+class StepTable(BaseModel):
+    """A step in a file."""
+
     model_config = ConfigDict(extra="forbid")
 
     backend: str
     optional: bool = False
     options: dict[str, object] = Field(default_factory=dict)
+
+    @property
+    def step(self) -> Step:
+        """The step."""
+        step = Step(self.backend, optional=self.optional)
+        step.options = self.options  # not as keywords: an option may be named `optional`
+        return step
 
 
 class _PipelineTable(BaseModel):
@@ -26,7 +35,7 @@ class _PipelineTable(BaseModel):
     version: Literal[1]
     dtype: Literal["float32", "bfloat16"] | None = None
     disable_plugins: tuple[str, ...] = ()
-    steps: list[_StepTable]
+    steps: list[StepTable]
 
 
 def read_pipeline(path: str | Path) -> Pipeline:
@@ -76,7 +85,7 @@ def parse_pipeline(data: bytes, path: Path) -> Pipeline:
     except ValidationError as error:
         raise PipelineError(subject, _problems(error)) from None
     return Pipeline(
-        tuple(_step(table) for table in parsed.steps),
+        tuple(table.step for table in parsed.steps),
         dtype_of(parsed.dtype),
         str(path),
         parsed.disable_plugins,
@@ -91,11 +100,7 @@ def write_pipeline(pipeline: Pipeline, path: Path) -> None:
     if pipeline.disable_plugins:
         table["disable_plugins"] = list(pipeline.disable_plugins)
     table["steps"] = [
-        {
-            "backend": step.backend,
-            **({"optional": True} if step.optional else {}),
-            **({"options": step.options} if step.options else {}),
-        }
+        StepTable.model_validate(vars(step)).model_dump(exclude_defaults=True)
         for step in pipeline.steps
     ]
     path.write_text(tomli_w.dumps(table), encoding="utf-8")
@@ -110,13 +115,7 @@ def _problems(error: ValidationError) -> list[str]:
         where = ""
         if len(location) > 1 and location[0] == "steps":
             where = f"step {int(location[1]) + 1}: "
-            fields = _StepTable.model_fields
+            fields = StepTable.model_fields
             location = location[2:]
         problems.append(where + describe_invalid(invalid, location, fields))
     return problems
-
-
-def _step(table: _StepTable) -> Step:
-    step = Step(table.backend, optional=table.optional)
-    step.options = table.options  # not as keywords: an option may be named `optional`
-    return step

@@ -1,5 +1,6 @@
 """What this machine and environment offer, as plain data."""
 
+import contextlib
 import functools
 import importlib.metadata
 import math
@@ -171,20 +172,12 @@ def usable_cores(filesystem: Path = Path("/")) -> int:
 
 def _cgroup_quota(cgroup: Path) -> float | None:
     """Read how many CPUs the control group may use; None for no limit."""
-    try:
-        quota, period = (cgroup / "cpu.max").read_text().split()  # version 2
-    except (OSError, ValueError):
-        try:
-            quota = (cgroup / "cpu/cpu.cfs_quota_us").read_text().strip()  # version 1
-            period = (cgroup / "cpu/cpu.cfs_period_us").read_text().strip()
-        except OSError:
-            return None
-    if quota in {"max", "-1"}:
-        return None
-    try:
-        return float(quota) / float(period)
-    except (ValueError, ZeroDivisionError):
-        return None
+    version_1, version_2 = ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"), ("cpu.max",)
+    for names in (version_2, version_1):
+        with contextlib.suppress(OSError, ValueError, ZeroDivisionError):
+            quota, period = " ".join((cgroup / name).read_text() for name in names).split()
+            return None if quota in {"max", "-1"} else float(quota) / float(period)
+    return None
 
 
 def _bf16_speed(size: int = 512, repeats: int = 5) -> float:

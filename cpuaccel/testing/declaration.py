@@ -21,10 +21,6 @@ class DeclarationContract(Subject):
         assert summary.strip()
         assert "\n" not in summary
 
-    def test_the_forms_are_forms(self) -> None:
-        assert isinstance(self.backend_class.takes, cpuaccel.Form)
-        assert isinstance(self.backend_class.gives, cpuaccel.Form)
-
     def test_before_names_other_backends(self) -> None:
         assert not isinstance(self.backend_class.before, str)
         assert self.backend not in self.backend_class.before

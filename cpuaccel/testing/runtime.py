@@ -1,14 +1,13 @@
 """Tests of the optimized model in threads, torch modes, copies, forks and with changed weights."""
 
-import contextlib
 import copy
+import multiprocessing
 import os
 import pickle
-import select
-import signal
 import threading
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -71,22 +70,15 @@ class RuntimeContract(Subject):
         calls = [resized(example, axes.batch, 0, size) for size in sizes]
         with torch.no_grad():
             expected = [built.original(**inputs) for inputs in calls]
-        start, errors = threading.Barrier(THREADS), list[BaseException]()
+        start = threading.Barrier(THREADS)
 
         def work(inputs: dict[str, torch.Tensor], output: object) -> None:
             start.wait()
-            try:
-                for _ in range(ROUNDS):
-                    assert_same_output(built(**inputs), output, inputs, self.tolerance())
-            except BaseException as error:
-                errors.append(error)
+            for _ in range(ROUNDS):
+                assert_same_output(built(**inputs), output, inputs, self.tolerance())
 
-        threads = [threading.Thread(target=work, args=pair) for pair in zip(calls, expected)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert errors == []
+        with ThreadPoolExecutor(THREADS) as threads:
+            list(threads.map(work, calls, expected))  # raises the first error of a thread
         assert built.report.calls - before == {"optimized": THREADS * ROUNDS}, built.report
 
     def test_copies_have_their_own_weights_and_notice_changes(
@@ -129,25 +121,26 @@ def run_in_fork(child: Callable[[], str]) -> str:
 
     Raises:
         AssertionError: it took longer than ``FORK_SECONDS``.
+        EOFError: the process was ended by a signal.
     """
-    reader, writer = os.pipe()
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+
+    def work() -> None:
+        try:
+            sender.send(child())
+        except BaseException as error:
+            sender.send(f"{type(error).__name__}: {error}")
+        os._exit(0)  # without the parent's cleanup
+
+    process = context.Process(target=work)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Python 3.12 warns about fork in a process with threads
-        process = os.fork()
-    if process == 0:
-        result = "the process ended without a result"
-        try:
-            result = child()
-        except BaseException as error:
-            result = f"{type(error).__name__}: {error}"
-        finally:
-            os.write(writer, result.encode()[:4096])
-            os._exit(0)  # without the parent's cleanup
-    os.close(writer)
-    with contextlib.closing(open(reader, encoding="utf-8", errors="replace")) as stream:
-        if not select.select([stream], [], [], FORK_SECONDS)[0]:
-            os.kill(process, signal.SIGKILL)
-        result = stream.read()
-    os.waitpid(process, 0)
-    assert result, f"the forked process did not end within {FORK_SECONDS} s"
-    return result
+        process.start()
+    sender.close()
+    with receiver:
+        replied = receiver.poll(FORK_SECONDS)
+        process.kill()
+        process.join()
+        assert replied, f"the forked process did not end within {FORK_SECONDS} s"
+        return str(receiver.recv())

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from cpuaccel.tuning.candidate import Candidate
 from cpuaccel.tuning.decisions.result import CandidateStatus, Row
 from cpuaccel.tuning.runoff import Finalist
 from cpuaccel.tuning.workers.parent import Workers
@@ -17,11 +16,16 @@ measured at different times differ by more than their intervals."""
 
 
 class Board:
-    """The rows of a search, in the order of trying; after ``rank``, the best first."""
+    """The results of a search.
+
+    Attributes:
+        rows: in the order of trying; after ``rank``, the best first.
+        finalists: the best candidates, whose processes are alive.
+    """
 
     def __init__(self) -> None:
         self.rows: list[Row] = []
-        self._workers: dict[Candidate, Workers] = {}
+        self.finalists: list[Finalist] = []
 
     def add(self, row: Row, worker: Workers, memory_limit: int) -> None:
         """Add a row; keep the best processes, within ``memory_limit`` bytes or only one."""
@@ -29,7 +33,7 @@ class Board:
         if row.speedup is None:
             worker.close()
             return
-        self._workers[row.candidate] = worker
+        self.finalists.append((row, worker))
         self._keep_the_best(memory_limit)
 
     @property
@@ -44,11 +48,6 @@ class Board:
         each = zip(*measured) if measured else [()] * batches
         return tuple(max([1.0, *(s.median for s in batch)]) for batch in each)
 
-    @property
-    def finalists(self) -> list[Finalist]:
-        """The candidates whose processes are alive."""
-        return [(self._row(candidate), worker) for candidate, worker in self._workers.items()]
-
     def rank(self, finalists: Sequence[Row]) -> None:
         """Order the rows: the finalists first, in this order, and what was not measured last."""
         placed = {row.candidate for row in finalists}
@@ -58,9 +57,9 @@ class Board:
 
     def close(self) -> None:
         """End the processes."""
-        for worker in self._workers.values():
+        for _, worker in self.finalists:
             worker.close()
-        self._workers.clear()
+        self.finalists.clear()
 
     def _keep_the_best(self, memory_limit: int) -> None:
         # Candidates with other numbers of threads were compared with another eager: only the
@@ -75,10 +74,8 @@ class Board:
             near = place < FINALISTS and _speed(row) >= NEAR * best
             near = near or row.candidate.threads is not None
             if place and not (resident <= memory_limit and near):
-                self._workers.pop(row.candidate).close()
-
-    def _row(self, candidate: Candidate) -> Row:
-        return next(row for row in self.rows if row.candidate == candidate)
+                self.finalists.remove((row, worker))
+                worker.close()
 
 
 def _speed(row: Row) -> float:

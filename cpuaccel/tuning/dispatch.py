@@ -2,17 +2,16 @@
 
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
+from typing import get_args
 
 from cpuaccel.timing import FEWEST_PAIRS
 from cpuaccel.tuning.candidate import Candidate
-from cpuaccel.tuning.decisions.result import Row, Rule
+from cpuaccel.tuning.decisions.result import Axis, Row, Rule
 from cpuaccel.tuning.workers.timing import by_batch
 from cpuaccel.tuning.workload import Shape
 
 WORTH = 1.03
 """Speedup over one candidate for all calls from which dispatch is used: it needs more memory."""
-
-AXES = ("length", "padding", "rows")
 
 Costs = Mapping[Candidate, Sequence[float]]
 """Weighted seconds for each batch, by candidate."""
@@ -50,9 +49,9 @@ def find_rule(winner: Row, rows: Sequence[Row], shapes: Sequence[Shape]) -> Rule
     return best
 
 
-def _cuts(shapes: Sequence[Shape]) -> Iterator[tuple[str, float, list[bool]]]:
+def _cuts(shapes: Sequence[Shape]) -> Iterator[tuple[Axis, float, list[bool]]]:
     """Yield every bound between two adjacent values: axis, bound, which shapes are below it."""
-    for axis in AXES:
+    for axis in get_args(Axis):
         values = [float(getattr(shape, axis)) for shape in shapes]
         for lower, upper in zip(sorted(set(values)), sorted(set(values))[1:]):
             middle = (lower + upper) / 2

@@ -1,6 +1,7 @@
 """Progress of a search, for its observers."""
 
 import logging
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,11 @@ class Snapshot:
     waiting: int
     begun: float
     budget: float
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the search began."""
+        return time.monotonic() - self.begun
 
 
 @dataclass

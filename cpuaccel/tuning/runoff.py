@@ -25,7 +25,7 @@ TIE = 0.99
 Finalist = tuple[Row, Workers]
 
 
-def run_off(finalists: Sequence[Finalist], weights: Sequence[float], deadline: float) -> list[Row]:
+def run_off(finalists: Sequence[Finalist], deadline: float) -> list[Row]:
     """Time the finalists in turn; return their rows with their speed relative to the first.
 
     Their speedups over eager were measured at different times, in processes that may differ by
@@ -47,6 +47,7 @@ def run_off(finalists: Sequence[Finalist], weights: Sequence[float], deadline: f
             except WorkerFailure as failure:
                 rows[index] = replace(rows[index], status=failure.status, reason=failure.reason)
                 continue
+            weights = rows[index].weights
             times[index].append(
                 statistics.median(sum(w * t for w, t in zip(weights, p)) for p in passes.times)
             )

@@ -179,23 +179,20 @@ class Search:
         batches = len(self._workload.batches)
         # The speedups so far do not apply: eager has other numbers of threads as well.
         to_beat = (0.0,) * batches if candidate.threads else self._board.to_beat(batches)
-        job = Job(
-            candidate.steps,
-            candidate.precision,
-            candidate.threads or self._threads,
-            self._request.settings.tolerance,
-            self._workload.weights,
-            to_beat,
-            outputs=self._judge is not None,
-        )
+        job = self._job(candidate, candidate.threads or self._threads)
+        job = replace(job, to_beat=to_beat, outputs=self._judge is not None)
         return Trial(candidate, job, self._subject, self._memory_limit)
+
+    def _job(self, candidate: Candidate, threads: int) -> Job:
+        tolerance = self._request.settings.tolerance
+        return Job(candidate.steps, candidate.precision, threads, tolerance, self._workload.weights)
 
     def _run_off(self) -> None:
         finalists = self._board.finalists
         rows = [row for row, _ in finalists]
         if len(finalists) > 1:
             self._report(f"run-off between {', '.join(str(row.candidate) for row in rows)}")
-            rows = run_off(finalists, self._workload.weights, self._budget.run_off_end)
+            rows = run_off(finalists, self._budget.run_off_end)
         self._board.rank(rows)
 
     def _choose(self) -> tuple[Candidate, str, Rule | None]:
@@ -228,15 +225,14 @@ class Search:
         instances = []
         for count in splits(self._host.cores):
             self._report(f"measuring {count} processes of {winner}")
+            job = self._job(winner, self._host.cores // count)
             try:
                 instances.append(
                     measure_instances(
                         self._subject,
                         self._workload,
-                        winner,
-                        count=count,
-                        cores=self._host.cores,
-                        tolerance=self._request.settings.tolerance,
+                        job,
+                        count,
                         memory_limit=self._memory_limit,
                         deadline=self._budget.end,
                     )

@@ -179,17 +179,12 @@ class Space:
 
     def _compositions(self, steps: tuple[str, ...], form: Form) -> Iterator[tuple[str, ...]]:
         """Yield every sequence of backends in which each takes the form that the previous gives."""
-        if self._is_invalid(steps):
+        try:
+            resolve(Pipeline(tuple(map(Step, steps))), self._plugins)
+        except PipelineError:
             return
         yield steps
         if len(steps) < LONGEST:
             for name, backend in self._backends.items():
                 if backend.takes is form and name not in steps:
                     yield from self._compositions((*steps, name), backend.gives)
-
-    def _is_invalid(self, steps: tuple[str, ...]) -> bool:
-        try:
-            resolve(Pipeline(tuple(map(Step, steps))), self._plugins)
-        except PipelineError:
-            return True
-        return False

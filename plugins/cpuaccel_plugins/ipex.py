@@ -12,6 +12,7 @@ import cpuaccel
 from cpuaccel import Applied, Backend, BackendError, Context, Form, Host, Verdict
 from cpuaccel_plugins.common.eager_attention import with_eager_attention
 from cpuaccel_plugins.common.engine_errors import leave_out
+from cpuaccel_plugins.common.ipex_switches import MODULE
 
 PACKAGE = "intel-extension-for-pytorch"
 MINORS = ("2.8", "2.7", "2.6")
@@ -114,7 +115,7 @@ class Ipex(Backend[IpexOptions]):
         replaced = Counter(
             type(module).__name__.removeprefix("_IPEX")
             for module in optimized.modules()
-            if type(module).__module__.startswith("intel_extension_for_pytorch")
+            if type(module).__module__.startswith(MODULE)
         )
         if not replaced:
             raise BackendError(

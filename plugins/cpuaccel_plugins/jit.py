@@ -9,6 +9,7 @@ import cpuaccel
 from cpuaccel import Applied, Backend, BackendError, Context, Form, Host, Verdict
 from cpuaccel_plugins.common.engine_errors import engine_errors, leave_out
 from cpuaccel_plugins.common.fusions import count_fusions
+from cpuaccel_plugins.common.ipex_switches import require_ipex_fusions
 from cpuaccel_plugins.common.properties import unread_properties
 
 WARM_UP_CALLS = 2
@@ -51,6 +52,7 @@ class Jit(Backend[JitOptions]):
                 "TorchScript's optimizations are disabled in this thread",
                 "Call optimize outside torch.jit.optimized_execution(False)",
             )
+        switches = require_ipex_fusions(model)
         signature = context.signature
         flat = cpuaccel.flatten(model, signature.tensors, signature.constants)
         example = signature.tensor_inputs
@@ -83,6 +85,7 @@ class Jit(Backend[JitOptions]):
                 "inputs_bound": "by name" if by_name else "by position",
                 "fusions": sum(fusions.values()),
                 **fusions,
+                **switches,
             },
         )
 

@@ -28,10 +28,21 @@ class Base(torch.nn.Module):
         super().__init__()
         self.body = torch.nn.Linear(4, 4)
         self.threshold = 0.0
+        self._trainer: str | None = None
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         Base.registered.append(cls.__name__)
+
+    @property
+    def trainer(self) -> str:
+        if self._trainer is None:
+            raise RuntimeError("not attached to a trainer")
+        return self._trainer
+
+    @trainer.setter
+    def trainer(self, value: str) -> None:
+        self._trainer = value
 
     def forward(self, x: torch.Tensor, scale: float = 1.0) -> torch.Tensor:
         return self.body(x) * scale  # type: ignore[no-any-return]
@@ -45,6 +56,9 @@ class Base(torch.nn.Module):
 
     def predict(self, x: torch.Tensor) -> torch.Tensor:
         return self(x).sigmoid()  # type: ignore[no-any-return]
+
+    def predict_step(self, x: torch.Tensor) -> torch.Tensor:
+        return self(x) if self.trainer else x  # type: ignore[no-any-return]
 
     def predict_forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.forward(x, scale=2.0)
@@ -107,6 +121,14 @@ def test_what_a_method_sets_is_set_on_the_original() -> None:
     fast.set_threshold(0.5)  # type: ignore[operator]
     assert model.threshold == fast.threshold == 0.5
     assert fast.report.calls == {}
+
+
+def test_a_property_that_raises_while_it_is_not_set() -> None:
+    model, fast = optimized()
+    fast.trainer = "a trainer"
+    assert fast.trainer == model.trainer == "a trainer"
+    torch.testing.assert_close(fast.predict_step(X), model(X))  # type: ignore[operator]
+    assert fast.report.calls == {"optimized": 1}
 
 
 def test_a_method_that_computes_without_a_call_of_self_is_counted(

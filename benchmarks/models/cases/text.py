@@ -49,12 +49,6 @@ def _case(name: str, make: Callable[[], torch.nn.Module]) -> Case:
 
 CASES = [
     _case("BERT", lambda: transformers.BertModel(transformers.BertConfig(**SMALL))),
-    _case(
-        "BERT, classification",
-        lambda: transformers.BertForSequenceClassification(
-            transformers.BertConfig(**SMALL, num_labels=3)
-        ),
-    ),
     _case("RoBERTa", lambda: transformers.RobertaModel(transformers.RobertaConfig(**SMALL))),
     _case(
         "DeBERTa-v2",

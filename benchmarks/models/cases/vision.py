@@ -114,7 +114,7 @@ def _detect(yolo: Any, height: int, width: int, size: int) -> object:
     # Random weights are never confident. Without overlaps all boxes stay, in the order of the grid.
     options = {"imgsz": size, "conf": 0.0, "iou": 1.0, "max_det": 20, "verbose": False}
     (result,) = yolo.predict(picture, device="cpu", **options)
-    return result.boxes.data if result.probs is None else result.probs.data
+    return result.boxes.data
 
 
 YOLO_CALLS = [
@@ -139,12 +139,6 @@ CASES = [
         ],
     ),
     Case("torchvision", "ResNet-18", lambda: _torchvision("resnet18", num_classes=10), ANY),
-    Case(
-        "torchvision",
-        "MobileNetV3",
-        lambda: _torchvision("mobilenet_v3_small", num_classes=10),
-        ANY,
-    ),
     Case("timm", "resnet10t", lambda: _timm("resnet10t"), ANY),
     Case(
         "timm",
@@ -153,7 +147,6 @@ CASES = [
         FIXED,
     ),
     Case("timm", "convnext_atto", lambda: _timm("convnext_atto", depths=(1, 1, 2, 1)), ANY),
-    Case("timm", "mobilenetv3_small_050", lambda: _timm("mobilenetv3_small_050"), ANY),
     Case("segmentation-models-pytorch", "Unet, resnet18", lambda: _smp("unet", "resnet18"), ANY),
     Case(
         "segmentation-models-pytorch",
@@ -161,15 +154,12 @@ CASES = [
         lambda: _smp("segformer", "mit_b0"),
         ANY,
     ),
-    *(
-        Case(
-            "ultralytics",
-            name,
-            lambda name=name: _yolo(f"{name}.yaml"),
-            YOLO_CALLS,
-            path="model",
-            copied_to="predictor.model.backend.model",
-        )
-        for name in ("yolov8n", "yolov8n-cls")
+    Case(
+        "ultralytics",
+        "yolov8n",
+        lambda: _yolo("yolov8n.yaml"),
+        YOLO_CALLS,
+        path="model",
+        copied_to="predictor.model.backend.model",
     ),
 ]

@@ -1,5 +1,6 @@
 """``cpuaccel bench``."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,7 @@ from cpuaccel.cli.arguments import (
     read_lengths,
     read_names,
     read_numbers,
+    read_pipelines,
 )
 from cpuaccel.cli.console import INTERRUPTED, print_json, progress_bar, rescued
 
@@ -29,19 +31,16 @@ def bench(
     model: ModelArgument,
     backends: Annotated[
         list[str] | None,
-        typer.Option("--backends", metavar="A,B", help="A pipeline, such as ipex,jit. Repeatable."),
+        typer.Option(metavar="A,B", help="A pipeline, such as ipex,jit. Repeatable."),
     ] = None,
     pipeline: Annotated[
         list[Path] | None,
-        typer.Option("--pipeline", metavar="FILE", help="A pipeline from a TOML file. Repeatable."),
+        typer.Option(metavar="FILE", help="A pipeline from a TOML file. Repeatable."),
     ] = None,
-    batch_size: Annotated[
-        str, typer.Option("--batch-size", metavar="N,N", help="Rows of a batch.")
-    ] = "8",
+    batch_size: Annotated[str, typer.Option(metavar="N,N", help="Rows of a batch.")] = "8",
     seq_len: Annotated[
         str | None,
         typer.Option(
-            "--seq-len",
             metavar="N,N",
             help="Tokens in the longest row, by default 128. For audio N means N x 320 samples of "
             "20 ms. Not for images and the demo.",
@@ -59,7 +58,6 @@ def bench(
     dtype: Annotated[
         str | None,
         typer.Option(
-            "--dtype",
             metavar="D,D",
             help="float32, bfloat16 or both. By default float32; in the demo both if the processor "
             "supports bfloat16.",
@@ -139,7 +137,7 @@ def bench(
     }
     with rescued(data):
         if json:
-            nearest = {name: neighbour.to_dict() for name, neighbour in neighbours.items()}
+            nearest = {name: asdict(neighbour) for name, neighbour in neighbours.items()}
             print_json({**data, **({"nearest": nearest} if demo else {})})
         else:
             from cpuaccel.cli.bench.table import show
@@ -160,10 +158,6 @@ def _dtypes(dtype: str | None, *, demo: bool) -> list[str]:
 
 
 def _pipelines(backends: list[str], files: list[Path], *, demo: bool) -> "dict[str, Pipeline]":
-    from cpuaccel.pipeline import Pipeline
-    from cpuaccel.planning.resolve import resolve_here
-    from cpuaccel.planning.toml import read_pipeline
-
     if not backends and not files:
         if not demo:
             raise typer.BadParameter(
@@ -173,12 +167,7 @@ def _pipelines(backends: list[str], files: list[Path], *, demo: bool) -> "dict[s
         from cpuaccel.cli.models.demo import PIPELINES
 
         backends = list(PIPELINES)
-    chosen = [Pipeline.from_steps(read_names(names, "--backends")) for names in backends]
-    pipelines = {str(pipeline): pipeline for pipeline in chosen}
-    for file in files:
-        pipelines[str(file)] = read_pipeline(file)
-    resolve_here(*pipelines.values())
-    return pipelines
+    return read_pipelines(backends, files)
 
 
 def _check_is_no_image(model: "torch.nn.Module") -> None:

@@ -1,8 +1,6 @@
 """Timing pipelines in turn with eager, with the same threads and inputs."""
 
 import statistics
-import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -16,10 +14,9 @@ from cpuaccel.cli.bench.results import EAGER, Result, RowStatus, judge, merge
 from cpuaccel.cli.models.cases import Case, call_all
 from cpuaccel.model.output import leaves
 from cpuaccel.model.signature import Inputs
-from cpuaccel.optimized import OptimizedModel
 from cpuaccel.pipeline import Pipeline
 from cpuaccel.plugin.host import Host
-from cpuaccel.report import CallKey, Outcome, Status
+from cpuaccel.report import CallKey, Outcome, Report, Status
 from cpuaccel.timing import Ratio, interleave, percentile
 
 DEFAULT_ROUNDS = 40
@@ -29,10 +26,11 @@ DEFAULT_SECONDS = 12.0
 
 @dataclass
 class _Subject:
+    """What is timed: a pipeline's model with its report, or eager itself."""
+
     name: str
     call: Callable[..., object]
-    optimized: OptimizedModel | None = None
-    seconds: float = 0.0
+    report: Report | None = None
     peak_bytes: int | None = None
 
 
@@ -88,7 +86,11 @@ class Bench:
                     self.results.append(replace(result, notes=(str(verdict),)))
             self.done += len(self.pipelines) + len(self.cases)
             return
-        subjects = [self._eager(dtype)]
+        subjects = [
+            _Subject(EAGER, self.model)
+            if dtype == "float32"
+            else self._optimize(EAGER, Pipeline(()), dtype)
+        ]
         for name, pipeline in self.pipelines.items():
             self._advance(0, f"{dtype}: optimizing with {name}")
             subjects.append(self._optimize(name, pipeline, dtype))
@@ -99,27 +101,19 @@ class Bench:
             for result, subject in zip(measured, subjects):
                 self._keep_fastest(result, subject)
 
-    def _eager(self, dtype: str) -> _Subject:
-        if dtype == "float32":
-            return _Subject(EAGER, self.model)
-        return self._optimize(EAGER, Pipeline(()), dtype)
-
     def _optimize(self, name: str, pipeline: Pipeline, dtype: str) -> _Subject:
-        begun = time.perf_counter()
+        example = self.cases[0].batches[0]
         with peak_memory() as peak:
-            optimized = optimize(
-                self.model,
-                pipeline=pipeline,
-                dtype=dtype,
-                example_inputs=self.cases[0].batches[0],
-            )
-        return _Subject(name, optimized, optimized, time.perf_counter() - begun, peak.bytes)
+            fast = optimize(self.model, pipeline=pipeline, dtype=dtype, example_inputs=example)
+        return _Subject(name, fast, fast.report, peak.bytes)
 
     def _run_case(
         self, dtype: str, case: Case, probes: list[Probe], subjects: list[_Subject]
     ) -> list[Result]:
-        before = [Counter(s.optimized.report.calls) if s.optimized else None for s in subjects]
-        errors = [self._error(subject, probes) for subject in subjects]
+        for subject in subjects:
+            if subject.report is not None:
+                subject.report.reset_calls()
+        errors = [self._error(subject, case, probes) for subject in subjects]
         calls = {
             str(number): _pass_over(subject.call, case.batches)
             for number, subject in enumerate(subjects)
@@ -137,8 +131,9 @@ class Bench:
         times = list(by_number.values())
         self.done = start + 1
         results = []
-        for subject, seconds, error, earlier in zip(subjects, times, errors, before):
-            status, notes, outcomes = _status(subject, earlier)
+        for subject, seconds, error in zip(subjects, times, errors):
+            status, notes, outcomes = _status(subject)
+            variants = subject.report.variants if subject.report is not None else []
             results.append(
                 replace(
                     _result(dtype, subject.name, case, status),
@@ -148,26 +143,20 @@ class Bench:
                     p95_ms=percentile(seconds, 95) * 1000,
                     ratio=None if subject is subjects[0] else Ratio.from_times(times[0], seconds),
                     error=error,
-                    optimize_seconds=subject.seconds,
+                    optimize_seconds=sum(variant.seconds for variant in variants),
                     peak_bytes=subject.peak_bytes,
                     outcomes=outcomes,
                 )
             )
         return results
 
-    def _error(self, subject: _Subject, probes: list[Probe]) -> float:
-        variants = len(subject.optimized.report.variants) if subject.optimized else 0
-        begun = time.perf_counter()
-        with torch.no_grad():
-            outputs = [subject.call(**probe.inputs) for probe in probes]
-        if subject.optimized and len(subject.optimized.report.variants) > variants:
-            subject.seconds += time.perf_counter() - begun  # variants for other shapes
+    def _error(self, subject: _Subject, case: Case, probes: list[Probe]) -> float:
         differences = [
-            difference
-            for probe, output in zip(probes, outputs)
+            difference.relative
+            for probe, output in zip(probes, call_all(subject.call, case))
             for difference in compare(probe, output, self.model)
         ]
-        return max((difference.relative for difference in differences), default=0.0)
+        return max(differences, default=0.0)
 
     def _keep_fastest(self, result: Result, subject: _Subject) -> None:
         if result.status is RowStatus.APPLIED and result.median_ms is not None:
@@ -201,20 +190,16 @@ def _pass_over(call: Callable[..., object], batches: list[Inputs]) -> Callable[[
     return run
 
 
-def _status(
-    subject: _Subject, earlier: Mapping[str, int] | None
-) -> tuple[RowStatus, tuple[str, ...], tuple[Outcome, ...]]:
-    if subject.optimized is None:
+def _status(subject: _Subject) -> tuple[RowStatus, tuple[str, ...], tuple[Outcome, ...]]:
+    report = subject.report
+    if report is None:
         return RowStatus.EAGER, (), ()
-    report = subject.optimized.report
     outcomes = merge(report.variants)
-    since = Counter(report.calls)
-    since.subtract(earlier or {})
-    fallbacks = {
-        report.fallbacks.get(key, key): count
-        for key, count in since.items()
-        if count > 0 and key != CallKey.OPTIMIZED
-    }
     if subject.name == EAGER and all(o.status is Status.APPLIED for o in outcomes):
         return RowStatus.EAGER, (), outcomes
+    fallbacks = {
+        report.fallbacks.get(key, key): count
+        for key, count in report.calls.items()
+        if key != CallKey.OPTIMIZED
+    }
     return (*judge(outcomes, fallbacks), outcomes)

@@ -15,33 +15,20 @@ _COLOURS = {
     RowStatus.NOT_APPLIED: "bold red",
     RowStatus.REFUSED: "bold red",
 }
-_FIGURES = frozenset({"median ms", "p95 ms", "rounds", "x eager", "error", "build", "peak MiB"})
 
 
 def show(
     run: Mapping[str, object], results: Sequence[Result], neighbours: Mapping[str, Neighbour]
 ) -> None:
     """Print the results of a benchmark; ``run`` has its settings as in the JSON output."""
-    say(
-        f"\n{run['model']} on {run['processor']}, {run['threads']} threads, torch {run['torch']}, "
-        f"padding {float(str(run['padding'])):.0%}"
-        if not neighbours
-        else f"\n{run['model']}: real text on {run['processor']}, {run['threads']} threads, "
-        f"torch {run['torch']}"
-    )
+    where = f"on {run['processor']}, {run['threads']} threads, torch {run['torch']}"
+    if neighbours:
+        say(f"\n{run['model']}: real text {where}")
+    else:
+        say(f"\n{run['model']} {where}, padding {float(str(run['padding'])):.0%}")
     table = new_table(
-        "dtype",
-        "batch x len",
-        "pipeline",
-        "median ms",
-        "p95 ms",
-        "rounds",
-        "x eager",
-        "error",
-        "build",
-        "peak MiB",
-        "status",
-        numbers=_FIGURES,
+        *("dtype", "batch x len", "pipeline", ">median ms", ">p95 ms", ">rounds", ">x eager"),
+        *(">error", ">build", ">peak MiB", "status"),
     )
     previous: object = None
     for result in results:

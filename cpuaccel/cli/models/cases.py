@@ -1,6 +1,6 @@
 """Workloads of the commands: a model and batches to call it with."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -58,8 +58,8 @@ def load_example(name: str, task: str | None) -> tuple[torch.nn.Module, Inputs]:
     return model, make_inputs(model, EXAMPLE_BATCH, EXAMPLE_LENGTH)
 
 
-def call_all(model: torch.nn.Module, case: Case) -> list[object]:
-    """Call the original with each batch of a case."""
+def call_all(model: Callable[..., object], case: Case) -> list[object]:
+    """Call a model with each batch of a case."""
     try:
         with torch.no_grad():
             return [model(**batch) for batch in case.batches]

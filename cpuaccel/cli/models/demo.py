@@ -1,7 +1,7 @@
 """The demo: sentences and a pretrained model that embeds them."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import resources
 
 import torch
@@ -47,10 +47,6 @@ class Neighbour:
     query: str
     sentence: str
     cosine: float
-
-    def to_dict(self) -> dict[str, object]:
-        """Return JSON-serializable data."""
-        return asdict(self)
 
 
 def nearest(model: Callable[..., object], batches: list[Inputs]) -> Neighbour:

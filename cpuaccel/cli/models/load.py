@@ -117,7 +117,10 @@ def _pretrained(source: str, task: str | None) -> "torch.nn.Module":
         else:
             wanted = TASKS[task]
         model_class: Any = getattr(transformers, wanted, None)
-        if not _is_model_class(model_class):
+        is_model = isinstance(model_class, type) and (
+            issubclass(model_class, transformers.PreTrainedModel) or wanted.startswith("AutoModel")
+        )
+        if not is_model:  # a config may name any attribute of transformers
             raise ModelError(
                 f"the config of {source} names the class {wanted}, which is not a model of "
                 f"transformers {transformers.__version__}. Choose a head with --task"
@@ -130,11 +133,3 @@ def _pretrained(source: str, task: str | None) -> "torch.nn.Module":
         ) from error
     assert isinstance(model, torch.nn.Module)
     return model.eval()
-
-
-def _is_model_class(found: object) -> bool:
-    """Return whether an attribute of transformers is a model: a config may name any of them."""
-    transformers = import_transformers()
-    return isinstance(found, type) and (
-        issubclass(found, transformers.PreTrainedModel) or found.__name__.startswith("AutoModel")
-    )

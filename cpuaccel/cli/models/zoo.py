@@ -27,7 +27,7 @@ _ROBERTA: dict[str, object] = {
     "max_position_embeddings": 514,
     "type_vocab_size": 1,
 }
-_ALBERT: dict[str, object] = {
+_BASE: dict[str, object] = {
     "hidden_size": 768,
     "num_attention_heads": 12,
     "intermediate_size": 3072,
@@ -54,17 +54,9 @@ ZOO = {
         "bert", config={"hidden_size": 384, "num_hidden_layers": 6, "intermediate_size": 1536}
     ),
     "minilm-tiny": Architecture("bert", config={**_TINY_TEXT, "num_hidden_layers": 1}),
-    "albert-base": Architecture("albert", config=_ALBERT),
+    "albert-base": Architecture("albert", config=_BASE),
     "albert-tiny": Architecture("albert", config={**_TINY_TEXT, "embedding_size": 16}),
-    "electra-base": Architecture(
-        "electra",
-        config={
-            "embedding_size": 768,
-            "hidden_size": 768,
-            "num_attention_heads": 12,
-            "intermediate_size": 3072,
-        },
-    ),
+    "electra-base": Architecture("electra", config={**_BASE, "embedding_size": 768}),
     "electra-tiny": Architecture("electra", config={**_TINY_TEXT, "embedding_size": 16}),
     "modernbert-base": Architecture("modernbert"),
     "modernbert-tiny": Architecture("modernbert", config={**_TINY_TEXT, **_SPECIAL_TOKENS}),

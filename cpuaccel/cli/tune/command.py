@@ -21,14 +21,11 @@ def tune(
     model: ModelArgument,
     budget: Annotated[
         float,
-        typer.Option(
-            "--budget", metavar="SECONDS", help="Search duration, without the final build."
-        ),
+        typer.Option(metavar="SECONDS", help="Search duration, without the final build."),
     ] = 300.0,
     target: Annotated[
         str,
         typer.Option(
-            "--target",
             metavar="TARGET",
             help="latency of single calls, or throughput, for which several processes at the same "
             "time are measured as well.",
@@ -37,19 +34,15 @@ def tune(
     precisions: Annotated[
         str,
         typer.Option(
-            "--precisions",
             metavar="D,D",
             help="float32, bfloat16 or both. bfloat16 is faster if the processor supports it, and "
             "changes the outputs by some percent of their magnitude.",
         ),
     ] = "float32",
-    batch_size: Annotated[
-        int, typer.Option("--batch-size", min=1, metavar="N", help="Rows of a batch.")
-    ] = 1,
+    batch_size: Annotated[int, typer.Option(min=1, metavar="N", help="Rows of a batch.")] = 1,
     seq_len: Annotated[
         str | None,
         typer.Option(
-            "--seq-len",
             metavar="N,N",
             help="Tokens in the longest row, by default 128. Different lengths may use different "
             "pipelines. For audio N means N x 320 samples. Not for images and the demo.",
@@ -66,7 +59,6 @@ def tune(
     tolerance: Annotated[
         float | None,
         typer.Option(
-            "--tolerance",
             min=0.0,
             metavar="X",
             help="Largest accepted difference of an output, relative to its magnitude. By default "
@@ -77,7 +69,6 @@ def tune(
     threads: Annotated[
         str | None,
         typer.Option(
-            "--threads",
             metavar="N|auto",
             help="Number of torch's threads; auto searches for the fastest number.",
         ),
@@ -85,7 +76,6 @@ def tune(
     lock: Annotated[
         Path | None,
         typer.Option(
-            "--lock",
             metavar="FILE",
             help="Lock file for the decision, such as cpuaccel.lock. A decision in it for the same "
             "machine, versions and model is verified and used without a search.",
@@ -99,12 +89,11 @@ def tune(
     ] = False,
     html: Annotated[
         Path | None,
-        typer.Option("--html", metavar="FILE", help="Write an HTML page with all results."),
+        typer.Option(metavar="FILE", help="Write an HTML page with all results."),
     ] = None,
     time_limit: Annotated[
         float | None,
         typer.Option(
-            "--time-limit",
             metavar="SECONDS",
             help="Limit for building one candidate. By default a third of the budget.",
         ),
@@ -112,7 +101,6 @@ def tune(
     memory_limit: Annotated[
         float | None,
         typer.Option(
-            "--memory-limit",
             metavar="GIB",
             help="Limit for one candidate's process. By default four fifths of the free memory.",
         ),

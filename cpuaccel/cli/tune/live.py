@@ -1,6 +1,5 @@
 """Progress of ``cpuaccel tune``, and its results so far if it does not finish."""
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -40,28 +39,25 @@ def _live_table(progress: Progress) -> Iterator[None]:
         yield
         return
 
-    def render() -> RenderableType:
+    def draw() -> RenderableType:
         latest = progress.latest
-        return Text("preparing the search") if latest is None else _rendered(latest)
+        if latest is None:
+            return Text("preparing the search")
+        state = (
+            f"{latest.elapsed:.0f} of {latest.budget:.0f} s, {latest.waiting} candidates left: "
+            f"{latest.doing}"
+        )
+        return Group(ranking(latest.rows), Text(state))
 
     # Only twice per second: drawing disturbs the timing.
-    with Live(get_renderable=render, console=stderr, refresh_per_second=2, transient=True) as live:
+    with Live(get_renderable=draw, console=stderr, refresh_per_second=2, transient=True) as live:
         progress.show = lambda snapshot: live.refresh()
         yield
 
 
-def _rendered(snapshot: Snapshot) -> RenderableType:
-    elapsed = time.monotonic() - snapshot.begun
-    state = Text(
-        f"{elapsed:.0f} of {snapshot.budget:.0f} s, {snapshot.waiting} candidates left: "
-        f"{snapshot.doing}"
-    )
-    return Group(ranking(snapshot.rows), state)
-
-
 def _print_line(snapshot: Snapshot) -> None:
-    elapsed = time.monotonic() - snapshot.begun
-    stderr.print(f"{elapsed:4.0f} s  {snapshot.doing}", markup=False, highlight=False)
+    line = f"{snapshot.elapsed:4.0f} s  {snapshot.doing}"
+    stderr.print(line, markup=False, highlight=False)
 
 
 def _show_unfinished(

@@ -6,14 +6,11 @@ from pathlib import Path
 from rich.markup import escape
 from rich.table import Table
 
-from cpuaccel.cli.console import heading, new_table, say, stdout
+from cpuaccel.cli.console import new_table, say, section, stdout
 from cpuaccel.plugin.host import Host
 from cpuaccel.tuning.decisions.result import CandidateStatus, Row, Tuning
 
 _COLOURS = {CandidateStatus.CHOSEN: "bold green", CandidateStatus.MEASURED: "default"}
-_FIGURES = frozenset(
-    {"median ms", "rounds", "x eager", "error", "build", "pays off after", "memory"}
-)
 
 
 def show(model: str, tuning: Tuning, host: Host, written: Sequence[Path]) -> None:
@@ -23,27 +20,21 @@ def show(model: str, tuning: Tuning, host: Host, written: Sequence[Path]) -> Non
         say(f"  {shape}" + (f", {weight:.0%} of calls" if len(tuning.shapes) > 1 else ""))
     if tuning.rows:
         say()
-        stdout().print(ranking(sorted(tuning.rows, key=_chosen_first)), highlight=False)
+        chosen_first = sorted(tuning.rows, key=lambda r: r.status is not CandidateStatus.CHOSEN)
+        stdout().print(ranking(chosen_first), highlight=False)
     _show_failed(tuning.rows)
-    if tuning.not_tried:
-        heading("Not tried")
-        for one in tuning.not_tried:
-            say(f"  {one.name}: {one.reason}")
+    section("Not tried", (f"{one.name}: {one.reason}" for one in tuning.not_tried))
     if tuning.best_instances is not None:
-        heading("Instances")
-        for instance in tuning.instances:
-            say(f"  {instance}")
-        say(f"  launch your program with: {tuning.best_instances.command}")
-    heading("Chosen")
-    say(f"  {tuning.winner}: {tuning.why}")
+        launch = f"launch your program with: {tuning.best_instances.command}"
+        section("Instances", [*map(str, tuning.instances), launch])
+    chosen = [f"{tuning.winner}: {tuning.why}"]
     if tuning.rule is not None:
-        say(f"  {tuning.rule} ({tuning.rule.gain:.2f}x as fast as one pipeline for all calls)")
-    for line in tuning.rebuilt:
-        say(f"  final build: {line}")
+        gain = f"{tuning.rule.gain:.2f}x as fast as one pipeline for all calls"
+        chosen.append(f"{tuning.rule} ({gain})")
+    chosen += [f"final build: {line}" for line in tuning.rebuilt]
     if tuning.source != "search":
-        say(f"  read from {tuning.source}, without a search")
-    for path in written:
-        say(f"  written: {path}")
+        chosen.append(f"read from {tuning.source}, without a search")
+    section("Chosen", [*chosen, *(f"written: {path}" for path in written)])
 
 
 def show_unfinished(rows: Sequence[Row]) -> None:
@@ -56,17 +47,8 @@ def show_unfinished(rows: Sequence[Row]) -> None:
 def ranking(rows: Sequence[Row]) -> Table:
     """Return a table with a row for each candidate."""
     table = new_table(
-        "pipeline",
-        "precision",
-        "median ms",
-        "rounds",
-        "x eager",
-        "error",
-        "build",
-        "pays off after",
-        "memory",
-        "status",
-        numbers=_FIGURES,
+        *("pipeline", "precision", ">median ms", ">rounds", ">x eager", ">error", ">build"),
+        *(">pays off after", ">memory", "status"),
     )
     for row in rows:
         table.add_row(*_cells(row))
@@ -90,13 +72,6 @@ def _cells(row: Row) -> list[str]:
     ]
 
 
-def _chosen_first(row: Row) -> bool:
-    return row.status is not CandidateStatus.CHOSEN
-
-
 def _show_failed(rows: Sequence[Row]) -> None:
-    failed = [row for row in rows if row.reason]
-    if failed:
-        heading("Refused or failed")
-    for row in failed:
-        say(f"  {row.candidate}: {row.reason}")
+    failed = (f"{row.candidate}: {row.reason}" for row in rows if row.reason)
+    section("Refused or failed", failed)

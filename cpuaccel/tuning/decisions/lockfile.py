@@ -4,10 +4,10 @@ import contextlib
 import fcntl
 import logging
 import os
-import statistics
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -16,12 +16,14 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cpuaccel.artifact.atomic_write import write_file
 from cpuaccel.errors import LockError, describe_invalid
-from cpuaccel.model.precision import dtype_of
-from cpuaccel.pipeline import Pipeline, Step
-from cpuaccel.tuning.candidate import OWN, Candidate
+from cpuaccel.pipeline import Pipeline
+from cpuaccel.planning.toml import StepTable
+from cpuaccel.plugin.manager import plugin_host
+from cpuaccel.tuning.candidate import Candidate
 from cpuaccel.tuning.decisions.decision import Decision
 from cpuaccel.tuning.decisions.fingerprint import TuningFingerprint
-from cpuaccel.tuning.decisions.result import Rule, Tuning
+from cpuaccel.tuning.decisions.result import Axis, Rule, Tuning
+from cpuaccel.tuning.request import Target
 
 logger = logging.getLogger("cpuaccel")
 
@@ -36,15 +38,10 @@ class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class _StepTable(_Table):
-    backend: str
-    options: dict[str, object] = {}
-
-
 class _PipelineTable(_Table):
     precision: str
     threads: int | None = None
-    steps: list[_StepTable] = []
+    steps: list[StepTable] = []
     speedup: list[float] = []
     median_ms: float | None = None
     build_seconds: float = 0.0
@@ -56,17 +53,12 @@ class _PipelineTable(_Table):
 
     @property
     def pipeline(self) -> Pipeline:
-        steps = []
-        for table in self.steps:
-            step = Step(table.backend)
-            step.options = table.options
-            steps.append(step)
-        dtype = None if self.precision == OWN else dtype_of(self.precision)
-        return Pipeline(tuple(steps), dtype, "lock")
+        steps = tuple(table.step for table in self.steps)
+        return replace(self.candidate.pipeline, steps=steps, source="lock")
 
 
 class _RuleTable(_Table):
-    axis: Literal["length", "padding", "rows"]
+    axis: Axis
     bound: float
     gain: float
 
@@ -74,7 +66,7 @@ class _RuleTable(_Table):
 class _LockTable(_Table):
     version: Literal[1]
     why: str
-    target: Literal["latency", "throughput"]
+    target: Target
     threads: int
     rule: _RuleTable | None = None
     pipelines: list[_PipelineTable]
@@ -129,20 +121,16 @@ def read_lock(path: Path) -> Lock | None:
 def write_lock(path: Path, tuning: Tuning, fingerprint: TuningFingerprint) -> None:
     """Write a lock file in one step."""
     decision = Decision.from_tuning(tuning)
-    table: dict[str, object] = {
-        "version": 1,
-        "why": tuning.why,
-        "target": tuning.target,
-        "threads": decision.threads,
-        "pipelines": [_pipeline_table(tuning, c, p) for c, p in decision.pipelines.items()],
-        "fingerprint": fingerprint.model_dump(),
-    }
-    if tuning.rule is not None:
-        table["rule"] = {
-            "axis": tuning.rule.axis,
-            "bound": tuning.rule.bound,
-            "gain": round(tuning.rule.gain, 3),
-        }
+    rule = tuning.rule
+    table = _LockTable(
+        version=1,
+        why=tuning.why,
+        target=tuning.target,
+        threads=decision.threads,
+        rule=rule and _RuleTable(axis=rule.axis, bound=rule.bound, gain=round(rule.gain, 3)),
+        pipelines=[_pipeline_table(tuning, c, p) for c, p in decision.pipelines.items()],
+        fingerprint=fingerprint,
+    ).model_dump(exclude_none=True, exclude_unset=True)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_file(path, HEADER + tomli_w.dumps(table))
@@ -152,37 +140,23 @@ def write_lock(path: Path, tuning: Tuning, fingerprint: TuningFingerprint) -> No
         ) from error
 
 
-def _pipeline_table(tuning: Tuning, candidate: Candidate, pipeline: Pipeline) -> dict[str, object]:
-    from cpuaccel.plugin.manager import plugin_host
-
-    backends = plugin_host().backends
-    table: dict[str, object] = {
-        "precision": candidate.precision,
-        "steps": [
-            {
-                "backend": step.backend,
-                "options": {
-                    name: value
-                    for name, value in backends[step.backend]
-                    .Options(**step.options)
-                    .model_dump(mode="json")
-                    .items()
-                    if value is not None  # TOML has no null
-                },
-            }
-            for step in pipeline.steps
-        ],
-    }
-    if candidate.threads is not None:
-        table["threads"] = candidate.threads
+def _pipeline_table(tuning: Tuning, candidate: Candidate, pipeline: Pipeline) -> _PipelineTable:
+    steps = []
+    for step in pipeline.steps:
+        options = plugin_host().backends[step.backend].Options(**step.options)
+        written = options.model_dump(mode="json", exclude_none=True)  # TOML has no null
+        steps.append(StepTable(backend=step.backend, options=written))
+    table = _PipelineTable(precision=candidate.precision, threads=candidate.threads, steps=steps)
     row = tuning.row(candidate)
-    if row is not None and row.speedup is not None:
-        speedup = row.speedup
-        table["speedup"] = [round(v, 3) for v in (speedup.median, speedup.low, speedup.high)]
-        table["median_ms"] = round(statistics.median(row.seconds) * 1000, 3)
-        table["build_seconds"] = round(row.build_seconds, 2)
-        table["error"] = float(f"{row.error or 0.0:.3g}")
-    return table
+    if row is None or row.speedup is None:
+        return table
+    measured = {
+        "speedup": [round(v, 3) for v in (row.speedup.median, row.speedup.low, row.speedup.high)],
+        "median_ms": round(row.median_ms or 0.0, 3),
+        "build_seconds": round(row.build_seconds, 2),
+        "error": float(f"{row.error or 0.0:.3g}"),
+    }
+    return table.model_copy(update=measured)
 
 
 def cache_folder() -> Path:

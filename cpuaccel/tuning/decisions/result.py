@@ -4,12 +4,17 @@ import enum
 import statistics
 from collections import Counter
 from dataclasses import asdict, dataclass, field, replace
+from typing import Literal
 
 from cpuaccel.report import Difference
 from cpuaccel.timing import Speedup
 from cpuaccel.tuning.candidate import Candidate, NotTried
+from cpuaccel.tuning.request import Target
 from cpuaccel.tuning.workers.timing import Round
 from cpuaccel.tuning.workload import Shape
+
+Axis = Literal["length", "padding", "rows"]
+"""A property of a call's shape by which calls are dispatched."""
 
 LAUNCHER = "torch.backends.xeon.run_cpu"
 """Torch's launcher, which pins processes to their cores."""
@@ -127,7 +132,7 @@ class Instances:
 class Rule:
     """The dispatch of calls to two candidates: ``low`` up to a bound, ``high`` above it."""
 
-    axis: str  # length, padding or rows
+    axis: Axis
     bound: float
     low: Candidate
     high: Candidate
@@ -146,7 +151,7 @@ class Rule:
 class Tuning:
     """The result of a search."""
 
-    target: str
+    target: Target
     winner: Candidate  # eager if nothing is significantly faster
     why: str
     rule: Rule | None = None

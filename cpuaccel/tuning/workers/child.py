@@ -48,7 +48,7 @@ def _work(commands: IO[str], replies: IO[str], subject: IO[bytes], outputs: IO[b
     from cpuaccel.building.settings import BuildSettings
     from cpuaccel.errors import CpuaccelError
     from cpuaccel.model.output import tensors
-    from cpuaccel.report import CAST_STEP, Outcome
+    from cpuaccel.report import CAST_STEP
     from cpuaccel.tuning.candidate import Candidate
     from cpuaccel.tuning.decisions.decision import Decision, assemble
     from cpuaccel.tuning.workers import messages
@@ -84,19 +84,16 @@ def _work(commands: IO[str], replies: IO[str], subject: IO[bytes], outputs: IO[b
     except CpuaccelError as error:
         send(messages.Refused(str(error)))
         return
-    variants = optimized.report.variants
-
-    def shown(outcome: Outcome) -> bool:
-        return outcome.step != CAST_STEP or not job.steps
-
+    report = optimized.report
+    evidence = [o for o in report.outcomes if o.step != CAST_STEP or not job.steps]
     if job.outputs:  # before the reply, on which the search reads them
         torch.save([tensors(output) for output in results], outputs)
         outputs.flush()
     send(
         messages.Built(
-            sum(variant.seconds for variant in variants),
+            sum(variant.seconds for variant in report.variants),
             tuple(differences),
-            tuple(str(o) for o in optimized.report.outcomes if shown(o)),
+            tuple(map(str, evidence)),
         )
     )
     del results, probes

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import IO, Self
+from typing import IO
 
 import psutil
 import torch
@@ -73,12 +73,6 @@ class Workers:
             raise
         finally:
             os.close(lifeline_end)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     # The methods that wait for replies raise WorkerFailure after so many seconds.
 

@@ -85,7 +85,7 @@ def prove(
     outputs: list[object] = []
     differences: list[Difference] = []
     for probe in probes:
-        before = report.calls.copy()
+        before = report.calls
         outputs.append(optimized(**probe.inputs))
         compared = compare(probe, outputs[-1], optimized.original)
         differences += compared

@@ -4,9 +4,9 @@ import os
 import statistics
 import sys
 import time
+from contextlib import closing
 from typing import IO
 
-from cpuaccel.tuning.candidate import Candidate
 from cpuaccel.tuning.decisions.result import LAUNCHER, CandidateStatus, Instances
 from cpuaccel.tuning.workers.messages import Job, Refused
 from cpuaccel.tuning.workers.parent import WorkerFailure, Workers
@@ -24,27 +24,24 @@ def splits(cores: int) -> list[int]:
 def measure_instances(
     subject: IO[bytes],
     workload: Workload,
-    candidate: Candidate,
-    *,
+    job: Job,
     count: int,
-    cores: int,
-    tolerance: float | None,
+    *,
     memory_limit: int,
     deadline: float,
 ) -> Instances:
-    """Build the candidate in several processes and call all of them at the same time."""
-    threads = cores // count
-    allowed = sorted(os.sched_getaffinity(0))[: count * threads]
+    """Build the job's candidate in several processes and call all of them at the same time."""
+    allowed = sorted(os.sched_getaffinity(0))[: count * job.threads]
     launcher = [
         *(sys.executable, "-P", "-m", LAUNCHER),
-        *("--ninstances", str(count), "--ncores-per-instance", str(threads)),
+        *("--ninstances", str(count), "--ncores-per-instance", str(job.threads)),
         *("--core-list", ",".join(map(str, allowed))),
         # The winner was measured with torch's own OpenMP and allocator.
         *("--disable-iomp", "--use-default-allocator"),
         "--no-python",  # the launcher's own -m takes only a file
     ]
-    job = Job(candidate.steps, candidate.precision, threads, tolerance, workload.weights)
-    with Workers([job] * count, subject, memory_limit * count, launcher) as instances:
+    workers = Workers([job] * count, subject, memory_limit * count, launcher)
+    with closing(workers) as instances:
         for built in instances.built(deadline - time.monotonic()):
             if isinstance(built, Refused):
                 raise WorkerFailure(CandidateStatus.REFUSED, built.reason)
@@ -54,4 +51,4 @@ def measure_instances(
         seconds = [statistics.fmean(times) for times in zip(*reply.times)]
         mean_seconds = sum(w * s for w, s in zip(workload.weights, seconds))
         rows_per_second += workload.mean_rows / mean_seconds
-    return Instances(count, threads, rows_per_second)
+    return Instances(count, job.threads, rows_per_second)

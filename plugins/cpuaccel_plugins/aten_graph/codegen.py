@@ -105,7 +105,8 @@ class _Writer:
         if isinstance(argument, slice):
             parts = (argument.start, argument.stop, argument.step)
             return f"slice({', '.join(map(self._text, parts))})"
-        if isinstance(argument, _LITERALS) and not _has_no_literal(argument):
+        finite = not isinstance(argument, float) or math.isfinite(argument)
+        if finite and isinstance(argument, _LITERALS):  # there is no literal for infinity
             return repr(argument)
         return self._bind(argument, "_c")
 
@@ -119,7 +120,3 @@ class _Writer:
             self._bound[bound] = thing
             self._bound_names[id(thing)] = bound
         return bound
-
-
-def _has_no_literal(number: object) -> bool:
-    return isinstance(number, float) and not math.isfinite(number)

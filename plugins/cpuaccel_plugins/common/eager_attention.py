@@ -27,12 +27,8 @@ def with_eager_attention(model: torch.nn.Module) -> torch.nn.Module:
             "Load the model with attn_implementation='eager'",
         ) from error
     rebuilt.tie_weights()  # type: ignore[operator]
-    _share_buffers(model, rebuilt)
-    return rebuilt.eval()
-
-
-def _share_buffers(source: torch.nn.Module, target: torch.nn.Module) -> None:
-    """Share the buffers that state dicts leave out, such as position ids."""
-    for path, buffer in source.named_buffers():
+    # Also the buffers that state dicts leave out, such as position ids.
+    for path, buffer in model.named_buffers():
         owner, _, name = path.rpartition(".")
-        target.get_submodule(owner)._buffers[name] = buffer
+        rebuilt.get_submodule(owner)._buffers[name] = buffer
+    return rebuilt.eval()

@@ -76,12 +76,12 @@ def _quantize(
 def _evidence(program: Program, selection: Selection, count: int, choice: Int8Choice) -> Evidence:
     share = share_of_flops(program, {int8_linear, int8_linear_add})
     speedups = choice.speedups()
-    fastest = f"{min(speedups):.2f}x to {max(speedups):.2f}x" if speedups else None
+    fastest = f"{min(speedups):.2f}x to {max(speedups):.2f}x" if speedups else ""
     return {
         "int8_linears": count,
         "int8_products": len(list(program.calls(int8_linear, int8_linear_add))),
         "int8_inputs": len(list(program.calls(quantize))),
         "share_of_flops_int8": f"{share:.1%}",
-        **({"int8_over_float": fastest} if fastest else {}),
-        **({"in_float": describe(selection.in_float)} if selection.in_float else {}),
+        "int8_over_float": fastest,
+        "in_float": describe(selection.in_float),
     }

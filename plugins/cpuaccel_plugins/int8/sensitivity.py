@@ -1,5 +1,6 @@
 """Which linears to leave in float: the most sensitive to 8 bits."""
 
+import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeAlias
@@ -81,11 +82,20 @@ def fewest_in_float(
 
     ``harm`` gets a variant of ``called``, a callable that calls the model; by default the model.
     """
-    quantized = _PartlyQuantized(model, splits, called or model)
+    weights = {
+        name.removesuffix(".weight"): parameter.detach()
+        for name, parameter in model.named_parameters(remove_duplicate=False)
+    }
+
+    @functools.cache
+    def linear(name: str) -> _Linear:
+        weight = weights[name]
+        split = splits.get(weight_key(weight)) or OutlierSplit.none(weight.shape[1])
+        return _int8_linear(weight, split)
 
     def error(names: Iterable[str]) -> float:
-        quantized.names = frozenset(names)
-        return harm(quantized)
+        linears = {weight_key(weights[name]): linear(name) for name in names}
+        return harm(_partly_in_int8(called or model, linears))
 
     if error(candidates) <= most:
         return ()
@@ -136,46 +146,30 @@ def _relative_difference(output: torch.Tensor, original: torch.Tensor, mask: obj
     return math.inf if math.isnan(difference) else difference
 
 
-class _PartlyQuantized:
-    """A model with the linears of these ``names`` in 8 bits, as ``int8`` computes them."""
+def _partly_in_int8(
+    model: Callable[..., object], linears: Mapping[WeightKey, _Linear]
+) -> Callable[..., object]:
+    """A model that computes these linears in 8 bits, as ``int8`` does."""
 
-    def __init__(
-        self,
-        model: torch.nn.Module,
-        splits: Mapping[WeightKey, OutlierSplit],
-        called: Callable[..., object],
-    ) -> None:
-        self._called = called
-        self._splits = splits
-        self._weights = {
-            name.removesuffix(".weight"): parameter
-            for name, parameter in model.named_parameters(remove_duplicate=False)
-        }
-        self._linears: dict[str, _Linear] = {}
-        self.names: frozenset[str] = frozenset()
+    def compute(
+        inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
+    ) -> torch.Tensor | None:
+        linear = linears.get(weight_key(weight))
+        return None if linear is None else linear(inputs, bias)
 
-    def __call__(self, *args: object, **kwargs: object) -> object:
-        linears = {weight_key(self._weights[name]): self._linear(name) for name in self.names}
-
-        def compute(
-            inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
-        ) -> torch.Tensor | None:
-            linear = linears.get(weight_key(weight))
-            return None if linear is None else linear(inputs, bias)
-
+    def call(*args: object, **kwargs: object) -> object:
         with LinearHook(compute), torch.no_grad():
-            return self._called(*args, **kwargs)
+            return model(*args, **kwargs)
 
-    def _linear(self, name: str) -> _Linear:
-        if name not in self._linears:
-            weight = self._weights[name].detach()
-            split = self._splits.get(weight_key(weight)) or OutlierSplit.none(weight.shape[1])
-            packed, channels = quantize_weight(weight, None, split)
+    return call
 
-            def linear(inputs: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-                quantized = quantize(inputs, split)
-                product = int8_linear(quantized, packed, channels, inputs.dtype, "none", "")
-                return product if bias is None else product + bias
 
-            self._linears[name] = linear
-        return self._linears[name]
+def _int8_linear(weight: torch.Tensor, split: OutlierSplit) -> _Linear:
+    packed, channels = quantize_weight(weight, None, split)
+
+    def linear(inputs: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        quantized = quantize(inputs, split)
+        product = int8_linear(quantized, packed, channels, inputs.dtype, "none", "")
+        return product if bias is None else product + bias
+
+    return linear

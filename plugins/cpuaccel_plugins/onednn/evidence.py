@@ -37,26 +37,26 @@ def evidence(program: Program) -> Evidence:
     """Describe a program after all passes; ``jit`` uses the same names for IPEX's fusions.
 
     The share of floating-point operations is that of matrix products, convolutions and attention,
-    at the example's size.
+    at the example's size. Other facts that are empty or 0 are left out.
     """
-    by_mkl = len(list(program.calls(mkl.linear)))
     fused = share_of_flops(program, {*_FUSED, *_ATTENTION, *program.linear_operators})
     methods = sorted({str(node.args[-1]) for node in program.calls(*_ATTENTION)})
-    left = "; ".join(f"{count} {reason}" for reason, count in sorted(program.left_alone.items()))
+    left = (f"{count} {reason}" for reason, count in sorted(program.left_alone.items()))
     mebibytes = program.huge_page_bytes // 2**20
-    return {
+    facts = {
         **program.evidence,
         "fusions": program.fusions.total(),
-        **{kind: count for kind, count in sorted(program.fusions.items()) if count},
+        **dict(sorted(program.fusions.items())),
         "packed_weights": program.packed_weights,
-        **({"huge_pages": f"{mebibytes} MiB"} if program.huge_page_bytes else {}),
-        **({"linears_by_mkl": by_mkl} if by_mkl else {}),
-        **({"released_weights": program.released_weights} if program.released_weights else {}),
-        **({"attention": "; ".join(methods)} if methods else {}),
+        "huge_pages": f"{mebibytes} MiB" if mebibytes else "",
+        "linears_by_mkl": len(list(program.calls(mkl.linear))),
+        "released_weights": program.released_weights,
+        "attention": "; ".join(methods),
         "share_of_flops_fused": f"{fused:.1%}",
-        **({"left_alone": left} if left else {}),
-        **({"padding_computed": program.padding_computed} if program.padding_computed else {}),
+        "left_alone": "; ".join(left),
+        "padding_computed": program.padding_computed or "",
     }
+    return {n: fact for n, fact in facts.items() if fact or n in ("fusions", "packed_weights")}
 
 
 def share_of_flops(program: Program, targets: Collection[object]) -> float:

@@ -28,7 +28,6 @@ from cpuaccel_plugins.onednn.attention.packed import (
     pack,
     read_layout,
     read_patterns,
-    tokens,
     unpack,
 )
 from cpuaccel_plugins.onednn.attention.rewrite import is_supported, replace_attention
@@ -190,7 +189,7 @@ class _Region:
         with graph.inserting_after(real):
             layout = call(graph, read_layout, real)
         with graph.inserting_after(layout):
-            count = call(graph, tokens, layout)
+            count = call(graph, getattr, layout, "tokens")
         patterns: dict[Node, Node] = {}
         for node in self._inside:
             if node.target in _SIZED:

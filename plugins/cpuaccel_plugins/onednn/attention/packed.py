@@ -1,6 +1,7 @@
 """Real tokens only, at call time: a batch as one long sequence of its tokens without padding."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
@@ -21,8 +22,7 @@ from cpuaccel_plugins.onednn.attention.attend import (
 )
 
 
-@dataclass(frozen=True)
-class Sequence:
+class Sequence(NamedTuple):
     """The place of one sequence of the batch in the long one."""
 
     start: int
@@ -36,7 +36,7 @@ class Layout:
 
     batch: int
     length: int  # with padding
-    tokens: int
+    tokens: int  # the length of the long sequence
     index: torch.Tensor | None  # of the packed tokens in the flattened batch, shape (tokens,)
     sources: torch.Tensor | None  # the packed token to unpack to each, shape (batch * length,)
     sequences: list[Sequence]
@@ -55,11 +55,6 @@ def read_layout(real: torch.Tensor) -> Layout:
         sequences.append(Sequence(start, start if begins else start + 1, start + count))
         start += count
     return Layout(batch, length, start, *packing_indices(packed), sequences)
-
-
-def tokens(layout: Layout) -> int:
-    """The number of packed tokens: the length of the long sequence."""
-    return layout.tokens
 
 
 def pack(hidden: torch.Tensor, layout: Layout) -> torch.Tensor:
@@ -81,9 +76,9 @@ def read_patterns(mask: torch.Tensor, layout: Layout, dtype: torch.dtype) -> lis
     if places is None:
         places = torch.arange(layout.tokens)
     patterns = []
-    for row, sequence in enumerate(layout.sequences):
-        own = places[sequence.start : sequence.end] - row * layout.length
-        keys = own[sequence.first - sequence.start :]
+    for row, (start, first, end) in enumerate(layout.sequences):
+        own = places[start:end] - row * layout.length
+        keys = own[first - start :]
         allowed = mask[row, 0][own][:, keys]
         # A query that attends to nothing is padding: its result is arbitrary, but finite.
         lowest = torch.finfo(dtype).min
@@ -107,9 +102,7 @@ def attend_packed(
         _, heads, count, size = operands[0].shape
         dtype = operands[0].dtype
     out = torch.empty(1, count, heads * size, dtype=dtype)
-    for row, (start, first, end) in enumerate(
-        (sequence.start, sequence.first, sequence.end) for sequence in layout.sequences
-    ):
+    for row, (start, first, end) in enumerate(layout.sequences):
         bias = None if patterns is None else patterns[row]
         own = slice_tokens(operands, start, end)
         span = None if first == start else (first - start, end - start)

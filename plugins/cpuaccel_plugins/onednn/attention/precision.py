@@ -53,11 +53,7 @@ def is_exact() -> bool:
     """Whether oneDNN computes float32 products in float32 here; computes one to find out."""
     generator = torch.Generator().manual_seed(0)
     one, other = torch.rand(2, 1, 64, 256, generator=generator) - 0.5
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision(PRECISION)
-    try:
+    with _OneDnnMatmul():
         product = torch.bmm(one, other.transpose(1, 2)).double()
-    finally:
-        torch.set_float32_matmul_precision(before)
     exact = torch.bmm(one.double(), other.double().transpose(1, 2))
     return bool((product - exact).abs().max() <= TOLERANCE * exact.abs().max())
