@@ -34,6 +34,8 @@ def optimize(
     tolerance: float | None = None,
     inplace: bool = False,
     keep_original: bool = True,
+    freeze_values: bool = False,
+    audit: bool | float = True,
     **tuning: "Unpack[TuneArguments]",
 ) -> OptimizedModel:
     """Make a model fast for inference on this CPU, and verify that its outputs stay the same.
@@ -67,6 +69,13 @@ def optimize(
             model can't be called then; whatever needs it (a fallback, ``.original``,
             ``state_dict``, ``to``, a copy) restores its weights exactly and logs a warning. Speed
             is not measured.
+        freeze_values: capture a model although its Python code reads values of its inputs (the
+            report names file and line). Calls whose values would lead it elsewhere are then
+            wrong. Default: such steps are skipped.
+        audit: compare calls with the original while serving. True: the first call of each new
+            size class (powers of two). A number below 1: also that share of the time, such as
+            0.01. False: never. A call that differs is served by the original, switches its
+            variant off and is logged.
         **tuning: only with ``"auto"``, see ``cpuaccel.tuning.request.TuneArguments``.
 
     Returns:
@@ -80,7 +89,12 @@ def optimize(
     """
     check_model(model)
     settings = BuildSettings(
-        strict=strict, tolerance=tolerance, inplace=inplace, keep_original=keep_original
+        strict=strict,
+        tolerance=tolerance,
+        inplace=inplace,
+        keep_original=keep_original,
+        freeze_values=freeze_values,
+        audit=audit,
     )
     if backends == "auto":
         given = {"pipeline": pipeline is not None, "dtype": dtype is not None}

@@ -10,6 +10,7 @@ from typing import Self
 
 import torch
 
+from cpuaccel.building.audit import Audit
 from cpuaccel.building.settings import BuildSettings
 from cpuaccel.building.variant import Variant
 from cpuaccel.checks.compare import has_nonfinite
@@ -17,13 +18,13 @@ from cpuaccel.checks.output_form import same_form
 from cpuaccel.errors import ArtifactError, SignatureError, StepError
 from cpuaccel.model.output import tensors
 from cpuaccel.model.redirected import can_redirect, redirect
-from cpuaccel.model.signature import Inputs
+from cpuaccel.model.signature import Inputs, cloned, input_versions
 from cpuaccel.model.torch_modes import inference, is_captured, outside_inference_mode
 from cpuaccel.model.weights import WatchedWeights
 from cpuaccel.pipeline import Pipeline
 from cpuaccel.planning.plan import make_plan
 from cpuaccel.report import CallKey, Fallback, Report
-from cpuaccel.variants import Choose, Variants
+from cpuaccel.variants import Choose, Route, Variants
 
 logger = logging.getLogger("cpuaccel")
 
@@ -48,6 +49,7 @@ class OptimizedModel(torch.nn.Module):
         self.training = False
         self._variants = variants
         self._reference = variants.reference
+        self._audit = Audit(variants.reference, variants.settings, variants.report)
         self._logged: set[str] = set()
 
         # Trainer and others read the names of the inputs from the signature of forward.
@@ -68,24 +70,30 @@ class OptimizedModel(torch.nn.Module):
         except SignatureError:
             return reference.eager(*args, **kwargs)  # raises what the original raises
         with inference():
-            variant = self._variants.get(inputs)
-            if isinstance(variant, Fallback):
-                return self._fall_back(inputs, variant.key, variant.reason)
+            route = self._variants.get(inputs)
+            if isinstance(route, Fallback):
+                if route.key is CallKey.EMPTY:  # nothing to accelerate: no fault, strict or not
+                    self.report.count(CallKey.EMPTY)
+                    return reference.serve(inputs)
+                return self._fall_back(inputs, route.key, route.reason)
+            variant = route.variant
             if not variant.applied:
                 # Logged when it was built; with strict only optional steps can be missing.
                 self.report.count(CallKey.NOT_APPLIED)
-                return reference.run(inputs)
+                return reference.serve(inputs)
             if variant.off:
                 return self._fall_back(inputs, CallKey.SWITCHED_OFF, variant.off)
+            audited = cloned(inputs) if route.compare or self._audit.is_due() else None
+            versions = input_versions(inputs)
             try:
                 if torch.is_inference_mode_enabled():
                     with outside_inference_mode():
-                        output, flat = variant.call(inputs)
+                        output, flat = variant.serve(inputs)
                 else:
-                    output, flat = variant.call(inputs)
+                    output, flat = variant.serve(inputs)
             except Exception as error:
                 logger.debug("the optimized model raised", exc_info=True)
-                original = reference.run(inputs)  # may raise the same
+                original = reference.serve(inputs)  # may raise the same
                 reason = f"{type(error).__name__} in the optimized model"
                 return self._fault(variant, CallKey.ERROR, reason, original)
             if variant.output_form is not None:
@@ -93,21 +101,57 @@ class OptimizedModel(torch.nn.Module):
                 if mismatch is not None:
                     return self._check_form(variant, inputs, output, mismatch)
             if variant.finite and has_nonfinite(flat):
-                original = reference.run(inputs)
+                original = reference.serve(inputs)
                 if has_nonfinite(tensors(original)):
                     self.report.count(CallKey.NAN_IN_ORIGINAL)
                     return original
                 reason = "NaN or infinity in the output"
                 return self._fault(variant, CallKey.NAN, reason, original)
+            if not variant.writes and input_versions(inputs) != versions:
+                self._protect_inputs(variant)
+            if audited is not None:
+                return self._serve_audited(route, audited, output)
             variant.record_success()
             self.report.count(CallKey.OPTIMIZED)
             return output
+
+    def _serve_audited(self, route: Route, inputs: Inputs, output: object) -> object:
+        """Compare an output with the original's; where they differ, return the latter."""
+        result = self._audit.compare(route.variant, inputs, output)
+        if result.mismatch is None:
+            self._variants.believe(route)
+            route.variant.record_success()
+            self.report.count(CallKey.OPTIMIZED)
+            return output
+        if route.variant.domain.learns:
+            self._variants.disbelieve(route)
+        else:
+            route.variant.off = f"switched off by an audit: {result.mismatch}"
+            logger.warning(
+                "the variant for %s returned a wrong output: %s (tolerance %g). The original "
+                "serves these calls from now on. Report this to the authors of %s",
+                route.variant.report.inputs,
+                result.mismatch,
+                route.variant.tolerance,
+                self.report.pipeline,
+            )
+        self._count_fallback(CallKey.AUDIT, str(result.mismatch))
+        return result.original
+
+    def _protect_inputs(self, variant: Variant) -> None:
+        """Copy the inputs from now on, since the optimized model wrote to one of them."""
+        variant.copied = frozenset(variant.signature.tensors)
+        logger.warning(
+            "%s wrote to the inputs of a call, which the original does not. It gets copies of "
+            "them from now on. Report this to its author",
+            self.report.pipeline,
+        )
 
     def _check_form(
         self, variant: Variant, inputs: Inputs, output: object, mismatch: str
     ) -> object:
         """Compare an output of unexpected form with the original's, and return the latter."""
-        original = self._reference.run(inputs)
+        original = self._reference.serve(inputs)
         if not same_form(output, original):
             reason = f"{mismatch} in the output"
             return self._fault(variant, CallKey.OUTPUT_FORM, reason, original)
@@ -149,14 +193,14 @@ class OptimizedModel(torch.nn.Module):
         """The variants built so far, one for each way of calling."""
         return self._variants.built
 
-    def prepare(self, example_inputs: Inputs) -> Variant | Fallback:
+    def prepare(self, example_inputs: Inputs) -> Route | Fallback:
         """Build the variant for calls like this one, if there is none yet.
 
         Args:
             example_inputs: inputs by name, in ``forward``'s order.
 
         Returns:
-            The variant, or why such calls can't have one.
+            The variant that serves such calls, or why they can't have one.
 
         Raises:
             StepError: with ``strict=True``, a step was not applied.
@@ -333,7 +377,7 @@ class OptimizedModel(torch.nn.Module):
         return run
 
     def _fall_back(self, inputs: Inputs, key: CallKey, reason: str) -> object:
-        output = self._reference.run(inputs)  # may raise, strict or not
+        output = self._reference.serve(inputs)  # may raise, strict or not
         self._count_fallback(key, reason)
         return output
 

@@ -130,6 +130,7 @@ class VariantReport:
         speed: the original's time divided by the optimized model's on the example, from a short
             measurement; None where no step was applied or nothing was measured.
         seconds: build time, including the comparisons with the original.
+        domain: the calls that the variant serves: sizes, and how they may vary.
     """
 
     inputs: str
@@ -137,9 +138,11 @@ class VariantReport:
     fidelity: Fidelity | None = None
     speed: Ratio | None = None
     seconds: float = 0.0
+    domain: str = ""
 
     def __str__(self) -> str:
         lines = [f"inputs    {self.inputs}"]
+        lines += [f"domain    {self.domain}"] if self.domain and self.fidelity is not None else []
         lines += [f"step      {outcome}" for outcome in self.outcomes]
         if self.fidelity is not None:
             lines.append(f"fidelity  {self.fidelity}")
@@ -174,6 +177,10 @@ class CallKey(enum.StrEnum):
     """The variant had too many consecutive faults."""
     ERROR = "fallback:error"
     """The optimized model raised an exception."""
+    EMPTY = "fallback:empty"
+    """An input has no elements: engines disagree about what to return."""
+    AUDIT = "fallback:audit"
+    """The call was compared with the original's, and differed."""
     NAN = "fallback:nan"
     """The optimized output has NaN or infinity, and the original's has not."""
     NAN_IN_ORIGINAL = "fallback:nan_in_original"
@@ -229,6 +236,8 @@ class Report:
         dtype: the precision in force, or ``the model's own``.
         planned: outcomes known before any inputs: the steps that this host does not support.
         variants: one for each way of calling that was built.
+        audited: number of calls that were compared with the original while serving.
+        largest_audited: the largest relative difference among them.
         tuning: how ``backends="auto"`` chose the pipeline; otherwise None.
     """
 
@@ -238,6 +247,8 @@ class Report:
         self.planned = planned
         self.variants: list[VariantReport] = []
         self.tuning: TuningRecord | None = None
+        self.audited = 0
+        self.largest_audited: Difference | None = None
         self.reset_calls()
 
     @property
@@ -258,6 +269,14 @@ class Report:
             self._calls[key] += 1
             if reason:
                 self._reasons[key] = reason
+
+    def record_audit(self, worst: Difference | None) -> None:
+        """Count a call that was compared with the original. Thread-safe."""
+        with _counting:
+            self.audited += 1
+            largest = self.largest_audited
+            if worst is not None and (largest is None or worst.relative > largest.relative):
+                self.largest_audited = worst
 
     def reset_calls(self) -> None:
         """Start counting again."""
@@ -290,6 +309,10 @@ class Report:
         ]
         if counted:
             lines.append(f"calls     {', '.join(counted)}")
+        if self.audited:
+            largest = self.largest_audited
+            worst = "" if largest is None else f"; the largest difference: {largest}"
+            lines.append(f"audit     {self.audited} calls compared with the original{worst}")
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, object]:
@@ -301,5 +324,7 @@ class Report:
             "variants": [asdict(variant) for variant in self.variants],
             "calls": dict(self.calls),
             "fallbacks": self.fallbacks,
+            "audited": self.audited,
+            "largest_audited": self.largest_audited and asdict(self.largest_audited),
             "tuning": self.tuning and self.tuning.to_dict(),
         }

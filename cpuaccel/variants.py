@@ -4,6 +4,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Sequence
+from typing import NamedTuple, cast
 
 import torch
 
@@ -21,10 +22,27 @@ logger = logging.getLogger("cpuaccel")
 MAX_VARIANTS = 8
 """Ways of calling that get their own variant; the original serves all others."""
 
+MAX_ROUTES = 4096
+"""Shapes of calls whose variants are remembered."""
+
 Choose = Callable[[Inputs], int]
 """Returns the index of the plan that serves a call."""
 
 _CONSTANTS = (bool, int, float, str, type(None), torch.dtype)
+
+
+class Route(NamedTuple):
+    """Which variant serves the calls of one shape.
+
+    Attributes:
+        variant: the variant.
+        key: names, dtypes, shapes and Python values of the call.
+        compare: whether the original must confirm the output of this call.
+    """
+
+    variant: Variant
+    key: tuple[object, ...]
+    compare: bool
 
 
 class Variants:
@@ -57,17 +75,18 @@ class Variants:
             " | ".join(dict.fromkeys(plan.dtype_name for plan in plans)),
             tuple(p.skipped for plan in plans for p in plan.steps if not p.verdict),
         )
-        self._variants: dict[object, Variant] = {}
+        self._by_way: dict[tuple[object, ...], list[Variant]] = {}
+        self._routes: dict[tuple[object, ...], Route] = {}
         self._lock = threading.RLock()
         self._building = False
         self._process = os.getpid()
         self._forked = False
-        self._of_parent: dict[object, Variant] = {}
+        self._of_parent: list[Variant] = []
 
     @property
     def built(self) -> list[Variant]:
         """The variants built so far."""
-        return list(dict.fromkeys(self._variants.values()))
+        return [variant for variants in self._by_way.values() for variant in variants]
 
     def refresh(self) -> None:
         """Discard the variants if the original changed or the process was forked.
@@ -93,64 +112,100 @@ class Variants:
     def clear(self) -> None:
         """Discard all variants, since the original has changed."""
         with self._lock:
-            self._variants.clear()
+            self._by_way.clear()
+            self._routes.clear()
             self._reset_builders()
 
-    def get(self, inputs: Inputs) -> Variant | Fallback:
+    def get(self, inputs: Inputs) -> Route | Fallback:
         """Return the variant for a call, building it if needed.
 
         Raises:
             StepError: see ``Builder.build``.
         """
-        index = 0 if self.choose is None else self.choose(inputs)
-        way: list[tuple[object, ...]] = [(index,)]
+        key: list[object] = [0 if self.choose is None else self.choose(inputs)]
         for name, value in inputs.items():
             if isinstance(value, torch.Tensor):
-                way.append((name, value.dtype, value.dim()))
+                key += (name, value.dtype, value.shape)
             elif isinstance(value, _CONSTANTS):
-                way.append((name, type(value), value))
+                key += (name, type(value), value)
             else:
                 return Fallback(CallKey.INPUT_TYPE, f"input {name!r} is a {type(value).__name__}")
-        key = tuple(way)
-        variant = self._variants.get(key)
-        if variant is not None and not variant.frozen:
-            return variant
-        shapes = tuple(v.shape for v in inputs.values() if isinstance(v, torch.Tensor))
-        if variant is not None:
-            variant = self._variants.get((key, shapes))
-            if variant is not None:
-                return variant
-        return self._build(self.builders[index], key, shapes, inputs)
+        route = self._routes.get(tuple(key))
+        return self._find(tuple(key), inputs) if route is None else route
 
-    def _build(
-        self, builder: Builder, key: object, shapes: object, inputs: Inputs
-    ) -> Variant | Fallback:
+    def believe(self, route: Route) -> None:
+        """Serve calls like the one that was just compared without comparing again."""
+        self._routes[route.key] = route._replace(compare=False)
+
+    def disbelieve(self, route: Route) -> None:
+        """Build a variant of its own for calls like the one whose outputs just differed."""
+        with self._lock:
+            route.variant.rejected.add(route.key)
+            self._routes.pop(route.key, None)
+
+    def _find(self, key: tuple[object, ...], inputs: Inputs) -> Route | Fallback:
+        """Find or build the variant for sizes that have not occurred yet."""
         if self._forked:
             return Fallback(CallKey.FORK, "built before the process was forked")
+        if any(isinstance(v, torch.Tensor) and v.numel() == 0 for v in inputs.values()):
+            return Fallback(CallKey.EMPTY, "an input has no elements")
+        way = tuple(part if not isinstance(part, torch.Size) else len(part) for part in key)
         with self._lock:
             if self._building:  # by this thread: a hook of the model called it
                 return Fallback(CallKey.BUILDING, "called while it is being built")
-            known = self._variants.get(key)
-            if known is not None:  # another thread built it, or its shapes are frozen
-                known = known if not known.frozen else self._variants.get((key, shapes))
-            if known is not None:
-                return known
-            if len(self.built) >= MAX_VARIANTS:
-                return Fallback(CallKey.VARIANT_LIMIT, f"more than {MAX_VARIANTS} ways of calling")
-            devices = {t.device.type for t in self.reference.original.parameters()} - {"cpu"}
-            if devices:
-                where = " and ".join(sorted(devices))
-                return Fallback(CallKey.DEVICE, f"its weights are on {where}")
-            self._building = True
-            try:
-                variant = builder.build(inputs)
-            finally:
-                self._building = False
-            # Once one variant has frozen shapes, none serves other shapes.
-            if self._variants.setdefault(key, variant).frozen:
-                self._variants[(key, shapes)] = variant
-            self.report.variants.append(variant.report)
-            return variant
+            if len(self._routes) >= MAX_ROUTES:
+                self._routes.clear()
+            known = self._by_way.setdefault(way, [])
+            route = self._choose_variant(key, known, inputs)
+            if route is None:
+                built = self._build(self.builders[cast(int, key[0])], known, inputs)
+                if isinstance(built, Fallback):
+                    return built
+                route = Route(built, key, compare=False)
+            self._routes[key] = route
+            return route
+
+    def _choose_variant(
+        self, key: tuple[object, ...], known: list[Variant], inputs: Inputs
+    ) -> Route | None:
+        for variant in known:
+            if variant.domain.excluded(inputs) is None:
+                return Route(variant, key, self._is_new_size(variant, inputs))
+        for variant in known:
+            if variant.applied and variant.domain.learns and key not in variant.rejected:
+                return Route(variant, key, compare=True)
+        return None
+
+    def _is_new_size(self, variant: Variant, inputs: Inputs) -> bool:
+        """Whether a call is the first of its size class (powers of two), to be audited."""
+        if self.settings.audit is False or not variant.applied:
+            return False
+        shapes = (v.shape for v in inputs.values() if isinstance(v, torch.Tensor))
+        size_class = tuple(size.bit_length() for shape in shapes for size in shape)
+        new = size_class not in variant.audited
+        variant.audited.add(size_class)
+        return new
+
+    def _build(self, builder: Builder, known: list[Variant], inputs: Inputs) -> Variant | Fallback:
+        if len(self.built) >= MAX_VARIANTS:
+            return Fallback(CallKey.VARIANT_LIMIT, f"more than {MAX_VARIANTS} ways of calling")
+        devices = {t.device.type for t in self.reference.original.parameters()} - {"cpu"}
+        if devices:
+            return Fallback(CallKey.DEVICE, f"its weights are on {' and '.join(sorted(devices))}")
+        self._building = True
+        try:
+            variant = builder.build(inputs)
+        finally:
+            self._building = False
+        if builder.unstable:
+            for other in self.built:
+                other.off = (
+                    f"another call showed that the model can't be captured: {builder.unstable}"
+                )
+        known.append(variant)
+        self._is_new_size(variant, inputs)  # compared with the original when it was built
+        self.report.variants.append(variant.report)
+        return variant
 
     def _reset_after_fork(self) -> None:
         """Stop using the parent's variants.
@@ -159,10 +214,11 @@ class Variants:
         """
         self._lock = threading.RLock()  # another thread may have held it
         self._building = False
-        self._forked = self._forked or bool(self._variants)
+        self._forked = self._forked or bool(self._by_way)
         self._process = os.getpid()
         # Keep them alive: destroying them may wait for their threads, as in OpenVINO.
-        self._of_parent, self._variants = self._variants, {}
+        self._of_parent += self.built
+        self._by_way, self._routes = {}, {}
         self._reset_builders()
 
     def _reset_builders(self) -> None:

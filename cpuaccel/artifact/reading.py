@@ -103,11 +103,12 @@ def _build(contents: Contents, variants: Variants, examples: list[Example]) -> N
     for example in examples:
         _compare(contents, reference.eager, example, reference.run, usual, "the model")
     for example in examples:
-        variant = variants.get(example.inputs)
-        if isinstance(variant, Fallback):
+        route = variants.get(example.inputs)
+        if isinstance(route, Fallback):
             raise contents.file_error(
-                layout.RECORD, f"has a call that can't be optimized: {variant.reason}"
+                layout.RECORD, f"has a call that can't be optimized: {route.reason}"
             )
+        variant = route.variant
         fidelity = variant.report.fidelity
         if fidelity is not None:
             tolerance = usual + fidelity.tolerance

@@ -4,19 +4,20 @@ import logging
 import time
 from dataclasses import replace
 
-import torch
-
+from cpuaccel.building.domain import find_domain
+from cpuaccel.building.global_settings import restored_random_state
 from cpuaccel.building.pipeline_run import PipelineRun, SharedSteps
 from cpuaccel.building.reference import Reference
 from cpuaccel.building.settings import BuildSettings
 from cpuaccel.building.stage import Call, Output, Stage, autocast
 from cpuaccel.building.variant import SavedBuild, Variant
+from cpuaccel.checks.axis_groups import AxisGroups
 from cpuaccel.checks.compare import has_nonfinite
+from cpuaccel.checks.dependence import study
 from cpuaccel.checks.output_form import OutputForm
-from cpuaccel.checks.probes import make_probes
 from cpuaccel.errors import StepError
 from cpuaccel.model.output import tensors
-from cpuaccel.model.signature import Inputs, Signature
+from cpuaccel.model.signature import Inputs, Signature, cloned
 from cpuaccel.model.torch_modes import outside_inference_mode
 from cpuaccel.planning.plan import Plan
 from cpuaccel.plugin.backend import Form
@@ -35,6 +36,8 @@ class Builder:
     Attributes:
         plan: the steps, with their verdicts.
         settings: see ``BuildSettings``.
+        unstable: why no call can be captured, since the model itself changes what later calls
+            return; found out by any build.
         saved: builds of an earlier process, by the signature of the call.
     """
 
@@ -43,6 +46,7 @@ class Builder:
         self.settings = settings
         self._reference = reference
         self._logged: set[str] = set()
+        self.unstable = ""
         self.reset()
 
     def reset(self) -> None:
@@ -58,41 +62,71 @@ class Builder:
                 step was not applied.
         """
         reference, begun = self._reference, time.perf_counter()
-        with autocast(None), outside_inference_mode():
+        with autocast(None), outside_inference_mode(), restored_random_state():
             signature = self._signature(inputs)
             logger.info("building %s for %s", self.plan.pipeline, signature)
             if self._hooks_refuse_all():
                 return self._refused(signature, begun)
             reference.weights.reset()
             state = reference.state.for_copy(reference.eager)
-            probes = make_probes(reference.run, signature)
-            reference.weights.ignore_written_buffers()
-            reference.state.ignore(state.written())
+            with reference.restored_buffers():
+                found = study(
+                    reference.eager,
+                    reference.run,
+                    reference.binder,
+                    signature,
+                    captured=self.plan.captures,
+                )
+                reference.weights.ignore_written_buffers()
+            written = state.written()
+            reference.state.ignore(written)
+            found = found.with_written(written, reference.eager)
+            self.unstable = self.unstable or found.unstable
+            found = replace(found, unstable=self.unstable)
             run = PipelineRun(
-                self.plan, self.settings, reference, self._shared, signature, probes, self._log
+                self.plan, self.settings, reference, self._shared, signature, found, self._log
             )
             saved = self.saved.get(str(signature))
             if saved is None or not run.use(saved):
                 run.apply_steps()
             applied = any(outcome.status is Status.APPLIED for outcome in run.outcomes)
             call: Call = self._call_original
-            fidelity, speed = None, None
+            speed = None
             if applied:
-                call, fidelity = run.caller(run.stage), run.fidelity
+                call = run.caller(run.stage)
                 if self.settings.measure_speed and reference.released.complete:
                     speed = self._measure_speed(call, signature.inputs)
         seconds = time.perf_counter() - begun
         if self.settings.inplace or reference.released:
             reference.accept_changes()  # steps have made them
+        verified = run.verified
+        domain = find_domain(
+            signature,
+            found.groups,
+            captured=applied and run.stage.form is not Form.MODULE,
+            guards=found.guards,
+            varied=verified.varied if verified else {},
+            frozen=frozenset(verified.fidelity.frozen if verified else ()),
+        )
         return Variant(
             call=call,
             stage=run.stage,
             signature=signature,
-            report=VariantReport(str(signature), tuple(run.outcomes), fidelity, speed, seconds),
+            report=VariantReport(
+                str(signature),
+                tuple(run.outcomes),
+                verified.fidelity if verified else None,
+                speed,
+                seconds,
+                str(domain),
+            ),
             applied=applied,
-            frozen=fidelity is not None and bool(fidelity.frozen),
-            finite=not has_nonfinite(tensors(probes.example.output)),
-            output_form=OutputForm.infer(probes, signature.axes),
+            domain=domain,
+            tolerance=run.tolerance(run.stage),
+            copied=verified.overwritten if verified else frozenset(),
+            writes=bool(found.probes.example.written),
+            finite=not has_nonfinite(tensors(found.probes.example.output)),
+            output_form=OutputForm.infer(found.probes, signature.axes),
         )
 
     def _hooks_refuse_all(self) -> bool:
@@ -128,23 +162,21 @@ class Builder:
             signature=signature,
             report=VariantReport(str(signature), tuple(outcomes), None, None, seconds),
             applied=False,
-            frozen=False,
+            domain=find_domain(signature, AxisGroups.from_signature(signature)),
+            tolerance=0.0,
+            copied=frozenset(),
+            writes=False,
             finite=False,
             output_form=None,
         )
 
     def _signature(self, inputs: Inputs) -> Signature:
         """The plan's signature if it is for these inputs; its `accepts` verdicts then hold."""
-        if any(isinstance(v, torch.Tensor) and v.is_inference() for v in inputs.values()):
-            # Compilers and in-place operations refuse tensors of inference mode.
-            inputs = {
-                name: value.clone() if isinstance(value, torch.Tensor) else value
-                for name, value in inputs.items()
-            }
         planned = self.plan.signature
         if planned is not None and planned.inputs is inputs:
             return planned
-        return Signature(self._reference.binder, inputs)
+        # The model may write to them, and compilers refuse tensors of inference mode.
+        return Signature(self._reference.binder, cloned(inputs))
 
     def _call_original(self, inputs: Inputs) -> Output:
         output = self._reference.run(inputs)

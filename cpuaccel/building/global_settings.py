@@ -69,10 +69,20 @@ _SETTINGS = {
 
 
 @contextmanager
+def restored_random_state() -> Iterator[None]:
+    """Restore the state of the random generators: building must not draw from the caller's."""
+    states = torch.random.get_rng_state(), random.getstate()
+    try:
+        yield
+    finally:
+        torch.random.set_rng_state(states[0])
+        random.setstate(states[1])
+
+
+@contextmanager
 def restored_settings() -> Iterator[list[str]]:
     """Restore global settings on exit; the yielded list then has the names of the changed ones."""
     before = {name: setting.read() for name, setting in _SETTINGS.items()}
-    random_states = torch.random.get_rng_state(), random.getstate()
     restored: list[str] = []
     try:
         yield restored
@@ -81,5 +91,3 @@ def restored_settings() -> Iterator[list[str]]:
             if before[name] is not None and setting.read() != before[name]:
                 setting.write(before[name])
                 restored.append(name)
-        torch.random.set_rng_state(random_states[0])
-        random.setstate(random_states[1])

@@ -15,8 +15,8 @@ from cpuaccel.building.settings import BuildSettings
 from cpuaccel.building.snapshot import Snapshot
 from cpuaccel.building.stage import Call, Stage
 from cpuaccel.building.variant import SavedBuild
-from cpuaccel.checks.probes import Probes
-from cpuaccel.checks.verify import OutputMismatchError, verify
+from cpuaccel.checks.dependence import Study
+from cpuaccel.checks.verify import OutputMismatchError, Verified, verify
 from cpuaccel.errors import BackendError, StepError
 from cpuaccel.model.copying import shared_copy
 from cpuaccel.model.output import Structure
@@ -25,7 +25,8 @@ from cpuaccel.model.signature import Signature
 from cpuaccel.planning.plan import Plan, PlannedStep, ask
 from cpuaccel.plugin.backend import Applied, Context, Form
 from cpuaccel.plugin.manager import plugin_host
-from cpuaccel.report import CAST_STEP, Fidelity, Outcome, Status
+from cpuaccel.plugin.verdict import Verdict
+from cpuaccel.report import CAST_STEP, Outcome, Status
 
 logger = logging.getLogger("cpuaccel")
 
@@ -51,7 +52,7 @@ class PipelineRun:
         log: receives each outcome, and whether the step is optional.
         stage: the result of the last step that was applied and verified.
         outcomes: one for each step so far.
-        fidelity: how close ``stage`` is to the original; None before any step was applied.
+        verified: how close ``stage`` is to the original; None before any step was applied.
     """
 
     plan: Plan
@@ -59,10 +60,10 @@ class PipelineRun:
     reference: Reference
     shared: SharedSteps
     signature: Signature
-    probes: Probes
+    study: Study
     log: Callable[[Outcome, bool], None]
     outcomes: list[Outcome] = field(default_factory=list)
-    fidelity: Fidelity | None = None
+    verified: Verified | None = None
 
     def __post_init__(self) -> None:
         self.stage = Stage(self.reference.eager, Form.MODULE)
@@ -70,7 +71,7 @@ class PipelineRun:
     def use(self, saved: SavedBuild) -> bool:
         """Verify a saved build and take it over; return whether its outputs are right."""
         try:
-            self.fidelity = self._verify(saved.stage)
+            self.verified = self._verify(saved.stage)
         except OutputMismatchError as error:
             logger.warning("the saved build failed verification; rebuilding: %s", error)
             return False
@@ -105,9 +106,9 @@ class PipelineRun:
             if not planned.verdict:
                 self.outcomes.append(planned.skipped)
                 continue
-            allowed = self.reference.hooks_verdict(planned.backend.gives)
-            if not allowed:
-                skipped = replace(planned, verdict=allowed).skipped
+            obstacle = self._obstacle(planned)
+            if not obstacle:
+                skipped = replace(planned, verdict=obstacle).skipped
                 self._finish(self.stage, skipped, planned.step.optional)
                 continue
             if uncast and not planned.backend.casts:
@@ -124,7 +125,7 @@ class PipelineRun:
                     raise StepError(f"{planned.step.backend} failed, and {overwritten}")
             uncast = uncast and self.stage.dtype is None  # a step that failed has not cast
             plugins.observe("cpuaccel_after_step", step=planned.step, outcome=self.outcomes[-1])
-        if uncast:
+        if uncast and not self.study.unstable:
             self._cast()
 
     def _snapshot(self) -> Snapshot | None:
@@ -148,27 +149,50 @@ class PipelineRun:
             "them again, and leave the step out or pass inplace=False"
         )
 
+    def _obstacle(self, planned: PlannedStep) -> Verdict:
+        """Whether what the original depends on leaves a step possible."""
+        name, study = planned.step.backend, self.study
+        allowed = self.reference.hooks_verdict(planned.backend.gives)
+        if not allowed:
+            return allowed
+        if study.unstable:
+            return Verdict.no(
+                f"the original's outputs for equal inputs differ: {study.unstable}",
+                f"Leave {name} out, or pass what changes as an input",
+            )
+        if planned.backend.gives is Form.MODULE or not study.reads or self.settings.freeze_values:
+            return Verdict.yes()
+        return Verdict.no(
+            f"forward's Python code reads values of its inputs at {study.reads[0]}, and {name} "
+            "would freeze what it does with them",
+            "Use tensor operations there, or pass freeze_values=True if these values never differ",
+        )
+
     def caller(self, stage: Stage) -> Call:
         """Return a closure that calls a stage like the original."""
-        return stage.caller(self.reference.binder, self.signature, self.probes.example.output)
+        return stage.caller(self.reference.binder, self.signature, self.study.probes.example.output)
 
     def _finish(self, stage: Stage, outcome: Outcome, optional: bool) -> None:
         """Verify a step that was applied, and record its outcome."""
         if outcome.status is Status.APPLIED:
             try:
-                self.fidelity = self._verify(stage)
+                self.verified = self._verify(stage)
                 self.stage = stage
             except OutputMismatchError as error:
-                outcome = replace(outcome, status=Status.FAILED, reason=str(error))
+                outcome = replace(outcome, status=Status.FAILED, reason=self._explained(error))
         self.outcomes.append(outcome)
         self.log(outcome, optional)
+
+    def _explained(self, error: OutputMismatchError) -> str:
+        written = ", ".join(map(repr, self.study.probes.example.written))
+        return f"{error}; forward writes to its input {written}" if written else str(error)
 
     def _cast(self) -> None:
         dtype, begun = self.plan.dtype, time.perf_counter()
         assert dtype is not None
         assert isinstance(self.stage.model, torch.nn.Module)
         try:
-            Structure.from_output(self.probes.example.output)  # outputs are cast back
+            Structure.from_output(self.study.probes.example.output)  # outputs are cast back
         except BackendError as error:
             failed = Outcome(CAST_STEP, Status.FAILED, error.reason, error.remedy)
             self._finish(self.stage, failed, optional=False)
@@ -264,17 +288,23 @@ class PipelineRun:
             + "Leave the step out, and report this to the plugin's author"
         )
 
-    def _verify(self, stage: Stage) -> Fidelity:
+    def tolerance(self, stage: Stage) -> float:
+        """Return the largest accepted relative difference of an output."""
+        if self.settings.tolerance is not None:
+            return self.settings.tolerance
+        dtypes = {stage.dtype} if stage.dtype is not None else self.reference.floating_dtypes
+        return max(default_tolerance(dtypes), stage.tolerance)
+
+    def _verify(self, stage: Stage) -> Verified:
         """Compare outputs on all probes.
 
         Raises:
             OutputMismatchError: they differ from the original's.
         """
-        tolerance = self.settings.tolerance
-        if tolerance is None:
-            dtypes = {stage.dtype} if stage.dtype is not None else self.reference.floating_dtypes
-            tolerance = max(default_tolerance(dtypes), stage.tolerance)
         call = self.caller(stage)
         return verify(
-            lambda inputs: call(inputs).value, self.probes, tolerance, self.reference.eager
+            lambda inputs: call(inputs).value,
+            self.study.probes,
+            self.tolerance(stage),
+            self.reference.eager,
         )

@@ -1,6 +1,7 @@
 """The original model: the reference that outputs are compared with, and the fallback."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 
@@ -43,6 +44,7 @@ class Reference:
         self.eager = self.original.eval() if self._inplace else shared_copy(self.original)
         self.binder = Binder(self.original)
         self._hooks = without(callers_hooks(self.original), self._hooks_of_steps)
+        self._evaluates = not any(module.training for module in self.original.modules())
         self.weights.reset()
         self.state.reset()
 
@@ -59,9 +61,27 @@ class Reference:
         return ", ".join(self.state.written()) if self.state.changed() else ""
 
     def run(self, inputs: Mapping[str, object]) -> object:
-        """Call the original in eval mode."""
+        """Call the copy in eval mode: what it keeps between calls stays out of the original."""
         self.released.restore_original()
         return self.binder.call(self.eager, inputs)
+
+    def serve(self, inputs: Mapping[str, object]) -> object:
+        """Answer a call: by the original itself if it is in eval mode, and keeps its state."""
+        self.released.restore_original()
+        evaluates = self._evaluates and not self.original.training
+        return self.binder.call(self.original if evaluates else self.eager, inputs)
+
+    @contextmanager
+    def restored_buffers(self) -> Iterator[None]:
+        """Restore the buffers, which the copy shares, if the body changes them."""
+        buffers = {buffer: buffer.clone() for buffer in self.original.buffers()}
+        versions = {buffer: buffer._version for buffer in buffers if not buffer.is_inference()}
+        try:
+            yield
+        finally:
+            for buffer, version in versions.items():
+                if buffer._version != version:
+                    buffer.copy_(buffers[buffer])
 
     @property
     def late_hooks(self) -> Verdict:

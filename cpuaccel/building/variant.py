@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 
 import torch
 
-from cpuaccel.building.stage import Call, Stage
+from cpuaccel.building.domain import Domain
+from cpuaccel.building.stage import Call, Output, Stage
 from cpuaccel.checks.output_form import OutputForm
-from cpuaccel.model.signature import Inputs, Signature
+from cpuaccel.model.signature import Inputs, Signature, cloned, tensors_of
 from cpuaccel.report import Outcome, VariantReport
 
 MAX_FAULTS = 5
@@ -24,9 +25,14 @@ class Variant:
         signature: the call that the variant was built for.
         report: what was done.
         applied: whether any step was applied.
-        frozen: whether the variant serves only calls with the example's exact shapes.
+        domain: the calls that it may serve.
+        tolerance: largest relative difference of an output that an audit accepts.
+        copied: inputs of which it gets a copy in each call, because it writes to them.
+        writes: whether the original writes to its inputs, too.
         finite: whether NaN and infinity are faults (the original's output has none).
         output_form: types and shapes that its outputs must have; None if unknown.
+        audited: size classes of which a call was compared with the original.
+        rejected: keys of calls in which its outputs differed from the original's.
         off: why the variant is no longer used; empty while it is.
     """
 
@@ -35,10 +41,15 @@ class Variant:
     signature: Signature
     report: VariantReport
     applied: bool
-    frozen: bool
+    domain: Domain
+    tolerance: float
+    copied: frozenset[str]
+    writes: bool
     finite: bool
     output_form: OutputForm | None
     off: str = ""
+    audited: set[tuple[int, ...]] = field(default_factory=set, repr=False)
+    rejected: set[tuple[object, ...]] = field(default_factory=set, repr=False)
     _faults: int = field(default=0, repr=False)
 
     @property
@@ -48,7 +59,14 @@ class Variant:
 
     def run(self, inputs: Inputs) -> object:
         """Call the model and return its output unchecked."""
-        return self.call(inputs).value
+        return self.serve(inputs).value
+
+    def serve(self, inputs: Inputs) -> Output:
+        """Call the model; the inputs that it writes to are copied before."""
+        if self.copied:
+            written = {n: v for n, v in tensors_of(inputs).items() if n in self.copied}
+            inputs = {**inputs, **cloned(written)}
+        return self.call(inputs)
 
     def record_success(self) -> None:
         """Reset the number of consecutive faults."""

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 import torch
 
 from cpuaccel.checks.probes import Probe
-from cpuaccel.model.output import leaves
-from cpuaccel.model.signature import MASK, Inputs
+from cpuaccel.model.output import PLAIN, constants, leaves
+from cpuaccel.model.signature import MASK, Inputs, tensors_of
 from cpuaccel.report import Difference
 
 SERIAL = 2**15 - 1
@@ -20,15 +20,35 @@ _DIFFERENT = math.inf, math.inf
 def compare(probe: Probe, candidate: object, original: Callable[..., object]) -> list[Difference]:
     """Compare an output with the original's, tensor by tensor; padding is ignored.
 
-    A difference is infinite where shapes, integers or booleans differ, or where only one of the two
-    is NaN or infinite. ``original`` maps samples to frames in audio models.
+    A difference is infinite where shapes, integers, booleans or Python values differ, or where
+    only one of the two is NaN or infinite. ``original`` maps samples to frames in audio models.
     """
     flat = leaves(candidate)
     if [leaf.path for leaf in flat] != [leaf.path for leaf in probe.reference]:
         return [Difference(probe.name, "output", *_DIFFERENT)]
     return [
-        Difference(probe.name, path, *_distance(probe.inputs, expected, leaf.tensor, original))
-        for (path, expected), leaf in zip(probe.reference, flat)
+        *(
+            Difference(probe.name, path, *_distance(probe.inputs, expected, leaf.tensor, original))
+            for (path, expected), leaf in zip(probe.reference, flat)
+        ),
+        *(
+            Difference(probe.name, path, *_DIFFERENT)
+            for (path, expected), (_, value) in zip(constants(probe.output), constants(candidate))
+            if isinstance(expected, PLAIN) and not _is_same(expected, value)
+        ),
+    ]
+
+
+def written_differences(
+    probe: Probe, inputs: Inputs, original: Callable[..., object]
+) -> list[Difference]:
+    """Compare the inputs that the original changed with those that the candidate changed."""
+    used = tensors_of(inputs)
+    return [
+        Difference(
+            probe.name, f"input {name}", *_distance(probe.inputs, expected, used[name], original)
+        )
+        for name, expected in tensors_of(probe.written).items()
     ]
 
 
@@ -44,6 +64,10 @@ def has_nonfinite(tensors: Iterable[torch.Tensor]) -> bool:
         )
         for tensor in tensors
     )
+
+
+def _is_same(one: object, other: object) -> bool:
+    return type(one) is type(other) and (one == other or (one != one and other != other))
 
 
 def _parts(tensor: torch.Tensor) -> Iterable[torch.Tensor]:

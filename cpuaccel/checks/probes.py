@@ -1,12 +1,15 @@
 """Probes: the example inputs and variations of them, with the original's outputs."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import torch
 
+from cpuaccel.checks.axis_groups import BATCH, LENGTH, AxisGroups
+from cpuaccel.checks.size_guards import SizeGuards
 from cpuaccel.model.output import Leaf, leaves
-from cpuaccel.model.signature import MASK, Inputs, Signature, tensors_of
+from cpuaccel.model.signature import MASK, Inputs, Signature, cloned, tensors_of
 
 RIGHT, LEFT = "right padding", "left padding"
 BOTH = "padding on both sides"
@@ -15,8 +18,10 @@ PADDINGS = frozenset({RIGHT, LEFT, BOTH})
 IGNORED_LABEL = -100
 """The label that the losses of Transformers ignore."""
 
+Original = Callable[[Mapping[str, object]], object]
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class Probe:
     """Inputs, and the output of the original for them."""
 
@@ -26,6 +31,20 @@ class Probe:
     output: object
     reference: list[Leaf]
     """The tensors of the output."""
+    written: Inputs = field(default_factory=dict)
+    """The inputs that the original changed, as they were after the call."""
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    """The sizes of the axis groups that have another one than the example's."""
+
+    @property
+    def varied(self) -> frozenset[str]:
+        """The axis groups that have another size than the example's."""
+        return frozenset(self.sizes)
+
+    @property
+    def has_one(self) -> bool:
+        """Whether only one size varied, and is one."""
+        return [*self.sizes.values()] == [1]
 
 
 @dataclass(frozen=True)
@@ -33,8 +52,9 @@ class Probes:
     """The example and its variations.
 
     Attributes:
-        varied: all axes varied at once if the original allows that, otherwise each on its own.
-        single: runs the variations of one axis each, to find out which one is frozen.
+        example: the example inputs.
+        varied: all sizes varied at once if the original allows that: smaller ones, larger ones.
+        single: runs the variations of one kind each, to find out which size is frozen.
         unprobed: the variations on which the original raised.
     """
 
@@ -44,59 +64,141 @@ class Probes:
     unprobed: tuple[str, ...]
 
 
-def make_probes(original: Callable[[Mapping[str, object]], object], signature: Signature) -> Probes:
+def run_probe(
+    original: Original, name: str, inputs: Inputs, sizes: Mapping[str, int] = MappingProxyType({})
+) -> Probe:
+    """Run the original on a copy of inputs, which it may change."""
+    used = cloned(inputs)
+    output = original(used)
+    written: Inputs = {
+        name: tensor
+        for name, tensor in tensors_of(used).items()
+        if tensor._version and not same_values(tensor, tensors_of(inputs)[name])
+    }
+    return Probe(name, inputs, output, leaves(output), written, sizes)
+
+
+def same_values(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether two tensors of one shape are equal; NaN equals NaN."""
+    return torch.equal(one.nan_to_num(), other.nan_to_num())
+
+
+def make_probes(
+    original: Original,
+    signature: Signature,
+    guards: SizeGuards | None = None,
+    example: Probe | None = None,
+) -> Probes:
     """Run the original on the example inputs and on variations of them.
 
     The original decides what may vary: a variation on which it raises is not a probe.
+
+    Args:
+        original: calls the original.
+        signature: the example inputs.
+        guards: with them every axis varies that leaves the path of the Python code as it is, to
+            smaller and to larger sizes; without them batch and length vary to smaller sizes.
+        example: the original's output on the example, if it is known already.
     """
+    groups = AxisGroups.from_signature(signature)
+    sizes = {group.name: group.size for group in groups}
+    smaller, larger = _smaller(groups, guards), _larger(groups, guards)
+    paddings = [RIGHT, LEFT] if signature.masked else []
 
-    def probe(name: str, varied: Inputs) -> Probe:
-        output = original(varied)
-        return Probe(name, varied, output, leaves(output))
+    def attempt(name: str, wanted: Mapping[str, int], paddings: list[str]) -> Probe | None:
+        if guards is not None and guards.violated({**sizes, **wanted}):
+            return None
+        inputs = groups.resized(signature.inputs, wanted)
+        inputs |= _pad(tensors_of(inputs), paddings) if paddings else {}
+        try:
+            return run_probe(original, name, inputs, wanted)
+        except Exception:
+            refused.append(name)
+            return None
 
-    def try_all(names: Iterable[str]) -> tuple[tuple[Probe, ...], tuple[str, ...]]:
-        accepted, refused = [], []
-        for name in names:
-            try:
-                accepted.append(probe(name, _vary(signature, name.split("+"))))
-            except Exception:
-                refused.append(name)
-        return tuple(accepted), tuple(refused)
+    refused: list[str] = []
+    example = example or run_probe(original, "example", signature.inputs)
+    kinds = [*smaller, *paddings]
+    varied: list[Probe | None] = []
+    if kinds:
+        varied.append(attempt("+".join(kinds), smaller, paddings))
+        if varied[0] is None and len(kinds) > 1:
+            refused.clear()
+            single = [attempt(name, {name: size}, []) for name, size in smaller.items()]
+            accepted = {n: s for p in single if p is not None for n, s in p.sizes.items()}
+            larger = {n: s for n, s in larger.items() if n in accepted or n == BATCH}
+            smaller = accepted
+            alone = [attempt(kind, {}, [kind]) for kind in paddings]
+            paddings = [kind for kind, probe in zip(paddings, alone) if probe is not None]
+            together = attempt("+".join([*smaller, *paddings]), smaller, paddings)
+            varied = [together] if together is not None else [*single, *alone]
+    if larger:
+        together = attempt(_named(larger), larger, [])
+        varied.append(together)
+        if together is None and len(larger) > 1:
+            varied += [attempt(_named({n: s}), {n: s}, []) for n, s in larger.items()]
 
-    example = probe("example", signature.inputs)
-    kinds = [
-        *(["batch"] if signature.axes.batch else []),
-        *(["length"] if signature.axes.length else []),
-        *([RIGHT, LEFT] if signature.masked else []),
-    ]
-    varied, refused = try_all(["+".join(kinds)] if kinds else [])
-    if refused and len(kinds) > 1:
-        varied, refused = try_all(kinds)
-    single = [*kinds, *([BOTH] if signature.masked else [])]
-    return Probes(example, varied, lambda: try_all(single)[0], refused)
+    if guards is not None and LENGTH in smaller:
+        varied.append(attempt(_named({LENGTH: 1}), {LENGTH: 1}, []))
+
+    def run_single() -> tuple[Probe, ...]:
+        probes = [attempt(name, {name: size}, []) for name, size in smaller.items()]
+        probes += [attempt(_named({n: s}), {n: s}, []) for n, s in larger.items()]
+        probes += [probe for probe in varied if probe is not None and probe.has_one]
+        probes += [attempt(kind, {}, [kind]) for kind in ([*paddings, BOTH] if paddings else [])]
+        return tuple(probe for probe in probes if probe is not None)
+
+    unprobed = tuple(refused)
+    return Probes(example, tuple(p for p in varied if p is not None), run_single, unprobed)
 
 
-def _vary(signature: Signature, kinds: list[str]) -> Inputs:
-    """Vary the batch size, the length or the padding, reusing the example's values."""
-    varied = dict(signature.inputs)
-    for axis, (kind, names) in enumerate(
-        (("batch", signature.axes.batch), ("length", signature.axes.length))
-    ):
-        if kind in kinds:
-            for name in names:
-                varied[name] = _resize(tensors_of(varied)[name], axis)
-    if PADDINGS & {*kinds}:
-        varied |= _pad(tensors_of(varied), kinds)
-    return varied
+def _named(sizes: Mapping[str, int]) -> str:
+    return "+".join(f"{name}={size}" for name, size in sizes.items())
 
 
-def _resize(tensor: torch.Tensor, axis: int) -> torch.Tensor:
-    size = tensor.shape[axis]
-    if axis == 0:
-        wanted = 3 if size == 2 else 2
-    else:  # shorter rather than longer: models have a maximum length
-        wanted = size - size // 3 if size > 2 else size + 1
-    return tensor.index_select(axis, torch.arange(wanted) % size)
+def _smaller(groups: AxisGroups, guards: SizeGuards | None) -> dict[str, int]:
+    """Choose another size for each group that may vary; larger ones where none is smaller."""
+    chosen: dict[str, int] = {}
+    for group in groups:
+        n = group.size
+        if group.name == BATCH:
+            candidates = [3 if n == 2 else 2, 4]
+        elif (guards is None and group.name != LENGTH) or n < 1:
+            continue
+        else:
+            candidates = [n - n // 3 if n > 2 else n + 1, n // 2, n - 1, n + 1, 2 * n]
+        _choose(group.name, candidates, chosen, groups, guards)
+    return chosen
+
+
+def _larger(groups: AxisGroups, guards: SizeGuards | None) -> dict[str, int]:
+    """Choose a larger size for each group, and one row for the batch."""
+    chosen: dict[str, int] = {}
+    for group in groups if guards is not None else ():
+        n = group.size
+        if group.name == BATCH:
+            candidates = [1 if n > 1 else 3]
+        else:
+            candidates = [2 * n + 1, 2 * n, n + n // 2, n + 1] if n > 1 else []
+        _choose(group.name, candidates, chosen, groups, guards)
+    return chosen
+
+
+def _choose(
+    name: str,
+    candidates: Iterable[int],
+    chosen: dict[str, int],
+    groups: AxisGroups,
+    guards: SizeGuards | None,
+) -> None:
+    """Choose the first size that leaves the path of the Python code as it is."""
+    sizes = {group.name: group.size for group in groups} | chosen
+    for size in candidates:
+        if size == sizes[name] or size < 1:
+            continue
+        if guards is None or not guards.violated({**sizes, name: size}):
+            chosen[name] = size
+            return
 
 
 def _pad(tensors: dict[str, torch.Tensor], kinds: list[str]) -> dict[str, torch.Tensor]:

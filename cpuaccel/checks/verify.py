@@ -1,12 +1,13 @@
 """Comparing an optimized model with the original on all probes."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
-from cpuaccel.checks.compare import compare
-from cpuaccel.checks.probes import BOTH, PADDINGS, Probe, Probes
+from cpuaccel.checks.compare import compare, written_differences
+from cpuaccel.checks.probes import BOTH, PADDINGS, Probe, Probes, same_values
 from cpuaccel.errors import describe_error
-from cpuaccel.model.signature import Inputs
+from cpuaccel.model.signature import Inputs, cloned, tensors_of
 from cpuaccel.report import Difference, Fidelity
 
 logger = logging.getLogger("cpuaccel")
@@ -16,12 +17,27 @@ class OutputMismatchError(Exception):
     """The outputs of an optimized model differ from the original's. The message says where."""
 
 
+@dataclass(frozen=True)
+class Verified:
+    """The result of a comparison that found no difference which refuses the step.
+
+    Attributes:
+        fidelity: how close the outputs are, and which sizes are frozen.
+        varied: axis groups that had other sizes on a probe whose outputs agreed.
+        overwritten: inputs that the optimized model changes although the original does not.
+    """
+
+    fidelity: Fidelity
+    varied: Mapping[str, frozenset[int]]
+    overwritten: frozenset[str]
+
+
 def verify(
     call: Callable[[Inputs], object],
     probes: Probes,
     tolerance: float,
     original: Callable[..., object],
-) -> Fidelity:
+) -> Verified:
     """Compare the outputs of the optimized model with the original's on all probes.
 
     Args:
@@ -34,10 +50,22 @@ def verify(
         OutputMismatchError: the outputs differ on the example or with padding, or the optimized
             model raises on the example. Frozen sizes and refused paddings are only reported.
     """
+    overwritten: set[str] = set()
 
-    def compare_on(probe: Probe) -> list[Difference] | None:
+    def differences(probe: Probe) -> list[Difference]:
+        inputs = cloned(probe.inputs)
+        found = compare(probe, call(inputs), original)
+        given, used = tensors_of(probe.inputs), tensors_of(inputs)
+        overwritten.update(
+            name
+            for name in given.keys() - probe.written.keys()
+            if not same_values(given[name], used[name])
+        )
+        return [*found, *written_differences(probe, inputs, original)]
+
+    def try_differences(probe: Probe) -> list[Difference] | None:
         try:
-            return compare(probe, call(probe.inputs), original)
+            return differences(probe)
         except Exception:  # engines raise various exceptions on inputs that they don't support
             logger.debug("raised on %s", probe.name, exc_info=True)
             return None
@@ -46,25 +74,34 @@ def verify(
         return differences is not None and all(d.relative <= tolerance for d in differences)
 
     try:
-        accepted = compare(probes.example, call(probes.example.inputs), original)
+        accepted = differences(probes.example)
     except Exception as error:
         logger.debug("raised on the example", exc_info=True)
         raise OutputMismatchError(f"calling its model raised {describe_error(error)}") from error
     worst = max(accepted, key=lambda d: d.relative, default=None)
     if worst is not None and worst.relative > tolerance:
         raise OutputMismatchError(f"it changes the outputs: {worst} (tolerance {tolerance:g})")
-    varied = {probe.name: compare_on(probe) for probe in probes.varied}
-    frozen: tuple[str, ...] = ()
+    compared = {probe: try_differences(probe) for probe in probes.varied}
+    frozen: set[str] = set()
     refused: tuple[str, ...] = ()
-    if not all(map(agrees, varied.values())):
-        varied = {probe.name: compare_on(probe) for probe in probes.single()}
-        broken = {name: ds for name, ds in varied.items() if not agrees(ds)}
-        refused = tuple(name for name, ds in broken.items() if name in PADDINGS and not ds)
-        if wrong := broken.keys() & PADDINGS - {*refused}:
+    if not all(map(agrees, compared.values())):
+        compared = {probe: try_differences(probe) for probe in probes.single()}
+        broken = {probe: found for probe, found in compared.items() if not agrees(found)}
+        paddings = {p.name: found for p, found in broken.items() if p.name in PADDINGS}
+        refused = tuple(name for name, found in paddings.items() if not found)
+        if wrong := paddings.keys() - {*refused}:
             named = sorted(wrong - {BOTH} or wrong)  # wrong with either implies wrong with both
             raise OutputMismatchError(f"it changes the outputs with {' and '.join(named)}")
-        frozen = tuple(name for name in broken if name not in PADDINGS)
-        if not broken:  # each axis alone is right, but not all at once
-            frozen = ("batch", "length")
-    accepted += [d for ds in varied.values() if ds is not None and agrees(ds) for d in ds]
-    return Fidelity(tolerance, tuple(accepted), frozen, probes.unprobed, refused)
+        # A size of one may take another path: it then has its own variant.
+        frozen.update(*(p.varied for p in broken if p.name not in PADDINGS and not p.has_one))
+        if not broken:  # each alone is right, but not all at once
+            frozen.update(*(probe.varied for probe in probes.varied))
+    agreeing = [probe for probe, found in compared.items() if agrees(found)]
+    varied: dict[str, set[int]] = {}
+    for probe in agreeing:
+        for group, size in probe.sizes.items():
+            varied.setdefault(group, set()).add(size)
+    accepted += [d for probe in agreeing for d in compared[probe] or ()]
+    fidelity = Fidelity(tolerance, tuple(accepted), tuple(sorted(frozen)), probes.unprobed, refused)
+    sizes = {group: frozenset(found) for group, found in varied.items() if group not in frozen}
+    return Verified(fidelity, sizes, frozenset(overwritten))

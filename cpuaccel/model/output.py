@@ -14,7 +14,8 @@ from cpuaccel.errors import BackendError, describe_error
 Build = Callable[[Sequence[object]], object]
 """Builds a container from its members, in order."""
 
-_CONSTANTS = (type(None), bool, int, float, str)
+PLAIN = (type(None), bool, int, float, str)
+"""Types of the Python values that an output may hold besides tensors."""
 
 
 class Leaf(NamedTuple):
@@ -55,7 +56,7 @@ class Structure:
         """
         if isinstance(output, torch.Tensor):
             return cls(torch.Tensor)
-        if isinstance(output, _CONSTANTS):
+        if isinstance(output, PLAIN):
             return cls(None, constant=output)
         named = _require_members(output)
         members = [member for _, member in named]
@@ -89,7 +90,7 @@ class Structure:
 
 def require_tensors(output: object) -> None:
     """Raise ``BackendError`` if an output holds something else than tensors and constants."""
-    if not isinstance(output, (torch.Tensor, *_CONSTANTS)):
+    if not isinstance(output, (torch.Tensor, *PLAIN)):
         for _, member in _require_members(output):
             require_tensors(member)
 
@@ -102,6 +103,20 @@ def leaves(output: object, path: str = "") -> list[Leaf]:
         leaf
         for name, member in _members(output) or ()
         for leaf in leaves(member, f"{path}.{name}" if path else name)
+    ]
+
+
+def constants(output: object, path: str = "") -> list[tuple[str, object]]:
+    """List what an output holds besides tensors and containers, with paths, in order."""
+    if isinstance(output, torch.Tensor):
+        return []
+    members = _members(output)
+    if members is None:
+        return [(path or "output", output)]
+    return [
+        constant
+        for name, member in members
+        for constant in constants(member, f"{path}.{name}" if path else name)
     ]
 
 
@@ -214,9 +229,7 @@ def _build_by_copying(output: object, members: list[object]) -> Build:
     places = [object() for _ in members]
     # What deepcopy's memo holds is taken for the copy.
     memo: dict[int, object] = {
-        id(member): place
-        for member, place in zip(members, places)
-        if not isinstance(member, _CONSTANTS)
+        id(member): place for member, place in zip(members, places) if not isinstance(member, PLAIN)
     }
     template = copy.deepcopy(output, memo)
     if any(isinstance(copied, torch.Tensor) for copied in memo.values()):

@@ -74,9 +74,9 @@ class Signature:
     def from_inputs(
         cls, model: Callable[..., object], example_inputs: ExampleInputs
     ) -> "Signature":
-        """Bind example inputs to the model's parameters, or raise ``SignatureError``."""
+        """Bind copies of example inputs to the model's parameters, or raise ``SignatureError``."""
         binder = Binder(model)
-        return cls(binder, binder.bind_example(example_inputs))
+        return cls(binder, cloned(binder.bind_example(example_inputs)))
 
     def cast(self, dtype: torch.dtype) -> "Signature":
         """Return the signature with floating-point inputs in another precision."""
@@ -227,3 +227,20 @@ def cast_floating(inputs: Mapping[str, object], dtype: torch.dtype) -> Inputs:
         else value
         for name, value in inputs.items()
     }
+
+
+def cloned(inputs: Mapping[str, object]) -> Inputs:
+    """Return the inputs with copies of their tensors, which may be written to."""
+    return {
+        name: value.clone() if isinstance(value, torch.Tensor) else value
+        for name, value in inputs.items()
+    }
+
+
+def input_versions(inputs: Mapping[str, object]) -> list[int]:
+    """Return torch's counters of in-place operations on the inputs."""
+    return [
+        value._version
+        for value in inputs.values()
+        if isinstance(value, torch.Tensor) and not value.is_inference()
+    ]

@@ -61,6 +61,11 @@ class Plan:
     signature: Signature | None = field(default=None, repr=False)
 
     @property
+    def captures(self) -> bool:
+        """Whether a step replaces the model's Python code by a graph."""
+        return any(p.verdict and p.backend.gives is not Form.MODULE for p in self.steps)
+
+    @property
     def dtype(self) -> torch.dtype | None:
         """The precision that will be used, None for the model's own."""
         return self.pipeline.dtype if self.precision else None

@@ -6,7 +6,7 @@ import os
 import pytest
 import torch
 
-from cpuaccel.building.global_settings import restored_settings
+from cpuaccel.building.global_settings import restored_random_state, restored_settings
 from cpuaccel.testing.state import changed, global_state
 from tests.conftest import Python
 from tests.required import requires
@@ -53,7 +53,7 @@ def test_the_random_state_is_restored() -> None:
     torch.manual_seed(7)
     expected = torch.rand(3)
     torch.manual_seed(7)
-    with restored_settings():
+    with restored_random_state():
         torch.rand(100)
     assert torch.equal(torch.rand(3), expected)
 

@@ -1,0 +1,91 @@
+"""The sizes for which a model's Python code takes the same path, from a symbolic run."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from cpuaccel.checks.axis_groups import AxisGroups
+from cpuaccel.checks.symbolic_size import Guard, Memo, SymbolicSize
+from cpuaccel.checks.value_reads import as_captured
+from cpuaccel.model.copying import shared_copy
+from cpuaccel.model.output import constants
+from cpuaccel.model.signature import Binder, Inputs
+from cpuaccel.model.torch_modes import outside_inference_mode
+
+logger = logging.getLogger("cpuaccel")
+
+SMALLEST = 2
+"""The smallest size that a symbolic run stands for: 0 and 1 may take other paths."""
+
+
+@dataclass(frozen=True)
+class SizeGuards:
+    """What the Python code decided by sizes in a symbolic run."""
+
+    guards: tuple[Guard, ...]
+
+    def violated(self, sizes: Mapping[str, int]) -> Guard | None:
+        """Return a decision that is another one for these sizes of the axis groups, or None."""
+        memo: Memo = {}
+        return next((guard for guard in self.guards if not guard.holds(sizes, memo)), None)
+
+
+def find_size_guards(
+    model: torch.nn.Module, binder: Binder, groups: AxisGroups, inputs: Inputs
+) -> SizeGuards | None:
+    """Run the model once on tensors without values, whose sizes are symbols.
+
+    As in ``torch.export``'s non-strict mode the Python code runs on ``torch.SymInt``: a comparison
+    or a conversion to int is a decision. So is a number in the output that depends on a size.
+
+    Args:
+        model: the original; a copy of it runs.
+        binder: calls the original.
+        groups: the axes of the inputs. Sizes 0 and 1 are taken for constants.
+        inputs: inputs that the model accepts.
+
+    Returns:
+        None where this torch has no symbolic sizes, or the model can't be run on them.
+    """
+    sizes = groups.sizes(inputs)
+    assert sizes is not None
+    guards: list[Guard] = []
+    try:
+        from torch._dispatch.python import enable_python_dispatcher
+        from torch._subclasses.fake_tensor import FakeTensorMode
+
+        fake = FakeTensorMode(allow_non_fake_inputs=True)
+        fake.cache_enabled = False  # it knows torch's own symbols only
+        copied = shared_copy(model)
+        with outside_inference_mode(), as_captured(), fake, enable_python_dispatcher():
+            symbols = {
+                name: torch.SymInt(SymbolicSize(size, guards, name=name))  # type: ignore[no-untyped-call]
+                if size >= SMALLEST
+                else size
+                for name, size in sizes.items()
+            }
+            _drop_weights(copied)
+            output = binder.call(copied, groups.empty(inputs, symbols))
+    except Exception:
+        logger.debug("the model can't be run on symbolic sizes", exc_info=True)
+        return None
+    guards += [
+        Guard(number.node, number.node.value, f"the output's {path}")
+        for path, number in constants(output)
+        if isinstance(number, (torch.SymInt, torch.SymFloat, torch.SymBool))
+    ]
+    return SizeGuards(tuple(guards))
+
+
+def _drop_weights(model: torch.nn.Module) -> None:
+    """Replace parameters by ones without values: torch would convert them, which takes longer."""
+    dropped: dict[int, torch.nn.Parameter] = {}
+    for module in model.modules():
+        for name, parameter in module._parameters.items():
+            if type(parameter) is torch.nn.Parameter and parameter.layout is torch.strided:
+                if id(parameter) not in dropped:
+                    empty = torch.empty(tuple(parameter.shape), dtype=parameter.dtype)
+                    dropped[id(parameter)] = torch.nn.Parameter(empty, requires_grad=False)
+                module._parameters[name] = dropped[id(parameter)]

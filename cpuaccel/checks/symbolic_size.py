@@ -1,0 +1,235 @@
+"""Sizes that know how they were computed, and where Python code decided something by them."""
+
+import math
+import operator
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from cpuaccel.checks.code_place import TORCH, describe_place
+
+Number = bool | int | float
+Memo = dict[int, Number]
+
+_INSIDE_OPERATORS = tuple(
+    TORCH + path
+    for path in (
+        "_ops.py",
+        "_meta_registrations.py",
+        *(f"{f}{os.sep}" for f in ("_decomp", "_library", "_prims", "_prims_common", "_refs")),
+        f"_subclasses{os.sep}",
+    )
+)
+"""Operators mean the same for all sizes, whatever they decide inside."""
+
+_CLAMPING = "slice_forward"
+"""Inside this operator a size that is too large is reduced, on which the output's size depends."""
+
+_MAGIC = tuple(
+    os.sep.join(path)
+    for path in (
+        ("torch", "__init__.py"),
+        ("experimental", "sym_node.py"),
+        ("experimental", "symbolic_shapes.py"),
+        ("checks", "symbolic_size.py"),
+    )
+)
+"""Files with the methods of ``torch.SymInt`` and helpers that call them."""
+
+
+class SymbolicSize:
+    """The node of a ``torch.SymInt``, ``SymFloat`` or ``SymBool``: a number and its expression.
+
+    torch calls its methods by their names. Its own class of nodes simplifies expressions, and
+    guards what operators decide inside: that takes a minute for some models, and it fixes sizes
+    that only a kernel's heuristic read.
+
+    Attributes:
+        value: the number in this run.
+        guards: receives what Python code decides.
+    """
+
+    constant = None
+    fx_node = None
+    free_symbols: frozenset[str] = frozenset()
+    _hint = None
+
+    def __init__(
+        self,
+        value: Number,
+        guards: "list[Guard]",
+        function: Callable[..., Number] | None = None,
+        arguments: Sequence["SymbolicSize"] = (),
+        name: str = "",
+    ) -> None:
+        self.value = value
+        self.guards = guards
+        self.expr = self  # what torch reads on its own nodes
+        self._function = function
+        self._arguments = arguments
+        self._name = name
+
+    def evaluate(self, sizes: Mapping[str, int], memo: Memo) -> Number:
+        """Compute the number for other sizes of the inputs, by the names of axis groups."""
+        if self._name:
+            return sizes[self._name]
+        if self._function is None:
+            return self.value
+        if id(self) not in memo:
+            memo[id(self)] = self._function(*(a.evaluate(sizes, memo) for a in self._arguments))
+        return memo[id(self)]
+
+    def decide(self) -> Number:
+        """Return the number to Python code, which may take another path for another one."""
+        frame = sys._getframe(1)
+        while frame.f_back is not None and frame.f_code.co_filename.endswith(_MAGIC):
+            frame = frame.f_back
+        file, code = frame.f_code.co_filename, frame.f_code.co_name
+        if not file.startswith(_INSIDE_OPERATORS) or code == _CLAMPING:
+            self.guards.append(Guard(self, self.value, describe_place(file, frame.f_lineno)))
+        return self.value
+
+    def derived(self, function: Callable[..., Number], *others: "SymbolicSize") -> "SymbolicSize":
+        """Return the result of a function of this number and others."""
+        arguments = (self, *others)
+        value = function(*(argument.value for argument in arguments))
+        return SymbolicSize(value, self.guards, function, arguments)
+
+    def fixed(self, value: Number) -> "SymbolicSize":
+        """Return a constant."""
+        return SymbolicSize(value, self.guards)
+
+
+@dataclass(frozen=True)
+class Guard:
+    """What Python code decided by sizes.
+
+    Attributes:
+        size: the number or comparison that it read.
+        value: its value in the symbolic run.
+        place: file, line and source.
+    """
+
+    size: SymbolicSize
+    value: Number
+    place: str
+
+    def holds(self, sizes: Mapping[str, int], memo: Memo) -> bool:
+        """Whether the code decides the same for other sizes."""
+        try:
+            return self.size.evaluate(sizes, memo) == self.value
+        except (ArithmeticError, RecursionError, ValueError):
+            return False
+
+
+def _if_in_binding(size: SymbolicSize, file: str, line: int) -> int:
+    """Serve C++ code: only the bindings of Python make a number of a size for Python code."""
+    return int(size.decide() if "csrc" in file else size.value)
+
+
+def _value(size: int | torch.SymInt) -> int:
+    return size if isinstance(size, int) else int(size.node.value)
+
+
+def _is_contiguous(
+    size: SymbolicSize, sizes: Sequence[int | torch.SymInt], strides: Sequence[int | torch.SymInt]
+) -> SymbolicSize:
+    expected = 1
+    for length, stride in zip(map(_value, reversed(sizes)), map(_value, reversed(strides))):
+        if length != 1 and stride != expected:
+            return size.fixed(False)
+        expected *= length
+    return size.fixed(True)
+
+
+def _no(size: SymbolicSize, *args: object) -> bool:
+    return False
+
+
+def _none(size: SymbolicSize, *args: object) -> None:
+    return None
+
+
+def _constant(value: Number) -> Callable[..., SymbolicSize]:
+    return lambda size, *args: size.fixed(value)
+
+
+_BINARY: dict[str, Callable[..., Number]] = {
+    **{name: getattr(operator, name) for name in ("add", "sub", "mul", "mod", "pow", "floordiv")},
+    **{name: getattr(operator, name) for name in ("eq", "ne", "gt", "lt", "le", "ge")},
+    **{name: getattr(operator, name) for name in ("truediv", "lshift", "rshift", "and_", "or_")},
+    **dict.fromkeys(("int_truediv", "float_truediv"), operator.truediv),
+    **dict.fromkeys(("pow_by_natural", "float_pow"), operator.pow),
+    "int_floordiv": operator.floordiv,
+    "bitwise_and": operator.and_,
+    "bitwise_or": operator.or_,
+    "sym_and": operator.and_,
+    "sym_or": operator.or_,
+    "sym_min": min,
+    "sym_max": max,
+}
+_UNARY: dict[str, Callable[..., Number]] = {
+    **{name: getattr(operator, name) for name in ("neg", "pos", "abs")},
+    **{name: getattr(math, name) for name in ("ceil", "floor", "trunc")},
+    "round": round,
+    "sym_not": operator.not_,
+    "sym_float": float,
+    "sym_int": int,
+    "sym_sqrt": math.sqrt,
+    "sym_log2": math.log2,
+}
+_PROTOCOL: dict[str, Callable[..., object]] = {
+    "is_int": lambda size: type(size.value) is int,
+    "is_float": lambda size: type(size.value) is float,
+    "is_bool": lambda size: type(size.value) is bool,
+    "is_symbolic": lambda size: True,
+    "has_hint": lambda size: True,
+    "require_hint": lambda size, *fallback: size.value,
+    **dict.fromkeys(("is_nested_int", "is_constant"), _no),
+    **dict.fromkeys(("nested_int", "maybe_as_int", "maybe_as_float", "maybe_as_bool"), _none),
+    "clone": lambda size: size,
+    "_graph_repr": lambda size: str(size.value),
+    "str": lambda size: str(size.value),
+    **dict.fromkeys(("wrap_int", "wrap_float", "wrap_bool"), SymbolicSize.fixed),
+    # Called by torch.SymInt, SymFloat and SymBool for Python code.
+    "bool_": lambda size: bool(size.decide()),
+    "int_": lambda size: int(size.decide()),
+    # Called by C++ code with the place in it, by Python code without one.
+    "guard_int": _if_in_binding,
+    "guard_float": lambda size, file, line: float(size.value),
+    **dict.fromkeys(
+        (
+            *("guard_bool", "guard_or_false", "guard_or_true", "guard_size_oblivious"),
+            *("expect_true", "statically_known_true"),
+        ),
+        lambda size, file, line: bool(size.value if file else size.decide()),
+    ),
+    "expect_size": lambda size, file, line: size.value >= 0,
+    # Strides only choose kernels.
+    "is_contiguous": _is_contiguous,
+    "is_non_overlapping_and_dense": _constant(True),
+    "is_non_overlapping_and_dense_indicator": _constant(1),
+    **dict.fromkeys(
+        (
+            f"is_channels_last_{layout}_{dimensions}d"
+            for layout in ("contiguous", "strides")
+            for dimensions in (2, 3)
+        ),
+        _constant(False),
+    ),
+    "sym_ite": lambda size, yes, no: yes if size.decide() else no,
+    "sym_sum": lambda size, sizes: sizes[0].derived(lambda *terms: sum(terms), *sizes[1:]),
+}
+
+
+def _as_method(function: Callable[..., Number]) -> Callable[..., SymbolicSize]:
+    return lambda size, *others: size.derived(function, *others)
+
+
+for _name, _function in (_BINARY | _UNARY).items():
+    setattr(SymbolicSize, _name, _as_method(_function))
+for _name, _method in _PROTOCOL.items():
+    setattr(SymbolicSize, _name, _method)
