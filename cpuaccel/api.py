@@ -97,8 +97,7 @@ def optimize(
         audit=audit,
     )
     if backends == "auto":
-        given = {"pipeline": pipeline is not None, "dtype": dtype is not None}
-        return _optimize_auto(model, example_inputs, settings, given, tuning)
+        return _optimize_auto(model, pipeline, example_inputs, dtype, settings, tuning)
     if tuning:
         raise CpuaccelError(f'{", ".join(f"{name}=" for name in tuning)} needs backends="auto"')
     plan = plan_for(model, backends, pipeline, example_inputs, dtype)
@@ -112,18 +111,19 @@ def optimize(
 
 def _optimize_auto(
     model: torch.nn.Module,
+    pipeline: object,
     example_inputs: "Batches | None",
+    dtype: object,
     settings: BuildSettings,
-    given: Mapping[str, bool],
     tuning: "TuneArguments",
 ) -> OptimizedModel:
     from cpuaccel.tuning.auto import optimize_auto
     from cpuaccel.tuning.progress import warn_if_interrupted
     from cpuaccel.tuning.request import Request
 
-    if given["pipeline"]:
+    if pipeline is not None:
         raise CpuaccelError('pass one of pipeline= and backends="auto", got both')
-    if given["dtype"]:
+    if dtype is not None:
         raise CpuaccelError('dtype= can\'t be used with backends="auto". Pass precisions=')
     if not settings.keep_original:
         raise CpuaccelError(

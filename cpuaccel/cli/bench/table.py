@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from rich.markup import escape
 
 from cpuaccel.cli.bench.results import EAGER, Result, RowStatus
-from cpuaccel.cli.console import heading, new_table, say, stdout
+from cpuaccel.cli.console import new_table, say, section, stdout
 from cpuaccel.cli.models.demo import Neighbour
 
 _COLOURS = {
@@ -68,14 +68,14 @@ def _show_notes(results: Sequence[Result]) -> None:
     for result in results:
         for note in result.notes:
             by_note.setdefault((result.pipeline, note), []).append(result)
-    if by_note:
-        heading("Pipelines not fully applied")
+    lines = []
     for (pipeline, note), rows in by_note.items():
         dtypes = " and ".join(dict.fromkeys(row.dtype for row in rows))
         cases = dict.fromkeys(row.case for row in rows)
         everywhere = len(cases) == len({result.case for result in results})
         where = "" if everywhere else f", {' and '.join(cases)}"
-        say(f"  {pipeline} ({dtypes}{where}): {note}")
+        lines.append(f"{pipeline} ({dtypes}{where}): {note}")
+    section("Pipelines not fully applied", lines)
     say("\nx eager: speedup over eager in the same dtype: median of the pairs [quartiles]")
     say("peak: additional memory while building")
     say("error: largest relative difference from the float32 original, over real tokens")
@@ -84,14 +84,12 @@ def _show_notes(results: Sequence[Result]) -> None:
 def _show_neighbours(neighbours: Mapping[str, Neighbour]) -> None:
     if not neighbours:
         return
-    query = next(iter(neighbours.values())).query
-    heading("Proof")
-    say(f"  nearest to {query!r}")
+    lines = [f"nearest to {next(iter(neighbours.values())).query!r}"]
     for name, neighbour in neighbours.items():
-        say(f"  {name:<35} {neighbour.sentence!r} (cosine {neighbour.cosine:.3f})")
+        lines.append(f"{name:<35} {neighbour.sentence!r} (cosine {neighbour.cosine:.3f})")
     if len(neighbours) == 1:
-        say("  No pipeline was fully applied, so there is nothing to compare.")
-    elif len({neighbour.sentence for neighbour in neighbours.values()}) == 1:
-        say("  Same result.")
+        lines.append("No pipeline was fully applied, so there is nothing to compare.")
     else:
-        say("  DIFFERENT results.")
+        same = len({neighbour.sentence for neighbour in neighbours.values()}) == 1
+        lines.append("Same result." if same else "DIFFERENT results.")
+    section("Proof", lines)

@@ -4,7 +4,6 @@ import importlib.util
 import os
 import statistics
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 
 import cpuaccel
@@ -47,16 +46,17 @@ def render_page(model: str, tuning: Tuning, host: Host) -> str:
     """Return the text of the page."""
     import jinja2
 
-    source = (
-        resources.files("cpuaccel.tuning.decisions").joinpath("page.html.j2").read_text("utf-8")
-    )
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.PackageLoader("cpuaccel.tuning.decisions", ""),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     measured = [row for row in tuning.rows if row.rounds]
     ranked = sorted(measured, key=lambda row: row.status is not CandidateStatus.CHOSEN)
     outputs = dict.fromkeys(name for row in tuning.rows for name in row.errors())
-    return environment.from_string(source).render(
+    return environment.get_template("page.html.j2").render(
         model=model,
         tuning=tuning,
         host=host,

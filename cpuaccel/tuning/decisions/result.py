@@ -181,18 +181,14 @@ class Tuning:
     def with_winner(self, winner: Candidate) -> "Tuning":
         """Return a copy with another winner, and the status of the rows adapted."""
         tuning = replace(self, winner=winner, rule=self.rule if winner == self.winner else None)
-        chosen = tuning.chosen
-        return replace(
-            tuning,
-            rows=tuple(
-                replace(row, status=CandidateStatus.CHOSEN)
-                if row.candidate in chosen
-                else replace(row, status=CandidateStatus.MEASURED)
-                if row.status is CandidateStatus.CHOSEN
-                else row
-                for row in self.rows
-            ),
-        )
+
+        def status(row: Row) -> CandidateStatus:
+            if row.candidate in tuning.chosen:
+                return CandidateStatus.CHOSEN
+            chosen_before = row.status is CandidateStatus.CHOSEN
+            return CandidateStatus.MEASURED if chosen_before else row.status
+
+        return replace(tuning, rows=tuple(replace(row, status=status(row)) for row in self.rows))
 
     def row(self, candidate: Candidate) -> Row | None:
         """Return the result of a candidate, if it was tried."""
