@@ -1,6 +1,6 @@
 """How a search divides its time."""
 
-from dataclasses import dataclass
+import time
 
 RUN_OFF_SHARE = 0.15
 """Share of the budget that is reserved for the run-off."""
@@ -21,47 +21,33 @@ process, which imports torch and reads the model, and comparing outputs, which t
 passes of eager."""
 
 
-@dataclass(frozen=True)
 class Budget:
-    """The deadlines of a search, on ``time.monotonic``'s clock, and its durations, in seconds."""
+    """The timetable of a search: deadlines on ``time.monotonic``'s clock, durations in seconds.
 
-    begun: float
-    seconds: float
-    instances: bool
-    eager_pass: float
+    Attributes:
+        begun: when the search began, with the first pass of eager.
+        seconds: duration of the search.
+        end: deadline of the search.
+        run_off_end: deadline of the run-off.
+        threads_end: deadline for measuring the best candidate with other numbers of threads.
+        trials_end: deadline for measuring candidates.
+        measure: duration of timing one candidate.
+        measure_limit: duration of timing one candidate where a single pass is long.
+    """
 
-    @property
-    def end(self) -> float:
-        """Deadline of the search."""
-        return self.begun + self.seconds
-
-    @property
-    def run_off_end(self) -> float:
-        """Deadline of the run-off."""
-        return self.end - self.seconds * (INSTANCES_SHARE if self.instances else 0.0)
-
-    @property
-    def trials_end(self) -> float:
-        """Deadline for measuring candidates."""
-        return self.run_off_end - self.seconds * RUN_OFF_SHARE
-
-    @property
-    def threads_end(self) -> float:
-        """Deadline for measuring the best candidate with other numbers of threads."""
-        return self.run_off_end - self.seconds * RUN_OFF_SHARE / 2
-
-    @property
-    def measure(self) -> float:
-        """Duration of timing one candidate."""
-        return min(LONGEST_MEASURE, self.seconds * MEASURE_SHARE)
-
-    @property
-    def measure_limit(self) -> float:
-        """Duration of timing one candidate where a single pass is long."""
-        return max(self.measure, FEWEST_PASSES * self.eager_pass)
+    def __init__(self, seconds: float, *, throughput: bool, eager_pass: float) -> None:
+        self.begun = time.monotonic() - eager_pass
+        self.seconds = seconds
+        self.end = self.begun + seconds
+        self.run_off_end = self.end - (seconds * INSTANCES_SHARE if throughput else 0.0)
+        self.threads_end = self.run_off_end - seconds * RUN_OFF_SHARE / 2
+        self.trials_end = self.run_off_end - seconds * RUN_OFF_SHARE
+        self.measure = min(LONGEST_MEASURE, seconds * MEASURE_SHARE)
+        self.measure_limit = max(self.measure, FEWEST_PASSES * eager_pass)
+        self._eager_pass = eager_pass
 
     def build_slice(self, pauses: int) -> float:
         """Return how long a candidate may build before others get their turn."""
         first = max(SHORTEST_BUILD_SLICE, self.seconds * BUILD_SLICE_SHARE)
         # Doubled, so that a build that needs little more time gets it before a much longer one.
-        return (first + PROOF_PASSES * self.eager_pass) * (1 << pauses)
+        return (first + PROOF_PASSES * self._eager_pass) * (1 << pauses)

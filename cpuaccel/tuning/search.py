@@ -53,9 +53,10 @@ class Search:
         self._threads = (
             request.threads if isinstance(request.threads, int) else torch.get_num_threads()
         )
-        begun = time.monotonic() - original.seconds
-        throughput = request.target == "throughput"
-        self._budget = Budget(begun, request.budget, throughput, original.seconds)
+        self._throughput = request.target == "throughput"
+        self._budget = Budget(
+            request.budget, throughput=self._throughput, eager_pass=original.seconds
+        )
         reference = original.reference
         self._space = Space(
             plugins,
@@ -82,7 +83,7 @@ class Search:
                 for trial in self._paused:
                     trial.worker.close()
             winner, why, rule = self._choose()
-            instances = self._measure_instances(winner) if self._budget.instances else ()
+            instances = self._measure_instances(winner) if self._throughput else ()
         tuning = Tuning(
             target=self._request.target,
             winner=winner,
