@@ -21,15 +21,9 @@ def find_rule(winner: Row, rows: Sequence[Row], shapes: Sequence[Shape]) -> Rule
     """Find how two candidates best divide the calls; None if not significantly faster than one."""
     eager = [statistics.median(e for e, _ in pairs) for pairs in zip(*winner.rounds)]
     weighted = [w * e for w, e in zip(winner.weights, eager)]
-    measured = [row for row in rows if len(row.rounds) >= FEWEST_PAIRS]
-    expected = {
-        row.candidate: [c / s.median for c, s in zip(weighted, by_batch(row.rounds))]
-        for row in measured
-    }
-    pessimistic = {
-        row.candidate: [c / s.low for c, s in zip(weighted, by_batch(row.rounds))]
-        for row in measured
-    }
+    speedups = {r.candidate: by_batch(r.rounds) for r in rows if len(r.rounds) >= FEWEST_PAIRS}
+    expected = {c: [w / s.median for w, s in zip(weighted, ss)] for c, ss in speedups.items()}
+    pessimistic = {c: [w / s.low for w, s in zip(weighted, ss)] for c, ss in speedups.items()}
     alone = expected[winner.candidate]
     best: Rule | None = None
     for axis, bound, below in _cuts(shapes):
