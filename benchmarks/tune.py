@@ -147,8 +147,8 @@ def _again(
             if isinstance(built, Refused):
                 print(f"again: {candidate} refused: {built.reason}")
                 continue
-            (measured,) = worker.measure(seconds / 4, 300.0)
-            eager = Speedup.from_ratios(ratios(measured.rounds, workload.weights))
+            (rounds,) = worker.measure(seconds / 4, 300.0)
+            eager = Speedup.from_ratios(ratios(rounds, workload.weights))
             print(f"again: {candidate} {eager} of eager", flush=True)
             workers[candidate] = worker
         times: dict[object, list[float]] = {candidate: [] for candidate in workers}
@@ -156,7 +156,7 @@ def _again(
         while time.perf_counter() - begun < seconds:
             for candidate, worker in workers.items():
                 (passes,) = worker.run(0.3, 300.0)
-                times[candidate].append(statistics.median(t for (t,) in passes.times))
+                times[candidate].append(statistics.median(t for (t,) in passes))
     for candidate in singles:
         if candidate != tuning.winner and candidate in times:
             pairs = zip(times[candidate], times[tuning.winner])

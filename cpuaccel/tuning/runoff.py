@@ -49,7 +49,7 @@ def run_off(finalists: Sequence[Finalist], deadline: float) -> list[Row]:
                 continue
             weights = rows[index].weights
             times[index].append(
-                statistics.median(sum(w * t for w, t in zip(weights, p)) for p in passes.times)
+                statistics.median(sum(w * t for w, t in zip(weights, p)) for p in passes)
             )
         alive = [index for index in alive if rows[index].status is CandidateStatus.MEASURED]
         alive = drop_slower(alive, times)

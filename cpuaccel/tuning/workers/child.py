@@ -56,13 +56,12 @@ def _work(commands: IO[str], replies: IO[str], subject: IO[bytes], outputs: IO[b
     from cpuaccel.tuning.workers.proof import ProofFailed, prove
     from cpuaccel.tuning.workers.timing import measure, on_each, passes
 
-    def send(message: messages.Message) -> None:
+    def send(message: object) -> None:
         replies.write(messages.encode(message))
         replies.flush()
 
     logging.getLogger("cpuaccel").setLevel(logging.ERROR)  # the reply has the reasons
-    job = messages.decode(commands.readline())
-    assert isinstance(job, messages.Job)
+    job = messages.decode(commands.readline(), messages.JOB)
     torch.set_num_threads(job.threads)
     model, probes = load_model(subject)
     batches = [probe.inputs for probe in probes]
@@ -100,12 +99,12 @@ def _work(commands: IO[str], replies: IO[str], subject: IO[bytes], outputs: IO[b
 
     fast = on_each(lambda batch: optimized(**batch), batches)
     for line in commands:
-        command = messages.decode(line)
-        if isinstance(command, messages.Measure):
+        command = messages.decode(line, messages.TIME)
+        if command.with_eager:
             rounds = measure(eager, fast, job.weights, seconds=command.seconds, to_beat=job.to_beat)
-            send(messages.Measured(tuple(rounds)))
-        elif isinstance(command, messages.Run):
-            send(messages.Passes(tuple(map(tuple, passes(fast, seconds=command.seconds)))))
+            send(rounds)
+        else:
+            send(passes(fast, seconds=command.seconds))
 
 
 def _die_with_parent(lifeline: int) -> None:

@@ -1,7 +1,12 @@
-"""Messages between a search and its worker processes: one line of JSON each."""
+"""Messages between a search and its worker processes: one line of JSON each.
+
+A worker receives its ``Job`` and replies ``Built`` or ``Refused``. It answers each ``Time`` with
+``Rounds`` or ``Passes``.
+"""
 
 import json
 from dataclasses import asdict, dataclass
+from typing import TypeVar
 
 from pydantic import TypeAdapter
 
@@ -40,48 +45,31 @@ class Refused:
 
 
 @dataclass(frozen=True)
-class Measure:
-    """The command to time the candidate in turn with eager for so many seconds."""
+class Time:
+    """The command to time the candidate for so many seconds, by itself or in turn with eager."""
 
     seconds: float
+    with_eager: bool
 
 
-@dataclass(frozen=True)
-class Measured:
-    """The reply to ``Measure``."""
+Rounds = tuple[Round, ...]
+"""The times of the candidate in turn with eager."""
 
-    rounds: tuple[Round, ...]
+Passes = tuple[tuple[float, ...], ...]
+"""The times of the candidate by itself: seconds of each batch, pass by pass."""
 
+JOB, TIME = TypeAdapter(Job), TypeAdapter(Time)
+BUILD = TypeAdapter[Built | Refused](Built | Refused)
+ROUNDS, PASSES = TypeAdapter(Rounds), TypeAdapter(Passes)
 
-@dataclass(frozen=True)
-class Run:
-    """The command to time passes of the candidate alone for so many seconds."""
-
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Passes:
-    """The reply to ``Run``: seconds of each batch, pass by pass."""
-
-    times: tuple[tuple[float, ...], ...]
+Message = TypeVar("Message")
 
 
-Message = Job | Built | Refused | Measure | Measured | Run | Passes
-
-_KINDS: dict[str, type[Message]] = {
-    kind.__name__: kind for kind in (Job, Built, Refused, Measure, Measured, Run, Passes)
-}
-
-
-def encode(message: Message) -> str:
+def encode(message: object) -> str:
     """Return a message as one line."""
-    return json.dumps({"kind": type(message).__name__, **asdict(message)}) + "\n"
+    return json.dumps(message, default=asdict) + "\n"
 
 
-def decode(line: str | bytes) -> Message:
+def decode(line: str | bytes, kind: TypeAdapter[Message]) -> Message:
     """Return the message of a line."""
-    table: dict[str, object] = json.loads(line)
-    kind = _KINDS[str(table.pop("kind"))]
-    message: Message = TypeAdapter(kind).validate_python(table)
-    return message
+    return kind.validate_json(line)

@@ -15,6 +15,7 @@ from typing import IO
 
 import psutil
 import torch
+from pydantic import TypeAdapter
 
 from cpuaccel.tuning.decisions.result import CandidateStatus
 from cpuaccel.tuning.workers import messages
@@ -78,18 +79,17 @@ class Workers:
 
     def built(self, limit: float) -> list[messages.Built | messages.Refused]:
         """Wait until the candidate is built and its outputs are compared."""
-        replies = self._receive(limit, "during the build", building=True)
-        return [r for r in replies if isinstance(r, (messages.Built, messages.Refused))]
+        return self._receive(messages.BUILD, limit, "during the build", building=True)
 
-    def measure(self, seconds: float, limit: float) -> list[messages.Measured]:
+    def measure(self, seconds: float, limit: float) -> list[messages.Rounds]:
         """Time the candidate in turn with eager."""
-        replies = self._ask(messages.Measure(seconds), limit, "during timing")
-        return [reply for reply in replies if isinstance(reply, messages.Measured)]
+        self._send_all(messages.Time(seconds, with_eager=True))
+        return self._receive(messages.ROUNDS, limit, "during timing")
 
     def run(self, seconds: float, limit: float) -> list[messages.Passes]:
         """Time passes of the candidate, in all processes at the same time."""
-        replies = self._ask(messages.Run(seconds), limit, "while running")
-        return [reply for reply in replies if isinstance(reply, messages.Passes)]
+        self._send_all(messages.Time(seconds, with_eager=False))
+        return self._receive(messages.PASSES, limit, "while running")
 
     def outputs(self) -> list[list[torch.Tensor]]:
         """Return the tensors of the candidate's outputs, batch by batch."""
@@ -144,16 +144,17 @@ class Workers:
             start_new_session=True,  # a process group, to kill its children as well
         )
 
-    def _ask(self, command: Message, limit: float, doing: str) -> list[Message]:
+    def _send_all(self, message: object) -> None:
         for channel in self._channels:
-            self._send(channel, command)
-        return self._receive(limit, doing)
+            self._send(channel, message)
 
-    def _send(self, channel: socket.socket, message: Message) -> None:
+    def _send(self, channel: socket.socket, message: object) -> None:
         with contextlib.suppress(BrokenPipeError):  # reading reports that the process ended
             channel.sendall(messages.encode(message).encode())
 
-    def _receive(self, seconds: float, doing: str, *, building: bool = False) -> list[Message]:
+    def _receive(
+        self, kind: TypeAdapter[Message], seconds: float, doing: str, *, building: bool = False
+    ) -> list[Message]:
         deadline = time.monotonic() + seconds
         replies = []
         for number, channel in enumerate(self._channels):
@@ -179,7 +180,7 @@ class Workers:
                     raise self._crashed(doing)
                 self._buffers[number] += data
             line, _, self._buffers[number] = self._buffers[number].partition(b"\n")
-            replies.append(messages.decode(line))
+            replies.append(messages.decode(line, kind))
         return replies
 
     def _crashed(self, doing: str) -> WorkerFailure:

@@ -47,8 +47,8 @@ def measure_instances(
                 raise WorkerFailure(CandidateStatus.REFUSED, built.reason)
         replies = instances.run(SECONDS, deadline - time.monotonic())
     rows_per_second = 0.0
-    for reply in replies:
-        seconds = [statistics.fmean(times) for times in zip(*reply.times)]
+    for passes in replies:
+        seconds = [statistics.fmean(times) for times in zip(*passes)]
         mean_seconds = sum(w * s for w, s in zip(workload.weights, seconds))
         rows_per_second += workload.mean_rows / mean_seconds
     return Instances(count, job.threads, rows_per_second)

@@ -51,9 +51,9 @@ class Trial:
     def measure(self, seconds: float, limit: float) -> None:
         """Time the candidate in turn with eager."""
         with self._update_row():
-            (measured,) = self.worker.measure(seconds, limit)
-        speedup = Speedup.from_ratios(ratios(measured.rounds, self.row.weights))
-        self.row = replace(self.row, rounds=measured.rounds, speedup=speedup)
+            (rounds,) = self.worker.measure(seconds, limit)
+        speedup = Speedup.from_ratios(ratios(rounds, self.row.weights))
+        self.row = replace(self.row, rounds=rounds, speedup=speedup)
 
     def fail(self, failure: WorkerFailure) -> None:
         """Record the failure of the process."""
