@@ -1,6 +1,6 @@
 """From an eager module to a graph of aten operators, with ``torch.export``."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -8,9 +8,10 @@ from torch.fx import Graph, Node
 
 import cpuaccel
 from cpuaccel import BackendError, Release, Signature
+from cpuaccel_plugins.aten_graph.nodes import shape
 from cpuaccel_plugins.aten_graph.program import Program
 from cpuaccel_plugins.common.engine_errors import engine_errors
-from cpuaccel_plugins.common.open_sizes import at_least_two, open_axes
+from cpuaccel_plugins.common.open_sizes import export_open, fixed_size, open_axes
 from cpuaccel_plugins.common.quiet import quiet_export
 
 if TYPE_CHECKING:
@@ -27,17 +28,11 @@ def capture(
     The program shares the model's tensors. Linears and attention stay whole, as operators of their
     own; no operator works in place.
     """
-    from torch.export import export
-
     name = type(model).__name__
     flat = cpuaccel.flatten(model, signature.tensors, signature.constants)
-    example = at_least_two(signature)
     with engine_errors("torch.export", model, _REMEDY), quiet_export():
-        exported = export(
-            flat,
-            tuple(example.values()),
-            dynamic_shapes=tuple(axes or None for axes in open_axes(signature).values()),
-            strict=False,
+        exported = export_open(
+            lambda example: _export(flat, example, signature), _is_fixed, flat, signature
         )
         if any(_is_in_place(node) for node in exported.graph.nodes):
             exported = exported.run_decompositions({})  # only makes operators functional
@@ -50,7 +45,27 @@ def capture(
             f"{torch.__version__} exports as nested graphs",
             _REMEDY,
         )
-    return _program(exported, list(example), release)
+    return _program(exported, signature.tensors, release)
+
+
+def _export(
+    flat: torch.nn.Module, example: Mapping[str, torch.Tensor], signature: Signature
+) -> "ExportedProgram":
+    from torch.export import export
+
+    return export(
+        flat,
+        tuple(example.values()),
+        dynamic_shapes=tuple(axes or None for axes in open_axes(signature).values()),
+        strict=False,
+    )
+
+
+def _is_fixed(exported: "ExportedProgram", name: str, axis: int) -> bool:
+    return any(
+        node.name == name and fixed_size(shape(node)[axis]) is not None
+        for node in exported.graph.nodes
+    )
 
 
 def _program(

@@ -5,6 +5,7 @@ import torch
 from cpuaccel_plugins.aten_graph.codegen import compile_program
 from cpuaccel_plugins.aten_graph.nodes import shape
 from cpuaccel_plugins.aten_graph.program import Program
+from cpuaccel_plugins.common.open_sizes import fixed_size
 
 
 class CompiledGraph:
@@ -14,8 +15,7 @@ class CompiledGraph:
         self._run = compile_program(program)
         # The sizes of inputs that the export fixed, with None for dynamic ones.
         sizes = {
-            str(node.target): tuple(s if isinstance(s, int) else None for s in shape(node))
-            for node in program.placeholders
+            str(node.target): tuple(map(fixed_size, shape(node))) for node in program.placeholders
         }
         self._fixed_sizes = {name: fixed for name, fixed in sizes.items() if any(fixed)}
 

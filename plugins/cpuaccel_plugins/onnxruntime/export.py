@@ -1,5 +1,6 @@
 """Exporting a torch module to an ONNX model in memory, with separate weights."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -8,7 +9,7 @@ import torch
 import cpuaccel
 from cpuaccel import Signature
 from cpuaccel_plugins.common.engine_errors import engine_errors, leave_out
-from cpuaccel_plugins.common.open_sizes import at_least_two, open_axes
+from cpuaccel_plugins.common.open_sizes import export_open, open_axes
 from cpuaccel_plugins.common.quiet import quiet_export
 
 if TYPE_CHECKING:
@@ -29,24 +30,38 @@ class Exported:
 
 def export(model: torch.nn.Module, signature: Signature) -> Exported:
     """Export a module in float32 with dynamic batch and length."""
-    model = _with_eager_attention(model)
-    flat = cpuaccel.flatten(model, signature.tensors, signature.constants)
+    eager = _with_eager_attention(model)
+    flat = cpuaccel.flatten(eager, signature.tensors, signature.constants)
     remedy = leave_out("onnxruntime")
     with (
         quiet_export(),
         # The exporter wraps the model's error in a page of advice.
-        engine_errors("torch.onnx.export", model, remedy, innermost=True),
+        engine_errors("torch.onnx.export", eager, remedy, innermost=True),
     ):
-        program = torch.onnx.export(
-            flat,
-            kwargs=at_least_two(signature),
-            input_names=list(signature.tensors),
-            dynamic_shapes=open_axes(signature),
-            dynamo=True,
-            verbose=False,
+        exported = export_open(
+            lambda example: _export(flat, example, signature), _is_fixed, flat, signature
         )
-        assert program is not None
-        return _separate_weights(program.model)
+        return _separate_weights(exported)
+
+
+def _export(
+    flat: torch.nn.Module, example: Mapping[str, torch.Tensor], signature: Signature
+) -> "onnx_ir.Model":
+    program = torch.onnx.export(
+        flat,
+        kwargs=dict(example),
+        input_names=list(signature.tensors),
+        dynamic_shapes=open_axes(signature),
+        dynamo=True,
+        verbose=False,
+    )
+    assert program is not None
+    return program.model
+
+
+def _is_fixed(model: "onnx_ir.Model", name: str, axis: int) -> bool:
+    shapes = (value.shape for value in model.graph.inputs if value.name == name)
+    return any(shape is not None and isinstance(shape[axis], int) for shape in shapes)
 
 
 def _with_eager_attention(model: torch.nn.Module) -> torch.nn.Module:
