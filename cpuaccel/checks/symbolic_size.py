@@ -130,12 +130,14 @@ def _if_in_binding(size: SymbolicSize, file: str, line: int) -> int:
     return int(size.decide() if "csrc" in file else size.value)
 
 
-def _value(size: int | torch.SymInt) -> int:
+def _value(size: "int | torch.SymInt") -> int:
     return size if isinstance(size, int) else int(size.node.value)
 
 
 def _is_contiguous(
-    size: SymbolicSize, sizes: Sequence[int | torch.SymInt], strides: Sequence[int | torch.SymInt]
+    size: SymbolicSize,
+    sizes: "Sequence[int | torch.SymInt]",
+    strides: "Sequence[int | torch.SymInt]",
 ) -> SymbolicSize:
     expected = 1
     for length, stride in zip(map(_value, reversed(sizes)), map(_value, reversed(strides))):
