@@ -73,7 +73,9 @@ def run_probe(
     written: Inputs = {
         name: tensor
         for name, tensor in tensors_of(used).items()
-        if tensor._version and not same_values(tensor, tensors_of(inputs)[name])
+        # Tensors made in inference mode have no version.
+        if (tensor.is_inference() or tensor._version)
+        and not same_values(tensor, tensors_of(inputs)[name])
     }
     return Probe(name, inputs, output, leaves(output), written, sizes)
 

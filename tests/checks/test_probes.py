@@ -7,9 +7,9 @@ import torch
 
 import cpuaccel
 from cpuaccel.checks.compare import compare, has_nonfinite
-from cpuaccel.checks.probes import Probe, make_probes
+from cpuaccel.checks.probes import Probe, make_probes, run_probe
 from cpuaccel.model.output import leaves
-from cpuaccel.model.signature import Signature
+from cpuaccel.model.signature import Inputs, Signature
 from cpuaccel.report import Status
 from tests.conftest import Offer
 from tests.fake_backends import (
@@ -306,3 +306,30 @@ def test_a_variant_serves_the_sizes_that_another_one_excludes(offer: Offer) -> N
             fast(**batch(size))
     assert len(fast.report.variants) == 2
     assert fast.report.calls == {"optimized": 9}
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_inputs_that_the_original_writes_to_are_found_in_each_mode(
+    mode: type[torch.no_grad | torch.inference_mode],
+) -> None:
+    inputs: Inputs = {"x": torch.ones(2), "y": torch.ones(2)}
+
+    def add(used: Inputs) -> torch.Tensor:
+        x, y = used.values()
+        assert isinstance(x, torch.Tensor)
+        return x.add_(y)  # type: ignore[arg-type]
+
+    with mode():
+        found = run_probe(add, "example", inputs)
+    assert list(found.written) == ["x"]
+    assert torch.equal(inputs["x"], torch.ones(2))  # type: ignore[arg-type]
+
+
+def test_calls_of_new_sizes_in_inference_mode() -> None:
+    model = torch.nn.Linear(4, 4).eval()
+    fast = cpuaccel.optimize(model, ["jit"], example_inputs=torch.ones(2, 4), strict=True)
+    with torch.inference_mode():
+        for rows in (1, 2, 5, 17, 64):
+            x = torch.rand(rows, 4)
+            torch.testing.assert_close(fast(x), model(x))
+    assert fast.report.calls["optimized"] == 5
