@@ -56,6 +56,41 @@ class Holder(NamedTuple):
         return f"{self.path}.{attribute}" if self.path else attribute
 
 
+def modules_of(model: torch.nn.Module) -> dict[str, torch.nn.Module]:
+    """Return all modules by path, those in lists, tuples and dicts too.
+
+    torch does not register the latter, but ``forward`` may call them.
+    """
+    found = dict(model.named_modules())
+    seen = {id(module) for module in found.values()}
+    pending = list(found.items())
+    while pending:
+        path, module = pending.pop()
+        for name, value in list(vars(module).items()):
+            if name in STRUCTURE:
+                continue
+            for place, hidden in _modules_in(value, f"{path}.{name}" if path else name):
+                for below, inner in hidden.named_modules(prefix=place):
+                    if id(inner) not in seen:
+                        seen.add(id(inner))
+                        found[below] = inner
+                        pending.append((below, inner))
+    return found
+
+
+def _modules_in(value: object, path: str, depth: int = 0) -> Iterator[tuple[str, torch.nn.Module]]:
+    if isinstance(value, torch.nn.Module):
+        yield path, value
+    elif depth > _MAX_DEPTH:
+        return
+    elif isinstance(value, dict):
+        for key, inner in _bounded(value.items()):
+            yield from _modules_in(inner, f"{path}[{key!r}]", depth + 1)
+    elif isinstance(value, list | tuple):
+        for index, inner in enumerate(_bounded(value)):
+            yield from _modules_in(inner, f"{path}[{index}]", depth + 1)
+
+
 def holders(model: torch.nn.Module) -> Iterator[Holder]:
     """Yield all modules, and the objects of plain values, such as configurations, that they hold.
 
@@ -63,7 +98,7 @@ def holders(model: torch.nn.Module) -> Iterator[Holder]:
     may change for reasons of its own.
     """
     seen: set[int] = set()
-    for path, module in model.named_modules():
+    for path, module in modules_of(model).items():
         holder = Holder(path, module, vars(module))
         yield holder
         for attribute, value in list(holder.values.items()):

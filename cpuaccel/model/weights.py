@@ -6,6 +6,8 @@ from operator import attrgetter, is_
 
 import torch
 
+from cpuaccel.model.attributes import modules_of
+
 _Table = dict[str, object]
 
 _TABLES = ("_parameters", "_buffers", "_modules")
@@ -45,7 +47,7 @@ class WatchedWeights:
         tables: list[_Table] = []
         self._empty: list[_Table] = []
         ordered: list[_Table] = []
-        for module in self._model.modules():
+        for module in modules_of(self._model).values():
             for table in map(vars(module).get, _TABLES):
                 if not isinstance(table, dict):  # those of a script are not
                     continue
@@ -57,6 +59,7 @@ class WatchedWeights:
                     self._empty.append(table)
         self._tables, self._copies = tables, list(map(dict[str, object], tables))
         self._ordered, self._members = ordered, list(_members(ordered))
+        self._sizes = list(map(len, ordered))
         members = [*_members(tables), *self._members]
         tensors = {id(m): m for m in members if isinstance(m, torch.Tensor)}
         # Others, such as sparse ones, have no storage of their own.
@@ -77,6 +80,7 @@ class WatchedWeights:
                 and list(map(_pointer, self._tensors)) == self._pointers
                 and self._copies == self._tables
                 and all(map(is_, _members(self._ordered), self._members))
+                and list(map(len, self._ordered)) == self._sizes
                 and not any(self._empty)
             )
         except Exception:  # a tensor was replaced: comparing two has no single answer

@@ -210,6 +210,40 @@ def test_attributes_that_the_model_writes_itself_do_not_rebuild() -> None:
     assert len(fast.report.variants) == 2
 
 
+class Hidden(torch.nn.Module):
+    """Calls modules that torch does not register."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = torch.nn.Linear(4, 4)
+        self.blocks = [Adapted(), {"last": torch.nn.Linear(4, 4)}]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        first, last = self.blocks
+        assert isinstance(first, Adapted)
+        assert isinstance(last, dict)
+        output: torch.Tensor = last["last"](first(self.linear(x)))
+        return output
+
+
+HIDDEN: dict[str, Callable[[Hidden], object]] = {
+    "weight": lambda m: m.blocks[1]["last"].weight.detach().mul_(2),  # type: ignore[index]
+    "module": lambda m: m.blocks[1].update(last=torch.nn.Linear(4, 2)),  # type: ignore[union-attr]
+    "attribute": lambda m: setattr(m.blocks[0], "disabled", True),
+}
+
+
+@pytest.mark.parametrize("change", HIDDEN.values(), ids=list(HIDDEN))
+def test_modules_in_lists_and_dicts_are_watched(change: Callable[[Hidden], object]) -> None:
+    torch.manual_seed(0)
+    model = Hidden().eval()
+    fast = cpuaccel.optimize(model, ["copying"], example_inputs=X, strict=True)
+    fast(X)
+    change(model)
+    torch.testing.assert_close(fast(X), model(X).detach())
+    assert len(fast.report.variants) == 2
+
+
 def test_refresh_uses_what_calls_do_not_notice() -> None:
     model = Adapters().eval()
     fast = cpuaccel.optimize(model, ["copying"], example_inputs=X, strict=True)
