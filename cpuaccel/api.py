@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Unpack
 
@@ -35,7 +36,7 @@ def optimize(
     inplace: bool = False,
     keep_original: bool = True,
     freeze_values: bool = False,
-    audit: bool | float = True,
+    audit: bool | float | None = None,
     **tuning: "Unpack[TuneArguments]",
 ) -> OptimizedModel:
     """Make a model fast for inference on this CPU, and verify that its outputs stay the same.
@@ -75,7 +76,7 @@ def optimize(
         audit: compare calls with the original while serving. True: the first call of each new
             size class (powers of two). A number below 1: also that share of the time, such as
             0.01. False: never. A call that differs is served by the original, switches its
-            variant off and is logged.
+            variant off and is logged. Default: that of the pipeline file, otherwise True.
         **tuning: only with ``"auto"``, see ``cpuaccel.tuning.request.TuneArguments``.
 
     Returns:
@@ -94,13 +95,15 @@ def optimize(
         inplace=inplace,
         keep_original=keep_original,
         freeze_values=freeze_values,
-        audit=audit,
+        audit=True if audit is None else audit,
     )
     if backends == "auto":
         return _optimize_auto(model, pipeline, example_inputs, dtype, settings, tuning)
     if tuning:
         raise CpuaccelError(f'{", ".join(f"{name}=" for name in tuning)} needs backends="auto"')
     plan = plan_for(model, backends, pipeline, example_inputs, dtype)
+    if audit is None and plan.pipeline.audit is not None:
+        settings = replace(settings, audit=plan.pipeline.audit)
     optimized = OptimizedModel(Variants(model, [plan], settings))
     if plan.signature is not None:
         optimized.prepare(plan.signature.inputs)

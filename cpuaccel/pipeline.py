@@ -95,12 +95,14 @@ class Pipeline:
         dtype: precision of the whole pipeline, None to keep the model's own.
         source: where the pipeline was read from, for messages.
         disable_plugins: names of plugins to block before this pipeline is resolved.
+        audit: which calls are compared with the original, see ``optimize``; None for its default.
     """
 
     steps: tuple[Step, ...]
     dtype: "torch.dtype | None" = None
     source: str = "backends"
     disable_plugins: tuple[str, ...] = ()
+    audit: bool | float | None = None
 
     @classmethod
     def from_steps(

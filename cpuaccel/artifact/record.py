@@ -93,6 +93,8 @@ class Settings(_Table):
     tolerance: Annotated[float, Field(ge=0)] | None
     strict: bool
     keep_original: bool
+    freeze_values: bool = False
+    audit: bool | Annotated[float, Field(ge=0, le=1)] = True
 
 
 class Record(_Table):

@@ -35,7 +35,7 @@ class BuildSettings:
     def __post_init__(self) -> None:
         if self.tolerance is not None and not self.tolerance >= 0:
             raise CpuaccelError(f"tolerance must be >= 0, got {self.tolerance!r}")
-        if not 0 <= self.audit <= 1:
+        if not isinstance(self.audit, bool) and not 0 <= self.audit < 1:
             raise CpuaccelError(f"audit must be True, False or a share below 1, got {self.audit!r}")
 
     @property

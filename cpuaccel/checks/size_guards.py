@@ -59,6 +59,7 @@ def find_size_guards(
         fake = FakeTensorMode(allow_non_fake_inputs=True)
         fake.cache_enabled = False  # it knows torch's own symbols only
         copied = shared_copy(model)
+        _copy_buffers(copied)
         with outside_inference_mode(), as_captured(), fake, enable_python_dispatcher():
             symbols = {
                 name: torch.SymInt(SymbolicSize(size, guards, name=name))  # type: ignore[no-untyped-call]
@@ -77,6 +78,15 @@ def find_size_guards(
         if isinstance(number, (torch.SymInt, torch.SymFloat, torch.SymBool))
     ]
     return SizeGuards(tuple(guards))
+
+
+def _copy_buffers(model: torch.nn.Module) -> None:
+    """Copy buffers, with which operators on buffers only really compute."""
+    for module in model.modules():
+        for tensors in (module._buffers, vars(module)):
+            for name, tensor in tensors.items():
+                if isinstance(tensor, torch.Tensor):
+                    tensors[name] = tensor.detach().clone()
 
 
 def _drop_weights(model: torch.nn.Module) -> None:

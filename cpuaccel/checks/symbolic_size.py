@@ -25,8 +25,8 @@ _INSIDE_OPERATORS = tuple(
 )
 """Operators mean the same for all sizes, whatever they decide inside."""
 
-_CLAMPING = "slice_forward"
-"""Inside this operator a size that is too large is reduced, on which the output's size depends."""
+_CLAMPING = frozenset({"slice_forward", "_compute_slice_index"})
+"""Functions that reduce a slice's end which is too large, on which the output's size depends."""
 
 _MAGIC = tuple(
     os.sep.join(path)
@@ -88,7 +88,7 @@ class SymbolicSize:
         while frame.f_back is not None and frame.f_code.co_filename.endswith(_MAGIC):
             frame = frame.f_back
         file, code = frame.f_code.co_filename, frame.f_code.co_name
-        if not file.startswith(_INSIDE_OPERATORS) or code == _CLAMPING:
+        if not file.startswith(_INSIDE_OPERATORS) or code in _CLAMPING:
             self.guards.append(Guard(self, self.value, describe_place(file, frame.f_lineno)))
         return self.value
 
@@ -123,11 +123,6 @@ class Guard:
             return self.size.evaluate(sizes, memo) == self.value
         except (ArithmeticError, RecursionError, ValueError):
             return False
-
-
-def _if_in_binding(size: SymbolicSize, file: str, line: int) -> int:
-    """Serve C++ code: only the bindings of Python make a number of a size for Python code."""
-    return int(size.decide() if "csrc" in file else size.value)
 
 
 def _value(size: "int | torch.SymInt") -> int:
@@ -190,7 +185,7 @@ _PROTOCOL: dict[str, Callable[..., object]] = {
     "is_symbolic": lambda size: True,
     "has_hint": lambda size: True,
     "require_hint": lambda size, *fallback: size.value,
-    **dict.fromkeys(("is_nested_int", "is_constant"), _no),
+    **dict.fromkeys(("is_nested_int", "is_constant", "statically_known_true"), _no),
     **dict.fromkeys(("nested_int", "maybe_as_int", "maybe_as_float", "maybe_as_bool"), _none),
     "clone": lambda size: size,
     "_graph_repr": lambda size: str(size.value),
@@ -200,12 +195,12 @@ _PROTOCOL: dict[str, Callable[..., object]] = {
     "bool_": lambda size: bool(size.decide()),
     "int_": lambda size: int(size.decide()),
     # Called by C++ code with the place in it, by Python code without one.
-    "guard_int": _if_in_binding,
+    "guard_int": lambda size, file, line: int(size.decide()),
     "guard_float": lambda size, file, line: float(size.value),
     **dict.fromkeys(
         (
             *("guard_bool", "guard_or_false", "guard_or_true", "guard_size_oblivious"),
-            *("expect_true", "statically_known_true"),
+            "expect_true",
         ),
         lambda size, file, line: bool(size.value if file else size.decide()),
     ),

@@ -1,9 +1,10 @@
 """Finding where a model's Python code reads values that were computed from its inputs."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cpuaccel.checks.code_place import calling_place
@@ -23,7 +24,28 @@ SIZED_BY_VALUES = {
 }
 """Operators whose output's size depends on values; so does that of an index with booleans."""
 
+_READING_METHODS = (torch.Tensor.tolist, torch.Tensor.numpy, torch.Tensor.__array__)
+
 _MARK = "_cpuaccel_from_inputs"
+
+
+class _MethodReads(TorchFunctionMode):
+    """Notes methods of tensors that return Python values without any operator."""
+
+    def __init__(self, places: list[str]) -> None:
+        self._places = places
+
+    def __torch_function__(
+        self,
+        func: Callable[..., object],
+        types: Sequence[type],
+        args: Sequence[object] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
+        """Call a function; note it if it reads values."""
+        if func in _READING_METHODS and any(map(_is_marked, _tensors(args))):
+            _note(self._places)
+        return func(*args, **(kwargs or {}))
 
 
 class ValueReads(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -44,9 +66,21 @@ class ValueReads(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.places: list[str] = []
         self.sized: list[str] = []
+        self._methods = _MethodReads(self.places)
         for value in inputs.values():
             if isinstance(value, torch.Tensor):
                 _mark(value)
+
+    def __enter__(self) -> "ValueReads":
+        """Start to follow values."""
+        self._methods.__enter__()  # type: ignore[no-untyped-call]
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Stop following values."""
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+        self._methods.__exit__(*error)  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(
         self,

@@ -85,6 +85,21 @@ def read_numbers(text: str, option: str) -> list[int]:
     return [int(name) for name in names]
 
 
+def read_audit(text: str) -> bool | float:
+    """Parse which calls are compared with the original."""
+    if text in {"on", "off"}:
+        return text == "on"
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share < 1:
+        raise typer.BadParameter(
+            f"must be on, off or a share below 1, such as 0.01, got {text!r}", param_hint="--audit"
+        )
+    return share
+
+
 def read_lengths(command: str, model: str, seq_len: str | None, padding: float | None) -> list[int]:
     """Parse the lengths of the longest row of a batch, in tokens."""
     from cpuaccel.cli.models.load import DEMO

@@ -13,6 +13,7 @@ from cpuaccel.cli.arguments import (
     ModelArgument,
     PipelineOption,
     TaskOption,
+    read_audit,
     read_pipeline_options,
 )
 from cpuaccel.cli.console import heading, print_json, say, section
@@ -29,6 +30,14 @@ def optimize(
     pipeline: PipelineOption = None,
     dtype: DtypeOption = None,
     task: TaskOption = None,
+    audit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="on|off|SHARE",
+            help="Compare calls with the original while serving: `on`, the first call of each new "
+            "size (default); a share of the time besides, such as 0.01; or `off`.",
+        ),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Optimize a model on example inputs, verify its outputs, and save it to a folder.
@@ -47,7 +56,8 @@ def optimize(
     from cpuaccel.cli.models.cases import load_example
 
     loaded, inputs = load_example(model, task)
-    optimized = cpuaccel.optimize(loaded, pipeline=chosen, example_inputs=inputs)
+    compared = None if audit is None else read_audit(audit)
+    optimized = cpuaccel.optimize(loaded, pipeline=chosen, example_inputs=inputs, audit=compared)
     report = optimized.report
     if not report.applied:
         reasons = "\n".join(f"  - {outcome}" for outcome in report.outcomes)

@@ -241,7 +241,7 @@ def _pipeline(
     read = pipeline if isinstance(pipeline, Pipeline) else read_pipeline(pipeline or "")
     if dtype is None:
         return read
-    return Pipeline(read.steps, dtype, read.source, read.disable_plugins)
+    return replace(read, dtype=dtype)
 
 
 def _dtype_name(dtype: torch.dtype | None) -> str:

@@ -2,10 +2,10 @@
 
 import tomllib
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError
 
 from cpuaccel.errors import PipelineError, describe_invalid
 from cpuaccel.model.precision import dtype_name, dtype_of
@@ -35,6 +35,7 @@ class _PipelineTable(BaseModel):
     version: Literal[1]
     dtype: Literal["float32", "bfloat16"] | None = None
     disable_plugins: tuple[str, ...] = ()
+    audit: StrictBool | Annotated[float, Field(ge=0, le=1)] | None = None
     steps: list[StepTable]
 
 
@@ -47,6 +48,7 @@ def read_pipeline(path: str | Path) -> Pipeline:
         version = 1
         dtype = "bfloat16"
         disable_plugins = ["zentorch"]
+        audit = 0.01
 
         [[steps]]
         backend = "bettertransformer"
@@ -89,6 +91,7 @@ def parse_pipeline(data: bytes, path: Path) -> Pipeline:
         dtype_of(parsed.dtype),
         str(path),
         parsed.disable_plugins,
+        parsed.audit,
     )
 
 
@@ -99,6 +102,8 @@ def write_pipeline(pipeline: Pipeline, path: Path) -> None:
         table["dtype"] = dtype_name(pipeline.dtype)
     if pipeline.disable_plugins:
         table["disable_plugins"] = list(pipeline.disable_plugins)
+    if pipeline.audit is not None:
+        table["audit"] = pipeline.audit
     table["steps"] = [
         StepTable.model_validate(vars(step)).model_dump(exclude_defaults=True)
         for step in pipeline.steps

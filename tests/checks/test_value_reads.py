@@ -1,0 +1,70 @@
+"""Reads of values by Python code are found, with their place."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from cpuaccel.checks.value_reads import ValueReads, as_captured
+
+Forward = Callable[[torch.Tensor], object]
+
+
+def reads_of(function: Forward) -> ValueReads:
+    x = torch.tensor([[1.0, -2.0, 3.0]])
+    reads = ValueReads({"x": x})
+    with torch.no_grad(), as_captured(), reads:
+        function(x)
+    return reads
+
+
+def written(x: torch.Tensor) -> bool:
+    kept = torch.zeros(3)
+    kept[0] = x.sum()
+    return bool(kept.any())
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: bool((x > 0).any()),
+        lambda x: int(x.max()),
+        lambda x: (x * 2).tolist(),
+        lambda x: x.sum().item(),
+        lambda x: torch.equal(x, x + 1),
+        lambda x: [x[0, i] for i in range(int(x.argmax()))],
+        lambda x: float(torch.nn.functional.relu(x).mean()),
+        lambda x: int(torch.where(x > 0, x, torch.zeros(())).sum()),
+        written,
+    ],
+)
+def test_a_read_is_found_with_file_and_line(function: Forward) -> None:
+    (place,) = set(reads_of(function).places)
+    assert "test_value_reads.py" in place
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x * 2,
+        lambda x: int(torch.zeros_like(x).sum()),
+        lambda x: int(torch.arange(x.shape[1]).max()),
+        lambda x: bool(torch.ones(x.shape[0]).all()),
+        lambda x: int(x.new_ones(3).sum()),
+        lambda x: x.masked_fill(x > 0, 0),
+        lambda x: x if torch.jit.is_tracing() else x[x > 0].tolist(),
+    ],
+)
+def test_code_that_depends_on_sizes_only_reads_nothing(function: Forward) -> None:
+    reads = reads_of(function)
+    assert reads.places == []
+    assert reads.sized == []
+
+
+@pytest.mark.parametrize(
+    "function", [lambda x: x[x > 0], lambda x: x.nonzero(), lambda x: torch.unique(x)]
+)
+def test_sizes_that_depend_on_values_are_found(function: Forward) -> None:
+    reads = reads_of(function)
+    assert reads.places == []
+    assert len(reads.sized) == 1
