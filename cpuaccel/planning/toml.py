@@ -5,7 +5,15 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictFloat,
+    ValidationError,
+)
 
 from cpuaccel.errors import PipelineError, describe_invalid
 from cpuaccel.model.precision import dtype_name, dtype_of
@@ -29,13 +37,19 @@ class StepTable(BaseModel):
         return step
 
 
+def _check_share(audit: bool | float) -> bool | float:
+    if not isinstance(audit, bool) and not 0 <= audit < 1:
+        raise ValueError("must be true, false or a share of the time below 1")
+    return audit
+
+
 class _PipelineTable(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     version: Literal[1]
     dtype: Literal["float32", "bfloat16"] | None = None
     disable_plugins: tuple[str, ...] = ()
-    audit: StrictBool | Annotated[float, Field(ge=0, le=1)] | None = None
+    audit: Annotated[StrictBool | StrictFloat, AfterValidator(_check_share)] | None = None
     steps: list[StepTable]
 
 

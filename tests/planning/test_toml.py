@@ -91,7 +91,7 @@ def test_all_mistakes_at_once(tmp_path: Path) -> None:
     assert set(problems(path)) == {
         "version: input should be 1, but got 2",
         "unknown name 'dtypo'. Did you mean 'dtype'? Available: version, dtype, "
-        "disable_plugins, steps",
+        "disable_plugins, audit, steps",
         "dtype: input should be 'float32' or 'bfloat16', but got 'float16'",
         "step 1: 'backend' is missing: add it",
         "step 1: unknown name 'backent'. Did you mean 'backend'? Available: backend, "
@@ -182,3 +182,18 @@ def test_typed_options_are_written_with_the_backends_name(tmp_path: Path) -> Non
 def test_an_option_that_toml_cannot_hold(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
         write_pipeline(Pipeline.from_steps([Step("jit", dtype=torch.float32)]), tmp_path / "p.toml")
+
+
+@pytest.mark.parametrize("audit", [True, False, 0.25])
+def test_audit_is_read_and_written(tmp_path: Path, audit: bool | float) -> None:
+    path = tmp_path / "audited.toml"
+    write_pipeline(Pipeline((Step("jit"),), audit=audit), path)
+    pipeline = read_pipeline(path)
+    assert pipeline.audit == audit
+    assert type(pipeline.audit) is type(audit)
+
+
+def test_an_audit_of_all_the_time_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, 'version = 1\naudit = 2.5\n[[steps]]\nbackend = "jit"\n')
+    (problem,) = problems(path)
+    assert "audit" in problem
