@@ -9,7 +9,7 @@ classes accept them with both versions, and any other pipeline. Use them directl
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 
 import torch
 import transformers
@@ -26,6 +26,9 @@ from cpuaccel.report import CallKey, Outcome, Status
 
 _TIMES_COMPILATION = hasattr(transformers.Trainer, "torch_jit_model_eval")
 """Whether Trainer subtracts ``jit_compilation_time`` from the runtime, as before version 5."""
+
+_HAS_USE_CPU = "use_cpu" in {each.name for each in fields(transformers.TrainingArguments)}
+"""Whether ``no_cuda`` has the new name, as from Transformers 4.34 on."""
 
 
 @dataclass
@@ -59,11 +62,14 @@ class CpuaccelArguments(transformers.TrainingArguments):
 
     def __post_init__(self) -> None:
         """Validate the pipeline before any model is loaded."""
-        self.use_cpu = self.use_cpu or self.no_cuda
-        # Hide no_cuda from Transformers 4, which warns that version 5 removes it.
-        no_cuda, self.no_cuda = self.no_cuda, False
-        super().__post_init__()  # type: ignore[no-untyped-call]
-        self.no_cuda = no_cuda
+        if _HAS_USE_CPU:
+            self.use_cpu = self.use_cpu or self.no_cuda
+            # Hide no_cuda from Transformers 4, which warns that version 5 removes it.
+            no_cuda, self.no_cuda = self.no_cuda, False
+            super().__post_init__()  # type: ignore[no-untyped-call]
+            self.no_cuda = no_cuda
+        else:
+            super().__post_init__()  # type: ignore[no-untyped-call]
         pipeline = self.inference_pipeline
         if pipeline is not None:
             resolve_here(pipeline)

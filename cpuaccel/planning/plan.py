@@ -13,6 +13,7 @@ from cpuaccel.errors import CpuaccelError, PipelineError, StepError
 from cpuaccel.model.precision import dtype_name, dtype_of
 from cpuaccel.model.signature import ExampleInputs, Signature
 from cpuaccel.pipeline import Options, Pipeline, Step
+from cpuaccel.planning.precision import bf16_verdict
 from cpuaccel.planning.resolve import resolve_here
 from cpuaccel.planning.toml import read_pipeline
 from cpuaccel.plugin.backend import Backend, Form
@@ -203,7 +204,7 @@ def make_plan(
         if verdict and signature is not None:
             verdict = ask(step.backend.accepts, model, signature)
         planned.append(PlannedStep(step.step, step.backend, verdict))
-    precision = asked.bf16() if pipeline.dtype is torch.bfloat16 else Verdict.yes()
+    precision = bf16_verdict(model, asked) if pipeline.dtype is torch.bfloat16 else Verdict.yes()
     return Plan(pipeline, tuple(planned), precision, asked, signature)
 
 

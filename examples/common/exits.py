@@ -40,6 +40,11 @@ def run(main: Callable[[], None]) -> NoReturn:
         # An unforeseen error: the message of the system is the most precise.
         where = f" at {error.filename}" if error.filename else ""
         _exit(FAILURE, f"error: {error.strerror or error}{where}. Fix this and run again")
+    except ModuleNotFoundError as error:
+        _exit(
+            FAILURE,
+            f'error: {error.name} is not installed. Run: pip install "cpuaccel[examples]"',
+        )
     except Exception as error:
         from cpuaccel.errors import CpuaccelError, PipelineError
 

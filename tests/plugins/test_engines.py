@@ -173,6 +173,24 @@ def test_a_failed_export_prints_nothing(
     assert sys.stderr is stream
 
 
+@pytest.mark.parametrize(
+    "engine",
+    [n for n in ("jit", "onednn", "openvino", "inductor") if not unmet(FACTS[n])],
+)
+@pytest.mark.parametrize("name", ["bert-text", "distilbert-text"])
+def test_a_row_that_is_all_padding_is_computed_as_the_original_does(engine: str, name: str) -> None:
+    """Fused attention returns zero for it; distilbert's relu may hide a NaN."""
+    model, inputs = encoder(name), batch(name, 3, 12, right)
+    fast = cpuaccel.optimize(model, [engine], example_inputs=inputs, strict=True)
+    inputs["attention_mask"] = inputs["attention_mask"].clone()
+    inputs["attention_mask"][1] = 0
+    with torch.no_grad():
+        expected = model(**inputs).logits
+    for _ in range(6):
+        torch.testing.assert_close(fast(**inputs).logits, expected, rtol=1e-4, atol=1e-5)
+    assert set(fast.report.calls) == {"optimized"}, fast.report
+
+
 def settings() -> dict[str, object]:
     found = {
         **global_state(),

@@ -101,3 +101,64 @@ def test_the_reason_names_the_operator_that_is_not_converted() -> None:
     assert fast.report.outcomes[0].reason == (
         "openvino.convert_model failed on Sparse: no conversion rule for aten::to_sparse"
     )
+
+
+class AddsMask(torch.nn.Module):
+    """Attention with a mask that is added, boolean, or absent."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.linear = torch.nn.Linear(8, 8)
+
+    def forward(self, hidden: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+        mask = real[:, None, None, :].bool()
+        heads = self.linear(hidden)[:, None]
+        bias = torch.zeros(mask.shape).masked_fill(~mask, float("-inf"))
+        attended: torch.Tensor = torch.nn.functional.scaled_dot_product_attention(
+            heads, heads, heads, {"added": bias, "boolean": mask, "absent": None}[self.kind]
+        )
+        return attended.squeeze(1) + 1
+
+
+@requires(*OPENVINO)
+@pytest.mark.parametrize("kind", ["added", "boolean", "absent"])
+def test_attention_to_no_key_is_zero(kind: str) -> None:
+    model, hidden = AddsMask(kind).eval(), torch.randn(3, 5, 8)
+    real = torch.ones(3, 5, dtype=torch.long)
+    fast = optimized(model, {"hidden": hidden, "real": real})
+    real = real.clone()
+    real[1] = 0
+    with torch.no_grad():
+        expected = model(hidden, real)
+    torch.testing.assert_close(fast(hidden, real), expected, rtol=1e-4, atol=1e-5)
+    assert fast.report.calls == {"optimized": 1}
+
+
+@requires(*OPENVINO, *NATIVE)
+def test_causal_attention_with_left_padding_is_applied() -> None:
+    """The first queries may attend to no key."""
+    transformers = pytest.importorskip("transformers")
+    config = transformers.CLIPTextConfig(
+        vocab_size=64,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=20,
+        eos_token_id=63,
+        bos_token_id=0,
+        pad_token_id=1,
+    )
+    model = transformers.CLIPTextModel(config).eval()
+    inputs = {
+        "input_ids": torch.randint(5, 63, (2, 12)),
+        "attention_mask": torch.ones(2, 12, dtype=torch.long),
+    }
+    inputs["input_ids"][:, -1] = 63
+    inputs["attention_mask"][1, 8:] = 0
+    fast = optimized(model, inputs)
+    assert not fast.report.variants[0].fidelity.refused  # type: ignore[union-attr]
+    inputs["attention_mask"] = inputs["attention_mask"].flip(1)
+    assert_outputs_match(fast, model, inputs)
+    assert fast.report.calls == {"optimized": 1}

@@ -12,6 +12,7 @@ from cpuaccel_plugins.common.environment import environment_variable
 from cpuaccel_plugins.common.properties import unread_properties
 from cpuaccel_plugins.common.weight_dtypes import weight_dtypes
 from cpuaccel_plugins.openvino.errors import describe_openvino_error
+from cpuaccel_plugins.openvino.padded_rows import zero_padded_rows
 
 if TYPE_CHECKING:
     import openvino
@@ -41,4 +42,6 @@ def convert(model: torch.nn.Module, signature: Signature, backend: str) -> "open
             engine_errors("openvino.convert_model", model, leave_out(backend), describe=describe),
             unread_properties(flat),
         ):
-            return openvino.convert_model(flat, example_input=example)
+            converted = openvino.convert_model(flat, example_input=example)
+            zero_padded_rows(converted)
+            return converted
