@@ -70,7 +70,12 @@ def _is_same(one: object, other: object) -> bool:
     return type(one) is type(other) and (one == other or (one != one and other != other))
 
 
+def _dense(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor if tensor.layout is torch.strided else tensor.to_dense()
+
+
 def _parts(tensor: torch.Tensor) -> Iterable[torch.Tensor]:
+    tensor = _dense(tensor)
     if tensor.numel() <= SERIAL:
         return (tensor,)
     parts: tuple[torch.Tensor, ...] = tensor.reshape(-1).split(SERIAL)  # type: ignore[no-untyped-call]
@@ -84,8 +89,9 @@ def _distance(
     original: Callable[..., object],
 ) -> tuple[float, float]:
     """Return the largest absolute difference, and its ratio to the largest magnitude."""
-    if candidate.shape != expected.shape:
+    if candidate.shape != expected.shape or candidate.layout is not expected.layout:
         return _DIFFERENT
+    expected, candidate = _dense(expected), _dense(candidate)
     mask = _real_tokens(inputs, expected, original)
     if mask is not None:
         expected, candidate = expected[mask], candidate[mask]

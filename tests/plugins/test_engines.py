@@ -16,6 +16,7 @@ from cpuaccel.testing.state import changed, global_state
 from cpuaccel.testing.subject import TOLERANCE
 from tests.models import batch, encoder, right
 from tests.plugins.engines import FACTS, verdict_on
+from tests.plugins.models import Untraceable
 from tests.required import unmet
 
 OPTIONS = {"int8": {"measure": False}}
@@ -84,18 +85,6 @@ def test_engines_that_exclude_bettertransformer(engine: str, reason: str) -> Non
     assert reason in problem
 
 
-class ReturnsSparse(torch.nn.Module):
-    """Fails in each engine, in some with a page of text."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.linear = torch.nn.Linear(8, 4)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        hidden: torch.Tensor = self.linear(x)
-        return hidden.relu().to_sparse()
-
-
 class LoopsOverValues(torch.nn.Module):
     """Its export fails, and torch prints the graph up to there."""
 
@@ -110,7 +99,7 @@ def test_a_reason_is_one_line_and_the_whole_text_is_logged_at_debug(
     engine: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.DEBUG, logger="cpuaccel"):
-        fast = cpuaccel.optimize(ReturnsSparse().eval(), [engine], example_inputs=torch.randn(2, 8))
+        fast = cpuaccel.optimize(Untraceable(), [engine], example_inputs=torch.randn(2, 8))
     (outcome,) = fast.report.outcomes
     assert outcome.status is Status.FAILED
     assert "\n" not in outcome.reason
@@ -163,7 +152,10 @@ def test_a_failed_export_prints_nothing(
     stream = sys.stderr
     with caplog.at_level(logging.DEBUG, logger="cpuaccel"):
         fast = cpuaccel.optimize(
-            LoopsOverValues(), [engine], example_inputs=torch.full((2, 3), 4.0)
+            LoopsOverValues(),
+            [engine],
+            example_inputs=torch.full((2, 3), 4.0),
+            freeze_values=True,
         )
     assert "GuardOnDataDependent" in fast.report.outcomes[0].reason
     printed = capfd.readouterr()
