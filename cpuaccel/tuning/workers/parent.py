@@ -22,6 +22,10 @@ from cpuaccel.tuning.workers import messages
 from cpuaccel.tuning.workers.messages import Job, Message
 
 POLL_SECONDS = 0.1
+MOST_PRINTED = 2**20
+"""Bytes from the end of a crashed process's output that are read: faulthandler prints a line for
+each frame of each thread after the process's own last line."""
+
 LAST_LINE = 300
 """Characters of a crashed process's last line of output that are reported."""
 
@@ -201,7 +205,7 @@ class Workers:
 
     def _last_line(self) -> str:
         size = self._printed.seek(0, os.SEEK_END)
-        self._printed.seek(max(0, size - 8 * LAST_LINE))
+        self._printed.seek(max(0, size - MOST_PRINTED))
         lines = self._printed.read().decode(errors="replace").split("\n")
         # faulthandler's own lines say no more than the signal does.
         end = next((i for i, line in enumerate(lines) if line.startswith("Fatal Python")), None)
