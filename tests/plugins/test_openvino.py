@@ -162,3 +162,18 @@ def test_causal_attention_with_left_padding_is_applied() -> None:
     inputs["attention_mask"] = inputs["attention_mask"].flip(1)
     assert_outputs_match(fast, model, inputs)
     assert fast.report.calls == {"optimized": 1}
+
+
+@requires(*OPENVINO)
+def test_inputs_that_are_not_contiguous_keep_their_memory_during_the_call() -> None:
+    class Sum(torch.nn.Module):
+        def forward(self, x: torch.Tensor, y: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+            return x + 2 * y + 4 * z
+
+    model = Sum().eval()
+    example = (torch.ones(64), torch.ones(64), torch.ones(64))
+    fast = cpuaccel.optimize(model, ["openvino"], example_inputs=example, strict=True)
+    for value in range(5):
+        inputs = [torch.tensor([value + float(i)]).expand(64) for i in range(3)]
+        torch.testing.assert_close(fast(*inputs), model(*inputs))
+    assert fast.report.calls == {"optimized": 5}

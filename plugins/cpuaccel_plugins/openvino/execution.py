@@ -48,11 +48,13 @@ class CompiledCall:
     def __call__(self, **inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Run the model."""
         request = self._request()
+        arrays = []  # OpenVINO reads their memory in infer and does not own it
         for name, index in self._ports.items():
             tensor = inputs[name].detach()
             if tensor.dtype is torch.bfloat16:  # numpy has no bfloat16
                 tensor = tensor.float()
-            view = self._tensor(tensor.contiguous().numpy(), shared_memory=True)
+            arrays.append(tensor.contiguous().numpy())
+            view = self._tensor(arrays[-1], shared_memory=True)
             request.set_input_tensor(index, view)
         request.infer()
         # Copied, because the next call overwrites them. Output tensors set by the caller would save
