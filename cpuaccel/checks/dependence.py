@@ -18,6 +18,9 @@ logger = logging.getLogger("cpuaccel")
 
 STATE = "it keeps state between calls"
 
+BOOKKEEPING = frozenset({"_output_capturing_hooks_installed"})
+"""Flags that Transformers sets in the first call with ``output_hidden_states=True``."""
+
 REPEATED = 1e-3
 """Largest relative difference between two calls of a model that is neither random nor stateful."""
 
@@ -47,7 +50,12 @@ class Study:
             paths: the changed attributes.
             model: the model as it is now.
         """
-        flags = [path for path in paths if isinstance(_attribute(model, path), (bool, str))]
+        flags = [
+            path
+            for path in paths
+            if path.rpartition(".")[2] not in BOOKKEEPING
+            and isinstance(_attribute(model, path), (bool, str))
+        ]
         if self.unstable == STATE and paths:
             return replace(self, unstable=f"{STATE} in {', '.join(paths)}")
         if flags and not self.unstable:
