@@ -113,7 +113,7 @@ def _read_report(report: cpuaccel.Report, result: Result) -> None:
     result.reasons += [
         f"{key}: {fallbacks[key]}" if key in fallbacks else key
         for key in calls
-        if key != "optimized"
+        if key not in ("optimized", "fallback:not_applied")
     ]
     if result.status == "WRONG":
         return
