@@ -80,7 +80,7 @@ class Builder:
                 reference.weights.ignore_written_buffers()
             written = state.written()
             reference.state.ignore(written)
-            found = found.with_written(written, reference.eager)
+            found = found.with_written(written, reference.original, reference.eager)
             self.unstable = self.unstable or found.unstable
             found = replace(found, unstable=self.unstable)
             run = PipelineRun(

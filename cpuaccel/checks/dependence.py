@@ -43,18 +43,21 @@ class Study:
     reads: tuple[str, ...]
     unstable: str
 
-    def with_written(self, paths: Sequence[str], model: torch.nn.Module) -> "Study":
+    def with_written(
+        self, paths: Sequence[str], before: torch.nn.Module, after: torch.nn.Module
+    ) -> "Study":
         """Add the attributes that forward changed: a flag may lead later calls elsewhere.
 
         Args:
             paths: the changed attributes.
-            model: the model as it is now.
+            before: the model without these changes.
+            after: the model with them.
         """
         flags = [
             path
             for path in paths
             if path.rpartition(".")[2] not in BOOKKEEPING
-            and isinstance(_attribute(model, path), (bool, str))
+            and _is_switched(_attribute(before, path), _attribute(after, path))
         ]
         if self.unstable == STATE and paths:
             return replace(self, unstable=f"{STATE} in {', '.join(paths)}")
@@ -140,7 +143,11 @@ def _find_instability(
     """
 
     def same(one: Probe, output: object) -> bool:
-        return all(d.relative <= REPEATED for d in compare(one, output, eager))
+        try:
+            return all(d.relative <= REPEATED for d in compare(one, output, eager))
+        except Exception:  # tensors that can't be compared, such as sparse ones: no step is applied
+            logger.debug("the original's outputs can't be compared", exc_info=True)
+            return True
 
     def run() -> Probe:
         return run_probe(original, probe.name, probe.inputs)
@@ -154,6 +161,11 @@ def _find_instability(
     if same(run_seeded(), run_seeded().output):
         return "it draws random numbers"
     return STATE
+
+
+def _is_switched(before: object, after: object) -> bool:
+    """Whether a flag changed. One that had no value before is only filled in."""
+    return isinstance(after, (bool, str)) and type(before) is type(after) and before != after
 
 
 def _attribute(model: torch.nn.Module, path: str) -> object:

@@ -156,9 +156,8 @@ def test_a_shape_that_the_trace_froze_is_found(
 ) -> None:
     eager = model().eval()
     fast = jit(eager, example)
-    fidelity = fast.report.variants[0].fidelity
-    assert fidelity is not None
-    assert axis in fidelity.frozen
+    domain = fast.variants[0].domain
+    assert axis in domain.frozen or axis not in (domain.ranges or ())
     for inputs in (example, *others, *others):
         torch.testing.assert_close(fast(inputs), eager(inputs).detach())
     assert_all_optimized(fast)
@@ -174,7 +173,8 @@ def test_a_model_that_reads_its_inputs_values_is_refused_or_right() -> None:
     mask = torch.ones(2, 4)
     fast = cpuaccel.optimize(model, ["jit"], example_inputs=(x, mask))
     assert fast.report.applied == ()
-    assert "it changes the outputs with " in fast.report.outcomes[0].reason
+    assert "reads values of its inputs at" in fast.report.outcomes[0].reason
+    assert "float(attention_mask.sum())" in fast.report.outcomes[0].reason
     mask[0, 2:] = 0
     assert torch.equal(fast(x, mask), model(x, mask))
 

@@ -78,7 +78,7 @@ def test_architectures(name: str, linears: int, products: int, head: str) -> Non
             expected = model(**inputs)
         assert_same_output(fast(**inputs), expected, inputs, BACKEND.tolerance)
     assert set(fast.report.calls) == {"optimized"}, fast.report
-    assert not fast.variants[0].frozen
+    assert not fast.variants[0].domain.frozen
 
 
 @needs_engine

@@ -80,7 +80,9 @@ def test_a_model_that_cannot_be_exported_says_why() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x * 2 if bool(x.sum() > 0) else x
 
-    fast = cpuaccel.optimize(Branches(), ["onednn"], example_inputs=torch.ones(2, 2))
+    fast = cpuaccel.optimize(
+        Branches(), ["onednn"], example_inputs=torch.ones(2, 2), freeze_values=True
+    )
     (outcome,) = fast.report.outcomes
     assert outcome.status == "failed"
     assert outcome.reason.startswith("torch.export failed on Branches: ")
@@ -100,7 +102,7 @@ def test_a_model_that_changes_its_buffers_is_refused() -> None:
 
     fast = cpuaccel.optimize(Counts(), ["onednn"], example_inputs=torch.ones(2, 2))
     assert fast.report.applied == ()
-    assert fast.report.outcomes[0].reason.startswith("Counts changes its own buffers")
+    assert "state between calls" in fast.report.outcomes[0].reason
 
 
 @pytest.fixture(scope="module")
@@ -198,4 +200,4 @@ def test_architectures(name: str, counts: dict[str, int], once: dict[str, int]) 
             expected = model(**inputs)
         assert_same_output(fast(**inputs), expected, inputs)
     assert set(fast.report.calls) == {"optimized"}, fast.report
-    assert not fast.variants[0].frozen
+    assert not fast.variants[0].domain.frozen
