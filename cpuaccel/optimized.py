@@ -10,20 +10,18 @@ from typing import Self
 
 import torch
 
-from cpuaccel.building.audit import Audit
 from cpuaccel.building.settings import BuildSettings
 from cpuaccel.building.variant import Variant
-from cpuaccel.checks.compare import has_nonfinite
-from cpuaccel.checks.output_form import same_form
-from cpuaccel.errors import ArtifactError, SignatureError, StepError
+from cpuaccel.errors import ArtifactError, SignatureError
 from cpuaccel.model.output import tensors
 from cpuaccel.model.redirected import can_redirect, redirect
-from cpuaccel.model.signature import Inputs, cloned, input_versions
-from cpuaccel.model.torch_modes import inference, is_captured, outside_inference_mode
+from cpuaccel.model.signature import Inputs
+from cpuaccel.model.torch_modes import inference, is_captured
 from cpuaccel.model.weights import WatchedWeights
 from cpuaccel.pipeline import Pipeline
 from cpuaccel.planning.plan import make_plan
 from cpuaccel.report import CallKey, Fallback, Report
+from cpuaccel.serving import Serving
 from cpuaccel.variants import Choose, Route, Variants
 
 logger = logging.getLogger("cpuaccel")
@@ -49,8 +47,7 @@ class OptimizedModel(torch.nn.Module):
         self.training = False
         self._variants = variants
         self._reference = variants.reference
-        self._audit = Audit(variants.reference, variants.settings, variants.report)
-        self._logged: set[str] = set()
+        self._serving = Serving(variants)
 
         # Trainer and others read the names of the inputs from the signature of forward.
         self.forward = functools.partial(self._serve)
@@ -70,107 +67,7 @@ class OptimizedModel(torch.nn.Module):
         except SignatureError:
             return reference.eager(*args, **kwargs)  # raises what the original raises
         with inference():
-            route = self._variants.get(inputs)
-            if isinstance(route, Fallback):
-                if route.key is CallKey.EMPTY:  # nothing to accelerate: no fault, strict or not
-                    self.report.count(CallKey.EMPTY)
-                    return reference.serve(inputs)
-                return self._fall_back(inputs, route.key, route.reason)
-            variant = route.variant
-            if not variant.applied:
-                # Logged when it was built; with strict only optional steps can be missing.
-                self.report.count(CallKey.NOT_APPLIED)
-                return reference.serve(inputs)
-            if variant.off:
-                return self._fall_back(inputs, CallKey.SWITCHED_OFF, variant.off)
-            audited = cloned(inputs) if route.compare or self._audit.is_due() else None
-            versions = input_versions(inputs)
-            try:
-                if torch.is_inference_mode_enabled():
-                    with outside_inference_mode():
-                        output, flat = variant.serve(inputs)
-                else:
-                    output, flat = variant.serve(inputs)
-            except Exception as error:
-                logger.debug("the optimized model raised", exc_info=True)
-                original = reference.serve(inputs)  # may raise the same
-                reason = f"{type(error).__name__} in the optimized model"
-                return self._fault(variant, CallKey.ERROR, reason, original)
-            if variant.output_form is not None:
-                mismatch = variant.output_form.mismatch(inputs, output, flat)
-                if mismatch is not None:
-                    return self._check_form(variant, inputs, output, mismatch)
-            if variant.finite and has_nonfinite(flat):
-                original = reference.serve(inputs)
-                if has_nonfinite(tensors(original)):
-                    self.report.count(CallKey.NAN_IN_ORIGINAL)
-                    return original
-                reason = "NaN or infinity in the output"
-                return self._fault(variant, CallKey.NAN, reason, original)
-            if not variant.writes and input_versions(inputs) != versions:
-                self._protect_inputs(variant)
-            if audited is not None:
-                return self._serve_audited(route, audited, output)
-            variant.record_success()
-            self.report.count(CallKey.OPTIMIZED)
-            return output
-
-    def _serve_audited(self, route: Route, inputs: Inputs, output: object) -> object:
-        """Compare an output with the original's; where they differ, return the latter."""
-        result = self._audit.compare(route.variant, inputs, output)
-        if result.mismatch is None:
-            self._variants.believe(route)
-            route.variant.record_success()
-            self.report.count(CallKey.OPTIMIZED)
-            return output
-        if route.variant.domain.learns:
-            self._variants.disbelieve(route)
-        else:
-            route.variant.off = f"switched off by an audit: {result.mismatch}"
-            logger.warning(
-                "the variant for %s returned a wrong output: %s (tolerance %g). The original "
-                "serves these calls from now on. Report this to the authors of %s",
-                route.variant.report.inputs,
-                result.mismatch,
-                route.variant.tolerance,
-                self.report.pipeline,
-            )
-        self._count_fallback(CallKey.AUDIT, str(result.mismatch))
-        return result.original
-
-    def _protect_inputs(self, variant: Variant) -> None:
-        """Copy the inputs from now on, since the optimized model wrote to one of them."""
-        variant.copied = frozenset(variant.signature.tensors)
-        logger.warning(
-            "%s wrote to the inputs of a call, which the original does not. It gets copies of "
-            "them from now on. Report this to its author",
-            self.report.pipeline,
-        )
-
-    def _check_form(
-        self, variant: Variant, inputs: Inputs, output: object, mismatch: str
-    ) -> object:
-        """Compare an output of unexpected form with the original's, and return the latter."""
-        original = self._reference.serve(inputs)
-        if not same_form(output, original):
-            reason = f"{mismatch} in the output"
-            return self._fault(variant, CallKey.OUTPUT_FORM, reason, original)
-        assert variant.output_form is not None
-        variant.output_form = variant.output_form.corrected(inputs, original)
-        self.report.count(CallKey.NEW_OUTPUT_SHAPE)
-        return original
-
-    def _fault(self, variant: Variant, key: CallKey, reason: str, original: object) -> object:
-        """Record a fault of the optimized model, and return the original's output."""
-        self._count_fallback(key, reason)
-        if variant.record_fault(reason):
-            logger.warning(
-                "the variant for %s is %s. The original serves these calls from now on; "
-                "load_state_dict() or another optimize() rebuilds the variant",
-                variant.report.inputs,
-                variant.off,
-            )
-        return original
+            return self._serving.serve(inputs)
 
     @property
     def report(self) -> Report:
@@ -338,7 +235,7 @@ class OptimizedModel(torch.nn.Module):
                 self.report.count(CallKey.TRAINING)
                 return method(*args, **kwargs)
             self._variants.refresh()
-            self._count_fallback(CallKey.METHOD, f"{name} is not accelerated")
+            self._serving.count_fallback(CallKey.METHOD, f"{name} is not accelerated")
             eager = self._reference.eager
             if hasattr(self, "generation_config"):  # may be replaced at any time
                 eager.generation_config = self.generation_config  # type: ignore[assignment]
@@ -371,31 +268,10 @@ class OptimizedModel(torch.nn.Module):
                 return self
             computed = not called and (args or kwargs) and _has_new_values(output, (args, kwargs))
             if computed and not self.training:
-                self._count_fallback(CallKey.METHOD, f"{name} is not accelerated")
+                self._serving.count_fallback(CallKey.METHOD, f"{name} is not accelerated")
             return output
 
         return run
-
-    def _fall_back(self, inputs: Inputs, key: CallKey, reason: str) -> object:
-        output = self._reference.serve(inputs)  # may raise, strict or not
-        self._count_fallback(key, reason)
-        return output
-
-    def _count_fallback(self, key: CallKey, reason: str) -> None:
-        """Count a call that the original serves, and log its reason once.
-
-        Raises:
-            StepError: with ``strict=True``.
-        """
-        if self._variants.settings.strict:
-            raise StepError(f"strict=True, but this call needs the original: {reason}")
-        self.report.count(key, reason)
-        if reason not in self._logged:
-            self._logged.add(reason)
-            logger.warning(
-                "falling back to the original model: %s (logged once, counted in report.calls)",
-                reason,
-            )
 
 
 def _has_new_values(output: object, inputs: tuple[object, object]) -> bool:

@@ -172,7 +172,7 @@ class Variants:
             if variant.domain.excluded(inputs) is None:
                 return Route(variant, key, self._is_new_size(variant, inputs))
         for variant in known:
-            if variant.applied and variant.domain.learns and key not in variant.rejected:
+            if variant.applied and key not in variant.rejected and variant.domain.may_learn(inputs):
                 return Route(variant, key, compare=True)
         return None
 

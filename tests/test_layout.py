@@ -20,6 +20,7 @@ LAYERS = (
     {"api"},
     {"tuning"},
     {"optimized"},
+    {"serving"},
     {"artifact"},
     {"variants"},
     {"building"},

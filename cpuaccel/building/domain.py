@@ -57,6 +57,15 @@ class Domain:
         """Whether other sizes must be compared first: what the code decides is not known."""
         return self.ranges is not None and self.guards is None
 
+    def may_learn(self, inputs: Inputs) -> bool:
+        """Whether a call's sizes may be served once they were compared."""
+        sizes = self.groups.sizes(inputs)
+        return (
+            self.learns
+            and sizes is not None
+            and all(sizes[g.name] == g.size for g in self.groups if g.name in self.frozen)
+        )
+
     def excluded(self, inputs: Inputs) -> str | None:
         """Return why a call's sizes are not in the domain, or None if they are."""
         if self.ranges is None and not self.frozen:
@@ -81,6 +90,18 @@ class Domain:
                 return f"the model decides otherwise at {guard.place}"
         return None
 
+    @property
+    def _deciding_places(self) -> list[str]:
+        """Where the model's code decides otherwise for some sizes in the ranges, at most two."""
+        places: dict[str, None] = {}
+        sizes = {group.name: group.size for group in self.groups}
+        for group in self.groups if self.guards is not None else ():
+            for size in (group.size + 1, 2 * group.size, 8 * group.size, max(1, group.size // 2)):
+                if size in (self.ranges or {}).get(group.name, ()):
+                    guard = self.guards and self.guards.violated({**sizes, group.name: size})
+                    places |= {guard.place: None} if guard else {}
+        return list(places)[:2]
+
     def __str__(self) -> str:
         names: dict[str, dict[int, str]] = {}
         for group in self.groups:
@@ -101,6 +122,8 @@ class Domain:
             sizes = ", ".join(f"{name} {found}" for name, found in self.ranges.items())
             if self.learns:
                 sizes = "other sizes after a comparison with the original"
+            if self._deciding_places:
+                sizes += f", as far as {' and '.join(self._deciding_places)} decides the same"
         return f"{', '.join(described)}" + (f"; {sizes}" if sizes else "")
 
 
