@@ -119,6 +119,7 @@ class Serving:
                 self._report.count(CallKey.OPTIMIZED)
                 return output
         self._variants.disbelieve(route)
+        self._variants.refresh()  # the original may have changed itself in this call
         return self.serve(inputs)
 
     def _serve_audited(self, route: Route, inputs: Inputs, output: object) -> object:
