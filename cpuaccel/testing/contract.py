@@ -4,6 +4,7 @@ from cpuaccel.testing.application import ApplicationContract
 from cpuaccel.testing.declaration import DeclarationContract
 from cpuaccel.testing.outputs import OutputsContract
 from cpuaccel.testing.runtime import RuntimeContract
+from cpuaccel.testing.soundness import SoundnessContract
 from cpuaccel.testing.verdicts import VerdictsContract
 
 
@@ -13,6 +14,7 @@ class BackendContract(
     ApplicationContract,
     OutputsContract,
     RuntimeContract,
+    SoundnessContract,
 ):
     """Tests that every backend has to pass. They run the real backend.
 
