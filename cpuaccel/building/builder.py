@@ -76,6 +76,7 @@ class Builder:
                     reference.binder,
                     signature,
                     captured=self.plan.captures,
+                    released=not self.settings.keep_original,
                 )
                 reference.weights.ignore_written_buffers()
             written = state.written()

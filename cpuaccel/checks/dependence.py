@@ -73,6 +73,7 @@ def study(
     signature: Signature,
     *,
     captured: bool,
+    released: bool,
 ) -> Study:
     """Call the original on probes, and find out what its outputs depend on.
 
@@ -82,10 +83,14 @@ def study(
         binder: binds its inputs.
         signature: the example inputs.
         captured: whether a step captures a graph; without one the Python code runs in each call.
+        released: whether a step may take over the weights: the original can't be called then.
     """
     example = run_probe(original, "example", signature.inputs)
     guards = _find_guards(model, original, binder, signature) if captured else None
     probes = make_probes(original, signature, guards, example)
+    if released:
+        single = probes.single()
+        probes = replace(probes, single=lambda: single)
     again = probes.varied[0] if probes.varied else example
     reads = _find_reads(original, again)
     places = [*reads.places, *(reads.sized if guards is None else ())]

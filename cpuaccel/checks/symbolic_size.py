@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from cpuaccel.checks.code_place import TORCH, describe_place
+from cpuaccel.checks.code_place import TORCH, calling_place
 
 Number = bool | int | float
 Memo = dict[int, Number]
@@ -89,7 +89,7 @@ class SymbolicSize:
             frame = frame.f_back
         file, code = frame.f_code.co_filename, frame.f_code.co_name
         if not file.startswith(_INSIDE_OPERATORS) or code in _CLAMPING:
-            self.guards.append(Guard(self, self.value, describe_place(file, frame.f_lineno)))
+            self.guards.append(Guard(self, self.value, calling_place()))
         return self.value
 
     def derived(self, function: Callable[..., Number], *others: "SymbolicSize") -> "SymbolicSize":
