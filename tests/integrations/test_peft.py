@@ -8,6 +8,7 @@ import torch
 import cpuaccel
 from tests.conftest import Offer
 from tests.fake_backends import Copying
+from tests.models import TEXT
 from tests.required import NATIVE, requires
 
 pytest.importorskip("peft")
@@ -35,13 +36,7 @@ def _backends(offer: Offer) -> None:
 def adapted() -> torch.nn.Module:
     """Make a BERT with two adapters, of which the first is active."""
     torch.manual_seed(0)
-    config = transformers.BertConfig(
-        vocab_size=64,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-    )
+    config = transformers.BertConfig(**TEXT)
     adapters = [
         LoraConfig(r=4, target_modules=["query", "value"], init_lora_weights=False)
         for _ in range(2)

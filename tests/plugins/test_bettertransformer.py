@@ -11,7 +11,7 @@ from packaging.version import Version
 import cpuaccel
 from cpuaccel.testing import BackendContract, fake_host
 from cpuaccel.testing.outputs import tensors
-from tests.models import batch, encoder, left, right, unpadded
+from tests.models import TEXT, batch, encoder, left, right, unpadded
 from tests.plugins.engines import UNSEEN, verdict_on
 from tests.plugins.outputs import assert_outputs_match
 from tests.required import BF16, NATIVE, requires, unmet
@@ -180,11 +180,7 @@ def test_heads_that_share_keys_are_refused_before_attention_is_computed(
 ) -> None:
     transformers = pytest.importorskip("transformers")
     config = transformers.EuroBertConfig(
-        vocab_size=64,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
+        **{**TEXT, "num_attention_heads": 4},
         num_key_value_heads=2,
         pad_token_id=1,
         bos_token_id=2,

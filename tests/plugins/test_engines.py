@@ -125,11 +125,7 @@ class Detached(torch.nn.Module):
 
 @pytest.mark.parametrize(
     "engine",
-    [
-        name
-        for name in ("jit", "onnxruntime", "openvino", "openvino_int8", "inductor")
-        if not unmet(FACTS[name])
-    ],
+    [name for name in ("jit", "onnxruntime", "openvino", "inductor") if not unmet(FACTS[name])],
 )
 @pytest.mark.parametrize("inside", [False, True], ids=["the model", "a part of it"])
 def test_a_property_that_raises_is_not_read(engine: str, inside: bool) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import cpuaccel
-from tests.models import batch, encoder, left, right, unpadded
+from tests.models import TEXT, batch, encoder, left, right, unpadded
 from tests.plugins.engines import FACTS, Build, ForeignRuntimeContract
 from tests.plugins.outputs import assert_outputs_match
 from tests.required import BF16, NATIVE, requires
@@ -140,11 +140,7 @@ def test_causal_attention_with_left_padding_is_applied() -> None:
     """The first queries may attend to no key."""
     transformers = pytest.importorskip("transformers")
     config = transformers.CLIPTextConfig(
-        vocab_size=64,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
+        **TEXT,
         max_position_embeddings=20,
         eos_token_id=63,
         bos_token_id=0,

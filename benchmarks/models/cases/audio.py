@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from cases.case import Case
+from cases.case import LAYERS, Case
 
 
 def _wav2vec2() -> torch.nn.Module:
@@ -12,10 +12,7 @@ def _wav2vec2() -> torch.nn.Module:
 
     config = transformers.Wav2Vec2Config(
         vocab_size=30,
-        hidden_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=128,
+        **LAYERS,
         conv_dim=(32, 32),
         conv_kernel=(10, 3),
         conv_stride=(5, 2),

@@ -11,6 +11,15 @@ Object = Any
 """What a package gives its users: a module, a pipeline, an estimator."""
 
 
+LAYERS = {
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 128,
+}
+"""The size of most Transformers models here."""
+
+
 @dataclass(frozen=True)
 class Case:
     """A model of a package, used as its users use it.

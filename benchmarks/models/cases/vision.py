@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from cases.case import Case
+from cases.case import LAYERS, Case
 
 
 def images(rows: int, *size: int) -> torch.Tensor:
@@ -32,10 +32,7 @@ def _vit() -> torch.nn.Module:
     import transformers
 
     config = transformers.ViTConfig(
-        hidden_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=128,
+        **LAYERS,
         image_size=32,
         patch_size=8,
         num_labels=5,
