@@ -50,7 +50,13 @@ def test_the_record_describes_model_settings_calls_and_host(tmp_path: Path) -> N
     fast.save(tmp_path)
     record = json.loads((tmp_path / "artifact.json").read_text())
     assert record["model"]["name"] == "MaskedEncoder"
-    assert record["settings"] == {"tolerance": 0.125, "strict": True, "keep_original": True}
+    assert record["settings"] == {
+        "tolerance": 0.125,
+        "strict": True,
+        "keep_original": True,
+        "freeze_values": False,
+        "audit": True,
+    }
     assert [call["signature"] for call in record["calls"]] == [
         "input_ids: int64[2, 12], attention_mask: int64[2, 12]"
     ]
