@@ -74,45 +74,49 @@ class Domain:
         if sizes is None:
             return "axes that had one size in the example have different sizes"
         for group in self.groups:
-            size = sizes[group.name]
+            size, allowed = sizes[group.name], self._range(group.name)
             if size == group.size:
                 continue
-            if self.ranges is None:
-                if group.name in self.frozen:
-                    return f"{group.name} is {group.size}, not {size}"
-            elif group.name not in self.ranges:
+            if allowed is None:
                 return f"{group.name} is {group.size}, not {size}"
-            elif size not in self.ranges[group.name]:
-                return f"{group.name} must be {self.ranges[group.name]}, is {size}"
-        if self.guards is not None and any(sizes[g.name] != g.size for g in self.groups):
+            if size not in allowed:
+                return f"{group.name} must be {allowed}, is {size}"
+        if self.guards is not None and sizes != self.groups.example:
             guard = self.guards.violated(sizes)
             if guard is not None:
                 return f"the model decides otherwise at {guard.place}"
         return None
 
-    @property
+    def _range(self, group: str) -> SizeRange | None:
+        """Return the sizes that an axis group may have, None for the example's only."""
+        if self.ranges is not None:
+            return self.ranges.get(group)
+        return None if group in self.frozen else SizeRange(0, None)
+
     def _deciding_places(self) -> list[str]:
-        """Where the model's code decides otherwise for some sizes in the ranges, at most two."""
-        places: dict[str, None] = {}
-        sizes = {group.name: group.size for group in self.groups}
-        for group in self.groups if self.guards is not None else ():
-            for size in (group.size + 1, 2 * group.size, 8 * group.size, max(1, group.size // 2)):
-                if size in (self.ranges or {}).get(group.name, ()):
-                    guard = self.guards and self.guards.violated({**sizes, group.name: size})
-                    places |= {guard.place: None} if guard else {}
-        return list(places)[:2]
+        """Find where the model's code decides otherwise for sizes in the ranges, at most two."""
+        if self.guards is None:
+            return []
+        example = self.groups.example
+        others = [
+            {**example, name: size}
+            for name, allowed in (self.ranges or {}).items()
+            for size in _other_sizes(example[name])
+            if size in allowed
+        ]
+        guards = map(self.guards.violated, others)
+        return list(dict.fromkeys(guard.place for guard in guards if guard is not None))[:2]
 
     def __str__(self) -> str:
         names: dict[str, dict[int, str]] = {}
         for group in self.groups:
-            fixed = group.name not in (self.ranges or ())
-            if self.ranges is None:
-                fixed = group.name in self.frozen
+            shown = str(group.size) if self._range(group.name) is None else group.name
             for name, axis in group.axes:
-                names.setdefault(name, {})[axis] = str(group.size) if fixed else group.name
+                names.setdefault(name, {})[axis] = shown
+        shapes = {n: ", ".join(axes[i] for i in sorted(axes)) for n, axes in names.items()}
         described = [
-            f"{name}: {dtype_name(value.dtype)}[{', '.join(axes[i] for i in sorted(axes))}]"
-            if isinstance(value, torch.Tensor) and (axes := names.get(name, {})) is not None
+            f"{name}: {dtype_name(value.dtype)}[{shapes.get(name, '')}]"
+            if isinstance(value, torch.Tensor)
             else f"{name}={value!r}"
             for name, value in self.signature.inputs.items()
         ]
@@ -122,9 +126,13 @@ class Domain:
             sizes = ", ".join(f"{name} {found}" for name, found in self.ranges.items())
             if self.learns:
                 sizes = "other sizes after a comparison with the original"
-            if self._deciding_places:
-                sizes += f", as far as {' and '.join(self._deciding_places)} decides the same"
+            if places := self._deciding_places():
+                sizes += f", as far as {' and '.join(places)} decides the same"
         return f"{', '.join(described)}" + (f"; {sizes}" if sizes else "")
+
+
+def _other_sizes(size: int) -> tuple[int, ...]:
+    return max(1, size // 2), size + 1, 2 * size, 8 * size
 
 
 def find_domain(

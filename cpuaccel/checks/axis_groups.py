@@ -50,6 +50,11 @@ class AxisGroups(tuple[AxisGroup, ...]):
             for name, axes in grouped.items()
         )
 
+    @property
+    def example(self) -> dict[str, int]:
+        """The size of each group in the example."""
+        return {group.name: group.size for group in self}
+
     def sizes(self, inputs: Mapping[str, object]) -> dict[str, int] | None:
         """Return the size of each group in a call; None if axes of a group differ."""
         tensors = tensors_of(inputs)

@@ -12,7 +12,7 @@ from cpuaccel.checks.compare import compare
 from cpuaccel.checks.probes import Original, Probe, Probes, make_probes, run_probe
 from cpuaccel.checks.size_guards import SMALLEST, SizeGuards, find_size_guards
 from cpuaccel.checks.value_reads import ValueReads, as_captured
-from cpuaccel.model.signature import Binder, Signature, cloned
+from cpuaccel.model.signature import Binder, Inputs, Signature, cloned
 
 logger = logging.getLogger("cpuaccel")
 
@@ -85,8 +85,9 @@ def study(
         captured: whether a step captures a graph; without one the Python code runs in each call.
         released: whether a step may take over the weights: the original can't be called then.
     """
+    groups = AxisGroups.from_signature(signature)
     example = run_probe(original, "example", signature.inputs)
-    guards = _find_guards(model, original, binder, signature) if captured else None
+    guards = _find_guards(model, original, binder, groups, signature.inputs) if captured else None
     probes = make_probes(original, signature, guards, example)
     if released:
         single = probes.single()
@@ -96,7 +97,7 @@ def study(
     places = [*reads.places, *(reads.sized if guards is None else ())]
     return Study(
         probes,
-        AxisGroups.from_signature(signature),
+        groups,
         guards,
         tuple(places) if captured else (),
         _find_instability(original, again, reads.output, model),
@@ -104,13 +105,10 @@ def study(
 
 
 def _find_guards(
-    model: torch.nn.Module, original: Original, binder: Binder, signature: Signature
+    model: torch.nn.Module, original: Original, binder: Binder, groups: AxisGroups, inputs: Inputs
 ) -> SizeGuards | None:
     """Run the model on symbolic sizes; None if they don't describe the example's own path."""
-    groups = AxisGroups.from_signature(signature)
-    inputs = signature.inputs
-    batch = next((group for group in groups if group.name == BATCH), None)
-    if batch is not None and batch.size < SMALLEST:  # one row may take a path of its own
+    if groups.example.get(BATCH, SMALLEST) < SMALLEST:  # one row may take a path of its own
         several = groups.resized(inputs, {BATCH: SMALLEST})
         try:
             original(cloned(several))
@@ -118,7 +116,7 @@ def _find_guards(
         except Exception:
             logger.debug("the original takes one row only", exc_info=True)
     guards = find_size_guards(model, binder, groups, inputs)
-    if guards is None or guards.violated({group.name: group.size for group in groups}):
+    if guards is None or guards.violated(groups.example):
         return None
     return guards
 

@@ -52,31 +52,28 @@ def without(hooks: Iterable[Hook], known: Iterable[Hook]) -> list[Hook]:
 
 def capturing_verdict(hooks: Iterable[Hook]) -> Verdict:
     """Refuse capturing a model with hooks of its caller."""
-    places = _places(hooks)
-    if not places:
-        return Verdict.yes()
-    return Verdict.no(
-        f"the model has a forward hook on {places}, which would run only while the model is "
-        "captured",
-        REMEDY,
+    return _refusal(
+        hooks,
+        "the model has a forward hook on {}, which would run only while the model is captured",
     )
 
 
 def late_verdict(hooks: Iterable[Hook]) -> Verdict:
     """Refuse every step while hooks are on the model that were registered later."""
-    places = _places(hooks)
-    if not places:
-        return Verdict.yes()
-    return Verdict.no(
-        f"a forward hook was registered on {places} after the model was optimized, and an "
-        "optimized model may call it with other tensors or not at all",
-        REMEDY,
+    return _refusal(
+        hooks,
+        "a forward hook was registered on {} after the model was optimized, and an optimized model "
+        "may call it with other tensors or not at all",
     )
 
 
-def _places(hooks: Iterable[Hook]) -> str:
+def _refusal(hooks: Iterable[Hook], reason: str) -> Verdict:
+    """Refuse hooks, with their places in the reason; yes where there are none."""
     places = list(dict.fromkeys(hook.place for hook in hooks))
-    return places[0] + (f" and {len(places) - 1} more" if len(places) > 1 else "") if places else ""
+    if not places:
+        return Verdict.yes()
+    others = f" and {len(places) - 1} more" if len(places) > 1 else ""
+    return Verdict.no(reason.format(f"{places[0]}{others}"), REMEDY)
 
 
 def _hooks(model: torch.nn.Module) -> Iterator[Hook]:

@@ -103,12 +103,11 @@ def make_probes(
         example: the original's output on the example, if it is known already.
     """
     groups = AxisGroups.from_signature(signature)
-    sizes = {group.name: group.size for group in groups}
     smaller, larger = _smaller(groups, guards), _larger(groups, guards)
     paddings = [RIGHT, LEFT] if signature.masked else []
 
     def attempt(name: str, wanted: Mapping[str, int], paddings: list[str]) -> Probe | None:
-        if guards is not None and guards.violated({**sizes, **wanted}):
+        if guards is not None and guards.violated({**groups.example, **wanted}):
             return None
         inputs = groups.resized(signature.inputs, wanted)
         inputs |= _pad(tensors_of(inputs), paddings) if paddings else {}
@@ -194,7 +193,7 @@ def _choose(
     guards: SizeGuards | None,
 ) -> None:
     """Choose the first size that leaves the path of the Python code as it is."""
-    sizes = {group.name: group.size for group in groups} | chosen
+    sizes = groups.example | chosen
     for size in candidates:
         if size == sizes[name] or size < 1:
             continue

@@ -198,10 +198,7 @@ _PROTOCOL: dict[str, Callable[..., object]] = {
     "guard_int": lambda size, file, line: int(size.decide()),
     "guard_float": lambda size, file, line: float(size.value),
     **dict.fromkeys(
-        (
-            *("guard_bool", "guard_or_false", "guard_or_true", "guard_size_oblivious"),
-            "expect_true",
-        ),
+        ("guard_bool", "guard_or_false", "guard_or_true", "guard_size_oblivious", "expect_true"),
         lambda size, file, line: bool(size.value if file else size.decide()),
     ),
     "expect_size": lambda size, file, line: size.value >= 0,

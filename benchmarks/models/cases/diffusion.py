@@ -6,18 +6,23 @@ import torch
 
 from cases.case import Case
 
+UNET = {
+    "sample_size": 16,
+    "layers_per_block": 1,
+    "block_out_channels": (16, 32),
+    "norm_num_groups": 8,
+    "attention_head_dim": 8,
+}
+"""The size of the networks that remove noise."""
+
 
 def _ddpm() -> object:
     from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 
     unet = UNet2DModel(
-        sample_size=16,
-        layers_per_block=1,
-        block_out_channels=(16, 32),
-        norm_num_groups=8,
+        **UNET,
         down_block_types=("DownBlock2D", "AttnDownBlock2D"),
         up_block_types=("AttnUpBlock2D", "UpBlock2D"),
-        attention_head_dim=8,
     )
     return _quiet(DDPMPipeline(unet.eval(), DDPMScheduler(num_train_timesteps=20)))
 
@@ -38,14 +43,10 @@ def _stable_diffusion() -> object:
     from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 
     unet = UNet2DConditionModel(
-        sample_size=16,
-        layers_per_block=1,
-        block_out_channels=(16, 32),
-        norm_num_groups=8,
+        **UNET,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
         cross_attention_dim=32,
-        attention_head_dim=8,
     )
     pipeline = StableDiffusionPipeline(
         vae=_vae(),
