@@ -43,8 +43,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Use one thread: with models this small, threads mostly wait for each other."""
+def _same_conditions() -> Iterator[None]:
+    """Use the same random numbers in each run, and one thread, since such small models wait."""
+    torch.manual_seed(0)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

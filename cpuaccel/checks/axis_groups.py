@@ -77,7 +77,9 @@ class AxisGroups(tuple[AxisGroup, ...]):
             if wanted == group.size:
                 continue
             for name, axis in group.axes:
-                resized[name] = _resize(tensors_of(resized)[name], axis, wanted, group.name)
+                tensor = tensors_of(resized)[name]
+                tensor = tensor.flip(0) if group.name == BATCH else tensor
+                resized[name] = resize(tensor, axis, wanted)
         return resized
 
     def empty(self, inputs: Inputs, sizes: Mapping[str, "int | torch.SymInt"]) -> Inputs:
@@ -96,6 +98,10 @@ class AxisGroups(tuple[AxisGroup, ...]):
         }
 
 
-def _resize(tensor: torch.Tensor, axis: int, size: int, group: str) -> torch.Tensor:
-    index = torch.arange(size) % tensor.shape[axis]
-    return tensor.index_select(axis, index.flip(0) if group == BATCH else index)
+def resize(tensor: torch.Tensor, axis: int, size: int) -> torch.Tensor:
+    """Return a tensor with a size along an axis, dropping its last elements or repeating some.
+
+    Neighbours are repeated: a mask's padding stays on its side, and sorted values stay sorted.
+    """
+    known = tensor.shape[axis]
+    return tensor.index_select(axis, torch.arange(size) * known // max(size, known))

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import cpuaccel
+from cpuaccel.checks.axis_groups import resize
 from cpuaccel.model.output import tensors
 from cpuaccel.model.signature import MASK
 from cpuaccel.testing.subject import TOLERANCE, Subject
@@ -107,9 +108,7 @@ def resized(
 ) -> dict[str, torch.Tensor]:
     """Resize inputs by repeating or dropping rows or tokens."""
     return {
-        name: tensor.index_select(axis, torch.arange(size) % tensor.shape[axis])
-        if name in names
-        else tensor
+        name: resize(tensor, axis, size) if name in names else tensor
         for name, tensor in inputs.items()
     }
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from cpuaccel.checks.axis_groups import resize
 from cpuaccel.errors import SignatureError
 from cpuaccel.model.signature import MASK, Binder, ExampleInputs, Inputs, Signature, tensors_of
 
@@ -94,6 +95,5 @@ def _listed(batches: Batches) -> list[ExampleInputs]:
 def _resized(signature: Signature, length: int) -> Inputs:
     inputs, tensors = dict(signature.inputs), tensors_of(signature.inputs)
     for name in signature.axes.length:
-        size = tensors[name].shape[1]
-        inputs[name] = tensors[name].index_select(1, torch.arange(length) % size)
+        inputs[name] = resize(tensors[name], 1, length)
     return inputs

@@ -16,6 +16,7 @@ class Nested(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.linear = torch.nn.Linear(4, 4)
+        torch.nn.init.constant_(self.linear.bias, 8.0)  # no output close to 0, so that 8 bits do
 
     def forward(self, x: torch.Tensor) -> dict[str, Any]:
         hidden = self.linear(x)

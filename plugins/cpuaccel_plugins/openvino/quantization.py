@@ -18,6 +18,8 @@ from cpuaccel_plugins.openvino.conversion import TELEMETRY_OFF
 if TYPE_CHECKING:
     import openvino
 
+SUMS_IN_32_BITS = frozenset({"avx512_vnni", "avx_vnni", "amx_int8", "asimd"})
+"""The instruction sets with which products of 8 bits are summed in 32 bits."""
 
 Sample = dict[str, torch.Tensor]
 """Inputs of one row, by name."""
@@ -30,6 +32,10 @@ def quantize(
     # NNCF prints progress bars on standard output.
     with environment_variable(*TELEMETRY_OFF), contextlib.redirect_stdout(io.StringIO()):
         import nncf
+        from nncf.quantization.advanced_parameters import (
+            AdvancedQuantizationParameters,
+            OverflowFix,
+        )
 
         nncf.set_log_level(logging.ERROR)
         data = nncf.Dataset(
@@ -41,6 +47,13 @@ def quantize(
                 data,
                 model_type=nncf.ModelType.TRANSFORMER,
                 subset_size=len(samples),
+                # Elsewhere sums of two products saturate at 16 bits, unless half of the weights'
+                # range is unused. NNCF's default takes care of the first convolution only.
+                advanced_parameters=AdvancedQuantizationParameters(
+                    overflow_fix=OverflowFix.DISABLE
+                    if host.isa & SUMS_IN_32_BITS
+                    else OverflowFix.ENABLE
+                ),
                 # With AMX, OpenVINO 2026.4 computes grouped convolutions wrongly in 8 bits
                 # (Wav2Vec2: an error of a third, instead of a fiftieth without AMX).
                 ignored_scope=nncf.IgnoredScope(
