@@ -1,16 +1,19 @@
 """The sizes for which a model's Python code takes the same path, from a symbolic run."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 from cpuaccel.checks.axis_groups import AxisGroups
 from cpuaccel.checks.symbolic_size import Guard, Memo, SymbolicSize
 from cpuaccel.checks.value_reads import as_captured
 from cpuaccel.model.copying import shared_copy
 from cpuaccel.model.output import constants
+from cpuaccel.model.precision import autocast_enabled
 from cpuaccel.model.signature import Binder, Inputs
 from cpuaccel.model.torch_modes import outside_inference_mode
 
@@ -60,14 +63,14 @@ def find_size_guards(
         fake.cache_enabled = False  # it knows torch's own symbols only
         copied = shared_copy(model)
         _copy_buffers(copied)
-        with outside_inference_mode(), as_captured(), fake, enable_python_dispatcher():
+        shown, dispatched = as_captured(), enable_python_dispatcher()
+        with outside_inference_mode(), shown, fake, dispatched, KnownSizes():
             symbols = {
                 name: torch.SymInt(SymbolicSize(size, guards, name=name))  # type: ignore[no-untyped-call]
                 if size >= SMALLEST
                 else size
                 for name, size in sizes.items()
             }
-            _drop_weights(copied)
             output = binder.call(copied, groups.empty(inputs, symbols))
     except Exception:
         logger.debug("the model can't be run on symbolic sizes", exc_info=True)
@@ -80,6 +83,30 @@ def find_size_guards(
     return SizeGuards(tuple(guards))
 
 
+_SAME_SIZES = frozenset(
+    {functional.layer_norm, functional.gelu, functional.silu, functional.relu, functional.dropout}
+)
+
+
+class KnownSizes(TorchFunctionMode):
+    """Makes the outputs of the most frequent operators itself, for which torch takes far longer."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., object],
+        types: object,
+        args: Sequence[object] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
+        match args:
+            case [torch.Tensor() as x, torch.Tensor() as weight, *_] if func is functional.linear:
+                if x.dtype == weight.dtype and not autocast_enabled():
+                    return x.new_empty((*x.shape[:-1], *weight.shape[:-1]))
+            case [torch.Tensor() as x, *_] if func in _SAME_SIZES and not autocast_enabled():
+                return x.new_empty(x.shape)
+        return func(*args, **(kwargs or {}))
+
+
 def _copy_buffers(model: torch.nn.Module) -> None:
     """Copy buffers, with which operators on buffers only really compute."""
     for module in model.modules():
@@ -87,15 +114,3 @@ def _copy_buffers(model: torch.nn.Module) -> None:
             for name, tensor in tensors.items():
                 if isinstance(tensor, torch.Tensor):
                     tensors[name] = tensor.detach().clone()
-
-
-def _drop_weights(model: torch.nn.Module) -> None:
-    """Replace parameters by ones without values: torch would convert them, which takes longer."""
-    dropped: dict[int, torch.nn.Parameter] = {}
-    for module in model.modules():
-        for name, parameter in module._parameters.items():
-            if type(parameter) is torch.nn.Parameter and parameter.layout is torch.strided:
-                if id(parameter) not in dropped:
-                    empty = torch.empty(tuple(parameter.shape), dtype=parameter.dtype)
-                    dropped[id(parameter)] = torch.nn.Parameter(empty, requires_grad=False)
-                module._parameters[name] = dropped[id(parameter)]

@@ -23,7 +23,9 @@ class Column(torch.nn.Module):
 class FixesRows(torch.nn.Module):
     """Fixes the number of rows, as a detector does that keeps sizes for its next call."""
 
-    rows: int | None = None
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows = 0
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         self.rows = int(x.shape[0])
