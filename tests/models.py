@@ -5,15 +5,10 @@ from typing import Any
 
 import torch
 
+from cpuaccel.testing.models import LAYERS, TEXT
+
 Inputs = dict[str, torch.Tensor]
 
-LAYERS = {
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 64,
-}
-TEXT = {"vocab_size": 64, **LAYERS}
 IMAGE = {**LAYERS, "image_size": 16, "patch_size": 4}
 SPEECH = {
     "vocab_size": 64,
@@ -25,6 +20,7 @@ SPEECH = {
     "encoder_ffn_dim": 64,
     "decoder_ffn_dim": 64,
 }
+T5 = {"vocab_size": 64, "d_model": 32, "num_layers": 2, "num_heads": 2, "d_kv": 16, "d_ff": 64}
 
 Architecture = tuple[str, str, dict[str, Any]]
 """The model's class, its config's class and arguments of the config."""
@@ -57,17 +53,23 @@ ENCODERS: dict[str, Architecture] = {
         "ModernBertConfig",
         {**TEXT, "pad_token_id": 0, "local_attention": 6, "global_attn_every_n_layers": 2},
     ),
+    "eurobert": (
+        "EuroBertModel",
+        "EuroBertConfig",
+        {**TEXT, "num_attention_heads": 4, "num_key_value_heads": 2, "pad_token_id": 1},
+    ),
+    "clip-text": (
+        "CLIPTextModel",
+        "CLIPTextConfig",
+        {**TEXT, "max_position_embeddings": 20, "bos_token_id": 0, "eos_token_id": 63},
+    ),
     "mpnet": ("MPNetModel", "MPNetConfig", TEXT),
     "gpt2": (
         "GPT2Model",
         "GPT2Config",
         {"vocab_size": 64, "n_embd": 32, "n_layer": 2, "n_head": 2, "use_cache": False},
     ),
-    "t5-encoder": (
-        "T5EncoderModel",
-        "T5Config",
-        {"vocab_size": 64, "d_model": 32, "num_layers": 2, "num_heads": 2, "d_kv": 16, "d_ff": 64},
-    ),
+    "t5-encoder": ("T5EncoderModel", "T5Config", T5),
     "vit": (
         "ViTForImageClassification",
         "ViTConfig",
@@ -105,15 +107,7 @@ GENERATORS: dict[str, Architecture] = {
     "t5": (
         "T5ForConditionalGeneration",
         "T5Config",
-        {
-            "vocab_size": 64,
-            "d_model": 32,
-            "num_layers": 2,
-            "num_heads": 2,
-            "d_kv": 16,
-            "d_ff": 64,
-            "decoder_start_token_id": 0,
-        },
+        {**T5, "decoder_start_token_id": 0},
     ),
     "whisper": (
         "WhisperForConditionalGeneration",

@@ -6,6 +6,17 @@ from typing import NamedTuple
 import pytest
 import torch
 
+LAYERS = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+}
+"""The size of tiny Transformers models, as arguments of a config."""
+
+TEXT = {"vocab_size": 64, **LAYERS}
+"""The size of those that read text."""
+
 
 class Encoded(NamedTuple):
     """The output of ``MaskedEncoder``.
@@ -79,14 +90,7 @@ def tiny_text_model(architecture: str = "BertModel") -> torch.nn.Module:
         pytest.skip("transformers is not installed")
     import transformers
 
-    config = transformers.BertConfig(
-        vocab_size=64,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=64,
-    )
+    config = transformers.BertConfig(**TEXT, max_position_embeddings=64)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model: torch.nn.Module = getattr(transformers, architecture)(config)

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 import cpuaccel
+from cpuaccel.testing.models import TEXT
 from tests.conftest import Offer
 from tests.fake_backends import Copying
-from tests.models import TEXT
 from tests.required import NATIVE, requires
 
 pytest.importorskip("peft")

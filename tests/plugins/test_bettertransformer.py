@@ -11,7 +11,7 @@ from packaging.version import Version
 import cpuaccel
 from cpuaccel.testing import BackendContract, fake_host
 from cpuaccel.testing.outputs import tensors
-from tests.models import TEXT, batch, encoder, left, right, unpadded
+from tests.models import batch, encoder, left, right, unpadded
 from tests.plugins.engines import UNSEEN, verdict_on
 from tests.plugins.outputs import assert_outputs_match
 from tests.required import BF16, NATIVE, requires, unmet
@@ -178,17 +178,7 @@ def test_attention_weights_are_refused() -> None:
 def test_heads_that_share_keys_are_refused_before_attention_is_computed(
     pad: Callable[[torch.Tensor], None],
 ) -> None:
-    transformers = pytest.importorskip("transformers")
-    config = transformers.EuroBertConfig(
-        **{**TEXT, "num_attention_heads": 4},
-        num_key_value_heads=2,
-        pad_token_id=1,
-        bos_token_id=2,
-        eos_token_id=3,
-        mask_token_id=4,
-    )
-    model, inputs = transformers.EuroBertModel(config).eval(), batch("bert-token", 2, 12, pad)
-    inputs = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+    model, inputs = encoder("eurobert"), batch("eurobert", 2, 12, pad)
     fast = cpuaccel.optimize(model, ["bettertransformer"], example_inputs=inputs)
     assert fast.report.outcomes[0].reason == (
         "EuroBertAttention shares keys between heads, which bettertransformer does not support"

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import cpuaccel
-from tests.models import TEXT, batch, encoder, left, right, unpadded
+from tests.models import batch, encoder, left, right, unpadded
 from tests.plugins.engines import FACTS, Build, ForeignRuntimeContract
 from tests.plugins.outputs import assert_outputs_match
 from tests.required import BF16, NATIVE, requires
@@ -138,15 +138,7 @@ def test_attention_to_no_key_is_zero(kind: str) -> None:
 @requires(*OPENVINO, *NATIVE)
 def test_causal_attention_with_left_padding_is_applied() -> None:
     """The first queries may attend to no key."""
-    transformers = pytest.importorskip("transformers")
-    config = transformers.CLIPTextConfig(
-        **TEXT,
-        max_position_embeddings=20,
-        eos_token_id=63,
-        bos_token_id=0,
-        pad_token_id=1,
-    )
-    model = transformers.CLIPTextModel(config).eval()
+    model = encoder("clip-text")
     inputs = {
         "input_ids": torch.randint(5, 63, (2, 12)),
         "attention_mask": torch.ones(2, 12, dtype=torch.long),

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from cases.case import LAYERS, Case
+from cases.case import LAYERS, T5, Case
 
 
 def _wav2vec2() -> torch.nn.Module:
@@ -29,30 +29,21 @@ def _listen(model: Any, rows: int, samples: int) -> object:
 
 
 def _whisper() -> torch.nn.Module:
-    import transformers
+    from transformers.models.whisper import modeling_whisper
 
-    config = transformers.WhisperConfig(
+    config = modeling_whisper.WhisperConfig(
         d_model=64,
         encoder_layers=2,
         encoder_attention_heads=4,
         encoder_ffn_dim=128,
-        decoder_layers=1,
-        decoder_attention_heads=4,
-        decoder_ffn_dim=128,
-        num_mel_bins=16,
         max_source_positions=50,
-        vocab_size=300,
-        pad_token_id=0,
-        bos_token_id=1,
-        eos_token_id=2,
-        decoder_start_token_id=3,
     )
-    return transformers.WhisperModel(config).eval().encoder
+    return modeling_whisper.WhisperEncoder(config).eval()
 
 
 def _encode(model: Any, rows: int) -> object:
     with torch.no_grad():
-        return model(torch.randn(rows, 16, 100)).last_hidden_state
+        return model(torch.randn(rows, 80, 100)).last_hidden_state
 
 
 def _chronos() -> object:
@@ -61,12 +52,8 @@ def _chronos() -> object:
     from chronos.chronos_bolt import ChronosBoltModelForForecasting
 
     config = transformers.T5Config(
-        d_model=64,
-        d_kv=16,
-        d_ff=128,
-        num_layers=2,
+        **T5,
         num_decoder_layers=1,
-        num_heads=4,
         vocab_size=2,
         use_cache=False,
         pad_token_id=0,

@@ -10,7 +10,6 @@ import cpuaccel
 Object = Any
 """What a package gives its users: a module, a pipeline, an estimator."""
 
-
 LAYERS = {
     "hidden_size": 64,
     "num_hidden_layers": 2,
@@ -18,6 +17,9 @@ LAYERS = {
     "intermediate_size": 128,
 }
 """The size of most Transformers models here."""
+
+T5 = {"d_model": 64, "d_kv": 16, "d_ff": 128, "num_layers": 2, "num_heads": 4}
+"""The size of T5 and what is based on it."""
 
 
 @dataclass(frozen=True)

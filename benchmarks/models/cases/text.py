@@ -6,16 +6,9 @@ from typing import Any
 import torch
 import transformers
 
-from cases.case import Case
+from cases.case import LAYERS, T5, Case
 
-SMALL: dict[str, Any] = {
-    "vocab_size": 300,
-    "hidden_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 128,
-    "pad_token_id": 0,
-}
+SMALL: dict[str, Any] = {**LAYERS, "vocab_size": 300, "pad_token_id": 0}
 
 
 def tokens(rows: int, length: int, padding: int = 0) -> dict[str, torch.Tensor]:
@@ -65,11 +58,7 @@ CASES = [
     ),
     _case(
         "T5, encoder",
-        lambda: transformers.T5EncoderModel(
-            transformers.T5Config(
-                vocab_size=300, d_model=64, d_kv=16, d_ff=128, num_layers=2, num_heads=4
-            )
-        ),
+        lambda: transformers.T5EncoderModel(transformers.T5Config(**T5, vocab_size=300)),
     ),
     _case(
         "Llama without cache",

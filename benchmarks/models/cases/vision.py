@@ -52,15 +52,9 @@ def _swin() -> torch.nn.Module:
 def _clip() -> torch.nn.Module:
     import transformers
 
-    common = {
-        "hidden_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "intermediate_size": 128,
-    }
     config = transformers.CLIPConfig(
-        text_config={**common, "vocab_size": 300, "eos_token_id": 299, "bos_token_id": 1},
-        vision_config={**common, "image_size": 32, "patch_size": 8},
+        text_config={**LAYERS, "vocab_size": 300, "eos_token_id": 299, "bos_token_id": 1},
+        vision_config={**LAYERS, "image_size": 32, "patch_size": 8},
         projection_dim=32,
     )
     return transformers.CLIPModel(config).eval()
