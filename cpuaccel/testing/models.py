@@ -1,12 +1,12 @@
 """Tiny models to test backends with."""
 
 import importlib.util
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 
-LAYERS = {
+LAYERS: dict[str, Any] = {
     "hidden_size": 32,
     "num_hidden_layers": 2,
     "num_attention_heads": 2,
@@ -14,7 +14,7 @@ LAYERS = {
 }
 """The size of tiny Transformers models, as arguments of a config."""
 
-TEXT = {"vocab_size": 64, **LAYERS}
+TEXT: dict[str, Any] = {"vocab_size": 64, **LAYERS}
 """The size of those that read text."""
 
 
