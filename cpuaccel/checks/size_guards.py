@@ -63,8 +63,13 @@ def find_size_guards(
         fake.cache_enabled = False  # it knows torch's own symbols only
         copied = shared_copy(model)
         _copy_buffers(copied)
-        shown, dispatched = as_captured(), enable_python_dispatcher()
-        with outside_inference_mode(), shown, fake, dispatched, KnownSizes():
+        with (
+            outside_inference_mode(),
+            as_captured(),
+            fake,
+            enable_python_dispatcher(),
+            KnownSizes(),
+        ):
             symbols = {
                 name: torch.SymInt(SymbolicSize(size, guards, name=name))  # type: ignore[no-untyped-call]
                 if size >= SMALLEST
