@@ -80,7 +80,7 @@ def test_metrics_are_those_of_the_model(
     assert done.code == 0, done.err
     assert metrics(tmp_path) == (F1, EXACT_MATCH)
     found = results(tmp_path)
-    assert found.get("cpuaccel_calls_original", 0) == 0
+    assert found.get("cpuaccel_calls_original", 0) == 0, done.err
     for step in ",".join(options).split(",") if options else ():
         assert found[f"cpuaccel_{step}_applied"] == 1
 
