@@ -96,13 +96,12 @@ def _from_zoo(name: str, task: str | None) -> "torch.nn.Module":
         config = transformers.AutoConfig.for_model(architecture.model_type, **architecture.config)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(SEED)
-            model = getattr(transformers, TASKS[task]).from_config(config)
+            model: torch.nn.Module = getattr(transformers, TASKS[task]).from_config(config)
     except ValueError as error:
         raise ModelError(
             f"transformers {transformers.__version__} has no {task} for {CONFIG_PREFIX}{name}: "
             f"{first_line(error)}. Choose another task"
         ) from error
-    assert isinstance(model, torch.nn.Module)
     return model.eval()
 
 
@@ -125,11 +124,10 @@ def _pretrained(source: str, task: str | None) -> "torch.nn.Module":
                 f"the config of {source} names the class {wanted}, which is not a model of "
                 f"transformers {transformers.__version__}. Choose a head with --task"
             )
-        model = model_class.from_pretrained(source)
+        model: torch.nn.Module = model_class.from_pretrained(source)
     except (OSError, ValueError, ImportError) as error:
         raise ModelError(
             f"{source} can't be loaded: {first_line(error)}. Pass a local folder, "
             f"{CONFIG_PREFIX}bert-base or {DEMO}; a hub id needs a network"
         ) from error
-    assert isinstance(model, torch.nn.Module)
     return model.eval()

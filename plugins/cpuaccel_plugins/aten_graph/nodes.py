@@ -8,6 +8,16 @@ from torch.fx import Graph, Node
 
 aten = torch.ops.aten
 
+SPLIT_OR_JOIN = (
+    aten.slice.Tensor,
+    aten.split.Tensor,
+    aten.split_with_sizes.default,
+    aten.chunk.default,
+    aten.unbind.int,
+    aten.cat.default,
+)
+"""Operators that take a tensor apart along their argument ``dim``, or put parts together."""
+
 
 def is_call(node: object, *targets: object) -> TypeGuard[Node]:
     """Whether this is a node that calls one of these functions."""

@@ -5,7 +5,7 @@ import operator
 import torch
 from torch.fx import Node
 
-from cpuaccel_plugins.aten_graph.nodes import aten, is_call, walk
+from cpuaccel_plugins.aten_graph.nodes import SPLIT_OR_JOIN, aten, is_call, walk
 from cpuaccel_plugins.aten_graph.program import Program
 from cpuaccel_plugins.int8.options import Kind
 from cpuaccel_plugins.int8.outliers import WeightKey, weight_key
@@ -27,12 +27,7 @@ _BETWEEN = (
     aten.unsqueeze.default,
     aten.contiguous.default,
     aten.clone.default,
-    aten.slice.Tensor,
-    aten.split.Tensor,
-    aten.split_with_sizes.default,
-    aten.chunk.default,
-    aten.unbind.int,
-    aten.cat.default,
+    *SPLIT_OR_JOIN,
     aten.neg.default,
     aten.mul.Tensor,
     aten.add.Tensor,

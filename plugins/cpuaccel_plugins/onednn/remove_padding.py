@@ -11,6 +11,7 @@ import torch
 from torch.fx import Node
 
 from cpuaccel_plugins.aten_graph.nodes import (
+    SPLIT_OR_JOIN,
     argument,
     aten,
     call,
@@ -60,15 +61,7 @@ _TOKENWISE = {
 """Operators that treat each token alone, whatever their arguments are."""
 
 _LAST_AXIS = {aten.linear.default, aten.layer_norm.default, aten.rms_norm.default}
-_BY_AXIS = {
-    aten.slice.Tensor,
-    aten.split.Tensor,
-    aten.split_with_sizes.default,
-    aten.chunk.default,
-    aten.unbind.int,
-    aten.cat.default,
-    aten.mean.dim,
-}
+_BY_AXIS = {*SPLIT_OR_JOIN, aten.mean.dim}
 """Operators that work along their argument ``dim``."""
 
 _SIZED = {aten.reshape.default, aten.expand.default}
