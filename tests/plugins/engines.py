@@ -167,6 +167,16 @@ def nested_example() -> torch.Tensor:
     return torch.randn(16, 4, generator=torch.Generator().manual_seed(0))
 
 
+class TorchCompileContract(EngineContract):
+    """An engine behind ``torch.compile``."""
+
+    call = "torch.compile"
+
+    def check_evidence(self, evidence: cpuaccel.Evidence) -> None:
+        assert evidence["compilations"] == 2, "one graph for one row, one for several"
+        assert evidence["recompilations"] == 0
+
+
 OPTIMIZE_NESTED = """
 import os, sys
 import cpuaccel
@@ -190,6 +200,24 @@ class ForeignRuntimeContract(EngineContract):
 
     package: ClassVar[str]
     opt_out: ClassVar[str]
+
+    def check_evidence(self, evidence: cpuaccel.Evidence) -> None:
+        assert evidence["threads"] == torch.get_num_threads()
+
+    @pytest.fixture
+    def bert_evidence(self, build: Build) -> cpuaccel.Evidence:
+        """The evidence of a tiny BERT."""
+        return build("bert-qa").report.outcomes[0].evidence
+
+    def test_weights_in_float16_are_refused(self) -> None:
+        self.need_engine()
+        model = Nested().eval().half()
+        plan = cpuaccel.explain(model, self.steps(), example_inputs=nested_example().half())
+        supported = " or ".join(sorted(self.dtypes))
+        assert str(plan.steps[0].verdict) == (
+            f"the model has weights in float16, and {self.backend} supports {supported} only. "
+            f"Use weights in {supported}, or leave {self.backend} out"
+        )
 
     def test_a_package_that_can_not_be_imported(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.need_engine()

@@ -9,7 +9,7 @@ import torch
 import cpuaccel
 from tests.conftest import Python
 from tests.models import batch, encoder, right, unpadded
-from tests.plugins.engines import FACTS, Build, ForeignRuntimeContract
+from tests.plugins.engines import FACTS, ForeignRuntimeContract
 from tests.plugins.outputs import assert_outputs_match
 from tests.required import requires
 
@@ -23,22 +23,20 @@ class TestContract(ForeignRuntimeContract):
     package = "onnxruntime"
     opt_out = "ORT_DISABLE_TELEMETRY"
 
-    def test_evidence_of_nodes_and_fusions(self, build: Build) -> None:
-        evidence = build("bert-qa").report.outcomes[0].evidence
-        assert evidence["provider"] == "CPUExecutionProvider"
-        assert evidence["threads"] == torch.get_num_threads()
-        assert evidence["fused_BiasGelu"] == 2, "one in each layer"
-        assert evidence["fused_SkipLayerNormalization"] == 4, "two in each layer"
-        assert evidence["fused_FusedMatMul"] == 2, "the scaled product in each layer's attention"
-        assert int(evidence["nodes"]) > 30
-        assert int(evidence["weights_apart"]) > 12
+    def test_evidence_of_nodes_and_fusions(self, bert_evidence: cpuaccel.Evidence) -> None:
+        assert bert_evidence["provider"] == "CPUExecutionProvider"
+        assert bert_evidence["fused_BiasGelu"] == 2, "one in each layer"
+        assert bert_evidence["fused_SkipLayerNormalization"] == 4, "two in each layer"
+        assert bert_evidence["fused_FusedMatMul"] == 2, "the scaled product in each attention"
+        assert int(bert_evidence["nodes"]) > 30
+        assert int(bert_evidence["weights_apart"]) > 12
 
-    def test_optimization_disabled_fuses_nothing(self, build: Build) -> None:
+    def test_optimization_disabled_fuses_nothing(self, bert_evidence: cpuaccel.Evidence) -> None:
         inputs = batch("bert-qa", 2, 24, right)
         fast = optimized(encoder("bert-qa"), inputs, optimization="disabled")
         evidence = fast.report.outcomes[0].evidence
         assert not [name for name in evidence if name.startswith("fused_")]
-        assert int(evidence["nodes"]) > int(build("bert-qa").report.outcomes[0].evidence["nodes"])
+        assert int(evidence["nodes"]) > int(bert_evidence["nodes"])
 
 
 def optimized(model: torch.nn.Module, inputs: object, **options: object) -> cpuaccel.OptimizedModel:
@@ -54,16 +52,6 @@ def test_a_build_from_one_row_serves_several() -> None:
         assert_outputs_match(fast, model, batch("bert-qa", size, 31, right))
     assert len(fast.report.variants) == 1
     assert fast.report.calls == {"optimized": 2}, fast.report
-
-
-@needs_engine
-def test_weights_in_bfloat16_are_refused() -> None:
-    model, inputs = encoder("bert-qa").bfloat16(), batch("bert-qa", 2, 24, right)
-    plan = cpuaccel.explain(model, ["onnxruntime"], example_inputs=inputs)
-    assert str(plan.steps[0].verdict) == (
-        "the model has weights in bfloat16, and onnxruntime supports float32 only. "
-        "Use weights in float32, or leave onnxruntime out"
-    )
 
 
 BFLOAT16 = """

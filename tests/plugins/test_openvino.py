@@ -7,7 +7,7 @@ import torch
 
 import cpuaccel
 from tests.models import batch, encoder, left, right, unpadded
-from tests.plugins.engines import FACTS, Build, ForeignRuntimeContract
+from tests.plugins.engines import FACTS, ForeignRuntimeContract
 from tests.plugins.outputs import assert_outputs_match
 from tests.required import BF16, NATIVE, requires
 
@@ -20,13 +20,11 @@ class TestContract(ForeignRuntimeContract):
     package = "openvino"
     opt_out = "CI"
 
-    def test_evidence_of_precision_and_fusions(self, build: Build) -> None:
-        evidence = build("bert-qa").report.outcomes[0].evidence
-        assert evidence["precision"] == "float32"
-        assert evidence["threads"] == torch.get_num_threads()
-        assert int(evidence["nodes"]) >= int(evidence["nodes_in_float32"]) > 0
-        assert "nodes_in_bfloat16" not in evidence
-        assert evidence["fused_FullyConnected"] == 2, "linear+gelu, one in each layer"
+    def test_evidence_of_precision_and_fusions(self, bert_evidence: cpuaccel.Evidence) -> None:
+        assert bert_evidence["precision"] == "float32"
+        assert int(bert_evidence["nodes"]) >= int(bert_evidence["nodes_in_float32"]) > 0
+        assert "nodes_in_bfloat16" not in bert_evidence
+        assert bert_evidence["fused_FullyConnected"] == 2, "linear+gelu, one in each layer"
 
 
 def optimized(
@@ -79,16 +77,6 @@ def test_the_next_build_loads_the_cache(tmp_path: Path) -> None:
     reports = [optimized(model, inputs, cache_dir=tmp_path).report for _ in range(2)]
     loaded = [report.outcomes[0].evidence["loaded_from_cache"] for report in reports]
     assert loaded == ["no", "yes"]
-
-
-@requires(*OPENVINO)
-def test_weights_in_float16_are_refused() -> None:
-    model, inputs = encoder("bert-token").half(), batch("bert-token", 2, 12, unpadded)
-    plan = cpuaccel.explain(model, ["openvino"], example_inputs=inputs)
-    assert str(plan.steps[0].verdict) == (
-        "the model has weights in float16, and openvino supports bfloat16 or float32 only. "
-        "Use weights in bfloat16 or float32, or leave openvino out"
-    )
 
 
 @requires(*OPENVINO)

@@ -7,7 +7,7 @@ import torch
 
 import cpuaccel
 from tests.models import batch, encoder, right, unpadded
-from tests.plugins.engines import FACTS, Build, ForeignRuntimeContract
+from tests.plugins.engines import FACTS, ForeignRuntimeContract
 from tests.required import INT8, requires, unmet
 
 needs_engine = requires(*FACTS["openvino_int8"])
@@ -27,10 +27,9 @@ class TestContract(ForeignRuntimeContract):
     nested_tolerance = 0.2
     rows = 16
 
-    def test_products_run_in_8_bits(self, build: Build) -> None:
-        evidence = build("bert-qa").report.outcomes[0].evidence
-        assert int(evidence["products_in_int8"]) >= 12, "six linears in each of two layers"
-        assert evidence["samples"] == 16
+    def test_products_run_in_8_bits(self, bert_evidence: cpuaccel.Evidence) -> None:
+        assert int(bert_evidence["products_in_int8"]) >= 12, "six linears in each of two layers"
+        assert bert_evidence["samples"] == 16
 
 
 def optimized(

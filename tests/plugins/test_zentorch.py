@@ -11,7 +11,7 @@ import cpuaccel
 from cpuaccel.testing import fake_host
 from cpuaccel_plugins.zentorch.backend import WEIGHT_CACHE
 from tests.models import batch, encoder, right
-from tests.plugins.engines import FACTS, EngineContract, verdict_on
+from tests.plugins.engines import FACTS, TorchCompileContract, verdict_on
 from tests.plugins.outputs import assert_outputs_match
 from tests.required import BF16, requires
 
@@ -24,13 +24,11 @@ EPYC = {
 }
 
 
-class TestContract(EngineContract):
+class TestContract(TorchCompileContract):
     backend = "zentorch"
-    call = "torch.compile"
 
     def check_evidence(self, evidence: cpuaccel.Evidence) -> None:
-        assert evidence["compilations"] == 2, "one graph for one row, one for several"
-        assert evidence["recompilations"] == 0
+        super().check_evidence(evidence)
         linears = [int(n) for name, n in evidence.items() if name.startswith("linear")]
         assert sum(linears) >= 8, "query, key and value in one, and three more in each layer"
 
