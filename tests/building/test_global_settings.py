@@ -6,9 +6,11 @@ import os
 import pytest
 import torch
 
+import cpuaccel
 from cpuaccel.building.global_settings import restored_random_state, restored_settings
 from cpuaccel.testing.state import changed, global_state
-from tests.conftest import Python
+from tests.conftest import Offer, Python
+from tests.fake_backends import Meddling, batch, encoder
 from tests.required import requires
 
 
@@ -81,3 +83,16 @@ with restored_settings():
 assert not {"torch._dynamo.config", "torch._inductor.config"} & sys.modules.keys()
 """
     python(code)
+
+
+def test_global_settings_that_a_step_changed_are_restored_and_listed(offer: Offer) -> None:
+    offer(Meddling)
+    before = global_state()
+    fast = cpuaccel.optimize(encoder(), ["meddling"], example_inputs=batch(), strict=True)
+    assert {
+        "torch threads",
+        "torch default dtype",
+        "torch float32 matmul precision",
+        "environment variables",
+    } == {*fast.report.outcomes[0].restored}
+    assert changed(before, global_state()) == []

@@ -18,3 +18,7 @@ class Waiting(torch.nn.Module):
         if not quick:
             time.sleep(SLOW_SECONDS)
         return input_ids * self.weight
+
+
+IDS = {"input_ids": torch.ones(2, 8, dtype=torch.long)}
+"""Inputs of ``Waiting``."""

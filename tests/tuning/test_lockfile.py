@@ -10,8 +10,8 @@ import torch
 import cpuaccel
 from cpuaccel.tuning.decisions.lockfile import read_lock
 from tests.tuning.conftest import Install
-from tests.tuning.models import Waiting
-from tests.tuning.test_search import IDS, tuning
+from tests.tuning.models import IDS, Waiting
+from tests.tuning.results import tuning
 
 ROOT = Path(__file__).parents[2]
 

@@ -1,167 +1,16 @@
+"""What a search measures, and which candidates it chooses."""
+
 from pathlib import Path
 
 import pytest
 import torch
 
 import cpuaccel
-from cpuaccel.tuning.auto import optimize_auto
-from cpuaccel.tuning.decisions.result import CandidateStatus, Row, Tuning
-from cpuaccel.tuning.progress import Progress
-from cpuaccel.tuning.request import Request
-from tests.fake_backends import batch
+from cpuaccel.tuning.decisions.result import CandidateStatus
 from tests.patience import stretched
 from tests.tuning.conftest import Install
-from tests.tuning.models import Waiting
-
-IDS = {"input_ids": torch.ones(2, 8, dtype=torch.long)}
-
-
-def tuning(optimized: cpuaccel.OptimizedModel) -> Tuning:
-    found = optimized.report.tuning
-    assert found is not None
-    return found
-
-
-def rows(optimized: cpuaccel.OptimizedModel) -> dict[str, Row]:
-    return {row.candidate.name: row for row in tuning(optimized).rows}
-
-
-def test_misbehaving_plugins_are_reported(install: Install, encoder: torch.nn.Module) -> None:
-    install("exits", "segfaults", "hangs", "leaks", "leaves", "wrong", "nan", "dies_later", "jit")
-    limit = round(stretched(15))
-    fast = cpuaccel.optimize(
-        encoder,
-        "auto",
-        example_inputs=batch(),
-        budget=stretched(500),
-        time_limit=limit,
-        memory_limit=2**30,
-    )
-    found = rows(fast)
-    reasons = {name: (row.status, row.reason) for name, row in found.items() if row.speedup is None}
-    assert reasons["exits"] == (
-        "crashed",
-        "the process exited with code 7 during the build: no licence",
-    )
-    assert reasons["segfaults"] == (
-        "crashed",
-        "SIGSEGV ended the process during the build",
-    )
-    assert reasons["hangs"] == (
-        "timed out",
-        f"timed out after {limit} s during the build",
-    )
-    assert reasons["leaks"][0] == "out of memory"
-    assert "GiB during the build, more than the 1.0 GiB allowed" in reasons["leaks"][1]
-    assert found["leaks"].peak_bytes > 2**30
-    assert reasons["dies_later"] == (
-        "crashed",
-        "the process exited with code 9 during timing",
-    )
-    assert reasons["leaves"] == (
-        "refused",
-        "leaves: failed. it raised SystemExit: this processor is too old. "
-        "Leave the step out, or report this",
-    )
-    assert reasons["wrong"][0] == "refused"
-    assert "it changes the outputs: 0 differs by" in reasons["wrong"][1]
-    assert "it changes the outputs" in reasons["nan"][1]
-    assert found["jit"].speedup is not None
-    assert {c.name for c in tuning(fast).chosen} <= {"jit", "eager"}
-    # Pipelines with a step that failed are not tried, and listed.
-    not_tried = {one.name: one.reason for one in tuning(fast).not_tried}
-    assert not_tried["exits,jit in float32"].startswith("exits failed: the process exited")
-    answer = fast(**batch())
-    assert torch.allclose(answer.states, encoder(**batch()).states, atol=1e-5)  # type: ignore[attr-defined]
-
-
-def test_ends_a_hang_that_holds_the_interpreter_lock(
-    install: Install, encoder: torch.nn.Module
-) -> None:
-    install("hangs_holding_the_lock")
-    limit = round(stretched(6))
-    fast = cpuaccel.optimize(
-        encoder, "auto", example_inputs=batch(), budget=stretched(500), time_limit=limit
-    )
-    row = rows(fast)["hangs_holding_the_lock"]
-    assert (row.status, row.reason) == (
-        "timed out",
-        f"timed out after {limit} s during the build",
-    )
-    assert tuning(fast).winner.name == "eager"
-    assert tuning(fast).why == "no candidate could be measured: 1 of 1 timed out"
-    assert "Pass a longer budget=" in str(fast.report)
-
-
-class Stacks(torch.nn.Module):
-    """Takes a list of tensors, which no backend does."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.linear = torch.nn.Linear(8, 4)
-
-    def forward(self, xs: list[torch.Tensor]) -> torch.Tensor:
-        output: torch.Tensor = self.linear(torch.stack(xs))
-        return output
-
-
-def test_inputs_that_are_lists_are_the_reason(install: Install) -> None:
-    install("jit", "onednn")
-    inputs = ([torch.randn(8), torch.randn(8)],)
-    fast = cpuaccel.optimize(Stacks().eval(), "auto", example_inputs=inputs, budget=60)
-    assert str(fast.report).splitlines() == [
-        "pipeline  (no steps), dtype the model's own",
-        "tuning    eager in its own precision: no candidate could be tried: none of the inputs is "
-        "a tensor (2 of 2)",
-        "rebuilt   the original model; input 'xs' is a list",
-    ]
-
-
-def test_a_longer_budget_searches_again(
-    install: Install, encoder: torch.nn.Module, cache: Path
-) -> None:
-    install("hangs_holding_the_lock")
-    for number, budget in enumerate((4, 5), start=1):
-        cpuaccel.optimize(encoder, "auto", example_inputs=batch(), budget=budget, time_limit=1)
-        assert len(list(cache.glob("*.toml"))) == number
-    cpuaccel.optimize(encoder, "auto", example_inputs=batch(), budget=5, time_limit=1)
-    assert len(list(cache.glob("*.toml"))) == 2
-
-
-def test_the_budget_ends_the_search(install: Install, encoder: torch.nn.Module) -> None:
-    install("hangs", "faithful", "jit")
-    fast = cpuaccel.optimize(encoder, "auto", example_inputs=batch(), budget=4, time_limit=600)
-    tried = {str(row.candidate) for row in tuning(fast).rows}
-    reasons = {one.name: one.reason for one in tuning(fast).not_tried}
-    reason = "the budget of 4 s ended before it was tried"
-    left = {name for name, given in reasons.items() if given == reason}
-    assert left
-    assert left.isdisjoint(tried)
-    assert {"hangs in float32", "jit in float32"} <= tried | left
-    # A hang is ended with the budget, long before its own limit.
-    assert all(row.tried_seconds < stretched(60) for row in tuning(fast).rows)
-
-
-def test_a_slow_build_is_paused_and_resumed(
-    install: Install, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("cpuaccel.tuning.budget.SHORTEST_BUILD_SLICE", 5.0)
-    monkeypatch.setattr("cpuaccel.tuning.budget.BUILD_SLICE_SHARE", 0.0)
-    install("builds_slowly", "short")
-    model, doings = Waiting(), list[str]()
-    optimized = optimize_auto(
-        model,
-        IDS,
-        Request.from_arguments(model, {"budget": 500, "time_limit": 400}),
-        Progress(lambda snapshot: doings.append(snapshot.doing)),
-    )
-    slow = rows(optimized)["builds_slowly"]
-    assert slow.status is CandidateStatus.MEASURED
-    assert doings.index("building short in float32") < doings.index(
-        "measuring builds_slowly in float32"
-    )
-    assert doings.count("building builds_slowly in float32") >= 2
-    assert slow.tried_seconds > 6
+from tests.tuning.models import IDS, Waiting
+from tests.tuning.results import rows, tuning
 
 
 def test_chooses_a_significantly_faster_candidate(install: Install) -> None:
@@ -262,44 +111,6 @@ def test_compares_the_metric_with_the_originals(install: Install) -> None:
     )
 
 
-def test_pickles_a_local_class(install: Install) -> None:
-    install("jit")
-
-    class Local(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.linear = torch.nn.utils.parametrizations.weight_norm(torch.nn.Linear(4, 4))
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return torch.relu(self.linear(x))
-
-    fast = cpuaccel.optimize(
-        Local(), "auto", example_inputs=torch.ones(2, 4), budget=500, time_limit=500
-    )
-    assert rows(fast)["jit"].speedup is not None
-
-
-class Connection:
-    """Can be copied, but not pickled."""
-
-    def __deepcopy__(self, memo: object) -> "Connection":
-        return self
-
-    def __reduce__(self) -> str:
-        raise TypeError("it holds a connection")
-
-
-def test_rejects_a_model_that_cannot_be_pickled(install: Install) -> None:
-    install("jit")
-    model = Waiting()
-    model.connection = Connection()
-    with pytest.raises(cpuaccel.ModelError) as raised:
-        cpuaccel.optimize(model, "auto", example_inputs=IDS)
-    assert str(raised.value).startswith(
-        "Waiting can't be pickled for the worker processes (TypeError: it holds a connection). "
-    )
-
-
 def test_leaves_out_precisions_that_the_host_does_not_support(
     install: Install, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -376,41 +187,6 @@ def test_searches_for_the_number_of_threads(install: Install) -> None:
     cores = cpuaccel.host().cores
     assert counts == {None, *(2**n for n in range(cores.bit_length())), cores} - {found.threads}
     assert torch.get_num_threads() == (found.winner.threads or found.threads)
-
-
-MISTAKES = {
-    "example_inputs": ({"example_inputs": None}, "needs example_inputs"),
-    "no batch": ({"example_inputs": []}, "example_inputs is an empty list"),
-    "dtype": ({"dtype": "bfloat16"}, "Pass precisions="),
-    "keep_original": (
-        {"keep_original": False},
-        "keep_original=False can't be used with",
-    ),
-    "precisions": ({"precisions": ["int3"]}, "dtype must be float32 or bfloat16"),
-    "no precision": ({"precisions": []}, "precisions must not be empty"),
-    "target": ({"target": "size"}, "target must be 'latency' or 'throughput', got 'size'"),
-    "budget": ({"budget": 0}, "budget must be > 0, got 0"),
-    "max_drop": ({"max_drop": 0.1}, "max_drop= needs metric="),
-    "threads": ({"threads": "all"}, "threads must be a whole number >= 1 or 'auto', got 'all'"),
-    "traffic": ({"traffic": {}}, "traffic must have lengths and shares > 0"),
-    "traffic and batches": (
-        {"traffic": {8: 1.0}, "example_inputs": [IDS, IDS]},
-        "traffic= needs one batch, got 2",
-    ),
-}
-
-
-@pytest.mark.parametrize("mistake", MISTAKES)
-def test_rejects_invalid_arguments(mistake: str) -> None:
-    arguments, message = MISTAKES[mistake]
-    with pytest.raises(cpuaccel.CpuaccelError) as raised:
-        cpuaccel.optimize(Waiting(), "auto", **{"example_inputs": IDS, **arguments})  # type: ignore[arg-type]
-    assert message in str(raised.value)
-
-
-def test_rejects_search_arguments_with_a_pipeline() -> None:
-    with pytest.raises(cpuaccel.CpuaccelError, match="budget= needs"):
-        cpuaccel.optimize(Waiting(), ["jit"], budget=3)
 
 
 def test_cache_false_writes_no_files(install: Install, tmp_path: Path, cache: Path) -> None:
