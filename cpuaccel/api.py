@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Literal, Unpack
 import torch
 
 from cpuaccel.building.settings import BuildSettings
-from cpuaccel.errors import CpuaccelError
+from cpuaccel.errors import CpuaccelError, StepError
 from cpuaccel.optimized import OptimizedModel
 from cpuaccel.pipeline import Options, Pipeline, Step
-from cpuaccel.planning.plan import check_model, plan_for
+from cpuaccel.planning.plan import INPUTS_REMEDY, check_model, plan_for
 from cpuaccel.plugin.backend import Backend
 from cpuaccel.plugin.manager import plugin_host
+from cpuaccel.report import CallKey, Fallback, Report
 from cpuaccel.variants import Variants
 
 if TYPE_CHECKING:
@@ -106,10 +107,23 @@ def optimize(
         settings = replace(settings, audit=plan.pipeline.audit)
     optimized = OptimizedModel(Variants(model, [plan], settings))
     if plan.signature is not None:
-        optimized.prepare(plan.signature.inputs)
+        prepared = optimized.prepare(plan.signature.inputs)
+        if isinstance(prepared, Fallback):
+            _report_not_built(optimized.report, prepared, strict)
         if not keep_original and not optimized.released:
             logger.warning("keep_original=False has no effect: no step released any weights")
     return optimized
+
+
+def _report_not_built(report: Report, fallback: Fallback, strict: bool) -> None:
+    """Report why the example inputs have no variant."""
+    remedy = f". {INPUTS_REMEDY}" if fallback.key is CallKey.INPUT_TYPE else ""
+    report.not_built = f"{fallback.reason}{remedy}"
+    if fallback.key is CallKey.EMPTY:  # nothing to accelerate: no fault, strict or not
+        return
+    if strict:
+        raise StepError(f"strict=True, but no step can be applied: {report.not_built}")
+    logger.warning("no step is applied: %s", report.not_built)
 
 
 def _optimize_auto(

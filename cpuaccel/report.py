@@ -235,6 +235,7 @@ class Report:
         pipeline: the steps of the pipeline.
         dtype: the precision in force, or ``the model's own``.
         planned: outcomes known before any inputs: the steps that this host does not support.
+        not_built: why the example inputs have no variant; empty if they have one or are missing.
         variants: one for each way of calling that was built.
         audited: number of calls that were compared with the original while serving.
         largest_audited: the largest relative difference among them.
@@ -245,6 +246,7 @@ class Report:
         self.pipeline = pipeline
         self.dtype = dtype
         self.planned = planned
+        self.not_built = ""
         self.variants: list[VariantReport] = []
         self.tuning: TuningRecord | None = None
         self.audited = 0
@@ -299,7 +301,9 @@ class Report:
             lines.append(str(self.tuning))
         if not self.variants:
             lines += [f"step      {outcome}" for outcome in self.planned]
-            if self.tuning is None:
+            if self.not_built:
+                lines.append(f"not built {self.not_built}")
+            elif self.tuning is None:
                 lines.append("waiting   for the first call, since there were no example_inputs")
         lines += [str(variant) for variant in self.variants]
         fallbacks = self.fallbacks
@@ -321,6 +325,7 @@ class Report:
             "pipeline": self.pipeline,
             "dtype": self.dtype,
             "planned": [asdict(outcome) for outcome in self.planned],
+            "not_built": self.not_built,
             "variants": [asdict(variant) for variant in self.variants],
             "calls": dict(self.calls),
             "fallbacks": self.fallbacks,

@@ -13,7 +13,7 @@ from cpuaccel.building.reference import Reference
 from cpuaccel.building.settings import BuildSettings
 from cpuaccel.building.variant import Variant
 from cpuaccel.errors import ForkError
-from cpuaccel.model.signature import Inputs
+from cpuaccel.model.signature import Inputs, is_dense, is_plain, unsupported_input
 from cpuaccel.planning.plan import Plan
 from cpuaccel.report import CallKey, Fallback, Report
 
@@ -27,8 +27,6 @@ MAX_ROUTES = 4096
 
 Choose = Callable[[Inputs], int]
 """Returns the index of the plan that serves a call."""
-
-_CONSTANTS = (bool, int, float, str, type(None), torch.dtype)
 
 
 class Route(NamedTuple):
@@ -124,12 +122,12 @@ class Variants:
         """
         key: list[object] = [0 if self.choose is None else self.choose(inputs)]
         for name, value in inputs.items():
-            if isinstance(value, torch.Tensor):
+            if isinstance(value, torch.Tensor) and is_dense(value):
                 key += (name, value.dtype, value.shape)
-            elif isinstance(value, _CONSTANTS):
+            elif is_plain(value):
                 key += (name, type(value), value)
             else:
-                return Fallback(CallKey.INPUT_TYPE, f"input {name!r} is a {type(value).__name__}")
+                return Fallback(CallKey.INPUT_TYPE, unsupported_input(inputs))
         route = self._routes.get(tuple(key))
         return self._find(tuple(key), inputs) if route is None else route
 

@@ -37,7 +37,7 @@ class Axes:
 
         Whether the model allows an axis to vary is only known after calling it.
         """
-        tensors = tensors_of(inputs)
+        tensors = {name: t for name, t in tensors_of(inputs).items() if is_dense(t)}
         agreeing: list[tuple[str, ...]] = []
         for axis in (0, 1):
             size = next((t.shape[axis] for t in tensors.values() if t.dim() > axis), None)
@@ -212,6 +212,31 @@ class Binder:
         """Whether ``bind`` made this name, for one of the values of ``*args``."""
         prefix, _, number = name.rpartition("_")
         return prefix == self._variadic and number.isdigit() and name not in self.parameters
+
+
+_PLAIN = (bool, int, float, str, type(None), torch.dtype)
+
+
+def is_dense(tensor: torch.Tensor) -> bool:
+    """Whether a tensor has one size along each axis, and all its elements: not nested or sparse."""
+    return tensor.layout is torch.strided and not tensor.is_nested
+
+
+def is_plain(value: object) -> bool:
+    """Whether a Python value can be part of a way of calling."""
+    return isinstance(value, _PLAIN)
+
+
+def unsupported_input(inputs: Mapping[str, object]) -> str:
+    """Describe the first input for which no variant can be built; empty if there is none."""
+    for name, value in inputs.items():
+        if isinstance(value, torch.Tensor):
+            if not is_dense(value):
+                return f"input {name!r} is a nested or sparse tensor"
+        elif not is_plain(value):
+            kind = type(value).__name__
+            return f"input {name!r} is a {kind}, neither a tensor nor a plain Python value"
+    return ""
 
 
 def tensors_of(inputs: Mapping[str, object]) -> dict[str, torch.Tensor]:

@@ -11,7 +11,7 @@ import torch
 from cpuaccel.checks.hooks import callers_hooks, capturing_verdict
 from cpuaccel.errors import CpuaccelError, PipelineError, StepError
 from cpuaccel.model.precision import dtype_name, dtype_of
-from cpuaccel.model.signature import ExampleInputs, Signature
+from cpuaccel.model.signature import ExampleInputs, Signature, unsupported_input
 from cpuaccel.pipeline import Options, Pipeline, Step
 from cpuaccel.planning.precision import bf16_verdict
 from cpuaccel.planning.resolve import resolve_here
@@ -27,6 +27,8 @@ logger = logging.getLogger("cpuaccel")
 Question = ParamSpec("Question")
 
 OWN_DTYPE = "the model's own"
+
+INPUTS_REMEDY = "Pass dense tensors and plain Python values, each as an input of its own"
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,10 @@ def explain(
         SignatureError: ``forward`` does not accept the example inputs.
     """
     plan = plan_for(model, backends, pipeline, example_inputs, dtype)
+    if plan.signature is not None and (reason := unsupported_input(plan.signature.inputs)):
+        unsupported = Verdict.no(reason, INPUTS_REMEDY)
+        refused = (replace(p, verdict=unsupported) if p.verdict else p for p in plan.steps)
+        return replace(plan, steps=tuple(refused))
     hooks = capturing_verdict(callers_hooks(model))
     steps = [
         planned
@@ -201,7 +207,7 @@ def make_plan(
     planned = []
     for step in resolved:
         verdict = ask(step.backend.check, asked)
-        if verdict and signature is not None:
+        if verdict and signature is not None and not unsupported_input(signature.inputs):
             verdict = ask(step.backend.accepts, model, signature)
         planned.append(PlannedStep(step.step, step.backend, verdict))
     precision = bf16_verdict(model, asked) if pipeline.dtype is torch.bfloat16 else Verdict.yes()

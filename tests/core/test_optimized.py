@@ -138,6 +138,52 @@ def test_an_input_that_is_not_a_plain_value_falls_back_to_the_original(
     assert len(caplog.records) == 1
 
 
+def nested() -> torch.Tensor:
+    return torch.nested.nested_tensor([torch.ones(2, 4), torch.ones(3, 4)])
+
+
+class Scaled(torch.nn.Module):
+    def forward(self, x: torch.Tensor, meta: dict[str, float]) -> torch.Tensor:
+        return x * meta["scale"]
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize(
+    ("model", "make_example", "reason"),
+    [
+        (Scaled(), lambda: (torch.ones(2, 4), {"scale": 2.0}), "input 'meta' is a dict"),
+        (torch.nn.Linear(4, 4), nested, "input 'input' is a nested"),
+        (torch.nn.Linear(4, 4), torch.eye(4).to_sparse, "sparse tensor"),
+    ],
+    ids=["dict", "nested", "sparse"],
+)
+def test_example_inputs_without_a_variant_are_reported(
+    model: torch.nn.Module,
+    make_example: Callable[[], torch.Tensor | tuple[object, ...]],
+    reason: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    example = make_example()
+    planned = cpuaccel.explain(model, ["faithful"], example_inputs=example)
+    assert not planned.steps[0].verdict
+    assert reason in planned.steps[0].verdict.reason
+
+    fast = cpuaccel.optimize(model, ["faithful"], example_inputs=example)
+    assert reason in caplog.text
+    assert reason in str(fast.report)
+    assert "there were no example_inputs" not in str(fast.report)
+    with pytest.raises(cpuaccel.StepError, match=reason):
+        cpuaccel.optimize(model, ["faithful"], example_inputs=example, strict=True)
+
+
+def test_a_sparse_input_does_not_reach_the_variant_of_a_dense_one() -> None:
+    model = torch.nn.Linear(4, 4)
+    fast = cpuaccel.optimize(model, ["faithful"], example_inputs=torch.eye(4))
+    with torch.no_grad():
+        assert torch.equal(fast(torch.eye(4).to_sparse()), model(torch.eye(4).to_sparse()))
+    assert fast.report.calls == {"fallback:input_type": 1}
+
+
 @pytest.mark.parametrize(
     ("args", "kwargs"),
     [((), {}), ((), {"ids": 1}), ((1, 2, 3), {}), ((1,), {"input_ids": 2})],
