@@ -9,9 +9,10 @@ from cpuaccel.building.stage import Output
 from cpuaccel.building.variant import Variant
 from cpuaccel.checks.compare import has_nonfinite
 from cpuaccel.checks.output_form import same_form
+from cpuaccel.checks.probes import same_values
 from cpuaccel.errors import StepError
 from cpuaccel.model.output import tensors
-from cpuaccel.model.signature import Inputs, cloned, input_versions
+from cpuaccel.model.signature import Inputs, cloned, input_versions, tensors_of
 from cpuaccel.model.torch_modes import outside_inference_mode
 from cpuaccel.report import CallKey, Fallback
 from cpuaccel.variants import Route, Variants
@@ -53,21 +54,23 @@ class Serving:
             return self._fall_back(inputs, Fallback(CallKey.SWITCHED_OFF, variant.off))
         if route.compare and variant.domain.learns:
             return self._serve_unproven(route, inputs)
-        audited = cloned(inputs) if route.compare or self._audit.is_due() else None
+        audited = route.compare or self._audit.is_due()
+        kept = cloned(inputs) if audited or variant.writes else {}
         versions = input_versions(inputs)
         try:
             output, flat = _call(variant, inputs)
         except Exception as error:
             logger.debug("the optimized model raised", exc_info=True)
-            original = self._reference.serve(inputs)  # may raise the same
+            original = self._serve_original(inputs, kept)  # may raise the same
             reason = f"{type(error).__name__} in the optimized model"
             return self._record_fault(variant, CallKey.ERROR, reason, original)
         if variant.output_form is not None:
             mismatch = variant.output_form.mismatch(inputs, output, flat)
             if mismatch is not None:
-                return self._check_form(variant, inputs, output, mismatch)
+                original = self._serve_original(inputs, kept)
+                return self._check_form(variant, inputs, output, original, mismatch)
         if variant.finite and has_nonfinite(flat):
-            original = self._reference.serve(inputs)
+            original = self._serve_original(inputs, kept)
             if has_nonfinite(tensors(original)):
                 self._report.count(CallKey.NAN_IN_ORIGINAL)
                 return original
@@ -75,8 +78,8 @@ class Serving:
             return self._record_fault(variant, CallKey.NAN, reason, original)
         if not variant.writes and input_versions(inputs) != versions:
             self._protect_inputs(variant)
-        if audited is not None:
-            return self._serve_audited(route, audited, output)
+        if audited:
+            return self._serve_audited(route, inputs, kept, output)
         variant.record_success()
         self._report.count(CallKey.OPTIMIZED)
         return output
@@ -122,10 +125,23 @@ class Serving:
         self._variants.refresh()  # the original may have changed itself in this call
         return self.serve(inputs)
 
-    def _serve_audited(self, route: Route, inputs: Inputs, output: object) -> object:
+    def _serve_original(self, inputs: Inputs, kept: Inputs) -> object:
+        """Call the original after the optimized model, which may have written to the inputs.
+
+        Args:
+            inputs: the caller's.
+            kept: copies of them; empty if neither model writes to them.
+        """
+        used = tensors_of(inputs)
+        for name, tensor in tensors_of(kept).items():
+            if not same_values(used[name], tensor):
+                used[name].copy_(tensor)
+        return self._reference.serve(inputs)
+
+    def _serve_audited(self, route: Route, inputs: Inputs, kept: Inputs, output: object) -> object:
         """Compare an output with the original's; where they differ, return the latter."""
         variant = route.variant
-        result = self._audit.compare(variant, inputs, output)
+        result = self._audit.compare(variant, kept, output)
         if result.mismatch is None:
             self._variants.believe(route)
             variant.record_success()
@@ -141,7 +157,7 @@ class Serving:
             self._report.pipeline,
         )
         self.count_fallback(CallKey.AUDIT, str(result.mismatch))
-        return result.original
+        return self._serve_original(inputs, kept) if variant.writes else result.original
 
     def _protect_inputs(self, variant: Variant) -> None:
         """Copy the inputs from now on, since the optimized model wrote to one of them."""
@@ -153,10 +169,9 @@ class Serving:
         )
 
     def _check_form(
-        self, variant: Variant, inputs: Inputs, output: object, mismatch: str
+        self, variant: Variant, inputs: Inputs, output: object, original: object, mismatch: str
     ) -> object:
         """Compare an output of unexpected form with the original's, and return the latter."""
-        original = self._reference.serve(inputs)
         if not same_form(output, original):
             reason = f"{mismatch} in the output"
             return self._record_fault(variant, CallKey.OUTPUT_FORM, reason, original)

@@ -254,9 +254,9 @@ class PipelineRun:
         release = (
             None if self.settings.keep_original else functools.partial(released.release, model)
         )
-        context = Context(
-            self.plan.host, signature, self.plan.dtype, self.settings.inplace, release
-        )
+        # Backends call the model, which may write to its inputs: the probes need the example's.
+        used = signature.copied()
+        context = Context(self.plan.host, used, self.plan.dtype, self.settings.inplace, release)
         weights = self.reference.weights.for_copy(model)
         before = None if self.settings.inplace else self._snapshot()
         try:

@@ -1,5 +1,6 @@
 """Finding where a model's Python code reads values that were computed from its inputs."""
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -27,6 +28,18 @@ SIZED_BY_VALUES = {
 _READING_METHODS = (torch.Tensor.tolist, torch.Tensor.numpy, torch.Tensor.__array__)
 
 _MARK = "_cpuaccel_from_inputs"
+
+
+_torch_is_tracing = torch.jit.is_tracing
+_thread = threading.local()
+_lock = threading.Lock()
+_capturing = 0
+"""Number of threads in ``as_captured``: the last one restores torch's function."""
+
+
+def _is_tracing() -> bool:
+    # Other threads may call models, which must not take the path of this one.
+    return getattr(_thread, "captured", False) or _torch_is_tracing()  # type: ignore[no-untyped-call]
 
 
 class _MethodReads(TorchFunctionMode):
@@ -115,12 +128,19 @@ def as_captured() -> Iterator[None]:
 
     Models leave out checks of values then, such as whether a mask has any padding.
     """
-    is_tracing = torch.jit.is_tracing
-    torch.jit.is_tracing = lambda: True
+    global _capturing
+    with _lock:
+        _capturing += 1
+        torch.jit.is_tracing = _is_tracing
+    _thread.captured = True
     try:
         yield
     finally:
-        torch.jit.is_tracing = is_tracing
+        _thread.captured = False
+        with _lock:
+            _capturing -= 1
+            if not _capturing:
+                torch.jit.is_tracing = _torch_is_tracing
 
 
 def _note(places: list[str]) -> None:

@@ -82,6 +82,10 @@ class Signature:
         """Return the signature with floating-point inputs in another precision."""
         return Signature(self._binder, cast_floating(self.inputs, dtype))
 
+    def copied(self) -> "Signature":
+        """Return the signature with copies of its inputs, which may be written to."""
+        return Signature(self._binder, cloned(self.inputs))
+
     def call(self, model: Callable[..., object], inputs: Mapping[str, object]) -> object:
         """Call the model with inputs by name."""
         return self._binder.call(model, inputs)

@@ -231,6 +231,38 @@ def test_an_unexpected_output_shape_is_compared_with_the_original_once(offer: Of
     assert fast.report.calls == {"fallback:new_output_shape": 1, "optimized": 2}
 
 
+class WritesInput(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.add_(1).neg()
+
+
+class FailingAfterWriting(Fake):
+    name = "failing_after_writing"
+
+    def change(self, model: Call, inputs: dict[str, object]) -> object:
+        output = model(**inputs)
+        assert isinstance(output, torch.Tensor)
+        if output[0, 0] == -1:
+            raise RuntimeError("engine failed")
+        return output[:, 1:] if output[0, 0] == -2 else output
+
+
+@pytest.mark.parametrize("first", [0.0, 1.0], ids=["error", "shape"])
+def test_the_original_gets_the_inputs_as_they_were_before_a_fault(
+    first: float, offer: Offer
+) -> None:
+    offer(FailingAfterWriting)
+    model = WritesInput().eval()
+    fast = cpuaccel.optimize(
+        model, ["failing_after_writing"], example_inputs=torch.full((2, 3), 2.0)
+    )
+    ours, theirs = torch.full((2, 3), first), torch.full((2, 3), first)
+    assert torch.equal(fast(ours), model(theirs))
+    assert torch.equal(ours, theirs)
+    assert fast.report.calls["optimized"] == 0
+    assert fast.report.calls.total() == 1
+
+
 def test_an_interrupted_call_is_not_a_fault(offer: Offer, caplog: pytest.LogCaptureFixture) -> None:
     class Interrupted(_Wrong):
         name = "interrupted"

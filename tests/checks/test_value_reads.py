@@ -1,6 +1,8 @@
 """Reads of values by Python code are found, with their place."""
 
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -68,3 +70,23 @@ def test_sizes_that_depend_on_values_are_found(function: Forward) -> None:
     reads = reads_of(function)
     assert reads.places == []
     assert len(reads.sized) == 1
+
+
+def test_other_threads_are_not_captured() -> None:
+    before, inside, leave = torch.jit.is_tracing, threading.Event(), threading.Event()
+
+    def capture() -> bool:
+        with as_captured():
+            inside.set()
+            leave.wait(30)
+            return bool(torch.jit.is_tracing())
+
+    with ThreadPoolExecutor(1) as pool:
+        captured = pool.submit(capture)
+        assert inside.wait(30)
+        assert not torch.jit.is_tracing()
+        with as_captured():
+            leave.set()
+            assert captured.result()
+            assert torch.jit.is_tracing()
+    assert torch.jit.is_tracing is before

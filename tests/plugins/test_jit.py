@@ -248,3 +248,13 @@ def test_it_needs_no_vector_instructions() -> None:
 def test_inputs_that_hold_no_tensor_are_refused() -> None:
     verdict = cpuaccel.explain(torch.nn.Identity(), ["jit"], example_inputs=[3]).steps[0].verdict
     assert verdict.reason == "none of the inputs is a tensor"
+
+
+def test_a_model_that_writes_to_its_input_is_applied_and_writes_the_same() -> None:
+    model = torch.nn.Sequential(torch.nn.ReLU(inplace=True), torch.nn.Linear(8, 4)).eval()
+    fast = cpuaccel.optimize(model, ["jit"], example_inputs=torch.randn(2, 8), strict=True)
+    ours = torch.randn(3, 8)
+    theirs = ours.clone()
+    with torch.no_grad():
+        torch.testing.assert_close(fast(ours), model(theirs))
+    assert torch.equal(ours, theirs)
