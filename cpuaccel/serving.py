@@ -132,16 +132,13 @@ class Serving:
             inputs: the caller's.
             kept: copies of them; empty if neither model writes to them.
         """
-        used = tensors_of(inputs)
-        for name, tensor in tensors_of(kept).items():
-            if not same_values(used[name], tensor):
-                used[name].copy_(tensor)
+        _write(inputs, kept)
         return self._reference.serve(inputs)
 
     def _serve_audited(self, route: Route, inputs: Inputs, kept: Inputs, output: object) -> object:
         """Compare an output with the original's; where they differ, return the latter."""
         variant = route.variant
-        result = self._audit.compare(variant, kept, output)
+        result = self._audit.compare(variant, kept, output, inputs)
         if result.mismatch is None:
             self._variants.believe(route)
             variant.record_success()
@@ -156,8 +153,9 @@ class Serving:
             variant.tolerance,
             self._report.pipeline,
         )
+        _write(inputs, {**kept, **result.written})
         self.count_fallback(CallKey.AUDIT, str(result.mismatch))
-        return self._serve_original(inputs, kept) if variant.writes else result.original
+        return result.original
 
     def _protect_inputs(self, variant: Variant) -> None:
         """Copy the inputs from now on, since the optimized model wrote to one of them."""
@@ -200,3 +198,11 @@ def _call(variant: Variant, inputs: Inputs) -> Output:
         return variant.serve(inputs)
     with outside_inference_mode():
         return variant.serve(inputs)
+
+
+def _write(inputs: Inputs, values: Inputs) -> None:
+    """Give the caller's tensors these values, where they have others."""
+    used = tensors_of(inputs)
+    for name, tensor in tensors_of(values).items():
+        if not same_values(used[name], tensor):
+            used[name].copy_(tensor)

@@ -105,6 +105,8 @@ NEEDS: tuple[tuple[str, tuple[str, ...]], ...] = (
         ("no intel-extension-for-pytorch",),
     ),
     ("tests/artifact/*", ("torch>=2.6",)),
+    ("tests/building/test_audit.py::*openvino*", OPENVINO),
+    ("tests/building/test_audit.py::*onnxruntime*", ONNXRUNTIME),
     ("tests/building/test_global_settings.py::*compiler_settings*", ("torch>=2.3",)),
     ("tests/model/test_nested_outputs.py::*onednn*", ("torch>=2.6",)),
     ("tests/model/test_nested_outputs.py::*exported*", ("torch>=2.6",)),
