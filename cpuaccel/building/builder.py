@@ -26,7 +26,7 @@ from cpuaccel.timing import Ratio, interleave
 
 logger = logging.getLogger("cpuaccel")
 
-SPEED_SECONDS = 1.0
+SPEED_SECONDS = 0.6
 SPEED_PAIRS = 7
 
 

@@ -87,7 +87,7 @@ def study(
     """
     groups = AxisGroups.from_signature(signature)
     example = run_probe(original, "example", signature.inputs)
-    guards = _find_guards(model, original, binder, groups, signature.inputs) if captured else None
+    guards = _find_guards(model, binder, groups, signature.inputs) if captured else None
     probes = make_probes(original, signature, guards, example)
     if released:
         single = probes.single()
@@ -105,20 +105,15 @@ def study(
 
 
 def _find_guards(
-    model: torch.nn.Module, original: Original, binder: Binder, groups: AxisGroups, inputs: Inputs
+    model: torch.nn.Module, binder: Binder, groups: AxisGroups, inputs: Inputs
 ) -> SizeGuards | None:
     """Run the model on symbolic sizes; None if they don't describe the example's own path."""
+    guards = None
     if groups.example.get(BATCH, SMALLEST) < SMALLEST:  # one row may take a path of its own
         several = groups.resized(inputs, {BATCH: SMALLEST})
-        try:
-            original(cloned(several))
-            inputs = several
-        except Exception:
-            logger.debug("the original takes one row only", exc_info=True)
-    guards = find_size_guards(model, binder, groups, inputs)
-    if guards is None or guards.violated(groups.example):
-        return None
-    return guards
+        guards = find_size_guards(model, binder, groups, several)
+    guards = guards or find_size_guards(model, binder, groups, inputs)
+    return None if guards is None or guards.violated(groups.example) else guards
 
 
 def _find_reads(original: Original, probe: Probe) -> ValueReads:

@@ -70,16 +70,20 @@ def find_size_guards(
             enable_python_dispatcher(),
             KnownSizes(),
         ):
+            nodes = {name: SymbolicSize(size, guards, name=name) for name, size in sizes.items()}
             symbols = {
-                name: torch.SymInt(SymbolicSize(size, guards, name=name))  # type: ignore[no-untyped-call]
-                if size >= SMALLEST
-                else size
-                for name, size in sizes.items()
+                name: torch.SymInt(node) if sizes[name] >= SMALLEST else sizes[name]  # type: ignore[no-untyped-call]
+                for name, node in nodes.items()
             }
             output = binder.call(copied, groups.empty(inputs, symbols))
     except Exception:
         logger.debug("the model can't be run on symbolic sizes", exc_info=True)
         return None
+    guards += [
+        Guard(node, node.value, f"a size of {node.value} in the example")
+        for node in nodes.values()
+        if node.value < SMALLEST
+    ]
     guards += [
         Guard(number.node, number.node.value, f"the output's {path}")
         for path, number in constants(output)

@@ -59,6 +59,20 @@ def test_sizes_on_the_same_path_share_a_variant(offer: Offer) -> None:
     assert "pixels: float32[batch, 3, pixels[2], pixels[3]]" in fast.report.variants[0].domain
 
 
+@symbolic
+@pytest.mark.parametrize("columns", [1, 4])
+def test_a_size_of_one_proves_nothing_about_others(columns: int) -> None:
+    class Branching(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x * 2 if x.shape[2] > 4 else x + 1
+
+    model = Branching()
+    example = torch.ones(2, 3, columns)
+    fast = cpuaccel.optimize(model, ["jit"], example_inputs=example, audit=False)
+    for size in [(2, 3, 1), (2, 3, 2), (2, 3, 5), (1, 3, 9), (3, 1, 3)]:
+        assert matches(fast, model, torch.randn(size)), size
+
+
 def test_code_that_reads_values_is_not_captured(caplog: pytest.LogCaptureFixture) -> None:
     class Branching(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
