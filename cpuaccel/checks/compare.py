@@ -7,7 +7,7 @@ import torch
 
 from cpuaccel.checks.probes import Probe
 from cpuaccel.model.output import PLAIN, constants, leaves
-from cpuaccel.model.signature import MASK, Inputs, tensors_of
+from cpuaccel.model.signature import Inputs, real_tokens, tensors_of
 from cpuaccel.report import Difference
 
 SERIAL = 2**15 - 1
@@ -115,15 +115,15 @@ def _real_tokens(
     inputs: Inputs, output: torch.Tensor, original: Callable[..., object]
 ) -> torch.Tensor | None:
     """Return a boolean mask of the first two axes of an output; None if all of it is real."""
-    mask = inputs.get(MASK)
-    if not isinstance(mask, torch.Tensor) or mask.dim() != 2 or output.dim() < 2:
+    mask = real_tokens(inputs)
+    if mask is None or output.dim() < 2:
         return None
     if output.shape[:2] == mask.shape:
-        return mask.bool()
+        return mask
     # Audio: the mask is over samples and the output over frames; the model converts the mask.
     frames = getattr(original, "_get_feature_vector_attention_mask", None)
     if frames is None or output.dim() < 3 or output.shape[0] != mask.shape[0]:
         return None
-    real = frames(output.shape[1], mask)
+    real = frames(output.shape[1], mask.long())
     assert isinstance(real, torch.Tensor)
     return real.bool()

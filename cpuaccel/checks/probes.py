@@ -9,7 +9,14 @@ import torch
 from cpuaccel.checks.axis_groups import BATCH, LENGTH, AxisGroups
 from cpuaccel.checks.size_guards import SizeGuards
 from cpuaccel.model.output import Leaf, leaves
-from cpuaccel.model.signature import MASK, Inputs, Signature, cloned, tensors_of
+from cpuaccel.model.signature import (
+    Inputs,
+    Signature,
+    cloned,
+    real_tokens,
+    tensors_of,
+    with_real_tokens,
+)
 
 RIGHT, LEFT = "right padding", "left padding"
 BOTH = "padding on both sides"
@@ -110,7 +117,7 @@ def make_probes(
         if guards is not None and guards.violated({**groups.example, **wanted}):
             return None
         inputs = groups.resized(signature.inputs, wanted)
-        inputs |= _pad(tensors_of(inputs), paddings) if paddings else {}
+        inputs |= _pad(inputs, paddings) if paddings else {}
         try:
             return run_probe(original, name, inputs, wanted)
         except Exception:
@@ -202,21 +209,22 @@ def _choose(
             return
 
 
-def _pad(tensors: dict[str, torch.Tensor], kinds: list[str]) -> dict[str, torch.Tensor]:
+def _pad(inputs: Inputs, kinds: list[str]) -> Inputs:
     """Pad every row on the right, including the longest one, or the longest row on the left."""
-    mask = tensors[MASK].clone()
-    if mask.dim() != 2 or mask.shape[1] < 2:
+    known = real_tokens(inputs)
+    if known is None or known.shape[1] < 2:
         return {}
-    third = max(1, mask.shape[1] // 3)
+    real = known.clone()
+    third = max(1, real.shape[1] // 3)
     if {RIGHT, BOTH} & {*kinds}:
-        mask[0::2, -third:] = 0
-        mask[1::2, -1:] = 0
+        real[0::2, -third:] = False
+        real[1::2, -1:] = False
     if {LEFT, BOTH} & {*kinds}:
-        mask[mask.sum(1).argmax(), :third] = 0  # a shorter row might not reach the padded columns
-    emptied = mask.sum(1) == 0  # the output of an empty row is undefined
-    mask[emptied] = tensors[MASK][emptied]
-    padded = {MASK: mask}
-    labels = tensors.get("labels")
-    if labels is not None and labels.shape == mask.shape:
-        padded["labels"] = labels.masked_fill(mask == 0, IGNORED_LABEL)
+        real[real.sum(1).argmax(), :third] = False  # a shorter row might not reach these columns
+    emptied = real.sum(1) == 0  # the output of an empty row is undefined
+    real[emptied] = known[emptied]
+    padded = with_real_tokens(inputs, real)
+    labels = tensors_of(inputs).get("labels")
+    if labels is not None and labels.shape == real.shape:
+        padded["labels"] = labels.masked_fill(~real, IGNORED_LABEL)
     return padded

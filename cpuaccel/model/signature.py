@@ -18,6 +18,9 @@ ExampleInputs = Mapping[str, object] | Sequence[object] | torch.Tensor
 MASK = "attention_mask"
 """Name of the padding mask: 1 for real tokens, 0 for padding."""
 
+SOURCE_PADDING = "src_key_padding_mask"
+"""Name of the padding mask of torch's encoders: false or 0 for real tokens, true or -inf else."""
+
 
 @dataclass(frozen=True)
 class Axes:
@@ -68,7 +71,7 @@ class Signature:
         self.tensors = tuple(self.tensor_inputs)
         self.constants = {k: v for k, v in inputs.items() if k not in self.tensors}
         self.axes = Axes.from_inputs(inputs)
-        self.masked = MASK in inputs
+        self.masked = real_tokens(inputs) is not None
 
     @classmethod
     def from_inputs(
@@ -246,6 +249,28 @@ def unsupported_input(inputs: Mapping[str, object]) -> str:
 def tensors_of(inputs: Mapping[str, object]) -> dict[str, torch.Tensor]:
     """Return the inputs that are tensors."""
     return {n: value for n, value in inputs.items() if isinstance(value, torch.Tensor)}
+
+
+def real_tokens(inputs: Mapping[str, object]) -> torch.Tensor | None:
+    """Return a mask of axes 0 and 1 that is true for real tokens; None without a padding mask."""
+    mask = inputs.get(MASK)
+    if mask is None and "tgt" not in inputs:  # with a target, the output has the target's tokens
+        mask = inputs.get(SOURCE_PADDING)
+        if isinstance(mask, torch.Tensor):
+            # Without batch_first the batch is axis 1: a square mask may be for either order.
+            mask = None if mask.shape[:1] == mask.shape[1:] else mask == 0
+    return mask.bool() if isinstance(mask, torch.Tensor) and mask.dim() == 2 else None
+
+
+def with_real_tokens(inputs: Mapping[str, object], real: torch.Tensor) -> Inputs:
+    """Return the padding mask by its name, with padding wherever ``real`` is false."""
+    name = MASK if MASK in inputs else SOURCE_PADDING
+    mask = tensors_of(inputs)[name]
+    if name == MASK:
+        padding: float = 0
+    else:
+        padding = float("-inf") if mask.is_floating_point() else 1
+    return {name: mask.masked_fill(~real, padding)}
 
 
 def cast_floating(inputs: Mapping[str, object], dtype: torch.dtype) -> Inputs:

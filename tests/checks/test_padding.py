@@ -110,3 +110,56 @@ def test_left_padding_is_probed_where_the_last_row_is_mostly_padding(offer: Offe
     assert "left padding" in fidelity.refused
     assert fidelity.frozen == ()
     check_outputs(fast)
+
+
+class PaddingBlind(Fake):
+    """Ignores the padding mask of torch's encoders."""
+
+    name = "padding_blind"
+
+    def change(self, model: Call, inputs: dict[str, object]) -> object:
+        return model(src=inputs["src"])
+
+
+class NoisyPadding(Fake):
+    """Returns something else where there is padding."""
+
+    name = "noisy_padding"
+
+    def change(self, model: Call, inputs: dict[str, object]) -> object:
+        output, mask = model(**inputs), inputs["src_key_padding_mask"]
+        assert isinstance(output, torch.Tensor)
+        assert isinstance(mask, torch.Tensor)
+        return torch.where(mask[..., None] == 0, output, output + 1)
+
+
+def torch_encoder(*, batch_first: bool = True) -> torch.nn.TransformerEncoder:
+    torch.manual_seed(0)
+    layer = torch.nn.TransformerEncoderLayer(16, 2, 32, batch_first=batch_first)
+    return torch.nn.TransformerEncoder(layer, 1, enable_nested_tensor=False).eval()
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.float32])
+def test_the_padding_mask_of_torchs_encoders_is_varied(offer: Offer, dtype: torch.dtype) -> None:
+    offer(PaddingBlind)
+    inputs = {
+        "src": torch.randn(2, 6, 16),
+        "src_key_padding_mask": torch.zeros(2, 6, dtype=dtype),  # no padding
+    }
+    fast = cpuaccel.optimize(torch_encoder(), ["padding_blind"], example_inputs=inputs)
+    (outcome,) = fast.report.outcomes
+    assert outcome.status is Status.FAILED
+    assert "padding" in outcome.reason
+
+
+@pytest.mark.parametrize(("length", "applied"), [(6, True), (2, False)])
+def test_what_torchs_encoders_return_for_padding_is_ignored(
+    offer: Offer, length: int, applied: bool
+) -> None:
+    """In a square mask, rows and tokens can't be told apart: all of the output is compared."""
+    offer(NoisyPadding)
+    mask = torch.zeros(2, length, dtype=torch.bool)
+    mask[1, length // 2 :] = True
+    inputs = {"src": torch.randn(2, length, 16), "src_key_padding_mask": mask}
+    fast = cpuaccel.optimize(torch_encoder(), ["noisy_padding"], example_inputs=inputs)
+    assert (fast.report.outcomes[0].status is Status.APPLIED) == applied
