@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from torch.nn import functional
 
 import cpuaccel
 from cpuaccel.building import builder
@@ -19,6 +18,7 @@ from cpuaccel.checks.probes import Probe
 from cpuaccel.checks.value_reads import ValueReads
 from cpuaccel.model.output import constants, leaves
 from cpuaccel.model.signature import Signature
+from tests.building.models import Image
 from tests.conftest import Offer
 from tests.core.test_changed_state import CHANGES, Adapters
 from tests.fake_backends import Fake
@@ -48,19 +48,6 @@ def _without_analysis(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dependence, "_find_reads", no_reads)
     monkeypatch.setattr(builder, "find_domain", all_sizes)
     monkeypatch.setattr(Reference, "changes", lambda _: "")
-
-
-class Image(torch.nn.Module):
-    """Takes another path for large images, and computes a number from their width."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.convolution = torch.nn.Conv2d(3, 4, 3, padding=1)
-
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        x = self.convolution(pixels)
-        x = functional.avg_pool2d(x, 2) * 2 if x.shape[2] > 20 else x
-        return x.mean((2, 3)) * (pixels.shape[3] / 8)
 
 
 class Graph(torch.nn.Module):

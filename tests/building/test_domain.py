@@ -9,26 +9,12 @@ from torch.nn import functional
 
 import cpuaccel
 from cpuaccel.report import CallKey, Status
+from tests.building.models import Image
 from tests.conftest import Offer
 from tests.fake_backends import Fake, Opaque
 from tests.required import requires
 
 symbolic = requires("torch>=2.1")
-
-
-class Image(torch.nn.Module):
-    """Has two axes that vary, and a branch on one of them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.convolution = torch.nn.Conv2d(3, 4, 3, padding=1)
-
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        x = self.convolution(pixels)
-        height, width = x.shape[2:]
-        if height > 20:
-            x = functional.avg_pool2d(x, 2)
-        return x.mean((2, 3)) * (width / 8)
 
 
 def matches(fast: torch.nn.Module, model: torch.nn.Module, *inputs: torch.Tensor) -> bool:
