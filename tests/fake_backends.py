@@ -76,7 +76,7 @@ class MaskBlind(Fake):
     name = "mask_blind"
 
     def change(self, model: Call, inputs: dict[str, object]) -> object:
-        return model(input_ids=inputs["input_ids"])
+        return model(**{name: value for name, value in inputs.items() if "mask" not in name})
 
 
 class OtherType(Fake):

@@ -6,7 +6,7 @@ import torch
 import cpuaccel
 from cpuaccel.report import Status
 from tests.conftest import Offer
-from tests.fake_backends import Call, Fake, batch, encoder, same
+from tests.fake_backends import Call, Fake, MaskBlind, batch, encoder, same
 
 LEFT, RIGHT, BOTH, NONE = (
     [[0, 0, 1, 1, 1, 1], [0, 1, 1, 1, 1, 1]],
@@ -112,15 +112,6 @@ def test_left_padding_is_probed_where_the_last_row_is_mostly_padding(offer: Offe
     check_outputs(fast)
 
 
-class PaddingBlind(Fake):
-    """Ignores the padding mask of torch's encoders."""
-
-    name = "padding_blind"
-
-    def change(self, model: Call, inputs: dict[str, object]) -> object:
-        return model(src=inputs["src"])
-
-
 class NoisyPadding(Fake):
     """Returns something else where there is padding."""
 
@@ -141,12 +132,12 @@ def torch_encoder(*, batch_first: bool = True) -> torch.nn.TransformerEncoder:
 
 @pytest.mark.parametrize("dtype", [torch.bool, torch.float32])
 def test_the_padding_mask_of_torchs_encoders_is_varied(offer: Offer, dtype: torch.dtype) -> None:
-    offer(PaddingBlind)
+    offer(MaskBlind)
     inputs = {
         "src": torch.randn(2, 6, 16),
         "src_key_padding_mask": torch.zeros(2, 6, dtype=dtype),  # no padding
     }
-    fast = cpuaccel.optimize(torch_encoder(), ["padding_blind"], example_inputs=inputs)
+    fast = cpuaccel.optimize(torch_encoder(), ["mask_blind"], example_inputs=inputs)
     (outcome,) = fast.report.outcomes
     assert outcome.status is Status.FAILED
     assert "padding" in outcome.reason
