@@ -35,8 +35,6 @@ LAYERS = (
 )
 LAYER = {name: depth for depth, names in enumerate(LAYERS) for name in names}
 
-# Folders that are too large today. May only shrink.
-
 
 def _module_name(path: Path, root: Path) -> str:
     parts = (root.name, *path.relative_to(root).with_suffix("").parts)
