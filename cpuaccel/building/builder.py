@@ -5,7 +5,7 @@ import time
 from dataclasses import replace
 
 from cpuaccel.building.domain import find_domain
-from cpuaccel.building.global_settings import restored_random_state
+from cpuaccel.building.global_settings import restored_random_state, restored_settings
 from cpuaccel.building.pipeline_run import PipelineRun, SharedSteps
 from cpuaccel.building.reference import Reference
 from cpuaccel.building.settings import BuildSettings
@@ -62,7 +62,12 @@ class Builder:
                 step was not applied.
         """
         reference, begun = self._reference, time.perf_counter()
-        with autocast(None), outside_inference_mode(), restored_random_state():
+        with (
+            restored_settings(),  # the first symbolic run imports Dynamo, which sets variables
+            restored_random_state(),
+            autocast(None),
+            outside_inference_mode(),
+        ):
             signature = self._signature(inputs)
             logger.info("building %s for %s", self.plan.pipeline, signature)
             if self._hooks_refuse_all():
