@@ -163,7 +163,7 @@ def test_a_failed_export_prints_nothing(
 
 @pytest.mark.parametrize(
     "engine",
-    [n for n in ("jit", "onednn", "openvino", "inductor") if not unmet(FACTS[n])],
+    [n for n in ("jit", "onednn", "onnxruntime", "openvino", "inductor") if not unmet(FACTS[n])],
 )
 @pytest.mark.parametrize("name", ["bert-text", "distilbert-text"])
 def test_a_row_that_is_all_padding_is_computed_as_the_original_does(engine: str, name: str) -> None:

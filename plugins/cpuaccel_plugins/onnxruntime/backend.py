@@ -11,9 +11,15 @@ import cpuaccel
 from cpuaccel import Applied, Backend, Context, Form, Signature, Verdict
 from cpuaccel_plugins.common.engine_errors import engine_errors, leave_out
 from cpuaccel_plugins.common.weight_dtypes import require_weight_dtypes
-from cpuaccel_plugins.onnxruntime.export import export
+from cpuaccel_plugins.onnxruntime.export import export, has_fused_attention
 from cpuaccel_plugins.onnxruntime.profile import execution_evidence
-from cpuaccel_plugins.onnxruntime.session import SessionCall, open_session
+from cpuaccel_plugins.onnxruntime.session import (
+    MASK,
+    EagerForEmptyRows,
+    Outputs,
+    SessionCall,
+    open_session,
+)
 
 
 class OnnxRuntimeOptions(cpuaccel.Options):
@@ -50,17 +56,22 @@ class OnnxRuntime(Backend[OnnxRuntimeOptions]):
 
     def apply(self, model: torch.nn.Module, context: Context) -> Applied:
         """Export, open a session, run it once, and read its profile."""
-        exported = export(model, context.signature)
-        example = context.signature.tensor_inputs
+        signature = context.signature
+        exported = export(model, signature)
+        example = signature.tensor_inputs
         with tempfile.TemporaryDirectory(prefix="cpuaccel-") as folder:
             with engine_errors("ONNX Runtime", model, leave_out(self.name)):
                 session = open_session(exported, self.options.optimization, Path(folder))
-                call = SessionCall(session)
+                call: Outputs = SessionCall(session)
                 call(**example)
             executed = execution_evidence(Path(session.end_profiling()), exported.operators)
-        evidence = {
+        evidence: dict[str, int | float | str] = {
             **executed,
             "threads": torch.get_num_threads(),
             "weights_apart": len(exported.weights),
         }
+        if MASK in example and has_fused_attention(model):
+            eager = cpuaccel.flatten(model, signature.tensors, signature.constants)
+            call = EagerForEmptyRows(call, eager)
+            evidence["rows_of_padding_only"] = "by the original model"
         return Applied(call, evidence=evidence)

@@ -64,11 +64,16 @@ def _is_fixed(model: "onnx_ir.Model", name: str, axis: int) -> bool:
     return any(shape is not None and isinstance(shape[axis], int) for shape in shapes)
 
 
+def has_fused_attention(model: torch.nn.Module) -> bool:
+    """Whether a model uses torch's fused attention; eager attention is exported for it."""
+    return getattr(getattr(model, "config", None), "_attn_implementation", None) == "sdpa"
+
+
 def _with_eager_attention(model: torch.nn.Module) -> torch.nn.Module:
     """Switch to eager attention on the same weights."""
     # Guards for fully masked rows in the export of fused attention prevent fusions: up to a fifth
     # of a small model's time.
-    if getattr(getattr(model, "config", None), "_attn_implementation", None) != "sdpa":
+    if not has_fused_attention(model):
         return model
     copied = cpuaccel.shared_copy(model)
     if hasattr(copied, "set_attn_implementation"):

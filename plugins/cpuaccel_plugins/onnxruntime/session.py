@@ -1,5 +1,6 @@
 """Sessions of ONNX Runtime that use torch's weights and tensors without copies."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,6 +48,10 @@ def open_session(
     return onnxruntime.InferenceSession(exported.graph, options, providers=[PROVIDER])
 
 
+Outputs = Callable[..., tuple[torch.Tensor, ...]]
+"""Takes tensors by name and returns a flat tuple."""
+
+
 class SessionCall:
     """Takes tensors by name, read in place, and returns a flat tuple, allocated in each call."""
 
@@ -64,3 +69,24 @@ class SessionCall:
             torch.utils.dlpack.from_dlpack(output._ortvalue.to_dlpack())
             for output in self._session.run_with_ort_values(None, values)
         )
+
+
+MASK = "attention_mask"
+
+
+class EagerForEmptyRows:
+    """Runs the model itself for batches with a row that is all padding.
+
+    Torch's fused attention returns zero for such a row, eager attention the mean of its values.
+    """
+
+    def __init__(self, session: Outputs, model: Outputs) -> None:
+        self._session = session
+        self._model = model
+
+    def __call__(self, **inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Run the model; safe to call in several threads."""
+        mask = inputs[MASK]
+        if mask.dim() == 2 and not mask.any(1).all():
+            return self._model(**inputs)
+        return self._session(**inputs)
