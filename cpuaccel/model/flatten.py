@@ -29,7 +29,27 @@ class FlatModule(torch.nn.Module):
         )
         output = self._binder.call(self.model, inputs)
         require_tensors(output)  # others would be lost
-        return tuple(leaf.tensor for leaf in leaves(output))
+        flat = tuple(leaf.tensor for leaf in leaves(output))
+        if torch._C._get_tracing_state() is None:
+            return flat
+        value_of = torch._C._get_value_trace  # type: ignore[attr-defined]
+        return tuple(tensor for tensor in flat if not _is_size(value_of(tensor)))
+
+
+_ARITHMETIC = {
+    f"aten::{name}" for name in ("add", "sub", "mul", "div", "floor_divide", "remainder")
+}
+
+
+def _is_size(value: torch._C.Value) -> bool:
+    """Whether a tensor of a trace is a Python number outside of it, computed from sizes."""
+    node = value.node()
+    if node.kind() == "prim::NumToTensor":
+        return True
+    if node.kind() not in _ARITHMETIC:
+        return False
+    operands = [v for v in node.inputs() if v.node().kind() != "prim::Constant"]
+    return bool(operands) and all(map(_is_size, operands))
 
 
 def flatten(

@@ -18,6 +18,12 @@ PLAIN = (type(None), bool, int, float, str)
 """Types of the Python values that an output may hold besides tensors."""
 
 
+_SYMBOLIC = tuple(
+    getattr(torch, name) for name in ("SymInt", "SymFloat", "SymBool") if hasattr(torch, name)
+)
+"""What Python numbers that depend on sizes are while a model is exported."""
+
+
 class Leaf(NamedTuple):
     """One tensor of an output, and its path in the output (``logits``, ``states.0``)."""
 
@@ -90,7 +96,7 @@ class Structure:
 
 def require_tensors(output: object) -> None:
     """Raise ``BackendError`` if an output holds something else than tensors and constants."""
-    if not isinstance(output, (torch.Tensor, *PLAIN)):
+    if not isinstance(output, (torch.Tensor, *PLAIN, *_SYMBOLIC)):
         for _, member in _require_members(output):
             require_tensors(member)
 

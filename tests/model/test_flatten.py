@@ -52,3 +52,25 @@ def test_the_model_is_shared_and_keeps_its_mode() -> None:
     flat = cpuaccel.flatten(model, ["input_ids"], {})
     assert flat.model is model
     assert not flat.training
+
+
+class ReturnsSizes(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> dict[str, object]:
+        rows, length = x.shape
+        return {"rows": rows, "sum": x + 1, "ends": (length * 2 - 1, rows / 2), "first": x[0, 0]}
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.trace. is deprecated")
+def test_sizes_that_a_trace_makes_tensors_of_are_left_out() -> None:
+    flat, x = cpuaccel.flatten(ReturnsSizes(), ["x"], {}), torch.ones(2, 3)
+    assert [tuple(t.shape) for t in flat(x)] == [(2, 3), ()]
+    traced = torch.jit.trace(flat, (x,))  # type: ignore[no-untyped-call]
+    assert [tuple(t.shape) for t in traced(torch.ones(4, 5))] == [(4, 5), ()]
+
+
+def test_sizes_in_an_output_are_those_of_each_call() -> None:
+    model = ReturnsSizes()
+    fast = cpuaccel.optimize(model, ["jit"], example_inputs=torch.ones(2, 3), strict=True)
+    for shape in ((2, 3), (5, 3), (2, 7)):
+        assert str(fast(torch.ones(shape))) == str(model(torch.ones(shape)))
+    assert fast.report.calls == {"optimized": 3}
