@@ -153,3 +153,31 @@ def test_inputs_that_are_not_contiguous_keep_their_memory_during_the_call() -> N
         inputs = [torch.tensor([value + float(i)]).expand(64) for i in range(3)]
         torch.testing.assert_close(fast(*inputs), model(*inputs))
     assert fast.report.calls == {"optimized": 5}
+
+
+class FewKeys(torch.nn.Module):
+    """Attention of all positions to every eighth."""
+
+    def __init__(self, fused: bool) -> None:
+        super().__init__()
+        self.fused = fused
+        self.linear = torch.nn.Linear(8, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        keys = self.linear(x)[:, ::8]
+        if self.fused:
+            heads = (x[:, None], keys[:, None], keys[:, None])
+            return torch.nn.functional.scaled_dot_product_attention(*heads)[:, 0]
+        attended: torch.Tensor = (x @ keys.transpose(1, 2)).softmax(-1) @ keys
+        return attended
+
+
+@requires(*OPENVINO)
+@pytest.mark.parametrize("fused", [False, True])
+def test_attention_to_one_key_and_later_to_more(fused: bool) -> None:
+    model = FewKeys(fused).eval()
+    fast = optimized(model, {"x": torch.randn(2, 5, 8)})
+    for length in (9, 57, 64):
+        x = torch.randn(3, length, 8)
+        torch.testing.assert_close(fast(x), model(x).detach(), rtol=1e-4, atol=1e-4)
+    assert fast.report.calls == {"optimized": 3}

@@ -11,6 +11,7 @@ from cpuaccel_plugins.common.engine_errors import engine_errors, leave_out
 from cpuaccel_plugins.common.weight_dtypes import require_weight_dtypes, weight_dtypes
 from cpuaccel_plugins.openvino.errors import describe_openvino_error
 from cpuaccel_plugins.openvino.execution import CompiledCall
+from cpuaccel_plugins.openvino.one_key import UNFUSED, attends_to_one_key
 from cpuaccel_plugins.openvino.runtime_graph import execution_evidence
 
 if TYPE_CHECKING:
@@ -60,6 +61,8 @@ class OpenVinoBackend(Backend[OptionsT], Generic[OptionsT]):
             # Pinned threads and torch's threads would wait for each other on the same cores.
             "ENABLE_CPU_PINNING": False,
         }
+        if attends_to_one_key(converted, context.signature.tensor_inputs):
+            settings |= UNFUSED
         if cache_dir is not None:
             settings["CACHE_DIR"] = str(cache_dir)
         remedy, describe = leave_out(self.name), describe_openvino_error
