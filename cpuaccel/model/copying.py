@@ -7,6 +7,7 @@ from collections.abc import Set
 import torch
 
 from cpuaccel.errors import ModelError
+from cpuaccel.model.output import tensors
 
 
 def shared_copy(model: torch.nn.Module, dtype: torch.dtype | None = None) -> torch.nn.Module:
@@ -40,13 +41,22 @@ def shared_copy(model: torch.nn.Module, dtype: torch.dtype | None = None) -> tor
             if isinstance(tensor, torch.Tensor):
                 memo.setdefault(id(tensor), _cast(tensor, dtype))
     try:
-        copied = copy.deepcopy(model, memo)
+        try:
+            copied = copy.deepcopy(model, dict(memo))
+        except RuntimeError:  # a tensor computed from weights, in a list or dict
+            copied = copy.deepcopy(model, _computed_tensors(model, dtype) | memo)
     except Exception as error:
         raise ModelError(
             f"{type(model).__name__} can't be copied ({type(error).__name__}: {error}). "
             "Pass inplace=True to optimize the model itself"
         ) from error
     return copied.eval()
+
+
+def _computed_tensors(model: torch.nn.Module, dtype: torch.dtype | None) -> dict[int, object]:
+    """Map the tensors that only autograd can copy to ones that share their memory, or cast ones."""
+    kept = tensors([list(vars(module).values()) for module in model.modules()])
+    return {id(tensor): _cast(tensor.detach(), dtype) for tensor in kept if not tensor.is_leaf}
 
 
 def _refers_to(hook: object, modules: Set[int]) -> bool:

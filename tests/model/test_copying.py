@@ -63,3 +63,18 @@ def test_a_model_that_cannot_be_copied_is_named() -> None:
     model.lock = threading.Lock()  # type: ignore[assignment]
     with pytest.raises(ModelError, match=r"Identity can't be copied .*Pass inplace=True"):
         shared_copy(model)
+
+
+class KeepsComputedWeights(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = torch.nn.Linear(4, 4)
+        self.computed = {"doubled": [self.linear.weight * 2]}
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.linear(x, self.computed["doubled"][0])
+
+
+def test_tensors_computed_from_weights_are_shared() -> None:
+    model, x = KeepsComputedWeights(), torch.ones(2, 4)
+    assert torch.equal(shared_copy(model)(x), model(x))

@@ -60,7 +60,7 @@ class ReturnsSizes(torch.nn.Module):
         return {"rows": rows, "sum": x + 1, "ends": (length * 2 - 1, rows / 2), "first": x[0, 0]}
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit.trace. is deprecated")
+@pytest.mark.filterwarnings("ignore:.torch.jit.trace")
 def test_sizes_that_a_trace_makes_tensors_of_are_left_out() -> None:
     flat, x = cpuaccel.flatten(ReturnsSizes(), ["x"], {}), torch.ones(2, 3)
     assert [tuple(t.shape) for t in flat(x)] == [(2, 3), ()]
