@@ -26,7 +26,7 @@ from cpuaccel.building.settings import BuildSettings
 from cpuaccel.building.stage import autocast
 from cpuaccel.errors import ArtifactError, CpuaccelError
 from cpuaccel.model.precision import default_tolerance
-from cpuaccel.model.signature import Inputs
+from cpuaccel.model.signature import Inputs, cloned
 from cpuaccel.planning.plan import make_plan
 from cpuaccel.planning.toml import parse_pipeline
 from cpuaccel.report import Fallback
@@ -146,7 +146,7 @@ def _compare(
     name: str,
 ) -> None:
     try:
-        differences = example.compare(run(example.inputs), original)
+        differences = example.compare(run(cloned(example.inputs)), original)
     except Exception as error:  # models raise any type on inputs that they do not accept
         raise contents.error(
             f"{name} raised {type(error).__name__} on the stored example "

@@ -17,6 +17,7 @@ from cpuaccel.artifact.tensors import collect_tensors, write_tensors
 from cpuaccel.building.variant import Variant
 from cpuaccel.errors import ArtifactError
 from cpuaccel.model.precision import dtype_name
+from cpuaccel.model.signature import cloned
 from cpuaccel.planning.toml import write_pipeline
 from cpuaccel.plugin.backend import Form
 from cpuaccel.variants import Variants
@@ -50,7 +51,7 @@ def _write(variants: Variants, folder: Path) -> list[str]:
     examples = []
     with torch.no_grad():
         for variant in variants.built:
-            output = reference.run(variant.signature.inputs)
+            output = reference.run(cloned(variant.signature.inputs))  # it may write to them
             file = scripts.get(id(variant.model))
             script = None if file is None else _script(variant, file)
             examples.append(Example.from_output(variant.signature, output, script))

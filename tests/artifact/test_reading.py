@@ -125,6 +125,27 @@ def test_pipeline_and_settings_are_restored(tmp_path: Path, offer: Offer) -> Non
     assert_same(cpuaccel.load(tmp_path, encoder())(**batch()), encoder()(**batch()))
 
 
+class WritesInput(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = torch.nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        output: torch.Tensor = self.linear(x.add_(1))
+        return output
+
+
+def test_a_model_that_writes_to_its_input_reproduces_the_stored_output(tmp_path: Path) -> None:
+    model = WritesInput().eval()
+    folder = tmp_path / "saved"
+    cpuaccel.optimize(model, ["jit"], example_inputs=torch.ones(2, 4)).save(folder)
+    fast = cpuaccel.load(folder, WritesInput())
+    ours, theirs = torch.ones(3, 4), torch.ones(3, 4)
+    with torch.no_grad():
+        torch.testing.assert_close(fast(ours), model(theirs))
+    assert torch.equal(ours, theirs)
+
+
 def test_a_custom_module_must_be_passed(encoder_folder: Path) -> None:
     with pytest.raises(
         cpuaccel.ArtifactError,
