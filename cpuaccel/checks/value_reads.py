@@ -25,7 +25,18 @@ SIZED_BY_VALUES = {
 }
 """Operators whose output's size depends on values; so does that of an index with booleans."""
 
-_READING_METHODS = (torch.Tensor.tolist, torch.Tensor.numpy, torch.Tensor.__array__)
+_READING_METHODS = tuple(
+    getattr(torch.Tensor, name)
+    for name in (
+        *("tolist", "numpy", "apply_", "map_", "storage", "untyped_storage"),
+        *("__array__", "__dlpack__", "__repr__", "__format__"),
+    )
+    if hasattr(torch.Tensor, name)  # untyped_storage: from torch 2.0 on
+)
+"""Methods that pass values to code which no operator shows."""
+
+_READING_LISTS = (torch.tensor, torch.as_tensor, torch.asarray)
+"""Functions that read the numbers of a list, which may be tensors."""
 
 _MARK = "_cpuaccel_from_inputs"
 
@@ -43,7 +54,7 @@ def _is_tracing() -> bool:
 
 
 class _MethodReads(TorchFunctionMode):
-    """Notes methods of tensors that return Python values without any operator."""
+    """Notes functions that read values without any operator."""
 
     def __init__(self, places: list[str]) -> None:
         self._places = places
@@ -56,7 +67,8 @@ class _MethodReads(TorchFunctionMode):
         kwargs: Mapping[str, object] | None = None,
     ) -> object:
         """Call a function; note it if it reads values."""
-        if func in _READING_METHODS and any(map(_is_marked, _tensors(args))):
+        lists = func in _READING_LISTS and not isinstance(args[0], torch.Tensor)
+        if (lists or func in _READING_METHODS) and any(map(_is_marked, _tensors(args))):
             _note(self._places)
         return func(*args, **(kwargs or {}))
 

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
 
@@ -37,6 +38,15 @@ def written(x: torch.Tensor) -> bool:
         lambda x: [x[0, i] for i in range(int(x.argmax()))],
         lambda x: float(torch.nn.functional.relu(x).mean()),
         lambda x: int(torch.where(x > 0, x, torch.zeros(())).sum()),
+        lambda x: np.asarray(x),
+        lambda x: torch.from_dlpack(x),
+        lambda x: (x.untyped_storage if hasattr(x, "untyped_storage") else x.storage)(),
+        lambda x: x * 2 if "-" in repr(x) else x,
+        lambda x: f"{x}",
+        lambda x: f"{x.sum():.1f}",
+        lambda x: x.clone().apply_(abs),
+        lambda x: torch.tensor([x.sum(), 1.0]),
+        lambda x: torch.as_tensor([[x.sum()], [x.mean()]]),
         written,
     ],
 )
@@ -54,6 +64,7 @@ def test_a_read_is_found_with_file_and_line(function: Forward) -> None:
         lambda x: bool(torch.ones(x.shape[0]).all()),
         lambda x: int(x.new_ones(3).sum()),
         lambda x: x.masked_fill(x > 0, 0),
+        lambda x: torch.tensor([x.shape[0], 2.0]),
         lambda x: x if torch.jit.is_tracing() else x[x > 0].tolist(),
     ],
 )
