@@ -1,4 +1,4 @@
-"""Tracing modules with properties that raise, such as ``trainer`` of a LightningModule."""
+"""Tracing modules with properties that raise or log, such as ``trainer`` of a LightningModule."""
 
 import inspect
 import threading
@@ -12,15 +12,12 @@ _lock = threading.RLock()
 
 @contextmanager
 def unread_properties(model: torch.nn.Module) -> Iterator[None]:
-    """Keep ``torch.jit.trace`` from reading the properties of modules, where one of them raises.
+    """Keep ``torch.jit.trace`` from reading the properties of modules.
 
     It reads every attribute of every module in search of exported methods, and lets no other error
-    pass than an ``AttributeError``.
+    pass than an ``AttributeError``. Transformers logs a warning where ``loss_function`` is read.
     """
     names = {kind: _properties(kind) for kind in {type(module) for module in model.modules()}}
-    if not any(_raises(module, names[type(module)]) for module in model.modules()):
-        yield
-        return
     internal = torch._jit_internal
     export = internal.FunctionModifiers.EXPORT
     modifier: Callable[[object], object] = internal.get_torchscript_modifier
@@ -43,12 +40,3 @@ def _properties(kind: type) -> frozenset[str]:
     return frozenset(
         name for name in dir(kind) if isinstance(inspect.getattr_static(kind, name), property)
     )
-
-
-def _raises(module: torch.nn.Module, properties: frozenset[str]) -> bool:
-    for name in properties:
-        try:
-            getattr(module, name, None)
-        except Exception:  # a property may raise anything
-            return True
-    return False
