@@ -24,7 +24,8 @@ def compare(probe: Probe, candidate: object, original: Callable[..., object]) ->
     only one of the two is NaN or infinite. ``original`` maps samples to frames in audio models.
     """
     flat = leaves(candidate)
-    if [leaf.path for leaf in flat] != [leaf.path for leaf in probe.reference]:
+    expected_values, values = constants(probe.output), constants(candidate)
+    if _paths(flat) != _paths(probe.reference) or _paths(values) != _paths(expected_values):
         return [Difference(probe.name, "output", *_DIFFERENT)]
     return [
         *(
@@ -33,7 +34,7 @@ def compare(probe: Probe, candidate: object, original: Callable[..., object]) ->
         ),
         *(
             Difference(probe.name, path, *_DIFFERENT)
-            for (path, expected), (_, value) in zip(constants(probe.output), constants(candidate))
+            for (path, expected), (_, value) in zip(expected_values, values)
             if isinstance(expected, PLAIN) and not _is_same(expected, value)
         ),
     ]
@@ -64,6 +65,10 @@ def has_nonfinite(tensors: Iterable[torch.Tensor]) -> bool:
         )
         for tensor in tensors
     )
+
+
+def _paths(members: Iterable[tuple[str, object]]) -> list[str]:
+    return [path for path, _ in members]
 
 
 def _is_same(one: object, other: object) -> bool:

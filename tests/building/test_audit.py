@@ -183,6 +183,13 @@ OUTPUTS = {
         lambda: Returning(lambda x: "all" if bool((x > 0).all()) else "some"), (POSITIVE,), (MIXED,)
     ),
     "rows": Case(lambda: Returning(len), (POSITIVE,), (POSITIVE.repeat(4, 1),), audit=True),
+    "fewer tags": Case(
+        lambda: Returning(positive), (POSITIVE,), (POSITIVE * torch.tensor([1, 1, -1]),)
+    ),
+    "more tags": Case(
+        lambda: Returning(positive), (POSITIVE * torch.tensor([1, 1, -1]),), (POSITIVE,)
+    ),
+    "no tags": Case(lambda: Returning(positive), (POSITIVE,), (-POSITIVE,)),
 }
 STATE = {
     **{name: Case(adapters, (SOME,), (SOME,), change) for name, change in CHANGES.items()},
@@ -222,6 +229,11 @@ CASES = [
     for name, case in cases.items()
     for backend in case.backends
 ]
+
+
+def positive(x: torch.Tensor) -> list[int]:
+    """Return the columns that are positive in the first row."""
+    return [column for column, value in enumerate(x[0].tolist()) if value > 0]
 
 
 def prepared(
