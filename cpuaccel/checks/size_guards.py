@@ -97,8 +97,12 @@ _SAME_SIZES = frozenset(
 )
 
 
+_RECURRENT = frozenset({torch.gru, torch.rnn_tanh, torch.rnn_relu})
+"""Operators that torch takes apart into a loop over the length."""
+
+
 class KnownSizes(TorchFunctionMode):
-    """Makes the outputs of the most frequent operators itself, for which torch takes far longer."""
+    """Makes the outputs of some operators itself: torch takes far longer, or loses their sizes."""
 
     def __torch_function__(
         self,
@@ -113,6 +117,19 @@ class KnownSizes(TorchFunctionMode):
                     return x.new_empty((*x.shape[:-1], *weight.shape[:-1]))
             case [torch.Tensor() as x, *_] if func in _SAME_SIZES and not autocast_enabled():
                 return x.new_empty(x.shape)
+            case [
+                torch.Tensor() as x,
+                torch.Tensor() as state,
+                list(),
+                bool(),
+                int(),
+                float(),
+                bool(),
+                bool() as both_ways,
+                bool(),
+            ] if func in _RECURRENT:
+                width = state.shape[-1] * (1 + both_ways)
+                return x.new_empty((*x.shape[:-1], width)), state.new_empty(state.shape)
         return func(*args, **(kwargs or {}))
 
 

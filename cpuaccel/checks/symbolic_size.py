@@ -89,8 +89,19 @@ class SymbolicSize:
             frame = frame.f_back
         file, code = frame.f_code.co_filename, frame.f_code.co_name
         if not file.startswith(_INSIDE_OPERATORS) or code in _CLAMPING:
-            self.guards.append(Guard(self, self.value, calling_place()))
+            return self.fix()
         return self.value
+
+    def fix(self) -> Number:
+        """Return the number to code for which another one is another path."""
+        self.guards.append(Guard(self, self.value, calling_place()))
+        return self.value
+
+    def rounded(self, function: Callable[..., Number], *digits: object) -> "SymbolicSize":
+        """Round the number. Tracers freeze the result, which is the same for several sizes."""
+        rounded = self.derived(lambda value: function(value, *digits))
+        rounded.decide()
+        return rounded
 
     def derived(self, function: Callable[..., Number], *others: "SymbolicSize") -> "SymbolicSize":
         """Return the result of a function of this number and others."""
@@ -168,13 +179,15 @@ _BINARY: dict[str, Callable[..., Number]] = {
     "sym_min": min,
     "sym_max": max,
 }
-_UNARY: dict[str, Callable[..., Number]] = {
-    **{name: getattr(operator, name) for name in ("neg", "pos", "abs")},
+_ROUNDING: dict[str, Callable[..., Number]] = {
     **{name: getattr(math, name) for name in ("ceil", "floor", "trunc")},
     "round": round,
+    "sym_int": int,
+}
+_UNARY: dict[str, Callable[..., Number]] = {
+    **{name: getattr(operator, name) for name in ("neg", "pos", "abs")},
     "sym_not": operator.not_,
     "sym_float": float,
-    "sym_int": int,
     "sym_sqrt": math.sqrt,
     "sym_log2": math.log2,
 }
@@ -188,14 +201,15 @@ _PROTOCOL: dict[str, Callable[..., object]] = {
     **dict.fromkeys(("is_nested_int", "is_constant", "statically_known_true"), _no),
     **dict.fromkeys(("nested_int", "maybe_as_int", "maybe_as_float", "maybe_as_bool"), _none),
     "clone": lambda size: size,
-    "_graph_repr": lambda size: str(size.value),
-    "str": lambda size: str(size.value),
+    # Called by repr and str.
+    **dict.fromkeys(("_graph_repr", "str"), lambda size: str(size.decide())),
     **dict.fromkeys(("wrap_int", "wrap_float", "wrap_bool"), SymbolicSize.fixed),
     # Called by torch.SymInt, SymFloat and SymBool for Python code.
     "bool_": lambda size: bool(size.decide()),
     "int_": lambda size: int(size.decide()),
     # Called by C++ code with the place in it, by Python code without one.
-    "guard_int": lambda size, file, line: int(size.decide()),
+    # Of operators only few need an int, from which they make other sizes.
+    "guard_int": lambda size, file, line: int(size.fix()),
     "guard_float": lambda size, file, line: float(size.value),
     **dict.fromkeys(
         ("guard_bool", "guard_or_false", "guard_or_true", "guard_size_oblivious", "expect_true"),
@@ -223,7 +237,13 @@ def _as_method(function: Callable[..., Number]) -> Callable[..., SymbolicSize]:
     return lambda size, *others: size.derived(function, *others)
 
 
+def _as_rounding(function: Callable[..., Number]) -> Callable[..., SymbolicSize]:
+    return lambda size, *digits: size.rounded(function, *digits)
+
+
 for _name, _function in (_BINARY | _UNARY).items():
     setattr(SymbolicSize, _name, _as_method(_function))
+for _name, _function in _ROUNDING.items():
+    setattr(SymbolicSize, _name, _as_rounding(_function))
 for _name, _method in _PROTOCOL.items():
     setattr(SymbolicSize, _name, _method)

@@ -72,12 +72,31 @@ def sliced(x: torch.Tensor) -> torch.Tensor:
         (sliced, [2, 3, 5, 6, 7, 8, 9]),
         (lambda x: {"x": x, "tokens": x.shape[1]}, [8]),
         (lambda x: {"x": x, "long": x.shape[1] > 6}, [7, 8, 9, 11, 12]),
+        (lambda x: x * (math.ceil(x.shape[1] / 4) / 3), [5, 6, 7, 8]),
+        (lambda x: x * round(x.shape[1] / 4), [6, 7, 8, 9]),
+        (lambda x: x * len(f"{x.shape[1]}"), [8]),
+        (lambda x: x * len(repr(x.shape)), [8]),
+        (lambda x: sum(part.mean() for part in x.unbind(1)), [8]),
         (lambda x: x.view(x.shape[0], -1).mean(1), [2, 3, 5, 6, 7, 8, 9, 11, 12]),
         (lambda x: x.softmax(1) @ x.transpose(1, 2), [2, 3, 5, 6, 7, 8, 9, 11, 12]),
     ],
 )
 def test_the_sizes_that_leave_the_path_as_it_is(function: Forward, same: list[int]) -> None:
     assert admitted(function, 2, 3, 5, 6, 7, 8, 9, 11, 12) == same
+
+
+@pytest.mark.parametrize("kind", [torch.nn.GRU, torch.nn.RNN, torch.nn.LSTM])
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_a_recurrent_layer_keeps_the_length(
+    kind: type[torch.nn.RNNBase], bidirectional: bool
+) -> None:
+    layer = kind(4, 4, batch_first=True, bidirectional=bidirectional)
+
+    def long(x: torch.Tensor) -> torch.Tensor:
+        output: torch.Tensor = layer(x)[0]
+        return output * 2 if output.shape[1] > 6 and output.shape[2] < 9 else output
+
+    assert admitted(long, 2, 3, 5, 6, 7, 8, 9, 11, 12) == [7, 8, 9, 11, 12]
 
 
 def test_a_guard_names_the_line() -> None:
