@@ -100,7 +100,7 @@ def test_random_modules_return_the_originals_outputs(part: int) -> None:
     faults = [
         fault
         for seed in range(part * SEEDS, part * SEEDS + SEEDS)
-        for fault in try_module(100 * seed, "jit", counted)
+        for fault in try_module(100 * seed, "jit", counted, audit=False)
     ]
     assert faults == []
     assert counted["optimized"] > SEEDS  # some of them are served by the optimized model
