@@ -9,13 +9,26 @@ from typing import NamedTuple, cast
 import torch
 
 from cpuaccel.building.builder import Builder
+from cpuaccel.building.global_settings import restored_random_state
 from cpuaccel.building.reference import Reference
 from cpuaccel.building.settings import BuildSettings
 from cpuaccel.building.variant import Variant
+from cpuaccel.checks.compare import compare
+from cpuaccel.checks.dependence import REPEATED
+from cpuaccel.checks.output_form import same_form
+from cpuaccel.checks.probes import run_probe
 from cpuaccel.errors import ForkError
-from cpuaccel.model.signature import Inputs, is_dense, is_plain, unsupported_input
+from cpuaccel.model.signature import (
+    Inputs,
+    cloned,
+    is_dense,
+    is_plain,
+    numbers_as_tensors,
+    unsupported_input,
+)
 from cpuaccel.planning.plan import Plan
 from cpuaccel.report import CallKey, Fallback, Report
+from cpuaccel.varying_numbers import VaryingNumbers, number_class
 
 logger = logging.getLogger("cpuaccel")
 
@@ -75,6 +88,7 @@ class Variants:
         )
         self._by_way: dict[tuple[object, ...], list[Variant]] = {}
         self._routes: dict[tuple[object, ...], Route] = {}
+        self._numbers = VaryingNumbers()
         self._lock = threading.RLock()
         self._building = False
         self._process = os.getpid()
@@ -112,6 +126,7 @@ class Variants:
         with self._lock:
             self._by_way.clear()
             self._routes.clear()
+            self._numbers = VaryingNumbers()
             self._reset_builders()
 
     def get(self, inputs: Inputs) -> Route | Fallback:
@@ -147,21 +162,61 @@ class Variants:
             return Fallback(CallKey.FORK, "built before the process was forked")
         if any(isinstance(v, torch.Tensor) and v.numel() == 0 for v in inputs.values()):
             return Fallback(CallKey.EMPTY, "an input has no elements")
-        way = tuple(part if not isinstance(part, torch.Size) else len(part) for part in key)
+        plan = cast(int, key[0])
         with self._lock:
             if self._building:  # by this thread: a hook of the model called it
                 return Fallback(CallKey.BUILDING, "called while it is being built")
             if len(self._routes) >= MAX_ROUTES:
                 self._routes.clear()
-            known = self._by_way.setdefault(way, [])
-            route = self._choose_variant(key, known, inputs)
+            # With freeze_values a graph would keep the first value of a number.
+            varying = () if self.settings.freeze_values else self._numbers.names(plan, inputs)
+            route = self._find_route(plan, key, inputs, varying)
             if route is None:
-                built = self._build(self.builders[cast(int, key[0])], known, inputs)
-                if isinstance(built, Fallback):
-                    return built
-                route = Route(built, key, compare=False)
-            self._routes[key] = route
+                self._numbers.refuse(plan, inputs, varying)
+                route = self._find_route(plan, key, inputs, ())
+            assert route is not None
+            if isinstance(route, Route):
+                self._routes[key] = route
             return route
+
+    def _find_route(
+        self, plan: int, key: tuple[object, ...], inputs: Inputs, numbers: tuple[str, ...]
+    ) -> Route | Fallback | None:
+        """Find or build the variant that gets some Python numbers as tensors.
+
+        Returns:
+            None if no step can be applied where ``numbers`` are tensors.
+        """
+        given = numbers_as_tensors(inputs, numbers) if numbers else inputs
+        known = self._by_way.setdefault((plan, *_way(given)), [])
+        route = self._choose_variant(key, known, given)
+        if route is not None:
+            return route
+        if numbers and not self._takes_tensors(inputs, given):
+            return None
+        built = self._build(self.builders[plan], known, given, numbers)
+        if isinstance(built, Fallback):
+            return built
+        if numbers and not built.applied:
+            known.remove(built)
+            self.report.variants.remove(built.report)
+            return None
+        return Route(built, key, compare=bool(numbers))
+
+    def _takes_tensors(self, inputs: Inputs, given: Inputs) -> bool:
+        """Whether the original returns the same where Python numbers are tensors."""
+        reference = self.reference
+        try:
+            with restored_random_state(), reference.restored_buffers():
+                probe = run_probe(reference.run, "numbers", inputs)
+                output = reference.run(cloned(given))
+                reference.weights.ignore_written_buffers()
+        except Exception:  # the original needs Python numbers
+            logger.debug("the original raised on numbers as tensors", exc_info=True)
+            return False
+        return same_form(output, probe.output) and all(
+            d.relative <= REPEATED for d in compare(probe, output, reference.eager)
+        )
 
     def _choose_variant(
         self, key: tuple[object, ...], known: list[Variant], inputs: Inputs
@@ -180,11 +235,15 @@ class Variants:
             return False
         shapes = (v.shape for v in inputs.values() if isinstance(v, torch.Tensor))
         size_class = tuple(size.bit_length() for shape in shapes for size in shape)
+        numbers = (cast(torch.Tensor, inputs[name]).item() for name in variant.numbers)
+        size_class += tuple(part for number in numbers for part in number_class(number))
         new = size_class not in variant.audited
         variant.audited.add(size_class)
         return new
 
-    def _build(self, builder: Builder, known: list[Variant], inputs: Inputs) -> Variant | Fallback:
+    def _build(
+        self, builder: Builder, known: list[Variant], inputs: Inputs, numbers: tuple[str, ...]
+    ) -> Variant | Fallback:
         if len(self.built) >= MAX_VARIANTS:
             return Fallback(CallKey.VARIANT_LIMIT, f"more than {MAX_VARIANTS} ways of calling")
         devices = {t.device.type for t in self.reference.original.parameters()} - {"cpu"}
@@ -200,6 +259,7 @@ class Variants:
                 other.off = (
                     f"another call showed that the model can't be captured: {builder.unstable}"
                 )
+        variant.numbers = numbers
         known.append(variant)
         self._is_new_size(variant, inputs)  # compared with the original when it was built
         self.report.variants.append(variant.report)
@@ -223,3 +283,14 @@ class Variants:
         self.reference.reset()
         for builder in self.builders:
             builder.reset()
+
+
+def _way(inputs: Inputs) -> tuple[object, ...]:
+    """A way of calling: names with dtypes and ranks, or Python values."""
+    parts: list[object] = []
+    for name, value in inputs.items():
+        if isinstance(value, torch.Tensor):
+            parts += (name, value.dtype, value.dim())
+        else:
+            parts += (name, type(value), value)
+    return tuple(parts)

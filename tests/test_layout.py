@@ -23,6 +23,7 @@ LAYERS = (
     {"serving"},
     {"artifact"},
     {"variants"},
+    {"varying_numbers"},
     {"building"},
     {"planning"},
     {"checks"},

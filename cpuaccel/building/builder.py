@@ -101,7 +101,7 @@ class Builder:
             if applied:
                 call = run.caller(run.stage)
                 if self.settings.measure_speed and reference.released.complete:
-                    speed = self._measure_speed(call, signature.inputs)
+                    speed = self._measure_speed(call, cloned(signature.inputs))
         seconds = time.perf_counter() - begun
         if self.settings.inplace or reference.released:
             reference.accept_changes()  # steps have made them

@@ -8,7 +8,13 @@ import torch
 from cpuaccel.building.domain import Domain
 from cpuaccel.building.stage import Call, Output, Stage
 from cpuaccel.checks.output_form import OutputForm
-from cpuaccel.model.signature import Inputs, Signature, cloned, tensors_of
+from cpuaccel.model.signature import (
+    Inputs,
+    Signature,
+    cloned,
+    numbers_as_tensors,
+    tensors_of,
+)
 from cpuaccel.report import Outcome, VariantReport
 
 MAX_FAULTS = 5
@@ -33,6 +39,7 @@ class Variant:
         output_form: types and shapes that its outputs must have; None if unknown.
         audited: size classes of which a call was compared with the original.
         rejected: keys of calls in which its outputs differed from the original's.
+        numbers: Python numbers of a call that it takes as tensors of no dimension.
         off: why the variant is no longer used; empty while it is.
     """
 
@@ -47,6 +54,7 @@ class Variant:
     writes: bool
     finite: bool
     output_form: OutputForm | None
+    numbers: tuple[str, ...] = ()
     off: str = ""
     audited: set[tuple[int, ...]] = field(default_factory=set, repr=False)
     rejected: set[tuple[object, ...]] = field(default_factory=set, repr=False)
@@ -63,6 +71,8 @@ class Variant:
 
     def serve(self, inputs: Inputs) -> Output:
         """Call the model; the inputs that it writes to are copied before."""
+        if self.numbers:
+            inputs = numbers_as_tensors(inputs, self.numbers)
         if self.copied:
             written = {n: v for n, v in tensors_of(inputs).items() if n in self.copied}
             inputs = {**inputs, **cloned(written)}

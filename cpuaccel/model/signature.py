@@ -1,7 +1,7 @@
 """How a model is called: its parameters, and example inputs bound to them."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -271,6 +271,18 @@ def with_real_tokens(inputs: Mapping[str, object], real: torch.Tensor) -> Inputs
     else:
         padding = float("-inf") if mask.is_floating_point() else 1
     return {name: mask.masked_fill(~real, padding)}
+
+
+def numbers_as_tensors(inputs: Inputs, names: Collection[str]) -> Inputs:
+    """Return the inputs with some Python numbers as tensors of no dimension.
+
+    In float64 a value stays exact, and combined with another tensor it takes that one's dtype.
+    """
+    dtypes = {int: torch.int64, float: torch.float64}
+    return {
+        name: torch.tensor(value, dtype=dtypes[type(value)]) if name in names else value
+        for name, value in inputs.items()
+    }
 
 
 def cast_floating(inputs: Mapping[str, object], dtype: torch.dtype) -> Inputs:
