@@ -2,10 +2,11 @@
 
 import json
 import shutil
+import signal
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import IO, Any, Self
 
 import numpy as np
@@ -38,6 +39,7 @@ class PartialResults:
             ExampleError: the folder is not writable.
         """
         self.folder = folder
+        self._interrupted = False
         written = self._fingerprint()
         if written and written != fingerprint and not restart:
             changed = [name for name in fingerprint if written.get(name) != fingerprint[name]]
@@ -64,15 +66,21 @@ class PartialResults:
 
         Raises:
             ExampleError: it can't be written.
+            KeyboardInterrupt: Ctrl-C was pressed since the last chunk, and a library ignored it.
         """
 
         def write(file: IO[bytes]) -> None:
             np.savez(file, **arrays)  # type: ignore[arg-type]  # accepts any names
 
         write_atomically(self._file(number), write)
+        if self._interrupted:  # datasets catches any exception while it pickles
+            raise KeyboardInterrupt
 
     def __enter__(self) -> Self:
-        """Enter."""
+        """Record Ctrl-C, unless another handler is in place."""
+        self._handler = signal.getsignal(signal.SIGINT)
+        if self._handler is signal.default_int_handler:
+            signal.signal(signal.SIGINT, self._interrupt)
         return self
 
     def __exit__(
@@ -82,6 +90,8 @@ class PartialResults:
         trace: TracebackType | None,
     ) -> None:
         """Remove or keep the chunks."""
+        if self._handler is signal.default_int_handler:
+            signal.signal(signal.SIGINT, self._handler)
         if kind is None:
             self._remove()
         elif issubclass(kind, KeyboardInterrupt):
@@ -90,6 +100,10 @@ class PartialResults:
                 f"{kept} finished chunks are kept in {self.folder}. To continue, run the same "
                 "command again; to start over, add --overwrite_output_dir"
             ) from error
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        self._interrupted = True
+        raise KeyboardInterrupt
 
     def _remove(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -1,7 +1,9 @@
 """Finished chunks are kept completely, and only for the same run."""
 
+import contextlib
 import json
 import resource
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -81,6 +83,21 @@ def test_an_interruption_says_how_to_continue(tmp_path: Path) -> None:
     with pytest.raises(Interrupted, match=message), partial:
         raise KeyboardInterrupt
     assert partial.load(0) is not None
+
+
+def test_an_interruption_that_a_library_ignores_ends_the_run_after_the_chunk(
+    tmp_path: Path,
+) -> None:
+    partial = PartialResults(tmp_path / "p", FINGERPRINT, restart=False)
+
+    def ignore_and_save() -> None:
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        partial.save(0, {"a": np.arange(4.0)})
+
+    with pytest.raises(Interrupted, match="1 finished chunks are kept"), partial:
+        ignore_and_save()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_without_space_the_file_is_unchanged(tmp_path: Path) -> None:

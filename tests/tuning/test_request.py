@@ -29,7 +29,8 @@ def test_inputs_that_are_lists_are_the_reason(install: Install) -> None:
         "pipeline  (no steps), dtype the model's own",
         "tuning    eager in its own precision: no candidate could be tried: none of the inputs is "
         "a tensor (2 of 2)",
-        "rebuilt   the original model; input 'xs' is a list",
+        "rebuilt   the original model; input 'xs' is a list, neither a tensor nor a plain Python "
+        "value",
     ]
 
 
