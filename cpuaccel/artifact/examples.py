@@ -57,7 +57,8 @@ class Example:
 
     def compare(self, output: object, original: Callable[..., object]) -> list[Difference]:
         """Compare an output with the stored one."""
-        return compare(Probe("example", self.inputs, None, self.outputs), output, original)
+        # Python values are not stored: those of the output itself take their place.
+        return compare(Probe("example", self.inputs, output, self.outputs), output, original)
 
 
 def _input(number: int, name: str) -> str:
