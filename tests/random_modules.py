@@ -147,7 +147,10 @@ def _causal(module: "RandomModule", x: torch.Tensor, y: torch.Tensor, n: int) ->
 
 def _attention(module: "RandomModule", x: torch.Tensor, y: torch.Tensor, n: int) -> torch.Tensor:
     heads = x.view(x.shape[0], x.shape[1], 2, WIDTH // 2).transpose(1, 2)
-    attended = functional.scaled_dot_product_attention(heads, heads, heads)
+    if hasattr(functional, "scaled_dot_product_attention"):
+        attended = functional.scaled_dot_product_attention(heads, heads, heads)
+    else:  # torch before 2.0
+        attended = (heads @ heads.transpose(2, 3) / heads.shape[-1] ** 0.5).softmax(-1) @ heads
     return attended.transpose(1, 2).reshape(x.shape)
 
 

@@ -130,6 +130,7 @@ def torch_encoder(*, batch_first: bool = True) -> torch.nn.TransformerEncoder:
     return torch.nn.TransformerEncoder(layer, 1, enable_nested_tensor=False).eval()
 
 
+@pytest.mark.filterwarnings("ignore:Converting mask without torch.bool")  # by torch 1.13
 @pytest.mark.parametrize("dtype", [torch.bool, torch.float32])
 def test_the_padding_mask_of_torchs_encoders_is_varied(offer: Offer, dtype: torch.dtype) -> None:
     offer(MaskBlind)

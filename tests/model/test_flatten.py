@@ -61,6 +61,7 @@ class ReturnsSizes(torch.nn.Module):
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit.trace")
+@pytest.mark.filterwarnings("ignore:JIT pass will be deprecated")  # by IPEX, once imported
 def test_sizes_that_a_trace_makes_tensors_of_are_left_out() -> None:
     flat, x = cpuaccel.flatten(ReturnsSizes(), ["x"], {}), torch.ones(2, 3)
     assert [tuple(t.shape) for t in flat(x)] == [(2, 3), ()]
