@@ -187,7 +187,7 @@ def _larger(groups: AxisGroups, guards: SizeGuards | None) -> dict[str, int]:
         if group.name == BATCH:
             candidates = [1]
         else:  # calls of the original are most of a build's time: not much larger
-            candidates = [n + n // 4 + 1, n + n // 2, 2 * n, n + 1] if n > 1 else []
+            candidates = [n + n // 8 + 1, n + n // 2, 2 * n, n + 1] if n > 1 else []
         _choose(group.name, candidates, chosen, groups, guards)
     return chosen
 
