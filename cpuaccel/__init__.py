@@ -41,6 +41,7 @@ if TYPE_CHECKING:  # "as" makes a name public for type checkers
     from cpuaccel.plugin.backend import Context as Context
     from cpuaccel.plugin.backend import Evidence as Evidence
     from cpuaccel.plugin.backend import Form as Form
+    from cpuaccel.plugin.backend import Stepper as Stepper
     from cpuaccel.plugin.hookspecs import hookimpl as hookimpl
     from cpuaccel.plugin.host import Host as Host
     from cpuaccel.plugin.host import host as host
@@ -63,7 +64,7 @@ _HOMES = {
     "cpuaccel.optimized": "OptimizedModel",
     "cpuaccel.pipeline": "Options Pipeline Step",
     "cpuaccel.planning.plan": "Plan explain",
-    "cpuaccel.plugin.backend": "Applied Backend Context Evidence Form",
+    "cpuaccel.plugin.backend": "Applied Backend Context Evidence Form Stepper",
     "cpuaccel.plugin.hookspecs": "hookimpl",
     "cpuaccel.plugin.host": "Host host",
     "cpuaccel.plugin.manager": "plugin_host",

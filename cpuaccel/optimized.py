@@ -3,10 +3,11 @@
 import functools
 import logging
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MethodType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import torch
 
@@ -20,9 +21,13 @@ from cpuaccel.model.torch_modes import inference, is_captured
 from cpuaccel.model.weights import WatchedWeights
 from cpuaccel.pipeline import Pipeline
 from cpuaccel.planning.plan import make_plan
+from cpuaccel.plugin.host import host
 from cpuaccel.report import CallKey, Fallback, Report
 from cpuaccel.serving import Serving
 from cpuaccel.variants import Choose, Route, Variants
+
+if TYPE_CHECKING:
+    from cpuaccel.generation.generator import Generator
 
 logger = logging.getLogger("cpuaccel")
 
@@ -48,6 +53,7 @@ class OptimizedModel(torch.nn.Module):
         self._variants = variants
         self._reference = variants.reference
         self._serving = Serving(variants)
+        self._generator = _make_generator(variants, self._serving)
 
         # Trainer and others read the names of the inputs from the signature of forward.
         self.forward = functools.partial(self._serve)
@@ -235,10 +241,13 @@ class OptimizedModel(torch.nn.Module):
                 self.report.count(CallKey.TRAINING)
                 return method(*args, **kwargs)
             self._variants.refresh()
-            self._serving.count_fallback(CallKey.METHOD, f"{name} is not accelerated")
             eager = self._reference.eager
             if hasattr(self, "generation_config"):  # may be replaced at any time
                 eager.generation_config = self.generation_config  # type: ignore[assignment]
+            if name == "generate" and (generator := self._generator) is not None:
+                with inference():
+                    return generator.generate(eager, *args, **kwargs)
+            self._serving.count_fallback(CallKey.METHOD, f"{name} is not accelerated")
             with inference():
                 output: object = getattr(eager, name)(*args, **kwargs)
             return output
@@ -272,6 +281,15 @@ class OptimizedModel(torch.nn.Module):
             return output
 
         return run
+
+
+def _make_generator(variants: Variants, serving: Serving) -> "Generator | None":
+    """Return what serves ``generate``; None where there is no Transformers with such caches."""
+    if "transformers" not in sys.modules or not host().meets(("transformers>=5",)):
+        return None
+    from cpuaccel.generation.generator import Generator
+
+    return Generator(variants, serving)
 
 
 def _has_new_values(output: object, inputs: tuple[object, object]) -> bool:

@@ -228,6 +228,13 @@ def _renew_lock() -> None:
 os.register_at_fork(after_in_child=_renew_lock)
 
 
+class GenerationRecord(Protocol):
+    """What a report shows of ``generate`` (``cpuaccel.generation``)."""
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the record as JSON-serializable data."""
+
+
 class Report:
     """Everything that one ``optimize`` did, and the calls since then.
 
@@ -239,6 +246,7 @@ class Report:
         variants: one for each way of calling that was built.
         audited: number of calls that were compared with the original while serving.
         largest_audited: the largest relative difference among them.
+        generation: what was built for ``generate``; None until it is called.
         tuning: how ``backends="auto"`` chose the pipeline; otherwise None.
     """
 
@@ -249,6 +257,7 @@ class Report:
         self.not_built = ""
         self.variants: list[VariantReport] = []
         self.tuning: TuningRecord | None = None
+        self.generation: GenerationRecord | None = None
         self.audited = 0
         self.largest_audited: Difference | None = None
         self.reset_calls()
@@ -306,6 +315,8 @@ class Report:
             elif self.tuning is None:
                 lines.append("waiting   for the first call, since there were no example_inputs")
         lines += [str(variant) for variant in self.variants]
+        if self.generation is not None:
+            lines.append(str(self.generation))
         fallbacks = self.fallbacks
         counted = [
             f"{count} {key}{f' ({fallbacks[key]})' if key in fallbacks else ''}"
@@ -331,5 +342,6 @@ class Report:
             "fallbacks": self.fallbacks,
             "audited": self.audited,
             "largest_audited": self.largest_audited and asdict(self.largest_audited),
+            "generation": self.generation and self.generation.to_dict(),
             "tuning": self.tuning and self.tuning.to_dict(),
         }

@@ -94,11 +94,17 @@ class Variants:
         self._process = os.getpid()
         self._forked = False
         self._of_parent: list[Variant] = []
+        self.resets = 0  # how often the original has changed
 
     @property
     def built(self) -> list[Variant]:
         """The variants built so far."""
         return [variant for variants in self._by_way.values() for variant in variants]
+
+    @property
+    def forked(self) -> bool:
+        """Whether variants were built in a process of which this one is a fork."""
+        return self._forked
 
     def refresh(self) -> None:
         """Discard the variants if the original changed or the process was forked.
@@ -280,6 +286,7 @@ class Variants:
         self._reset_builders()
 
     def _reset_builders(self) -> None:
+        self.resets += 1
         self.reference.reset()
         for builder in self.builders:
             builder.reset()

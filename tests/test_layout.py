@@ -20,6 +20,7 @@ LAYERS = (
     {"api"},
     {"tuning"},
     {"optimized"},
+    {"generation"},
     {"serving"},
     {"artifact"},
     {"variants"},

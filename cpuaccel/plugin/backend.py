@@ -74,6 +74,24 @@ class Applied:
     autocast: torch.dtype | None = None
 
 
+@dataclass(frozen=True)
+class Stepper:
+    """What a backend that generates gives: prefill and step over a cache.
+
+    Attributes:
+        forward: called with the arguments of the model's own ``forward``, by name. It extends the
+            cache in ``past_key_values`` and returns what the model returns. A prefill is a call
+            with an empty cache, a step one with a new token for each row. An original may go on
+            with the same cache.
+        bytes_per_step: bytes of weights that a step reads.
+        evidence: what shows that the backend took effect.
+    """
+
+    forward: Callable[..., object]
+    bytes_per_step: int
+    evidence: Evidence = field(default_factory=dict)
+
+
 class Backend(ABC, Generic[OptionsT]):
     """One way to optimize a model, offered through the hook ``cpuaccel_backends``.
 
@@ -96,6 +114,7 @@ class Backend(ABC, Generic[OptionsT]):
         tolerance: largest difference accepted by default, relative to the largest magnitude in an
             output, for a backend that computes with less than the pipeline's precision. 0 to use
             the precision's tolerance.
+        generates: whether the backend has a ``stepper`` for ``generate``.
         Options: the class of the options. Declare it in the body of the one backend it belongs to.
         options: the options of this step.
     """
@@ -110,6 +129,7 @@ class Backend(ABC, Generic[OptionsT]):
     needs_tensors: ClassVar[bool] = False
     casts: ClassVar[bool] = False
     tolerance: ClassVar[float] = 0.0
+    generates: ClassVar[bool] = False
     Options: ClassVar[type[Options]] = Options
 
     def __init_subclass__(cls) -> None:
@@ -155,3 +175,23 @@ class Backend(ABC, Generic[OptionsT]):
             BackendError: the backend can't be applied, with a reason and a remedy. Any other
                 exception is reported as the backend's own fault.
         """
+
+    def check_generation(self, host: Host) -> Verdict:
+        """Check whether this host can run the backend's ``stepper``; the rules of ``check`` hold.
+
+        The default is the same as for calls of ``forward``.
+        """
+        return self.check(host)
+
+    def stepper(self, model: torch.nn.Module, host: Host) -> Stepper:
+        """Optimize a decoder model for ``generate``; only called where ``generates`` is true.
+
+        Args:
+            model: a ``transformers.PreTrainedModel`` with a ``DynamicCache``, in eval mode and in
+                the pipeline's precision. Must not be changed; the new model may share its weights.
+            host: this machine and environment.
+
+        Raises:
+            BackendError: the model can't be optimized, with a reason and a remedy.
+        """
+        raise NotImplementedError(f"{self.name} does not generate")

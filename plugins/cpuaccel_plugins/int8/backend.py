@@ -4,7 +4,7 @@ from typing import ClassVar
 
 import torch
 
-from cpuaccel import Applied, Backend, Context, Form, Host, Verdict
+from cpuaccel import Applied, Backend, Context, Form, Host, Stepper, Verdict
 from cpuaccel_plugins.int8.options import Int8Options
 
 INT8_PRODUCTS = frozenset({"avx512_vnni", "amx_int8"})
@@ -25,6 +25,7 @@ class Int8(Backend[Int8Options]):
     needs_tensors = True
     requires = (("torch>=2.8",),)
     tolerance = 0.15
+    generates = True
     Options: ClassVar[type[Int8Options]] = Int8Options
 
     def check(self, host: Host) -> Verdict:
@@ -42,3 +43,14 @@ class Int8(Backend[Int8Options]):
         from cpuaccel_plugins.int8.build import build  # fails with an older torch
 
         return build(model, context, self.options)
+
+    def check_generation(self, host: Host) -> Verdict:
+        """Any processor: weights are in 8 bits, but products are in float32."""
+        return host.meets(*self.requires)
+
+    def stepper(self, model: torch.nn.Module, host: Host) -> Stepper:
+        """Compute few rows with kernels that read weights in 8 bits."""
+        from cpuaccel_plugins.decoding.linear import Int8Linear
+        from cpuaccel_plugins.decoding.model import make_stepper
+
+        return make_stepper(model, Int8Linear)

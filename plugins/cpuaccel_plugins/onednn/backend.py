@@ -5,7 +5,7 @@ from typing import ClassVar
 import torch
 
 import cpuaccel
-from cpuaccel import Applied, Backend, BackendError, Context, Form
+from cpuaccel import Applied, Backend, BackendError, Context, Form, Host, Stepper
 
 
 class OneDnnOptions(cpuaccel.Options):
@@ -33,6 +33,7 @@ class OneDnn(Backend[OneDnnOptions]):
     gives = Form.COMPILED
     needs_tensors = True
     requires = (("torch>=2.6",),)  # the first whose export makes sizes dynamic by itself
+    generates = True
     Options: ClassVar[type[OneDnnOptions]] = OneDnnOptions
 
     def apply(self, model: torch.nn.Module, context: Context) -> Applied:
@@ -48,3 +49,10 @@ class OneDnn(Backend[OneDnnOptions]):
                 "Leave onednn out for this model",
             )
         return applied
+
+    def stepper(self, model: torch.nn.Module, host: Host) -> Stepper:
+        """Compute few rows with kernels that read the model's own weights."""
+        from cpuaccel_plugins.decoding.linear import FewRowsLinear
+        from cpuaccel_plugins.decoding.model import make_stepper
+
+        return make_stepper(model, FewRowsLinear)

@@ -1,0 +1,125 @@
+"""Building and proving the stepper of a pipeline."""
+
+import logging
+import time
+from dataclasses import dataclass, field
+
+import psutil
+import torch
+from transformers import GenerationMixin, PreTrainedModel
+from transformers.cache_utils import DynamicCache
+
+from cpuaccel.building.global_settings import restored_settings
+from cpuaccel.errors import BackendError, describe_error, one_line
+from cpuaccel.generation.cache import unsupported
+from cpuaccel.generation.meter import Meter, read_bandwidth
+from cpuaccel.generation.proof import Closeness, prove
+from cpuaccel.model.copying import shared_copy
+from cpuaccel.model.precision import default_tolerance
+from cpuaccel.planning.plan import Plan, PlannedStep
+from cpuaccel.plugin.backend import Stepper
+from cpuaccel.plugin.slow import warn_if_slow
+from cpuaccel.plugin.verdict import Verdict
+from cpuaccel.report import Outcome, Status
+
+logger = logging.getLogger("cpuaccel")
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What was built for ``generate``, as shown in the report.
+
+    Attributes:
+        outcome: of the step that is to generate.
+        stepper: serves ``forward`` in ``generate``; None if the step was not applied.
+        closeness: of the stepper to the original.
+        meter: what was generated since then.
+    """
+
+    outcome: Outcome
+    stepper: Stepper | None = None
+    closeness: Closeness | None = None
+    meter: Meter = field(default_factory=Meter)
+
+    def __str__(self) -> str:
+        lines = [f"generate  {self.outcome}"]
+        if self.closeness is not None:
+            lines.append(f"fidelity  {self.closeness}")
+        if served := str(self.meter):
+            lines.append(f"generated {served}")
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, object]:
+        """Return it as JSON-serializable data."""
+        return {"outcome": str(self.outcome), "fidelity": str(self.closeness), **self.meter.to_dict()}
+
+
+def generating_step(plan: Plan) -> PlannedStep | None:
+    """The step of a plan that generates: the last one that can."""
+    return next((step for step in reversed(plan.steps) if step.backend.generates), None)
+
+
+def verdict(model: torch.nn.Module) -> Verdict:
+    """Check whether a model is one whose ``generate`` a stepper can serve."""
+    name = type(model).__name__
+    if not isinstance(model, PreTrainedModel) or not isinstance(model, GenerationMixin):
+        return Verdict.no(f"{name} is not a Transformers model with generate", "")
+    if model.config.is_encoder_decoder:
+        return Verdict.no(f"{name} has an encoder and a decoder; only decoders are accelerated", "")
+    dtypes = {p.dtype for p in model.parameters() if p.is_floating_point()}
+    if not dtypes <= {torch.float32, torch.bfloat16}:
+        return Verdict.no(
+            f"{name} has weights in {', '.join(sorted(map(str, dtypes)))}",
+            "Cast it to float32 or bfloat16",
+        )
+    cache = DynamicCache(config=model.config.get_text_config(decoder=True))
+    if reason := unsupported(cache):
+        return Verdict.no(reason, "")
+    return Verdict.yes()
+
+
+def build(
+    planned: PlannedStep, plan: Plan, model: PreTrainedModel, tolerance: float | None
+) -> Generation:
+    """Build the stepper of a step, and compare it with the model.
+
+    Args:
+        planned: the step that generates.
+        plan: its plan.
+        model: the original in eval mode.
+        tolerance: the caller's, None for the default.
+    """
+    name, backend = planned.step.backend, planned.backend
+    verdict = backend.check_generation(plan.host)
+    if not verdict:
+        return Generation(Outcome(name, Status.SKIPPED, verdict.reason, verdict.remedy))
+    logger.info("building %s for generate", name)
+    begun, memory = time.perf_counter(), psutil.Process().memory_info().rss
+    cast = model if plan.dtype is None else shared_copy(model, plan.dtype)
+    try:
+        with warn_if_slow(f"applying {name}"), restored_settings() as restored, torch.no_grad():
+            stepper = backend.stepper(cast, plan.host)
+            allowed = default_tolerance({p.dtype for p in cast.parameters()})
+            closeness = prove(
+                model,
+                stepper.forward,
+                allowed if tolerance is None else tolerance,
+                by_divergence=tolerance is None and backend.tolerance > 0,
+            )
+    except BackendError as error:
+        logger.debug("%s can't generate", name, exc_info=True)
+        status = Status.SKIPPED if error.skipped else Status.FAILED
+        return Generation(Outcome(name, status, one_line(error.reason), error.remedy))
+    except Exception as error:
+        logger.debug("%s can't generate", name, exc_info=True)
+        reason = f"it raised {describe_error(error)}"
+        return Generation(Outcome(name, Status.FAILED, reason, "Leave the step out, or report this"))
+    outcome = Outcome(
+        name,
+        Status.APPLIED,
+        evidence=stepper.evidence,
+        seconds=time.perf_counter() - begun,
+        bytes=psutil.Process().memory_info().rss - memory,
+        restored=tuple(restored),
+    )
+    return Generation(outcome, stepper, closeness, Meter(stepper.bytes_per_step, read_bandwidth()))

@@ -1,0 +1,114 @@
+"""A cache that grows without copying its contents at each token."""
+
+from typing import Self
+
+import torch
+from transformers.cache_utils import (
+    Cache,
+    DynamicCache,
+    DynamicLayer,
+    DynamicSlidingWindowLayer,
+)
+
+SPARE = 64
+"""Least number of tokens that new memory has room for."""
+
+
+class GrowingLayer(DynamicLayer):
+    """Keys and values at the beginning of memory that has room for more tokens.
+
+    ``keys`` and ``values`` are views of the used part, so whatever works with a ``DynamicLayer``
+    works with it. Where they were replaced (reordered, selected), memory is allocated anew.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._memory: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    @classmethod
+    def of(cls, layer: DynamicLayer) -> "GrowingLayer":
+        """Take over the contents of another layer."""
+        growing = cls()
+        if layer.is_initialized:
+            growing.lazy_initialization(layer.keys, layer.values)
+            growing.keys, growing.values = layer.keys, layer.values
+        return growing
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Append to the cache, and return all of it.
+
+        Args:
+            key_states: the new keys, shape (batch, heads, tokens, head size).
+            value_states: the new values, likewise.
+            args: ignored, as in ``DynamicLayer``.
+            kwargs: ignored, as in ``DynamicLayer``.
+        """
+        if self.is_initialized and self.keys.dtype != key_states.dtype:
+            return super().update(key_states, value_states)  # type: ignore[no-any-return]
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        used = self.get_seq_length()
+        total = used + key_states.shape[-2]
+        memory = self._memory
+        if memory is None or not self._has_room(memory, total):
+            memory = self._memory = (
+                self._allocate(self.keys, key_states, used, total),
+                self._allocate(self.values, value_states, used, total),
+            )
+        for part, new in zip(memory, (key_states, value_states), strict=True):
+            part[:, :, used:total].copy_(new)
+        self.keys, self.values = (part[:, :, :total] for part in memory)
+        return self.keys, self.values
+
+    def _has_room(self, memory: tuple[torch.Tensor, torch.Tensor], total: int) -> bool:
+        """Whether ``keys`` and ``values`` are still views of the memory, and it is large enough."""
+        return all(
+            part.data_ptr() == view.data_ptr()
+            and len(part) == len(view)
+            and part.shape[2] >= total
+            and part.is_inference() == torch.is_inference_mode_enabled()
+            for part, view in zip(memory, (self.keys, self.values), strict=True)
+        )
+
+    def _allocate(
+        self, kept: torch.Tensor, new: torch.Tensor, used: int, total: int
+    ) -> torch.Tensor:
+        batch, heads, _, size = new.shape
+        memory = new.new_empty(batch, heads, max(2 * used, total + SPARE), size)
+        if used:
+            memory[:, :, :used].copy_(kept)
+        return memory
+
+    def __copy__(self) -> Self:
+        """Share the contents, but not the memory after them."""
+        copied = type(self)()
+        copied.__dict__.update(self.__dict__)
+        copied._memory = self._memory = None
+        return copied
+
+    def reset(self) -> None:
+        """Drop the contents."""
+        super().reset()
+        self._memory = None
+
+
+def let_grow(cache: DynamicCache) -> None:
+    """Replace the layers of a cache that concatenate by layers that grow, with their contents."""
+    if cache.layer_class_to_replicate is DynamicLayer:
+        cache.layer_class_to_replicate = GrowingLayer
+    for index, layer in enumerate(cache.layers):
+        if type(layer) is DynamicLayer:
+            cache.layers[index] = GrowingLayer.of(layer)
+
+
+def unsupported(cache: object) -> str:
+    """Say why a stepper can't work with a cache; empty if it can."""
+    if not isinstance(cache, Cache):
+        return "there is no cache (use_cache=False)"
+    if type(cache) is not DynamicCache or cache.offloading:
+        return f"the cache is of another kind ({type(cache).__name__})"
+    kinds = {type(layer) for layer in cache.layers}
+    others = kinds - {DynamicLayer, GrowingLayer, DynamicSlidingWindowLayer}
+    return f"the cache has layers of another kind ({others.pop().__name__})" if others else ""

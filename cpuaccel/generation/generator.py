@@ -1,0 +1,172 @@
+"""Serving ``generate`` by a backend's stepper."""
+
+import functools
+import inspect
+import logging
+import threading
+import time
+from types import MethodType
+from typing import cast
+
+import torch
+from transformers import PreTrainedModel
+from transformers.cache_utils import DynamicCache
+
+from cpuaccel.generation.build import Generation, build, generating_step, verdict
+from cpuaccel.generation.cache import let_grow, unsupported
+from cpuaccel.generation.meter import Meter
+from cpuaccel.model.redirected import redirect
+from cpuaccel.plugin.backend import Stepper
+from cpuaccel.report import CallKey, Outcome, Status
+from cpuaccel.serving import Serving
+from cpuaccel.variants import Variants
+
+logger = logging.getLogger("cpuaccel")
+
+
+class Generator:
+    """Runs Transformers' ``generate``, with each ``forward`` in it served by the stepper."""
+
+    def __init__(self, variants: Variants, serving: Serving) -> None:
+        self._variants = variants
+        self._serving = serving
+        self._lock = threading.RLock()
+        self._state = -1
+        self._generation: Generation | None = None
+
+    def generate(self, eager: PreTrainedModel, *args: object, **kwargs: object) -> object:
+        """Run ``generate`` of the original in eval mode, with its arguments.
+
+        Raises:
+            StepError: with ``strict=True``, the original is needed.
+        """
+        method = cast(MethodType, eager.generate)
+        generation = self._built(eager)
+        stepper = generation.stepper
+        if stepper is None:
+            reason = f"generate is not accelerated: {generation.outcome.reason}"
+            self._serving.count_fallback(CallKey.METHOD, reason)
+            return method(*args, **kwargs)
+        call = _Forward(eager, stepper, self._serving, generation.meter)
+        begun = time.perf_counter()
+        output = redirect(method, call, args, kwargs)
+        generation.meter.record_generate(time.perf_counter() - begun)
+        if not call.fell_back:
+            self._variants.report.count(CallKey.OPTIMIZED)
+        return output
+
+    def _built(self, eager: PreTrainedModel) -> Generation:
+        """Build what generates, once for each state of the model."""
+        with self._lock:
+            variants = self._variants
+            if self._generation is None or self._state != variants.resets:
+                self._state = variants.resets
+                self._generation = self._build(eager)
+                variants.report.generation = self._generation
+                if self._generation.outcome.status is not Status.APPLIED:
+                    logger.debug("%s", self._generation)
+            return self._generation
+
+    def _build(self, eager: PreTrainedModel) -> Generation:
+        variants = self._variants
+        pipeline = variants.report.pipeline
+        if variants.forked:
+            return _not_applied(pipeline, "the process was forked")
+        allowed = verdict(eager)
+        if not allowed:
+            return _not_applied(pipeline, allowed.reason, allowed.remedy)
+        for plan in variants.plans:
+            planned = generating_step(plan)
+            if planned is not None:
+                return build(planned, plan, eager, variants.settings.tolerance)
+        return _not_applied(pipeline, f"no step of {pipeline} generates", "Use onednn or int8")
+
+
+def _not_applied(step: str, reason: str, remedy: str = "") -> Generation:
+    return Generation(Outcome(step, Status.SKIPPED, reason, remedy))
+
+
+class _Forward:
+    """What ``self(...)`` in one call of ``generate`` reaches.
+
+    Attributes:
+        fell_back: whether the original served any of the calls.
+    """
+
+    def __init__(
+        self, eager: PreTrainedModel, stepper: Stepper, serving: Serving, meter: Meter
+    ) -> None:
+        self._eager = eager
+        self._stepper = stepper
+        self._serving = serving
+        self._meter = meter
+        self.fell_back = False
+        functools.update_wrapper(self, eager.forward)
+        self.__signature__ = inspect.signature(eager.forward)
+
+    def __call__(self, *args: object, **kwargs: object) -> object:
+        """Serve one prefill or step."""
+        reason = _unserved(args, kwargs)
+        if reason:
+            return self._by_original(reason, args, kwargs)
+        cache = kwargs["past_key_values"]
+        assert isinstance(cache, DynamicCache)
+        let_grow(cache)
+        before = cache.get_seq_length()
+        begun = time.perf_counter()
+        try:
+            output = self._stepper.forward(**kwargs)
+        except Exception as error:
+            logger.debug("the stepper raised", exc_info=True)
+            _roll_back(cache, before)
+            return self._by_original(f"{type(error).__name__} in the stepper", args, kwargs)
+        seconds = time.perf_counter() - begun
+        logits = getattr(output, "logits", None)
+        assert isinstance(logits, torch.Tensor)
+        if not bool(logits[:, -1].isfinite().all()):
+            _roll_back(cache, before)
+            return self._by_original("NaN or infinity in the logits", args, kwargs)
+        self._meter.record(
+            len(logits), cache.get_seq_length() - before, seconds, _bytes_of(cache)
+        )
+        return output
+
+    def _by_original(
+        self, reason: str, args: tuple[object, ...], kwargs: dict[str, object]
+    ) -> object:
+        self.fell_back = True
+        self._serving.count_fallback(CallKey.METHOD, f"a call in generate is not served: {reason}")
+        return self._eager(*args, **kwargs)
+
+
+def _unserved(args: tuple[object, ...], kwargs: dict[str, object]) -> str:
+    """Say why a stepper can't serve a call; empty if it can."""
+    if args:
+        return "inputs are passed by position"
+    for name in ("output_attentions", "output_hidden_states", "labels"):
+        if kwargs.get(name) is not None and kwargs[name] is not False:
+            return f"{name} is asked for"
+    if kwargs.get("use_cache") is False:
+        return "use_cache=False"
+    return unsupported(kwargs.get("past_key_values"))
+
+
+def _roll_back(cache: DynamicCache, length: int) -> None:
+    """Drop the tokens that some layers got in a call that failed.
+
+    Raises:
+        RuntimeError: a sliding window has dropped what came before.
+    """
+    for layer in cache.layers:
+        added = layer.get_seq_length() - length
+        if added > 0:
+            layer.crop(-added)
+
+
+def _bytes_of(cache: DynamicCache) -> int:
+    return sum(
+        tensor.numel() * tensor.element_size()
+        for layer in cache.layers
+        for tensor in (layer.keys, layer.values)
+        if tensor is not None
+    )

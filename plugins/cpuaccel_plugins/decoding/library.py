@@ -1,0 +1,81 @@
+"""The kernels of kernels.cpp, compiled for this processor when they are first needed."""
+
+import ctypes
+import functools
+import hashlib
+import logging
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import torch
+
+import cpuaccel
+
+logger = logging.getLogger("cpuaccel")
+
+SOURCE = Path(__file__).with_name("kernels.cpp")
+
+FLAGS = (
+    *("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math"),
+    *("-fopenmp", "-shared", "-fPIC"),
+)
+"""Not -ffast-math: a library linked with it makes the whole process flush denormals to zero."""
+
+COMPILE_SECONDS = 120
+
+
+class KernelsError(Exception):
+    """The kernels can't be compiled or used here; the message says why."""
+
+
+@functools.cache
+def kernels() -> ctypes.CDLL:
+    """Load the kernels; compile them if this source was never compiled for this processor.
+
+    Raises:
+        KernelsError: there is no compiler, it failed, or its OpenMP is not torch's.
+    """
+    compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
+    if compiler is None:
+        raise KernelsError("there is no C++ compiler (g++ or clang++)")
+    host = cpuaccel.host()
+    identity = (SOURCE.read_bytes(), compiler, FLAGS, host.processor, sorted(host.isa))
+    key = hashlib.sha256(repr(identity).encode()).hexdigest()[:16]
+    path = _folder() / f"decoding-{key}.so"
+    if not path.exists():
+        _compile(compiler, path)
+    try:
+        library = ctypes.CDLL(str(path))
+    except OSError as error:
+        raise KernelsError(f"{path} can't be loaded: {error}") from error
+    library.cpuaccel_threads.restype = ctypes.c_int64
+    if library.cpuaccel_threads() != torch.get_num_threads():
+        # Two pools of threads on the same cores wait for each other.
+        raise KernelsError("the compiler's OpenMP is not the one that torch uses")
+    return library
+
+
+def _folder() -> Path:
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "cpuaccel" / "kernels"
+
+
+def _compile(compiler: str, path: Path) -> None:
+    """Compile to a temporary file and rename it, for processes that start side by side."""
+    logger.info("compiling kernels for generation with %s, once for this processor", compiler)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            compiled = Path(folder) / path.name
+            command = [compiler, *FLAGS, str(SOURCE), "-o", str(compiled)]
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=COMPILE_SECONDS, check=False
+            )
+            if done.returncode != 0:
+                raise KernelsError(f"{compiler} failed: {done.stderr.strip()[-500:]}")
+            compiled.replace(path)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise KernelsError(f"{compiler} can't compile to {path}: {error}") from error

@@ -1,0 +1,99 @@
+"""A linear that computes a few rows with the kernels, and more with torch."""
+
+import ctypes
+
+import torch
+from torch.nn.functional import linear
+
+from cpuaccel_plugins.decoding.structures import TYPES, CLinear
+
+MOST_ROWS = 16
+"""Most rows of activations that the kernels compute: from there on arithmetic is the bound."""
+
+STEPS = 127
+"""Largest magnitude of a weight in 8 bits."""
+
+SMALLEST_SCALE = torch.finfo(torch.float32).tiny
+
+
+class FewRowsLinear(torch.nn.Module):
+    """A linear with the weight as it is: no second copy.
+
+    Attributes:
+        described: the structure for the kernels.
+    """
+
+    def __init__(self, original: torch.nn.Linear, library: ctypes.CDLL) -> None:
+        super().__init__()
+        self.weight = original.weight
+        self.bias = original.bias
+        self.in_features, self.out_features = original.in_features, original.out_features
+        self._library = library
+        self._float_bias = None if self.bias is None else self.bias.detach().float()
+        self.described = self._describe(original.weight.detach(), None)
+
+    def dense(self, dtype: torch.dtype) -> torch.Tensor:
+        """The weight as a matrix of shape (outputs, inputs), for many rows."""
+        return self.weight
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Compute inputs of shape (*, inputs)."""
+        rows = inputs.numel() // self.in_features
+        if rows > MOST_ROWS or inputs.dtype not in TYPES:
+            return linear(inputs, self.dense(inputs.dtype), self.bias)
+        inputs = inputs.contiguous()
+        output = inputs.new_empty(*inputs.shape[:-1], self.out_features)
+        self._library.cpuaccel_linear(
+            ctypes.byref(self.described),
+            ctypes.c_void_p(inputs.data_ptr()),
+            ctypes.c_void_p(output.data_ptr()),
+            ctypes.c_int64(TYPES[inputs.dtype]),
+            ctypes.c_int64(rows),
+        )
+        return output
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes of weights that one step reads."""
+        return self.weight.numel() * self.weight.element_size()
+
+    def _describe(self, weight: torch.Tensor, scales: torch.Tensor | None) -> CLinear:
+        return CLinear(
+            weight.data_ptr(),
+            None if scales is None else scales.data_ptr(),
+            None if self._float_bias is None else self._float_bias.data_ptr(),
+            self.out_features,
+            self.in_features,
+            TYPES[weight.dtype],
+        )
+
+
+class Int8Linear(FewRowsLinear):
+    """A linear with its weight in 8 bits and a scale for each output; activations stay in float."""
+
+    def __init__(self, original: torch.nn.Linear, library: ctypes.CDLL) -> None:
+        super().__init__(original, library)
+        exact = original.weight.detach()
+        del self.weight
+        self.steps, self.scales = quantize(exact)
+        self.described = self._describe(self.steps, self.scales)
+
+    def dense(self, dtype: torch.dtype) -> torch.Tensor:
+        """The weight that the 8 bits stand for."""
+        return torch.mul(self.steps, self.scales[:, None]).to(dtype)
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes of weights that one step reads."""
+        return self.steps.numel() + 4 * self.scales.numel()
+
+
+def quantize(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Quantize a weight, shape (outputs, inputs), by the largest magnitude of each output."""
+    scales = (weight.abs().amax(1).float() / STEPS).clamp_min(SMALLEST_SCALE)
+    steps = torch.empty(weight.shape, dtype=torch.int8)
+    for begin in range(0, len(weight), 1024):  # in parts: no copy of the whole in float32
+        part = slice(begin, begin + 1024)
+        divided = torch.div(weight[part], scales[part, None])
+        steps[part] = divided.round_().clamp_(-STEPS, STEPS).to(torch.int8)
+    return steps, scales

@@ -1,0 +1,55 @@
+"""A decoder model whose few rows are computed by the kernels."""
+
+import torch
+
+import cpuaccel
+from cpuaccel import BackendError, Stepper
+from cpuaccel_plugins.decoding.layer import FusedForward, Positions, find_parts
+from cpuaccel_plugins.decoding.library import KernelsError, kernels
+from cpuaccel_plugins.decoding.linear import FewRowsLinear
+
+SAMPLE = torch.tensor([[1, 2, 3]])
+"""Tokens on which the fused layers are compared with the model's own code."""
+
+
+def make_stepper(model: torch.nn.Module, kind: type[FewRowsLinear]) -> Stepper:
+    """Copy a decoder, sharing its weights, and let the kernels compute its linears and layers.
+
+    Raises:
+        BackendError: the kernels can't be compiled here, or the model has no linears.
+    """
+    try:
+        library = kernels()
+    except KernelsError as error:
+        raise BackendError(
+            f"the kernels for generation can't be used: {error}",
+            "Install g++, or set CXX to a C++ compiler with OpenMP",
+            skipped=True,
+        ) from error
+    copied = cpuaccel.shared_copy(model)
+    replaced: dict[int, FewRowsLinear] = {}
+    for parent in list(copied.modules()):
+        for name, child in list(parent.named_children()):
+            if type(child) is torch.nn.Linear and not child._forward_hooks:
+                if id(child) not in replaced:
+                    replaced[id(child)] = kind(child, library)
+                setattr(parent, name, replaced[id(child)])
+    if not replaced:
+        raise BackendError(f"{type(model).__name__} has no linears", "Leave the step out")
+    positions = Positions()
+    fused = []
+    for layer in copied.modules():
+        parts = find_parts(layer)
+        if parts is not None:
+            forward = FusedForward(layer, parts, library, positions)
+            layer.forward = forward
+            fused.append(forward)
+    output = copied(input_ids=SAMPLE, use_cache=True)
+    copied(input_ids=SAMPLE[:, :1], past_key_values=output.past_key_values, use_cache=True)
+    for forward in fused:
+        forward.checking = False
+    return Stepper(
+        copied,
+        sum(linear.bytes_read for linear in replaced.values()),
+        {"linears": len(replaced), "fused_layers": sum(forward.agrees for forward in fused)},
+    )
