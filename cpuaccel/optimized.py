@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("cpuaccel")
 
+TRANSFORMERS = ("transformers>=5",)
+"""The first whose caches have layers."""
+
 _OTHER_METHODS = re.compile(r"generate|generate_batch|generate_speech|get_\w+_features")
 """Methods other than ``forward`` by which Transformers models are run."""
 
@@ -284,8 +287,9 @@ class OptimizedModel(torch.nn.Module):
 
 
 def _make_generator(variants: Variants, serving: Serving) -> "Generator | None":
-    """Return what serves ``generate``; None where there is no Transformers with such caches."""
-    if "transformers" not in sys.modules or not host().meets(("transformers>=5",)):
+    """Return what serves ``generate``; None if no step does, or Transformers has other caches."""
+    generates = any(step.backend.generates for plan in variants.plans for step in plan.steps)
+    if not generates or "transformers" not in sys.modules or not host().meets(TRANSFORMERS):
         return None
     from cpuaccel.generation.generator import Generator
 

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 import psutil
 import torch
@@ -51,7 +51,12 @@ class Generation:
 
     def to_dict(self) -> dict[str, object]:
         """Return it as JSON-serializable data."""
-        return {"outcome": str(self.outcome), "fidelity": str(self.closeness), **self.meter.to_dict()}
+        closeness = self.closeness
+        return {
+            "outcome": asdict(self.outcome),
+            "fidelity": None if closeness is None else asdict(closeness),
+            **self.meter.to_dict(),
+        }
 
 
 def generating_step(plan: Plan) -> PlannedStep | None:
@@ -113,7 +118,9 @@ def build(
     except Exception as error:
         logger.debug("%s can't generate", name, exc_info=True)
         reason = f"it raised {describe_error(error)}"
-        return Generation(Outcome(name, Status.FAILED, reason, "Leave the step out, or report this"))
+        return Generation(
+            Outcome(name, Status.FAILED, reason, "Leave the step out, or report this")
+        )
     outcome = Outcome(
         name,
         Status.APPLIED,

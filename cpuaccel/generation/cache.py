@@ -14,7 +14,7 @@ SPARE = 64
 """Least number of tokens that new memory has room for."""
 
 
-class GrowingLayer(DynamicLayer):
+class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]
     """Keys and values at the beginning of memory that has room for more tokens.
 
     ``keys`` and ``values`` are views of the used part, so whatever works with a ``DynamicLayer``
@@ -22,14 +22,14 @@ class GrowingLayer(DynamicLayer):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._memory: tuple[torch.Tensor, torch.Tensor] | None = None
 
     @classmethod
     def of(cls, layer: DynamicLayer) -> "GrowingLayer":
         """Take over the contents of another layer."""
         growing = cls()
-        if layer.is_initialized:
+        if layer.keys is not None and layer.values is not None:
             growing.lazy_initialization(layer.keys, layer.values)
             growing.keys, growing.values = layer.keys, layer.values
         return growing
@@ -45,41 +45,24 @@ class GrowingLayer(DynamicLayer):
             args: ignored, as in ``DynamicLayer``.
             kwargs: ignored, as in ``DynamicLayer``.
         """
-        if self.is_initialized and self.keys.dtype != key_states.dtype:
-            return super().update(key_states, value_states)  # type: ignore[no-any-return]
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
+        assert self.keys is not None
+        assert self.values is not None
+        if self.keys.dtype != key_states.dtype:  # the original goes on in its own precision
+            return super().update(key_states, value_states)
         used = self.get_seq_length()
         total = used + key_states.shape[-2]
         memory = self._memory
-        if memory is None or not self._has_room(memory, total):
+        if memory is None or not _has_room(memory, (self.keys, self.values), total):
             memory = self._memory = (
-                self._allocate(self.keys, key_states, used, total),
-                self._allocate(self.values, value_states, used, total),
+                _allocate(self.keys, key_states, used, total),
+                _allocate(self.values, value_states, used, total),
             )
         for part, new in zip(memory, (key_states, value_states), strict=True):
             part[:, :, used:total].copy_(new)
         self.keys, self.values = (part[:, :, :total] for part in memory)
         return self.keys, self.values
-
-    def _has_room(self, memory: tuple[torch.Tensor, torch.Tensor], total: int) -> bool:
-        """Whether ``keys`` and ``values`` are still views of the memory, and it is large enough."""
-        return all(
-            part.data_ptr() == view.data_ptr()
-            and len(part) == len(view)
-            and part.shape[2] >= total
-            and part.is_inference() == torch.is_inference_mode_enabled()
-            for part, view in zip(memory, (self.keys, self.values), strict=True)
-        )
-
-    def _allocate(
-        self, kept: torch.Tensor, new: torch.Tensor, used: int, total: int
-    ) -> torch.Tensor:
-        batch, heads, _, size = new.shape
-        memory = new.new_empty(batch, heads, max(2 * used, total + SPARE), size)
-        if used:
-            memory[:, :, :used].copy_(kept)
-        return memory
 
     def __copy__(self) -> Self:
         """Share the contents, but not the memory after them."""
@@ -92,6 +75,33 @@ class GrowingLayer(DynamicLayer):
         """Drop the contents."""
         super().reset()
         self._memory = None
+
+
+def _has_room(
+    memory: tuple[torch.Tensor, torch.Tensor], used: tuple[torch.Tensor, torch.Tensor], total: int
+) -> bool:
+    """Whether the used parts are still views of the memory, and it is large enough."""
+    return all(
+        part.data_ptr() == view.data_ptr()
+        and len(part) == len(view)
+        and part.shape[2] >= total
+        # Outside of inference mode its tensors can't be written to.
+        and part.is_inference() == torch.is_inference_mode_enabled()
+        for part, view in zip(memory, used, strict=True)
+    )
+
+
+def _allocate(kept: torch.Tensor, new: torch.Tensor, used: int, total: int) -> torch.Tensor:
+    batch, heads, _, size = new.shape
+    memory = new.new_empty(batch, heads, max(2 * used, total + SPARE), size)
+    if used:
+        memory[:, :, :used].copy_(kept)
+    return memory
+
+
+def layers_of(cache: DynamicCache) -> list[DynamicLayer]:
+    """The layers of a cache that ``unsupported`` has nothing against."""
+    return [layer for layer in cache.layers if isinstance(layer, DynamicLayer)]
 
 
 def let_grow(cache: DynamicCache) -> None:

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache
 
 from cpuaccel.generation.build import Generation, build, generating_step, verdict
-from cpuaccel.generation.cache import let_grow, unsupported
+from cpuaccel.generation.cache import layers_of, let_grow, unsupported
 from cpuaccel.generation.meter import Meter
 from cpuaccel.model.redirected import redirect
 from cpuaccel.plugin.backend import Stepper
@@ -34,7 +34,7 @@ class Generator:
         self._state = -1
         self._generation: Generation | None = None
 
-    def generate(self, eager: PreTrainedModel, *args: object, **kwargs: object) -> object:
+    def generate(self, eager: torch.nn.Module, *args: object, **kwargs: object) -> object:
         """Run ``generate`` of the original in eval mode, with its arguments.
 
         Raises:
@@ -47,6 +47,7 @@ class Generator:
             reason = f"generate is not accelerated: {generation.outcome.reason}"
             self._serving.count_fallback(CallKey.METHOD, reason)
             return method(*args, **kwargs)
+        assert isinstance(eager, PreTrainedModel)
         call = _Forward(eager, stepper, self._serving, generation.meter)
         begun = time.perf_counter()
         output = redirect(method, call, args, kwargs)
@@ -55,7 +56,7 @@ class Generator:
             self._variants.report.count(CallKey.OPTIMIZED)
         return output
 
-    def _built(self, eager: PreTrainedModel) -> Generation:
+    def _built(self, eager: torch.nn.Module) -> Generation:
         """Build what generates, once for each state of the model."""
         with self._lock:
             variants = self._variants
@@ -67,19 +68,19 @@ class Generator:
                     logger.debug("%s", self._generation)
             return self._generation
 
-    def _build(self, eager: PreTrainedModel) -> Generation:
+    def _build(self, eager: torch.nn.Module) -> Generation:
         variants = self._variants
         pipeline = variants.report.pipeline
         if variants.forked:
             return _not_applied(pipeline, "the process was forked")
         allowed = verdict(eager)
-        if not allowed:
+        if not allowed or not isinstance(eager, PreTrainedModel):
             return _not_applied(pipeline, allowed.reason, allowed.remedy)
         for plan in variants.plans:
             planned = generating_step(plan)
             if planned is not None:
                 return build(planned, plan, eager, variants.settings.tolerance)
-        return _not_applied(pipeline, f"no step of {pipeline} generates", "Use onednn or int8")
+        raise AssertionError("a generator is made only where a step generates")
 
 
 def _not_applied(step: str, reason: str, remedy: str = "") -> Generation:
@@ -126,9 +127,7 @@ class _Forward:
         if not bool(logits[:, -1].isfinite().all()):
             _roll_back(cache, before)
             return self._by_original("NaN or infinity in the logits", args, kwargs)
-        self._meter.record(
-            len(logits), cache.get_seq_length() - before, seconds, _bytes_of(cache)
-        )
+        self._meter.record(len(logits), cache.get_seq_length() - before, seconds, _bytes_of(cache))
         return output
 
     def _by_original(
@@ -157,7 +156,7 @@ def _roll_back(cache: DynamicCache, length: int) -> None:
     Raises:
         RuntimeError: a sliding window has dropped what came before.
     """
-    for layer in cache.layers:
+    for layer in layers_of(cache):
         added = layer.get_seq_length() - length
         if added > 0:
             layer.crop(-added)
@@ -166,7 +165,7 @@ def _roll_back(cache: DynamicCache, length: int) -> None:
 def _bytes_of(cache: DynamicCache) -> int:
     return sum(
         tensor.numel() * tensor.element_size()
-        for layer in cache.layers
+        for layer in layers_of(cache)
         for tensor in (layer.keys, layer.values)
         if tensor is not None
     )

@@ -89,7 +89,7 @@ class Meter:
             lines.append(
                 f"{self.steps} steps of {self.step_tokens} tokens, "
                 f"{self.tokens_per_second:.1f} tokens/s, "
-                f"{self.bytes_per_token / 1e6:.0f} MB a token, "
+                f"{self.bytes_per_token / 1e6:.3g} MB a token, "
                 f"{self.share_of_bandwidth:.0%} of {self.bandwidth / 1e9:.1f} GB/s"
             )
         return "; ".join(lines)

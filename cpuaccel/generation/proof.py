@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from transformers import PreTrainedModel
@@ -128,7 +129,7 @@ def _rolled_back(model: PreTrainedModel, forward: Forward) -> Iterator[Compared]
     ids = _tokens(model, 1, PROMPT + CHUNK)
     expected = _logits(model(input_ids=ids, use_cache=False))[0]
     step = _Run(model, forward)
-    step.cache.activate_past_recording()
+    step.cache.activate_past_recording()  # type: ignore[no-untyped-call]
     step(ids[:, :PROMPT])
     yield Compared("a chunk", step(ids[:, PROMPT:])[0], expected[PROMPT:])
     step.cache.crop(-CHUNK + 2)
@@ -154,7 +155,7 @@ def _padded(model: PreTrainedModel, forward: Forward) -> Iterator[Compared]:
     steps = []
     for at in range(PROMPT, total):
         if at == PROMPT + PADDED_STEPS // 2:
-            step.cache.reorder_cache(order)
+            step.cache.reorder_cache(cast(torch.LongTensor, order))
             ids, mask, positions, expected = (t[order] for t in (ids, mask, positions, expected))
         now = slice(at, at + 1)
         logits = step(ids[:, now], mask[:, : at + 1], positions[:, now])

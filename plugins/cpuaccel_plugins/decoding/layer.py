@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import torch
 from transformers import activations
-from transformers.cache_utils import Cache
+from transformers.cache_utils import Cache, DynamicLayer
 
 from cpuaccel_plugins.decoding.linear import MOST_ROWS, FewRowsLinear
 from cpuaccel_plugins.decoding.structures import (
@@ -104,7 +104,9 @@ class FusedForward:
             )
             if not self.checking:
                 return output
-            past_key_values.layers[self._parts.index].crop(-hidden_states.shape[1])
+            layer = past_key_values.layers[self._parts.index]
+            assert isinstance(layer, DynamicLayer)
+            layer.crop(-hidden_states.shape[1])
         else:
             output = None
         plain = self._plain(
@@ -206,10 +208,12 @@ def _parts(layer: torch.nn.Module) -> Parts | None:
     inside, gated = dict(attention.named_children()), dict(mlp.named_children())
     if set(inside) - {"q_norm", "k_norm", "rotary_fn"} != ATTENTION or set(gated) != GATED:
         return None
-    linears = [inside[name] for name in sorted(ATTENTION)] + [
-        gated[name] for name in ("gate_proj", "up_proj", "down_proj")
-    ]
-    if not all(isinstance(linear, FewRowsLinear) for linear in linears):
+    linears = {
+        name: child
+        for name, child in {**inside, **gated}.items()
+        if isinstance(child, FewRowsLinear)
+    }
+    if set(linears) != ATTENTION | GATED - {"act_fn"}:
         return None
     kept: list[torch.Tensor] = []
     nothing = CNorm(None, 0, 0.0)
@@ -218,36 +222,45 @@ def _parts(layer: torch.nn.Module) -> Parts | None:
         return _norm(owner[name], kept) if name in owner else nothing
 
     is_gemma = set(children) == GEMMA
-    size = attention.head_dim
-    heads, key_heads = (inside[name].out_features // size for name in ("q_proj", "k_proj"))
+    size = int(_number(attention, "head_dim"))
+    heads, key_heads = (linears[name].out_features // size for name in ("q_proj", "k_proj"))
     return Parts(
         CProjections(
             norm("input_layernorm"),
-            *(inside[name].described for name in ("q_proj", "k_proj", "v_proj")),
+            *(linears[name].described for name in ("q_proj", "k_proj", "v_proj")),
             norm("q_norm", inside),
             norm("k_norm", inside),
             size,
         ),
         CAttention(
-            inside["o_proj"].described,
+            linears["o_proj"].described,
             norm("post_attention_layernorm") if is_gemma else nothing,
-            *(heads, key_heads, size, attention.scaling),
+            *(heads, key_heads, size, _number(attention, "scaling")),
         ),
         CFeedForward(
             norm("pre_feedforward_layernorm" if is_gemma else "post_attention_layernorm"),
-            *(gated[name].described for name in ("gate_proj", "up_proj", "down_proj")),
+            *(linears[name].described for name in ("gate_proj", "up_proj", "down_proj")),
             norm("post_feedforward_layernorm"),
             ACTIVATIONS[type(gated["act_fn"])],
         ),
-        attention.layer_idx,
+        int(_number(attention, "layer_idx")),
         kept,
     )
 
 
+def _number(module: torch.nn.Module, name: str) -> float:
+    value: object = getattr(module, name)
+    if not isinstance(value, int | float):
+        raise TypeError(f"{name} is not a number")
+    return value
+
+
 def _norm(norm: torch.nn.Module, kept: list[torch.Tensor]) -> CNorm:
     """Describe a norm of root mean square; Gemma's weights are those that are added to 1."""
-    epsilon = getattr(norm, "variance_epsilon", None) or norm.eps
-    weight = norm.weight.detach()
+    named = "variance_epsilon" if hasattr(norm, "variance_epsilon") else "eps"
+    epsilon, weight = _number(norm, named), norm.weight
+    assert isinstance(weight, torch.Tensor)
+    weight = weight.detach()
     inputs = torch.linspace(-2, 3, weight.numel(), dtype=weight.dtype)
     scaled = inputs.float() * torch.rsqrt(inputs.float().square().mean() + epsilon)
     for candidate in (weight.float(), 1 + weight.float()):

@@ -71,7 +71,7 @@ def _compile(compiler: str, path: Path) -> None:
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
             compiled = Path(folder) / path.name
             command = [compiler, *FLAGS, str(SOURCE), "-o", str(compiled)]
-            done = subprocess.run(
+            done = subprocess.run(  # noqa: S603
                 command, capture_output=True, text=True, timeout=COMPILE_SECONDS, check=False
             )
             if done.returncode != 0:

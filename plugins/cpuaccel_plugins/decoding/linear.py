@@ -1,6 +1,9 @@
 """A linear that computes a few rows with the kernels, and more with torch."""
 
 import ctypes
+import functools
+import time
+from collections.abc import Callable
 
 import torch
 from torch.nn.functional import linear
@@ -40,7 +43,7 @@ class FewRowsLinear(torch.nn.Module):
         """Compute inputs of shape (*, inputs)."""
         rows = inputs.numel() // self.in_features
         if rows > MOST_ROWS or inputs.dtype not in TYPES:
-            return linear(inputs, self.dense(inputs.dtype), self.bias)
+            return self._many_rows(inputs)
         inputs = inputs.contiguous()
         output = inputs.new_empty(*inputs.shape[:-1], self.out_features)
         self._library.cpuaccel_linear(
@@ -51,6 +54,12 @@ class FewRowsLinear(torch.nn.Module):
             ctypes.c_int64(rows),
         )
         return output
+
+    def _many_rows(self, inputs: torch.Tensor) -> torch.Tensor:
+        if inputs.dtype == torch.bfloat16 and faster_in_float32():
+            wide = linear(inputs.float(), self.dense(torch.float32).float(), self._float_bias)
+            return wide.to(inputs.dtype)
+        return linear(inputs, self.dense(inputs.dtype), self.bias)
 
     @property
     def bytes_read(self) -> int:
@@ -86,6 +95,25 @@ class Int8Linear(FewRowsLinear):
     def bytes_read(self) -> int:
         """Bytes of weights that one step reads."""
         return self.steps.numel() + 4 * self.scales.numel()
+
+
+@functools.cache
+def faster_in_float32() -> bool:
+    """Whether casting bfloat16 to float32 and multiplying is faster here; computes some."""
+    weight, inputs = torch.zeros(512, 512, dtype=torch.bfloat16), torch.zeros(64, 512)
+    narrow = inputs.bfloat16()
+
+    def seconds(compute: Callable[[], object]) -> float:
+        times = []
+        for _ in range(3):
+            begun = time.perf_counter()
+            compute()
+            times.append(time.perf_counter() - begun)
+        return min(times)
+
+    return seconds(lambda: linear(narrow.float(), weight.float())) < seconds(
+        lambda: linear(narrow, weight)
+    )
 
 
 def quantize(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,6 +1,7 @@
 """A decoder model whose few rows are computed by the kernels."""
 
 import torch
+from transformers.pytorch_utils import Conv1D
 
 import cpuaccel
 from cpuaccel import BackendError, Stepper
@@ -27,13 +28,14 @@ def make_stepper(model: torch.nn.Module, kind: type[FewRowsLinear]) -> Stepper:
             skipped=True,
         ) from error
     copied = cpuaccel.shared_copy(model)
-    replaced: dict[int, FewRowsLinear] = {}
+    replaced: dict[torch.nn.Module, FewRowsLinear] = {}
     for parent in list(copied.modules()):
         for name, child in list(parent.named_children()):
-            if type(child) is torch.nn.Linear and not child._forward_hooks:
-                if id(child) not in replaced:
-                    replaced[id(child)] = kind(child, library)
-                setattr(parent, name, replaced[id(child)])
+            linear = _as_linear(child)
+            if linear is not None and not child._forward_hooks and not child._forward_pre_hooks:
+                if child not in replaced:
+                    replaced[child] = kind(linear, library)
+                setattr(parent, name, replaced[child])
     if not replaced:
         raise BackendError(f"{type(model).__name__} has no linears", "Leave the step out")
     positions = Positions()
@@ -53,3 +55,16 @@ def make_stepper(model: torch.nn.Module, kind: type[FewRowsLinear]) -> Stepper:
         sum(linear.bytes_read for linear in replaced.values()),
         {"linears": len(replaced), "fused_layers": sum(forward.agrees for forward in fused)},
     )
+
+
+def _as_linear(module: torch.nn.Module) -> torch.nn.Linear | None:
+    """A module as a linear; None if it computes something else. Transposes GPT-2's weights."""
+    if type(module) is torch.nn.Linear:
+        return module
+    if type(module) is not Conv1D:
+        return None
+    inputs, outputs = module.weight.shape
+    linear = torch.nn.Linear(inputs, outputs, device="meta")
+    linear.weight = torch.nn.Parameter(module.weight.detach().t().contiguous(), requires_grad=False)
+    linear.bias = module.bias
+    return linear
