@@ -40,6 +40,7 @@ class Generator:
         Raises:
             StepError: with ``strict=True``, the original is needed.
         """
+        self._variants.reference.released.restore_original()
         method = cast(MethodType, eager.generate)
         generation = self._built(eager)
         stepper = generation.stepper

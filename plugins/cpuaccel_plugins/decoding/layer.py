@@ -1,8 +1,8 @@
 """Decoder layers of Llama's kind, computed by three kernels where rows are few.
 
-The layers of Llama, Mistral, Qwen2, Qwen3, SmolLM and Gemma 3 have the same parts: norms of root
-mean square, queries and keys turned by their position, a gated feed-forward network. A layer that
-has these parts is computed by the kernels if both give the same results; others run as they are.
+The layers of the architectures in ``ARCHITECTURES`` have the same parts: norms of root mean square,
+queries and keys turned by their position, a gated feed-forward network. A layer of these is
+computed by the kernels if both give the same results; others run as they are.
 """
 
 import ctypes
@@ -26,6 +26,10 @@ from cpuaccel_plugins.decoding.structures import (
 )
 
 logger = logging.getLogger("cpuaccel")
+
+ARCHITECTURES = frozenset({"llama", "mistral", "qwen2", "qwen3", "gemma3_text"})
+"""Values of ``model_type``. Others may compute what a comparison on small numbers doesn't show,
+such as Gemma 2, which limits the scores of attention."""
 
 ACTIVATIONS: dict[type[torch.nn.Module], int] = {
     torch.nn.SiLU: 0,
@@ -129,7 +133,7 @@ class FusedForward:
         return (
             self.agrees
             and hidden.shape[0] * hidden.shape[1] <= MOST_ROWS
-            and (mask is None or (mask.dtype == torch.bool and mask.stride(-1) == 1))
+            and (mask is None or _is_plain(mask))
             and positions[0].shape[-1] == self._parts.projections.head_size
         )
 
@@ -164,6 +168,10 @@ class FusedForward:
             *(_pointer(sin), _pointer(query), _pointer(key), _pointer(value)),
         )
         keys, values = cache.update(key.transpose(1, 2), value.transpose(1, 2), parts.index)
+        if keys.stride(-1) != 1 or values.stride(-1) != 1:
+            keys, values = keys.contiguous(), values.contiguous()
+        if mask is not None and mask.shape[-1] < keys.shape[2]:
+            raise ValueError(f"the mask has {mask.shape[-1]} keys, the cache {keys.shape[2]}")
         attended, output = torch.empty_like(hidden), torch.empty_like(hidden)
         strides = (0, 0) if mask is None else (mask.stride(0), mask.stride(2))
         if mask is not None and mask.shape[0] == 1:
@@ -180,6 +188,13 @@ class FusedForward:
             *(_pointer(attended), _pointer(output), kind, ctypes.c_int64(batch * tokens)),
         )
         return output
+
+
+def _is_plain(mask: torch.Tensor) -> bool:
+    """Whether a mask is one of Booleans for all heads, true where a key is seen."""
+    return (
+        mask.dtype == torch.bool and mask.dim() == 4 and mask.shape[1] == 1 and mask.stride(-1) == 1
+    )
 
 
 def _pointer(tensor: torch.Tensor) -> ctypes.c_void_p:
@@ -200,11 +215,22 @@ ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj"}
 GATED = {"gate_proj", "up_proj", "down_proj", "act_fn"}
 
 
+def runs_its_class(module: torch.nn.Module) -> bool:
+    """Whether calling a module runs its class's forward and nothing else, such as a hook."""
+    return not (module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
+
+
 def _parts(layer: torch.nn.Module) -> Parts | None:
     children = dict(layer.named_children())
-    if set(children) not in (LLAMA, GEMMA):
+    if set(children) not in (LLAMA, GEMMA) or "forward" in vars(layer):
+        return None
+    if not type(layer).__module__.startswith("transformers.models."):
+        return None
+    if not all(runs_its_class(module) for child in children.values() for module in child.modules()):
         return None
     attention, mlp = children["self_attn"], children["mlp"]
+    if getattr(attention.config, "model_type", None) not in ARCHITECTURES:
+        return None
     inside, gated = dict(attention.named_children()), dict(mlp.named_children())
     if set(inside) - {"q_norm", "k_norm", "rotary_fn"} != ATTENTION or set(gated) != GATED:
         return None

@@ -28,12 +28,13 @@ class FewRowsLinear(torch.nn.Module):
 
     def __init__(self, original: torch.nn.Linear, library: ctypes.CDLL) -> None:
         super().__init__()
-        self.weight = original.weight
-        self.bias = original.bias
+        # The same memory, which stays valid where the original's weights are released.
+        self.weight = original.weight.detach()
+        self.bias = None if original.bias is None else original.bias.detach()
         self.in_features, self.out_features = original.in_features, original.out_features
         self._library = library
-        self._float_bias = None if self.bias is None else self.bias.detach().float()
-        self.described = self._describe(original.weight.detach(), None)
+        self._float_bias = None if self.bias is None else self.bias.float()
+        self.described = self._describe(self.weight, None)
 
     def dense(self, dtype: torch.dtype) -> torch.Tensor:
         """The weight as a matrix of shape (outputs, inputs), for many rows."""
@@ -82,9 +83,8 @@ class Int8Linear(FewRowsLinear):
 
     def __init__(self, original: torch.nn.Linear, library: ctypes.CDLL) -> None:
         super().__init__(original, library)
-        exact = original.weight.detach()
+        self.steps, self.scales = quantize(self.weight)
         del self.weight
-        self.steps, self.scales = quantize(exact)
         self.described = self._describe(self.steps, self.scales)
 
     def dense(self, dtype: torch.dtype) -> torch.Tensor:

@@ -5,7 +5,7 @@ from transformers.pytorch_utils import Conv1D
 
 import cpuaccel
 from cpuaccel import BackendError, Stepper
-from cpuaccel_plugins.decoding.layer import FusedForward, Positions, find_parts
+from cpuaccel_plugins.decoding.layer import FusedForward, Positions, find_parts, runs_its_class
 from cpuaccel_plugins.decoding.library import KernelsError, kernels
 from cpuaccel_plugins.decoding.linear import FewRowsLinear
 
@@ -32,7 +32,7 @@ def make_stepper(model: torch.nn.Module, kind: type[FewRowsLinear]) -> Stepper:
     for parent in list(copied.modules()):
         for name, child in list(parent.named_children()):
             linear = _as_linear(child)
-            if linear is not None and not child._forward_hooks and not child._forward_pre_hooks:
+            if linear is not None and runs_its_class(child):
                 if child not in replaced:
                     replaced[child] = kind(linear, library)
                 setattr(parent, name, replaced[child])
