@@ -1,5 +1,7 @@
 """A decoder model whose few rows are computed by the kernels."""
 
+from collections.abc import Callable
+
 import torch
 from transformers.pytorch_utils import Conv1D
 
@@ -13,7 +15,11 @@ SAMPLE = torch.tensor([[1, 2, 3]])
 """Tokens on which the fused layers are compared with the model's own code."""
 
 
-def make_stepper(model: torch.nn.Module, kind: type[FewRowsLinear]) -> Stepper:
+Choose = Callable[[str, torch.nn.Linear], type[FewRowsLinear]]
+"""Chooses how a linear is computed, by its name in the model."""
+
+
+def make_stepper(model: torch.nn.Module, choose: Choose) -> Stepper:
     """Copy a decoder, sharing its weights, and let the kernels compute its linears and layers.
 
     Raises:
@@ -29,11 +35,12 @@ def make_stepper(model: torch.nn.Module, kind: type[FewRowsLinear]) -> Stepper:
         ) from error
     copied = cpuaccel.shared_copy(model)
     replaced: dict[torch.nn.Module, FewRowsLinear] = {}
-    for parent in list(copied.modules()):
+    for prefix, parent in list(copied.named_modules()):
         for name, child in list(parent.named_children()):
             linear = _as_linear(child)
             if linear is not None and runs_its_class(child):
                 if child not in replaced:
+                    kind = choose(f"{prefix}.{name}".lstrip("."), linear)
                     replaced[child] = kind(linear, library)
                 setattr(parent, name, replaced[child])
     if not replaced:

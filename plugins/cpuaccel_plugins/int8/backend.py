@@ -34,7 +34,7 @@ class Int8(Backend[Int8Options]):
             return Verdict.no(
                 f"the processor ({host.processor}) has neither AVX512-VNNI nor AMX-INT8, without "
                 "which 8 bit products are inexact and no faster than float32",
-                "Use onednn, or a processor with one of them",
+                "Use onednn, or a processor with one of them (generate works on any processor)",
             )
         return super().check(host)
 
@@ -49,8 +49,7 @@ class Int8(Backend[Int8Options]):
         return host.meets(*self.requires)
 
     def stepper(self, model: torch.nn.Module, host: Host) -> Stepper:
-        """Compute few rows with kernels that read weights in 8 bits."""
-        from cpuaccel_plugins.decoding.linear import Int8Linear
-        from cpuaccel_plugins.decoding.model import make_stepper
+        """Compute few rows with kernels that read weights in 8 bits, the head's too."""
+        from cpuaccel_plugins.int8.stepper import stepper  # needs transformers
 
-        return make_stepper(model, Int8Linear)
+        return stepper(model, self.options)

@@ -69,7 +69,7 @@ def select(
         elif weight.shape[1] > MOST_INPUTS or not bool(weight.isfinite().all()):
             selection.leave_in_float(own_names, "not representable in 8 bits")
     left = ((name,) for names in selection.in_float.values() for name in names)
-    _require_matches(float_names, [*selection.chosen.values(), *left])
+    require_matches(float_names, [*selection.chosen.values(), *left])
     selection.leave_in_float(float_names, "by name")
     for node in list(selection.chosen):
         linear = Linear.from_stock(program, node)
@@ -106,7 +106,8 @@ def describe(in_float: Mapping[str, Sequence[str]]) -> str:
     )
 
 
-def _require_matches(patterns: Sequence[str], names: Sequence[Sequence[str]]) -> None:
+def require_matches(patterns: Sequence[str], names: Sequence[Sequence[str]]) -> None:
+    """Raise a ``BackendError`` for a pattern that matches none of the linears' names."""
     for pattern in patterns:
         if not any(matches(own_names, [pattern]) for own_names in names):
             examples = ", ".join(own_names[0] for own_names in names[:3]) or "none"
