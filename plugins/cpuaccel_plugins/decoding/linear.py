@@ -118,7 +118,8 @@ def faster_in_float32() -> bool:
 
 def quantize(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Quantize a weight, shape (outputs, inputs), by the largest magnitude of each output."""
-    scales = (weight.abs().amax(1).float() / STEPS).clamp_min(SMALLEST_SCALE)
+    low, high = torch.aminmax(weight, dim=1)
+    scales = (torch.maximum(high, -low).float() / STEPS).clamp_min(SMALLEST_SCALE)
     steps = torch.empty(weight.shape, dtype=torch.int8)
     for begin in range(0, len(weight), 1024):  # in parts: no copy of the whole in float32
         part = slice(begin, begin + 1024)

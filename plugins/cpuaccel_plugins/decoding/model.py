@@ -11,6 +11,8 @@ from cpuaccel_plugins.decoding.layer import FusedForward, Positions, find_parts,
 from cpuaccel_plugins.decoding.library import KernelsError, kernels
 from cpuaccel_plugins.decoding.linear import FewRowsLinear
 
+FLOATS = (torch.float32, torch.bfloat16)
+
 SAMPLE = torch.tensor([[1, 2, 3]])
 """Tokens on which the fused layers are compared with the model's own code."""
 
@@ -65,10 +67,11 @@ def make_stepper(model: torch.nn.Module, choose: Choose) -> Stepper:
 
 
 def _as_linear(module: torch.nn.Module) -> torch.nn.Linear | None:
-    """A module as a linear; None if it computes something else. Transposes GPT-2's weights."""
+    """A module as a linear that the kernels can compute, or None. Transposes GPT-2's weights."""
     if type(module) is torch.nn.Linear:
-        return module
-    if type(module) is not Conv1D:
+        weight = module.weight
+        return module if weight.is_contiguous() and weight.dtype in FLOATS else None
+    if type(module) is not Conv1D or module.weight.dtype not in FLOATS:
         return None
     inputs, outputs = module.weight.shape
     linear = torch.nn.Linear(inputs, outputs, device="meta")

@@ -4,7 +4,7 @@ from typing import ClassVar
 
 import torch
 
-from cpuaccel import Applied, Backend, Context, Form, Host, Stepper, Verdict
+from cpuaccel import Applied, Backend, BackendError, Context, Form, Host, Stepper, Verdict
 from cpuaccel_plugins.int8.options import Int8Options
 
 INT8_PRODUCTS = frozenset({"avx512_vnni", "amx_int8"})
@@ -50,6 +50,25 @@ class Int8(Backend[Int8Options]):
 
     def stepper(self, model: torch.nn.Module, host: Host) -> Stepper:
         """Compute few rows with kernels that read weights in 8 bits, the head's too."""
-        from cpuaccel_plugins.int8.stepper import stepper  # needs transformers
+        # These need transformers or a newer torch.
+        from cpuaccel_plugins.decoding.linear import FewRowsLinear, Int8Linear
+        from cpuaccel_plugins.decoding.model import make_stepper
+        from cpuaccel_plugins.int8.selection import matches, require_matches
 
-        return stepper(model, self.options)
+        options = self.options
+        if options.max_error is not None:
+            raise BackendError(
+                f"max_error={options.max_error:g} is about calls of forward, not about generate",
+                "Use float_names, and measure the quality on text",
+            )
+        names: list[tuple[str]] = []
+
+        def choose(name: str, linear: torch.nn.Linear) -> type[FewRowsLinear]:
+            names.append((name,))
+            if matches((name,), options.float_names) or not bool(linear.weight.isfinite().all()):
+                return FewRowsLinear
+            return Int8Linear
+
+        made = make_stepper(model, choose)
+        require_matches(options.float_names, names)
+        return made
