@@ -1,5 +1,6 @@
 """Restoring the global settings of torch and of the process."""
 
+import ctypes
 import logging
 import os
 import random
@@ -7,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -48,7 +49,36 @@ def _compiler(module: str) -> _Setting:
     return _Setting(read, write)
 
 
+class _SignalStack(ctypes.Structure):
+    """``stack_t`` of Linux."""
+
+    _fields_: ClassVar = [
+        ("address", ctypes.c_void_p),
+        ("flags", ctypes.c_int),
+        ("size", ctypes.c_size_t),
+    ]
+
+
+def _read_signal_stack() -> tuple[int | None, int, int] | None:
+    """The memory on which this thread's signal handlers run.
+
+    OpenVINO's plugin for CPUs replaces it. Where several are unloaded, in another order than they
+    were loaded, it leaves memory that was freed: the next signal ends the process, or overwrites
+    what has been allocated there since.
+    """
+    if sys.platform != "linux":
+        return None
+    stack = _SignalStack()
+    ctypes.CDLL(None).sigaltstack(None, ctypes.byref(stack))
+    return stack.address, stack.flags, stack.size
+
+
+def _write_signal_stack(stack: tuple[int | None, int, int]) -> None:
+    ctypes.CDLL(None).sigaltstack(ctypes.byref(_SignalStack(*stack)), None)
+
+
 _SETTINGS = {
+    "signal stack": _Setting(_read_signal_stack, _write_signal_stack),
     "torch threads": _Setting(torch.get_num_threads, torch.set_num_threads),
     "torch default dtype": _Setting(torch.get_default_dtype, torch.set_default_dtype),
     "torch grad mode": _Setting(torch.is_grad_enabled, torch.set_grad_enabled),

@@ -11,7 +11,7 @@ from cpuaccel.building.global_settings import restored_random_state, restored_se
 from cpuaccel.testing.state import changed, global_state
 from tests.conftest import Offer, Python
 from tests.fake_backends import Meddling, batch, encoder
-from tests.required import requires
+from tests.required import OPENVINO, ROOT, requires
 
 
 def test_changed_settings_are_restored_and_listed() -> None:
@@ -96,3 +96,31 @@ def test_global_settings_that_a_step_changed_are_restored_and_listed(offer: Offe
         "environment variables",
     } == {*fast.report.outcomes[0].restored}
     assert changed(before, global_state()) == []
+
+
+SIGNALS = """
+import faulthandler, gc, signal, torch
+faulthandler.enable()
+import cpuaccel
+from cpuaccel.building.global_settings import _read_signal_stack
+from tests.fake_backends import batch, encoder
+before = _read_signal_stack()
+assert before[0], "faulthandler has one"
+models = [cpuaccel.optimize(encoder(), ["openvino"], example_inputs=batch()) for _ in range(3)]
+assert _read_signal_stack() == before
+assert "signal stack" in models[0].report.outcomes[0].restored
+while models:
+    del models[0]
+    gc.collect()
+    assert _read_signal_stack() == before
+received = []
+signal.signal(signal.SIGUSR1, lambda *_: received.append(1))
+signal.raise_signal(signal.SIGUSR1)
+print(received)
+"""
+
+
+@requires(*OPENVINO)
+def test_signals_have_their_stack_after_openvino(python: Python) -> None:
+    """OpenVINO leaves freed memory for them where its plugins are unloaded in another order."""
+    assert python(SIGNALS, path=(ROOT,)).stdout == "[1]\n"
