@@ -6,7 +6,9 @@
 The text is cut into windows that don't depend on each other. The reference is the model in float32,
 computed by Transformers. Each backend computes the logits twice: for a whole window at once
 ("prefill", torch's linears), and for a few tokens at a time over a cache ("steps", the kernels for
-few rows). The backend ``eager`` is the model itself in ``--dtype``: the loss of precision alone.
+few rows). With ``--dtype`` they get the model cast to it, also where ``optimize(dtype=...)`` would
+keep float32 because the processor has no fast bfloat16. The backend ``eager`` is the cast model
+itself: the loss of precision alone.
 
 A backend that fails its own proof can't be measured. ``--tolerance 1`` makes it pass.
 
@@ -131,7 +133,7 @@ def main() -> None:
     parser.add_argument("model", type=Path, metavar="MODEL_FOLDER")
     parser.add_argument("text", type=Path, metavar="TEXT_FILE")
     parser.add_argument("--backends", nargs="+", default=["int8"], metavar="BACKEND")
-    parser.add_argument("--dtype", help="float32 or bfloat16; default: float32")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--tokens", type=int, default=4096, help="of the text, in all")
     parser.add_argument("--window", type=int, default=512, help="tokens of a window")
     parser.add_argument("--step", type=int, default=16, help="tokens of a step")
@@ -175,12 +177,13 @@ def cut(model: Path, text: Path, tokens: int, size: int) -> torch.Tensor:
 
 
 def forward_of(
-    model: PreTrainedModel, backend: str, dtype: str | None, tolerance: float | None
+    model: PreTrainedModel, backend: str, dtype: str, tolerance: float | None
 ) -> Forward:
     """Return what ``generate`` calls with a backend: its stepper's ``forward``."""
+    cast = cpuaccel.shared_copy(model, getattr(torch, dtype))
     if backend == EAGER:
-        return cpuaccel.shared_copy(model, getattr(torch, dtype or "float32"))
-    fast = cpuaccel.optimize(model, [backend], dtype=dtype, tolerance=tolerance)
+        return cast
+    fast = cpuaccel.optimize(cast, [backend], tolerance=tolerance)
     fast.generate(torch.tensor([[1, 2, 3]]), max_new_tokens=1, do_sample=False)
     generation = fast.report.generation
     if generation is None or generation.stepper is None or generation.closeness is None:

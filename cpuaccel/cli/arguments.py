@@ -129,7 +129,10 @@ def read_pipelines(backends: Iterable[str], files: Iterable[Path]) -> "dict[str,
 def read_pipeline_options(backends: str | None, file: Path | None, dtype: str | None) -> "Pipeline":
     """Read the pipeline of a command."""
     if dtype is not None:
-        (dtype,) = read_names(dtype, "--dtype", DTYPES)
+        names = read_names(dtype, "--dtype", DTYPES)
+        if len(names) > 1:
+            raise typer.BadParameter(f"must be one, got {dtype!r}", param_hint="--dtype")
+        (dtype,) = names
 
     from cpuaccel.model.precision import dtype_of
 

@@ -12,6 +12,7 @@ from cpuaccel.cli.bench.command import bench
 from cpuaccel.cli.console import FAILURE, USAGE, stderr
 from cpuaccel.cli.doctor import doctor
 from cpuaccel.cli.explain import explain
+from cpuaccel.cli.generate.command import generate
 from cpuaccel.cli.inspect import inspect
 from cpuaccel.cli.optimize import optimize
 from cpuaccel.cli.plugins import plugins
@@ -25,8 +26,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     epilog="Start with `cpuaccel doctor`, then `cpuaccel bench demo`.",
 )
-for command in (doctor, plugins, explain, bench, tune, optimize, inspect):
-    app.command(no_args_is_help=command in (explain, bench, tune, optimize, inspect))(command)
+for command in (doctor, plugins, explain, bench, tune, optimize, inspect, generate):
+    app.command(no_args_is_help=command not in (doctor, plugins))(command)
 
 
 def _print_version(requested: bool) -> None:

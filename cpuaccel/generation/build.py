@@ -13,11 +13,18 @@ from cpuaccel.building.global_settings import restored_settings
 from cpuaccel.errors import BackendError, describe_error, one_line
 from cpuaccel.generation.cache import unsupported
 from cpuaccel.generation.meter import Meter, read_bandwidth
-from cpuaccel.generation.proof import Closeness, prove
+from cpuaccel.generation.proof import (
+    FEWEST_POSITIONS,
+    LARGEST_DIVERGENCE_BF16,
+    LARGEST_DIVERGENCE_COARSE,
+    Closeness,
+    prove,
+)
 from cpuaccel.model.copying import shared_copy
 from cpuaccel.model.precision import default_tolerance
+from cpuaccel.pipeline import Options
 from cpuaccel.planning.plan import Plan, PlannedStep
-from cpuaccel.plugin.backend import Stepper
+from cpuaccel.plugin.backend import Backend, Stepper
 from cpuaccel.plugin.slow import warn_if_slow
 from cpuaccel.plugin.verdict import Verdict
 from cpuaccel.report import Outcome, Status
@@ -77,7 +84,13 @@ def verdict(model: torch.nn.Module) -> Verdict:
             f"{name} has weights in {', '.join(sorted(map(str, dtypes)))}",
             "Cast it to float32 or bfloat16",
         )
-    cache = DynamicCache(config=model.config.get_text_config(decoder=True))
+    config = model.config.get_text_config(decoder=True)
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions is not None and positions < FEWEST_POSITIONS:
+        return Verdict.no(
+            f"{name} has {positions} positions, and {FEWEST_POSITIONS} are compared", ""
+        )
+    cache = DynamicCache(config=config)
     if reason := unsupported(cache):
         return Verdict.no(reason, "")
     return Verdict.yes()
@@ -100,16 +113,16 @@ def build(
         return Generation(Outcome(name, Status.SKIPPED, verdict.reason, verdict.remedy))
     logger.info("building %s for generate", name)
     begun, memory = time.perf_counter(), psutil.Process().memory_info().rss
-    cast = model if plan.dtype is None else shared_copy(model, plan.dtype)
+    cast = model if plan.dtype is None else _cast(model, plan.dtype)
     try:
         with warn_if_slow(f"applying {name}"), restored_settings() as restored, torch.no_grad():
             stepper = backend.stepper(cast, plan.host)
-            allowed = default_tolerance({p.dtype for p in cast.parameters()})
+            dtypes = {p.dtype for p in cast.parameters() if p.is_floating_point()}
             closeness = prove(
                 model,
                 stepper.forward,
-                allowed if tolerance is None else tolerance,
-                by_divergence=tolerance is None and backend.tolerance > 0,
+                default_tolerance(dtypes) if tolerance is None else tolerance,
+                None if tolerance is not None else _divergence(backend, dtypes),
             )
     except BackendError as error:
         logger.debug("%s can't generate", name, exc_info=True)
@@ -130,3 +143,22 @@ def build(
         restored=tuple(restored),
     )
     return Generation(outcome, stepper, closeness, Meter(stepper.bytes_per_step, read_bandwidth()))
+
+
+def _cast(model: PreTrainedModel, dtype: torch.dtype) -> torch.nn.Module:
+    """Cast a model as ``from_pretrained`` does: tables that aren't saved stay as they are.
+
+    Angles of positions in bfloat16 would be wrong by more than 1 from position 300 on.
+    """
+    cast = shared_copy(model, dtype)
+    for original, copied in zip(model.modules(), cast.modules(), strict=True):
+        for name in original._non_persistent_buffers_set:
+            copied._buffers[name] = original._buffers[name]
+    return cast
+
+
+def _divergence(backend: Backend[Options], dtypes: set[torch.dtype]) -> float | None:
+    """The limit of the divergence; None to limit the differences of the logits."""
+    if backend.tolerance > 0:
+        return LARGEST_DIVERGENCE_COARSE
+    return LARGEST_DIVERGENCE_BF16 if torch.bfloat16 in dtypes else None

@@ -49,7 +49,8 @@ class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]
             self.lazy_initialization(key_states, value_states)
         assert self.keys is not None
         assert self.values is not None
-        if self.keys.dtype != key_states.dtype:  # the original goes on in its own precision
+        if self.keys.dtype != key_states.dtype or key_states.requires_grad:  # by the original
+            self._memory = None
             return super().update(key_states, value_states)
         used = self.get_seq_length()
         total = used + key_states.shape[-2]
@@ -70,6 +71,11 @@ class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]
         copied.__dict__.update(self.__dict__)
         copied._memory = self._memory = None
         return copied
+
+    def crop(self, tokens_to_remove: int) -> None:
+        """Remove the last tokens; what a caller holds of them is not overwritten later."""
+        super().crop(tokens_to_remove)
+        self._memory = None
 
     def reset(self) -> None:
         """Drop the contents."""
@@ -97,6 +103,21 @@ def _allocate(kept: torch.Tensor, new: torch.Tensor, used: int, total: int) -> t
     if used:
         memory[:, :, :used].copy_(kept)
     return memory
+
+
+class Restorable:
+    """The state of a cache before a call, to which it can be set back."""
+
+    def __init__(self, cache: DynamicCache) -> None:
+        self._cache = cache
+        self._states = [vars(layer).copy() for layer in cache.layers]
+
+    def restore(self) -> None:
+        """Drop what the layers have got since then; they replace their tensors, or append."""
+        del self._cache.layers[len(self._states) :]
+        for layer, state in zip(self._cache.layers, self._states, strict=True):
+            vars(layer).clear()
+            vars(layer).update(state)
 
 
 def layers_of(cache: DynamicCache) -> list[DynamicLayer]:

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache
 
 from cpuaccel.generation.build import Generation, build, generating_step, verdict
-from cpuaccel.generation.cache import layers_of, let_grow, unsupported
+from cpuaccel.generation.cache import Restorable, layers_of, let_grow, unsupported
 from cpuaccel.generation.meter import Meter
 from cpuaccel.model.redirected import redirect
 from cpuaccel.plugin.backend import Stepper
@@ -108,59 +108,57 @@ class _Forward:
 
     def __call__(self, *args: object, **kwargs: object) -> object:
         """Serve one prefill or step."""
-        reason = _unserved(args, kwargs)
+        if args:
+            kwargs = self._named(args, kwargs)
+        reason = _unserved(kwargs)
         if reason:
-            return self._by_original(reason, args, kwargs)
+            return self._by_original(reason, kwargs)
         cache = kwargs["past_key_values"]
         assert isinstance(cache, DynamicCache)
         let_grow(cache)
-        before = cache.get_seq_length()
+        length, before = cache.get_seq_length(), Restorable(cache)
         begun = time.perf_counter()
         try:
             output = self._stepper.forward(**kwargs)
         except Exception as error:
             logger.debug("the stepper raised", exc_info=True)
-            _roll_back(cache, before)
-            return self._by_original(f"{type(error).__name__} in the stepper", args, kwargs)
+            before.restore()
+            return self._by_original(f"{type(error).__name__} in the stepper", kwargs)
         seconds = time.perf_counter() - begun
         logits = getattr(output, "logits", None)
         assert isinstance(logits, torch.Tensor)
-        if not bool(logits[:, -1].isfinite().all()):
-            _roll_back(cache, before)
-            return self._by_original("NaN or infinity in the logits", args, kwargs)
-        self._meter.record(len(logits), cache.get_seq_length() - before, seconds, _bytes_of(cache))
+        if not bool(logits.isfinite().all()):
+            before.restore()
+            return self._by_original("NaN or infinity in the logits", kwargs)
+        tokens = cache.get_seq_length() - length
+        self._meter.record(len(logits), tokens, seconds, _bytes_of(cache))
         return output
 
-    def _by_original(
-        self, reason: str, args: tuple[object, ...], kwargs: dict[str, object]
-    ) -> object:
+    def _named(self, args: tuple[object, ...], kwargs: dict[str, object]) -> dict[str, object]:
+        """Name the inputs that are passed by position."""
+        bound = self.__signature__.bind(*args, **kwargs)
+        named: dict[str, object] = {}
+        for name, value in bound.arguments.items():
+            if self.__signature__.parameters[name].kind is inspect.Parameter.VAR_KEYWORD:
+                named |= value
+            else:
+                named[name] = value
+        return named
+
+    def _by_original(self, reason: str, kwargs: dict[str, object]) -> object:
         self.fell_back = True
         self._serving.count_fallback(CallKey.METHOD, f"a call in generate is not served: {reason}")
-        return self._eager(*args, **kwargs)
+        return self._eager(**kwargs)
 
 
-def _unserved(args: tuple[object, ...], kwargs: dict[str, object]) -> str:
+def _unserved(kwargs: dict[str, object]) -> str:
     """Say why a stepper can't serve a call; empty if it can."""
-    if args:
-        return "inputs are passed by position"
     for name in ("output_attentions", "output_hidden_states", "labels"):
         if kwargs.get(name) is not None and kwargs[name] is not False:
             return f"{name} is asked for"
     if kwargs.get("use_cache") is False:
         return "use_cache=False"
     return unsupported(kwargs.get("past_key_values"))
-
-
-def _roll_back(cache: DynamicCache, length: int) -> None:
-    """Drop the tokens that some layers got in a call that failed.
-
-    Raises:
-        RuntimeError: a sliding window has dropped what came before.
-    """
-    for layer in layers_of(cache):
-        added = layer.get_seq_length() - length
-        if added > 0:
-            layer.crop(-added)
 
 
 def _bytes_of(cache: DynamicCache) -> int:

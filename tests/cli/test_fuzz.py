@@ -14,13 +14,17 @@ OPTIONS = st.sampled_from(
         *("--backends", "--pipeline", "--dtype", "--json", "--batch-size", "--seq-len", "--task"),
         *("--padding", "--rounds", "--threads", "--output", "--strict", "--markdown", "--", "-x"),
         *("jit", "jit,jit", "jitt", ",", "ipex,jit", "float32", "1,2", "-1", "0", "nan", "1e9"),
+        *("--chat", "--sample", "--temperature", "--top-p", "--seed", "--max-new-tokens"),
         *("--budget", "--target", "--precisions", "--lock", "--html", "--memory-limit"),
         *("/nonexistent", "/dev/null", "/", "config:nothing", "text-classification"),
     ]
 ) | st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), max_size=8)
 
 COMMANDS = st.sampled_from(
-    ["explain", "bench", "tune", "optimize", "inspect", "plugins", "doctor", "", "none"]
+    [
+        *("explain", "bench", "tune", "optimize", "inspect", "generate", "plugins", "doctor"),
+        *("", "none"),
+    ]
 )
 
 

@@ -21,7 +21,9 @@ def test_it_runs_as_a_module() -> None:
     assert done.stdout == f"cpuaccel {cpuaccel.__version__}\n"
 
 
-@pytest.mark.parametrize("command", ["doctor", "plugins", "explain", "bench", "tune", "optimize"])
+@pytest.mark.parametrize(
+    "command", ["doctor", "plugins", "explain", "bench", "tune", "optimize", "inspect", "generate"]
+)
 def test_every_command_has_help_and_json(run: Run, command: str) -> None:
     ran = run(command, "--help")
     assert ran.code == 0

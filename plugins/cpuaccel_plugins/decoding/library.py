@@ -38,15 +38,12 @@ def kernels() -> ctypes.CDLL:
     Raises:
         KernelsError: there is no compiler, it failed, or its OpenMP is not torch's.
     """
-    compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
-    if compiler is None:
-        raise KernelsError("there is no C++ compiler (g++ or clang++)")
     host = cpuaccel.host()
-    identity = (SOURCE.read_bytes(), compiler, FLAGS, host.processor, sorted(host.isa))
+    identity = (SOURCE.read_bytes(), FLAGS, host.processor, sorted(host.isa))
     key = hashlib.sha256(repr(identity).encode()).hexdigest()[:16]
     path = _folder() / f"decoding-{key}.so"
     if not path.exists():
-        _compile(compiler, path)
+        _compile(path)
     try:
         library = ctypes.CDLL(str(path))
     except OSError as error:
@@ -63,8 +60,11 @@ def _folder() -> Path:
     return (Path(home) if home else Path.home() / ".cache") / "cpuaccel" / "kernels"
 
 
-def _compile(compiler: str, path: Path) -> None:
+def _compile(path: Path) -> None:
     """Compile to a temporary file and rename it, for processes that start side by side."""
+    compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
+    if compiler is None:
+        raise KernelsError("there is no C++ compiler (g++ or clang++)")
     logger.info("compiling kernels for generation with %s, once for this processor", compiler)
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -29,7 +29,7 @@ class FewRowsLinear(torch.nn.Module):
     def __init__(self, original: torch.nn.Linear, library: ctypes.CDLL) -> None:
         super().__init__()
         # The same memory, which stays valid where the original's weights are released.
-        self.weight = original.weight.detach()
+        self.weight = original.weight.detach().contiguous()
         self.bias = None if original.bias is None else original.bias.detach()
         self.in_features, self.out_features = original.in_features, original.out_features
         self._library = library

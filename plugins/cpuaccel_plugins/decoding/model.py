@@ -3,6 +3,8 @@
 from collections.abc import Callable
 
 import torch
+from transformers import PreTrainedModel
+from transformers.cache_utils import DynamicCache
 from transformers.pytorch_utils import Conv1D
 
 import cpuaccel
@@ -55,10 +57,7 @@ def make_stepper(model: torch.nn.Module, choose: Choose) -> Stepper:
             forward = FusedForward(layer, parts, library, positions)
             layer.forward = forward
             fused.append(forward)
-    output = copied(input_ids=SAMPLE, use_cache=True)
-    copied(input_ids=SAMPLE[:, :1], past_key_values=output.past_key_values, use_cache=True)
-    for forward in fused:
-        forward.checking = False
+    _check(copied, fused)
     return Stepper(
         copied,
         sum(linear.bytes_read for linear in replaced.values()),
@@ -66,15 +65,25 @@ def make_stepper(model: torch.nn.Module, choose: Choose) -> Stepper:
     )
 
 
+def _check(model: torch.nn.Module, fused: list[FusedForward]) -> None:
+    """Compare the fused layers with the model's own code, on a prompt and a step after it."""
+    assert isinstance(model, PreTrainedModel)
+    cache = DynamicCache(config=model.config.get_text_config(decoder=True))
+    cache.activate_past_recording()  # type: ignore[no-untyped-call]
+    for ids in (SAMPLE, SAMPLE[:, :1]):
+        model(input_ids=ids, past_key_values=cache, use_cache=True)
+    for forward in fused:
+        forward.finish_checking()
+
+
 def _as_linear(module: torch.nn.Module) -> torch.nn.Linear | None:
     """A module as a linear that the kernels can compute, or None. Transposes GPT-2's weights."""
     if type(module) is torch.nn.Linear:
-        weight = module.weight
-        return module if weight.is_contiguous() and weight.dtype in FLOATS else None
+        return module if module.weight.dtype in FLOATS else None
     if type(module) is not Conv1D or module.weight.dtype not in FLOATS:
         return None
     inputs, outputs = module.weight.shape
     linear = torch.nn.Linear(inputs, outputs, device="meta")
-    linear.weight = torch.nn.Parameter(module.weight.detach().t().contiguous(), requires_grad=False)
+    linear.weight = torch.nn.Parameter(module.weight.detach().t(), requires_grad=False)
     linear.bias = module.bias
     return linear

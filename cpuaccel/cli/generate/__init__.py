@@ -1,0 +1,1 @@
+"""``cpuaccel generate``: command, model and prompt, stream."""

@@ -1,0 +1,130 @@
+"""The model, the tokenizer and the prompt of ``cpuaccel generate``."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cpuaccel.errors import ModelError, describe_error, first_line, one_line
+
+if TYPE_CHECKING:
+    import torch
+
+TOKENIZER_FILES = ("*token*", "vocab*", "*.model")
+
+
+def load(name: str, dtype: str | None) -> "tuple[torch.nn.Module, Any]":
+    """Load a model in eval mode, and its tokenizer."""
+    from cpuaccel.cli.models.load import import_transformers
+    from cpuaccel.model.precision import dtype_of
+
+    source = _source(name)
+    transformers = import_transformers()
+    try:
+        config = transformers.AutoConfig.from_pretrained(source, trust_remote_code=False)
+    except Exception as error:  # Transformers raises any type on invalid files
+        raise _not_loaded(name, error) from error
+    model_class = _model_class(transformers, config, name)
+    tokenizer = _load_tokenizer(transformers, source, name)
+    try:
+        model: torch.nn.Module = model_class.from_pretrained(
+            source, torch_dtype=dtype_of(dtype) or "auto", trust_remote_code=False
+        )
+    except Exception as error:
+        raise _not_loaded(name, error) from error
+    return model.eval(), tokenizer
+
+
+def _load_tokenizer(transformers: Any, source: str, name: str) -> Any:
+    remedy = (
+        "Save that of the model it was made from into a folder with the model: "
+        "AutoTokenizer.from_pretrained(NAME).save_pretrained(FOLDER)"
+    )
+    folder = Path(source)
+    if folder.is_dir() and not any(next(folder.glob(files), None) for files in TOKENIZER_FILES):
+        raise ModelError(f"the folder {name} has no tokenizer. {remedy}")
+    try:
+        return transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    except Exception as error:
+        reason = one_line(" ".join(str(error).split())) or type(error).__name__
+        raise ModelError(f"the tokenizer of {name} can't be loaded: {reason}. {remedy}") from error
+
+
+def _source(name: str) -> str:
+    """Return the folder or hub id that ``from_pretrained`` loads from."""
+    from cpuaccel.cli.models.load import CONFIG_PREFIX, DEMO
+
+    remedy = "Pass a folder that save_pretrained wrote, or a hub id"
+    if name == DEMO or name.startswith(CONFIG_PREFIX):
+        raise ModelError(f"{name} is not a language model with a tokenizer. {remedy}")
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise ModelError(f"the folder {name} has no config.json. {remedy}")
+        return str(folder)
+    if folder.exists():
+        raise ModelError(f"{name} is a file, not a folder. {remedy}")
+    if name.startswith(("/", ".", "~")):
+        raise ModelError(f"there is no folder {name}. {remedy}")
+    return name
+
+
+def _model_class(transformers: Any, config: Any, name: str) -> Any:
+    """Return the class that the config names, or one that chooses by the type of the config."""
+    named = (config.architectures or [""])[0]
+    found: Any = getattr(transformers, named, None)
+    is_model = isinstance(found, type) and issubclass(found, transformers.PreTrainedModel)
+    if not is_model:  # a config may name any attribute of transformers
+        auto = "AutoModelForSeq2SeqLM" if config.is_encoder_decoder else "AutoModelForCausalLM"
+        return getattr(transformers, auto)
+    remedy = "Pass a language model, such as a LlamaForCausalLM or a T5ForConditionalGeneration"
+    if not found.can_generate():
+        raise ModelError(f"{name} is a {named}, which has no generate. {remedy}")
+    if found.main_input_name != "input_ids":
+        raise ModelError(f"{name} is a {named}, whose input is not text. {remedy}")
+    return found
+
+
+def _not_loaded(name: str, error: Exception) -> ModelError:
+    return ModelError(
+        f"{name} can't be loaded: {first_line(error)}. Pass a local folder or a hub id, which "
+        "needs a network"
+    )
+
+
+def encode(
+    name: str, tokenizer: Any, prompt: str, chat: bool | None
+) -> "tuple[dict[str, torch.Tensor], bool]":
+    """Tokenize a prompt.
+
+    Returns:
+        The inputs of the model, shape (1, tokens), and whether the chat template was applied.
+    """
+    from cpuaccel.model.signature import MASK
+
+    template = getattr(tokenizer, "chat_template", None)
+    if chat is None:
+        chat = bool(template)
+    if chat and not template:
+        raise ModelError(f"the tokenizer of {name} has no chat template. Leave out --chat")
+    try:
+        if chat:
+            encoded = tokenizer.apply_chat_template(
+                [{"role": "user", "content": prompt}],
+                add_generation_prompt=True,
+                return_tensors="pt",
+                return_dict=True,
+            )
+        else:
+            encoded = tokenizer(prompt, return_tensors="pt")
+    except Exception as error:  # templates raise any type
+        raise ModelError(
+            f"the {'chat template' if chat else 'tokenizer'} of {name} raised "
+            f"{describe_error(error)}. "
+            f"{'Pass --no-chat' if chat else 'Change the prompt'}"
+        ) from error
+    # Some tokenizers return token types, which decoders don't accept.
+    inputs = {key: encoded[key] for key in ("input_ids", MASK) if key in encoded}
+    if not inputs["input_ids"].numel():
+        raise ModelError(
+            f"the tokenizer of {name} has no tokens for the prompt {prompt!r}. Change the prompt"
+        )
+    return inputs, chat

@@ -1,0 +1,197 @@
+"""A layer that grows holds what Transformers' own holds, and copies it rarely."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers.cache_utils import (
+    DynamicCache,
+    DynamicLayer,
+    DynamicSlidingWindowLayer,
+    StaticCache,
+)
+
+from cpuaccel.generation.cache import GrowingLayer, let_grow, unsupported
+from tests.generation.models import decoder
+
+HEADS, SIZE = 2, 3
+
+Pair = tuple[GrowingLayer, DynamicLayer]
+
+UPDATE = st.tuples(st.sampled_from(["update", "update in inference"]), st.integers(1, 5))
+CHANGE = st.one_of(
+    st.tuples(st.just("crop"), st.integers(0, 6)),
+    st.tuples(st.sampled_from(["reorder", "select", "copy", "deepcopy", "reset"])),
+    st.tuples(st.just("repeat"), st.integers(1, 3)),
+    st.tuples(st.just("update in bf16"), st.integers(1, 2)),
+)
+OPERATIONS = st.lists(st.tuples(st.integers(0, 3), st.one_of(UPDATE, CHANGE)), max_size=24)
+
+
+def states(
+    batch: int, tokens: int, dtype: torch.dtype = torch.float32
+) -> tuple[torch.Tensor, torch.Tensor]:
+    return tuple(torch.randn(2, batch, HEADS, tokens, SIZE, dtype=dtype).unbind())  # type: ignore[return-value]
+
+
+def is_same(found: torch.Tensor | None, expected: torch.Tensor | None) -> bool:
+    if found is None or expected is None or not expected.numel():
+        return found is None or not found.numel()
+    return found.dtype == expected.dtype and torch.equal(found, expected)
+
+
+def holds_the_same(layers: Pair) -> bool:
+    growing, dynamic = layers
+    assert growing.get_seq_length() == dynamic.get_seq_length()
+    assert growing.is_initialized == dynamic.is_initialized
+    return is_same(growing.keys, dynamic.keys) and is_same(growing.values, dynamic.values)
+
+
+def run(layers: Pair, name: str, number: int) -> list[Pair]:
+    """Run one operation on both layers; returns the copies that it makes."""
+    _, dynamic = layers
+    kept = dynamic.keys is not None and dynamic.keys.dim() == 4
+    batch = len(dynamic.keys) if kept else 2
+    if name == "update in inference":
+        with torch.inference_mode():
+            return run(layers, "update", number)
+    if name.startswith("update"):
+        new = states(batch, number, torch.bfloat16 if "bf16" in name else torch.float32)
+        found, expected = (layer.update(*new) for layer in layers)
+        assert all(map(torch.equal, found, expected))
+    elif name in ("copy", "deepcopy"):
+        return [tuple(getattr(copy, name)(layer) for layer in layers)]  # type: ignore[list-item]
+    elif name == "reset":
+        for layer in layers:
+            layer.reset()
+    elif name == "crop":
+        for layer in layers:
+            layer.crop(-number)
+    elif name == "repeat":
+        for layer in layers:
+            layer.batch_repeat_interleave(number)
+    else:
+        indices = torch.randint(batch, (batch if name == "reorder" else max(1, batch - 1),))
+        for layer in layers:
+            (layer.reorder_cache if name == "reorder" else layer.batch_select_indices)(indices)
+    return []
+
+
+@settings(max_examples=150)
+@given(OPERATIONS)
+def test_any_operations(operations: list[tuple[int, tuple[Any, ...]]]) -> None:
+    """On a layer and its copies, in turns: none of them changes another one."""
+    torch.manual_seed(0)
+    pairs: list[Pair] = [(GrowingLayer(), DynamicLayer())]
+    for which, (name, *number) in operations:
+        pairs += run(pairs[which % len(pairs)], name, *(number or [0]))
+        assert all(map(holds_the_same, pairs))
+
+
+def test_single_tokens_are_written_into_the_same_memory() -> None:
+    layer = GrowingLayer()
+    layer.update(*states(2, 9))
+    begins = {layer.update(*states(2, 1))[0].data_ptr() for _ in range(500)}
+    assert layer.get_seq_length() == 509
+    assert len(begins) <= 5
+
+
+@pytest.mark.parametrize("make", [copy.copy, copy.deepcopy])
+def test_a_copy_and_its_source_do_not_overwrite_each_other(make: Any) -> None:
+    source = GrowingLayer()
+    source.update(*states(1, 4))
+    copied = make(source)
+    kept = source.keys.clone()
+    first, second = states(1, 1), states(1, 1)
+    source.update(*first)
+    copied.update(*second)
+    assert torch.equal(source.keys, torch.cat([kept, first[0]], 2))
+    assert torch.equal(copied.values[:, :, 4:], second[1])
+    assert torch.equal(copied.keys, torch.cat([kept, second[0]], 2))
+
+
+def test_keys_that_a_caller_holds_stay_as_they_are() -> None:
+    """As with Transformers' own layer, whatever happens to the cache."""
+    layer = GrowingLayer()
+    layer.update(*states(1, 6))
+    held = layer.keys
+    expected = held.clone()
+    layer.crop(-3)
+    layer.update(*states(1, 2))
+    assert torch.equal(held, expected)
+
+
+def test_a_filled_cache_grows_on() -> None:
+    cache, expected = DynamicCache(), DynamicCache()
+    for index in range(2):
+        new = states(1, 7)
+        for each in (cache, expected):
+            each.update(*new, index)
+    let_grow(cache)
+    assert {type(layer) for layer in cache.layers} == {GrowingLayer}
+    for index in range(3):
+        new = states(1, 1)
+        for each in (cache, expected):
+            each.update(*new, index)
+    assert [type(layer) for layer in cache.layers] == [GrowingLayer] * 3
+    for found, layer in zip(cache.layers, expected.layers, strict=True):
+        assert torch.equal(found.keys, layer.keys)
+        assert torch.equal(found.values, layer.values)
+
+
+def test_the_source_of_a_growing_layer_stays_as_it_is() -> None:
+    source = DynamicLayer()
+    source.update(*states(1, 5))
+    kept = source.keys.clone()
+    GrowingLayer.of(source).update(*states(1, 2))
+    assert torch.equal(source.keys, kept)
+
+
+def test_sliding_windows_stay_transformers_own() -> None:
+    cache = DynamicCache(config=decoder("gemma3").config)
+    let_grow(cache)
+    assert [type(layer) for layer in cache.layers] == [DynamicSlidingWindowLayer, GrowingLayer]
+    assert unsupported(cache) == ""
+
+
+class OtherCache(DynamicCache):
+    """Another kind of cache, like quantized ones."""
+
+
+class OtherLayer(DynamicLayer):
+    """Another kind of layer, like quantized ones."""
+
+
+def offloaded() -> DynamicCache:
+    cache = DynamicCache()
+    cache.offloading = True
+    return cache
+
+
+def with_another_layer() -> DynamicCache:
+    cache = DynamicCache()
+    cache.layers.append(OtherLayer())
+    return cache
+
+
+UNSUPPORTED: dict[str, tuple[Any, str]] = {
+    "none": (lambda: None, "use_cache=False"),
+    "tensors": (lambda: (states(1, 2),), "no cache"),
+    "static": (lambda: StaticCache(decoder("llama").config, max_cache_len=8), "StaticCache"),
+    "quantized": (OtherCache, "OtherCache"),
+    "offloaded": (offloaded, "DynamicCache"),
+    "quantized layers": (with_another_layer, "OtherLayer"),
+}
+
+
+@pytest.mark.parametrize(("make", "reason"), UNSUPPORTED.values(), ids=list(UNSUPPORTED))
+def test_unsupported_caches(make: Any, reason: str) -> None:
+    assert reason in unsupported(make())
+
+
+def test_supported_caches() -> None:
+    assert unsupported(DynamicCache()) == ""
+    assert unsupported(DynamicCache(config=decoder("llama").config)) == ""

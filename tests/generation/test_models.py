@@ -1,0 +1,183 @@
+"""Decoders of many architectures generate the original's tokens, by every way of searching."""
+
+from typing import Any
+
+import pytest
+import torch
+
+import cpuaccel
+from cpuaccel.report import Status
+from tests.generation.models import (
+    ARCHITECTURES,
+    LAYERS,
+    accelerated,
+    assert_same_tokens,
+    assert_served,
+    decoder,
+    left_padded,
+    prompt,
+)
+
+SEARCHES: dict[str, dict[str, Any]] = {
+    "greedy": {},
+    "beams": {"num_beams": 3},
+    "sampling": {"do_sample": True, "temperature": 1.2, "top_k": 50},
+    "sampled beams": {"do_sample": True, "num_beams": 2, "num_return_sequences": 2},
+}
+
+
+@pytest.mark.parametrize("search", SEARCHES.values(), ids=list(SEARCHES))
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_searches_of_a_padded_batch(name: str, search: dict[str, Any]) -> None:
+    model, fast = accelerated(name)
+    assert_served(fast, model, left_padded(), **search)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_prompt_lookup(name: str) -> None:
+    model, fast = accelerated(name)
+    repeated = prompt(7)
+    inputs = {key: tensor.repeat(1, 3) for key, tensor in repeated.items()}
+    assert_served(fast, model, inputs, prompt_lookup_num_tokens=4, max_new_tokens=20)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_assisted_decoding(name: str) -> None:
+    """The same model assists, so that candidates are accepted, or one whose are rejected."""
+    model, fast = accelerated(name)
+    for assistant in (decoder(name), decoder("llama", seed=3, num_hidden_layers=1)):
+        assert_served(fast, model, prompt(), assistant_model=assistant)
+
+
+@pytest.mark.parametrize("length", [1, 2, 16, 17, 40])
+@pytest.mark.parametrize("name", ["llama", "gemma3"])
+def test_prompts_of_every_length(name: str, length: int) -> None:
+    """The kernels compute at most 16 rows; the window of gemma3 has 8 tokens."""
+    model, fast = accelerated(name)
+    assert_served(fast, model, prompt(length), max_new_tokens=20)
+
+
+@pytest.mark.parametrize("batch", [8, 16, 17])
+@pytest.mark.parametrize("name", ["llama", "gemma3"])
+def test_batches_of_every_size(name: str, batch: int) -> None:
+    model, fast = accelerated(name)
+    assert_served(fast, model, prompt(3, batch))
+
+
+def test_long_texts() -> None:
+    """The cache outgrows its memory several times."""
+    model, fast = accelerated("llama")
+    assert_served(fast, model, prompt(5, 2), max_new_tokens=200)
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma3"])
+def test_a_prefill_in_parts(name: str) -> None:
+    model, fast = accelerated(name)
+    assert_served(fast, model, prompt(20), prefill_chunk_size=6)
+
+
+def test_guidance() -> None:
+    """A logits processor calls the model itself, with a cache of its own."""
+    model, fast = accelerated("llama")
+    assert_same_tokens(fast, model, prompt(), guidance_scale=1.5)
+
+
+def test_an_early_exit() -> None:
+    """The first layers of the model assist it."""
+    model, fast = accelerated("llama")
+    assert_same_tokens(fast, model, prompt(), assistant_early_exit=1)
+
+
+def test_an_optimized_assistant() -> None:
+    model, fast = accelerated("llama")
+    _, assistant = accelerated("qwen2")
+    assert_served(fast, model, prompt(), assistant_model=assistant)
+
+
+def test_a_prompt_of_embeddings() -> None:
+    model, fast = accelerated("llama")
+    inputs = prompt()
+    embeddings = model.get_input_embeddings()(inputs["input_ids"]).detach()
+    call = {"inputs_embeds": embeddings, "max_new_tokens": 12, "do_sample": False}
+    assert torch.equal(fast.generate(**call), model.generate(**call))
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma3"])
+def test_eager_attention(name: str) -> None:
+    """Its masks are numbers that are added."""
+    model = decoder(name, attn_implementation="eager")
+    fast: Any = cpuaccel.optimize(model, ["onednn"])
+    for call in SEARCHES.values():
+        assert_served(fast, model, left_padded(), **call)
+
+
+def test_eager_attention_is_not_fused() -> None:
+    fast: Any = cpuaccel.optimize(decoder("llama", attn_implementation="eager"), ["onednn"])
+    fast.generate(**prompt(), max_new_tokens=2)
+    assert fast.report.generation.outcome.evidence["fused_layers"] == 0
+
+
+FUSED = {"llama": LAYERS, "qwen2": LAYERS, "qwen3": LAYERS, "gemma3": LAYERS, "granite": 0}
+
+
+@pytest.mark.parametrize("name", FUSED)
+def test_layers_of_the_kind_of_llama_are_fused(name: str) -> None:
+    _, fast = accelerated(name)
+    fast.generate(**prompt(), max_new_tokens=2)
+    assert fast.report.generation.outcome.evidence["fused_layers"] == FUSED[name]
+
+
+def test_layers_that_turn_pairs_of_neighbours_are_not_fused() -> None:
+    """Ernie's layers have Llama's parts, but other rotations."""
+    from transformers import Ernie4_5Config, Ernie4_5ForCausalLM
+
+    from tests.generation.models import SIZE
+
+    model = Ernie4_5ForCausalLM(Ernie4_5Config(**SIZE)).eval()
+    fast: Any = cpuaccel.optimize(model, ["onednn"])
+    assert_served(fast, model, left_padded())
+    assert fast.report.generation.outcome.evidence["fused_layers"] == 0
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma3"])
+def test_bf16_weights(name: str) -> None:
+    model = decoder(name).to(torch.bfloat16)
+    fast: Any = cpuaccel.optimize(model, ["onednn"])
+    assert_logits_close(fast, model)
+    assert fast.report.generation.outcome.evidence["fused_layers"] == LAYERS
+
+
+@pytest.mark.usefixtures("any_bf16")
+@pytest.mark.parametrize("name", ["llama", "gemma3", "gpt2"])
+def test_bf16_instead_of_float32(name: str) -> None:
+    model = decoder(name)
+    fast: Any = cpuaccel.optimize(model, ["onednn"], dtype="bfloat16")
+    assert_logits_close(fast, model)
+    assert max(d.relative for d in fast.report.generation.closeness.differences) > 1e-4
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma3", "gpt2", "mixtral"])
+def test_weights_in_8_bits(name: str) -> None:
+    """Logits of random models are nearly the same for all tokens: others may be chosen."""
+    model = decoder(name)
+    assert_logits_close(cpuaccel.optimize(model, ["int8"]), model)
+
+
+def assert_logits_close(fast: Any, model: Any) -> None:
+    """Compare the logits of generated tokens with those for the whole text at once."""
+    inputs = left_padded()
+    output = fast.generate(
+        **inputs,
+        **{"max_new_tokens": 8, "do_sample": False},
+        **{"return_dict_in_generate": True, "output_logits": True},
+    )
+    mask = torch.cat([inputs["attention_mask"], torch.ones(3, 8, dtype=torch.int64)], 1)
+    positions = (mask.cumsum(-1) - 1).clamp_min(0)
+    with torch.no_grad():
+        call = {"attention_mask": mask, "position_ids": positions, "use_cache": False}
+        expected = model(output.sequences, **call).logits[:, -9:-1].float()
+    found = torch.stack(output.logits, 1).float()
+    assert (found - expected).abs().max() <= 5e-2 * expected.abs().max()
+    assert fast.report.calls == {"optimized": 1}
+    assert fast.report.generation.outcome.status is Status.APPLIED
+    assert fast.report.generation.closeness is not None
