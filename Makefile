@@ -4,10 +4,10 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
-# Parts of the tests, the longest first, each in a process of its own: forking a process in which
-# several engines have run has crashed. "rest" is everything that is in no other part.
+# Parts of the tests, the longest first, each in a process of its own. "rest" is everything that is
+# in no other part.
 ENGINES := tests/plugins/onednn tests/plugins/int8 $(wildcard tests/plugins/test_*.py)
-PARTS := tests/examples tests/tuning $(ENGINES) tests/cli tests/integrations tests/artifact rest
+PARTS := tests/examples tests/tuning $(ENGINES) tests/cli tests/integrations tests/artifact tests/generation rest
 PYTEST = python -m pytest
 # How many parts run side by side, with one thread each. Under `make --jobs`, make decides.
 JOBS ?= 2
