@@ -1,16 +1,19 @@
-"""Calling ``Backend.apply`` with global settings restored, and checking what it returns."""
+"""Calling ``Backend.apply`` with global settings restored; what it returns, and what it costs."""
 
 import logging
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 
+import psutil
 import torch
 
 from cpuaccel.building.global_settings import restored_settings
 from cpuaccel.building.stage import autocast
 from cpuaccel.errors import BackendError, describe_error, one_line
 from cpuaccel.pipeline import Options
-from cpuaccel.plugin.backend import Applied, Backend, Context
+from cpuaccel.plugin.backend import Applied, Backend, Context, Evidence
 from cpuaccel.plugin.slow import warn_if_slow
+from cpuaccel.report import Outcome, Status
 
 logger = logging.getLogger("cpuaccel")
 
@@ -66,3 +69,22 @@ def _check(applied: object) -> None:
     if not isinstance(applied.evidence, Mapping):
         kind = type(applied.evidence).__name__
         raise BackendError(f"Applied.evidence must be a mapping, got a {kind}", remedy)
+
+
+class Cost:
+    """Time and resident memory since it was made."""
+
+    def __init__(self) -> None:
+        self._begun, self._memory = time.perf_counter(), _resident()
+
+    def applied(self, step: str, evidence: Evidence, restored: Sequence[str]) -> Outcome:
+        """The outcome of a step that was applied since then."""
+        seconds, grown = time.perf_counter() - self._begun, _resident() - self._memory
+        return Outcome(
+            step, Status.APPLIED, "", "", evidence, seconds, grown, restored=tuple(restored)
+        )
+
+
+def _resident() -> int:
+    memory: int = psutil.Process().memory_info().rss
+    return memory

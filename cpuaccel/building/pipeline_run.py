@@ -6,10 +6,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-import psutil
 import torch
 
-from cpuaccel.building.apply import apply_backend
+from cpuaccel.building.apply import Cost, apply_backend
 from cpuaccel.building.reference import Reference
 from cpuaccel.building.settings import BuildSettings
 from cpuaccel.building.snapshot import Snapshot
@@ -227,20 +226,13 @@ class PipelineRun:
             verdict = ask(backend.accepts, stage.model, signature)
             if not verdict:
                 return stage, Outcome(name, Status.SKIPPED, verdict.reason, verdict.remedy)
-        begun, memory = time.perf_counter(), psutil.Process().memory_info().rss
+        cost = Cost()
         try:
             applied, restored = self._apply_unchanged(planned, signature)
         except BackendError as error:
             status = Status.SKIPPED if error.skipped else Status.FAILED
             return stage, Outcome(name, status, error.reason, error.remedy)
-        outcome = Outcome(
-            name,
-            Status.APPLIED,
-            evidence=applied.evidence,
-            seconds=time.perf_counter() - begun,
-            bytes=psutil.Process().memory_info().rss - memory,
-            restored=restored,
-        )
+        outcome = cost.applied(name, applied.evidence, restored)
         if backend.gives is Form.MODULE:
             self.shared.applied[index] = (stage, applied, outcome)
         return stage.after(backend, applied, cast_dtype), outcome

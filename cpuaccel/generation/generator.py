@@ -5,6 +5,7 @@ import inspect
 import logging
 import threading
 import time
+from collections.abc import Callable
 from types import MethodType
 from typing import cast
 
@@ -15,7 +16,7 @@ from transformers.cache_utils import DynamicCache
 from cpuaccel.generation.build import Generation, build, generating_step, verdict
 from cpuaccel.generation.cache import Restorable, layers_of, let_grow, unsupported
 from cpuaccel.generation.meter import Meter
-from cpuaccel.model.redirected import redirect
+from cpuaccel.model.redirected import can_redirect, redirect
 from cpuaccel.plugin.backend import Stepper
 from cpuaccel.report import CallKey, Outcome, Status
 from cpuaccel.serving import Serving
@@ -41,17 +42,18 @@ class Generator:
             StepError: with ``strict=True``, the original is needed.
         """
         self._variants.reference.released.restore_original()
-        method = cast(MethodType, eager.generate)
+        method = cast(Callable[..., object], eager.generate)
         generation = self._built(eager)
-        stepper = generation.stepper
+        stepper, reason = generation.stepper, generation.outcome.reason
+        if not can_redirect(method, eager):
+            stepper, reason = None, "it is not a method of the model's class"
         if stepper is None:
-            reason = f"generate is not accelerated: {generation.outcome.reason}"
-            self._serving.count_fallback(CallKey.METHOD, reason)
+            self._serving.count_fallback(CallKey.METHOD, f"generate is not accelerated: {reason}")
             return method(*args, **kwargs)
         assert isinstance(eager, PreTrainedModel)
         call = _Forward(eager, stepper, self._serving, generation.meter)
         begun = time.perf_counter()
-        output = redirect(method, call, args, kwargs)
+        output = redirect(cast(MethodType, method), call, args, kwargs)
         generation.meter.record_generate(time.perf_counter() - begun)
         if not call.fell_back:
             self._variants.report.count(CallKey.OPTIMIZED)

@@ -76,39 +76,31 @@ def make_llama() -> Any:
 @pytest.fixture(scope="session")
 def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a model, and a tokenizer with a chat template."""
-    folder = tmp_path_factory.mktemp("llama")
-    make_llama().save_pretrained(folder)
-    make_tokenizer(CHAT).save_pretrained(folder)
-    return folder
+    return saved(make_llama(), CHAT, tmp_path_factory.mktemp("llama"))
 
 
 @pytest.fixture(scope="session")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same without a chat template."""
-    folder = tmp_path_factory.mktemp("plain")
-    make_llama().save_pretrained(folder)
-    make_tokenizer(None).save_pretrained(folder)
-    return folder
+    return saved(make_llama(), None, tmp_path_factory.mktemp("plain"))
 
 
 @pytest.fixture(scope="session")
 def t5(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with an encoder-decoder model."""
-    folder = tmp_path_factory.mktemp("t5")
     torch.manual_seed(0)
     config_class: Any = transformers.T5Config
+    sizes = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}
     config = config_class(
-        vocab_size=VOCABULARY,
-        d_model=32,
-        d_kv=8,
-        d_ff=64,
-        num_layers=2,
-        num_heads=4,
-        decoder_start_token_id=0,
-        eos_token_id=EOS,
+        vocab_size=VOCABULARY, decoder_start_token_id=0, eos_token_id=EOS, **sizes
     )
-    transformers.T5ForConditionalGeneration(config).save_pretrained(folder)
-    make_tokenizer(None).save_pretrained(folder)
+    model = transformers.T5ForConditionalGeneration(config)
+    return saved(model, None, tmp_path_factory.mktemp("t5"))
+
+
+def saved(model: Any, template: str | None, folder: Path) -> Path:
+    model.save_pretrained(folder)
+    make_tokenizer(template).save_pretrained(folder)
     return folder
 
 

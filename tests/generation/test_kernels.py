@@ -2,7 +2,7 @@
 
 import functools
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,13 @@ TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 1e-2}
 DTYPES = pytest.mark.parametrize("dtype", TOLERANCE, ids=["float32", "bf16"])
 
 
+def each_linear(test: Callable[..., None]) -> Callable[..., None]:
+    """Run a test for each dtype and size, with a bias and without one."""
+    biases = pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
+    sizes = pytest.mark.parametrize(("inputs", "outputs"), SIZES)
+    return DTYPES(biases(sizes(test)))  # type: ignore[no-any-return]
+
+
 def make(inputs: int, outputs: int, bias: bool, dtype: torch.dtype) -> torch.nn.Linear:
     return torch.nn.Linear(inputs, outputs, bias=bias).to(dtype)
 
@@ -35,9 +42,7 @@ def assert_close(found: torch.Tensor, expected: torch.Tensor) -> None:
         assert (found.float() - expected.float()).abs().max() <= limit
 
 
-@DTYPES
-@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
-@pytest.mark.parametrize(("inputs", "outputs"), SIZES)
+@each_linear
 @torch.no_grad()
 def test_the_weight_as_it_is(inputs: int, outputs: int, bias: bool, dtype: torch.dtype) -> None:
     original = make(inputs, outputs, bias, dtype)
@@ -47,9 +52,7 @@ def test_the_weight_as_it_is(inputs: int, outputs: int, bias: bool, dtype: torch
         assert_close(few(x), original(x))
 
 
-@DTYPES
-@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
-@pytest.mark.parametrize(("inputs", "outputs"), SIZES)
+@each_linear
 @torch.no_grad()
 def test_the_weight_in_8_bits(inputs: int, outputs: int, bias: bool, dtype: torch.dtype) -> None:
     """Few and many rows give what the dequantized weight gives."""

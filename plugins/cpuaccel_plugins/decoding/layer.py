@@ -198,10 +198,14 @@ class FusedForward:
         return output
 
 
-def _is_plain(mask: torch.Tensor) -> bool:
+def _is_plain(mask: object) -> bool:
     """Whether a mask is one of Booleans for all heads, true where a key is seen."""
     return (
-        mask.dtype == torch.bool and mask.dim() == 4 and mask.shape[1] == 1 and mask.stride(-1) == 1
+        isinstance(mask, torch.Tensor)
+        and mask.dtype == torch.bool
+        and mask.dim() == 4
+        and mask.shape[1] == 1
+        and mask.stride(-1) == 1
     )
 
 

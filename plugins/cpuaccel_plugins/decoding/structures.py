@@ -7,28 +7,22 @@ import torch
 
 TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
 
+POINTER, NUMBER, REAL = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
+
 
 class CLinear(ctypes.Structure):
     """``Linear``."""
 
     _fields_: ClassVar = [
-        ("weight", ctypes.c_void_p),
-        ("scales", ctypes.c_void_p),
-        ("bias", ctypes.c_void_p),
-        ("outputs", ctypes.c_int64),
-        ("inputs", ctypes.c_int64),
-        ("type", ctypes.c_int64),
+        *((name, POINTER) for name in ("weight", "scales", "bias")),
+        *((name, NUMBER) for name in ("outputs", "inputs", "type")),
     ]
 
 
 class CNorm(ctypes.Structure):
     """``Norm``."""
 
-    _fields_: ClassVar = [
-        ("weight", ctypes.c_void_p),
-        ("size", ctypes.c_int64),
-        ("epsilon", ctypes.c_double),
-    ]
+    _fields_: ClassVar = [("weight", POINTER), ("size", NUMBER), ("epsilon", REAL)]
 
 
 class CProjections(ctypes.Structure):
@@ -36,12 +30,9 @@ class CProjections(ctypes.Structure):
 
     _fields_: ClassVar = [
         ("before", CNorm),
-        ("query", CLinear),
-        ("key", CLinear),
-        ("value", CLinear),
-        ("query_norm", CNorm),
-        ("key_norm", CNorm),
-        ("head_size", ctypes.c_int64),
+        *((name, CLinear) for name in ("query", "key", "value")),
+        *((name, CNorm) for name in ("query_norm", "key_norm")),
+        ("head_size", NUMBER),
     ]
 
 
@@ -49,12 +40,9 @@ class CAttention(ctypes.Structure):
     """``Attention``."""
 
     _fields_: ClassVar = [
-        ("output", CLinear),
-        ("after", CNorm),
-        ("heads", ctypes.c_int64),
-        ("key_heads", ctypes.c_int64),
-        ("head_size", ctypes.c_int64),
-        ("scaling", ctypes.c_double),
+        *(("output", CLinear), ("after", CNorm)),
+        *((name, NUMBER) for name in ("heads", "key_heads", "head_size")),
+        ("scaling", REAL),
     ]
 
 
@@ -63,11 +51,8 @@ class CFeedForward(ctypes.Structure):
 
     _fields_: ClassVar = [
         ("before", CNorm),
-        ("gate", CLinear),
-        ("up", CLinear),
-        ("down", CLinear),
-        ("after", CNorm),
-        ("activation", ctypes.c_int64),
+        *((name, CLinear) for name in ("gate", "up", "down")),
+        *(("after", CNorm), ("activation", NUMBER)),
     ]
 
 
@@ -75,12 +60,9 @@ class CCached(ctypes.Structure):
     """``Cached``."""
 
     _fields_: ClassVar = [
-        ("data", ctypes.c_void_p),
-        ("type", ctypes.c_int64),
-        ("batch_stride", ctypes.c_int64),
-        ("head_stride", ctypes.c_int64),
-        ("token_stride", ctypes.c_int64),
-        ("tokens", ctypes.c_int64),
+        *(("data", POINTER), ("type", NUMBER)),
+        *((f"{name}_stride", NUMBER) for name in ("batch", "head", "token")),
+        ("tokens", NUMBER),
     ]
 
 

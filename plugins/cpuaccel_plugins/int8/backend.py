@@ -22,10 +22,10 @@ class Int8(Backend[Int8Options]):
     summary = "linears in 8 bits on oneDNN, quantized in each call; all else as in onednn"
     takes = Form.MODULE
     gives = Form.COMPILED
+    generates = True
     needs_tensors = True
     requires = (("torch>=2.8",),)
     tolerance = 0.15
-    generates = True
     Options: ClassVar[type[Int8Options]] = Int8Options
 
     def check(self, host: Host) -> Verdict:

@@ -31,9 +31,9 @@ class OneDnn(Backend[OneDnnOptions]):
     summary = "graph fusions and prepacked weights on stock PyTorch's own oneDNN operators"
     takes = Form.MODULE
     gives = Form.COMPILED
+    generates = True
     needs_tensors = True
     requires = (("torch>=2.6",),)  # the first whose export makes sizes dynamic by itself
-    generates = True
     Options: ClassVar[type[OneDnnOptions]] = OneDnnOptions
 
     def apply(self, model: torch.nn.Module, context: Context) -> Applied:
