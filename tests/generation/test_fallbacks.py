@@ -203,3 +203,12 @@ def test_a_larger_tolerance_accepts_it(offer: Offer) -> None:
     exact: Any = cpuaccel.optimize(model, ["stepping"])
     assert_falls_back(exact, model, prompt(), "tolerance 0.0001")
     assert_served(cpuaccel.optimize(model, ["stepping"], tolerance=0.01), model, prompt())
+
+
+def test_a_generate_that_was_replaced() -> None:
+    model = decoder("llama")
+    model.generate = lambda *_, **__: "mine"
+    fast: Any = cpuaccel.optimize(model, ["onednn"])
+    assert fast.generate(**prompt()) == "mine"
+    assert fast.report.calls == {"fallback:method": 1}
+    assert "not a method of the model's class" in fast.report.fallbacks["fallback:method"]
