@@ -114,6 +114,8 @@ NEEDS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("tests/building/test_audit.py::*openvino*", OPENVINO),
     ("tests/building/test_audit.py::*onnxruntime*", ONNXRUNTIME),
     ("tests/building/test_global_settings.py::*compiler_settings*", ("torch>=2.3",)),
+    ("tests/building/test_global_settings.py::*openvino*", OPENVINO),
+    ("tests/core/test_varying_numbers.py::*openvino*", OPENVINO),
     ("tests/model/test_nested_outputs.py::*onednn*", ("torch>=2.6",)),
     ("tests/model/test_nested_outputs.py::*exported*", ("torch>=2.6",)),
     ("tests/model/test_nested_outputs.py::*compiled*", ("torch>=2.13",)),
