@@ -1,6 +1,6 @@
 import pytest
 
-from tests.required import NEEDS, STACKS, Skips, unmet
+from tests.required import NEEDS, STACKS, Skips, names_unmet_facts, unmet
 
 
 def skipped(node: str) -> pytest.TestReport:
@@ -50,3 +50,18 @@ def test_a_skip_without_an_unmet_fact_is_noted() -> None:
 def test_every_fact_can_be_evaluated() -> None:
     for facts in (*STACKS.values(), *(facts for _, facts in NEEDS)):
         assert set(unmet(facts)) <= {*facts}
+
+
+@pytest.mark.parametrize(
+    ("reason", "expected"),
+    [
+        ("Skipped: needs torch>=99", True),
+        ("Skipped: needs torch>=99, flag: no-such-flag", True),
+        ("Skipped: needs torch>=1", False),
+        ("Skipped: needs torch>=99, torch>=1", False),
+        ("Skipped: needs patience and luck", False),
+        ("Skipped: no engine", False),
+    ],
+)
+def test_reasons_that_name_facts(reason: str, expected: bool) -> None:
+    assert names_unmet_facts(reason) is expected
