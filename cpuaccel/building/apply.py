@@ -2,7 +2,8 @@
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import psutil
 import torch
@@ -38,25 +39,35 @@ def apply_backend(
     Raises:
         BackendError: the backend refused, failed, or returned something invalid.
     """
+    with applying(backend.name) as restored, autocast(autocast_dtype):
+        applied = backend.apply(model, context)
+    _check(applied)
+    return applied, tuple(restored)
+
+
+@contextmanager
+def applying(name: str) -> Iterator[list[str]]:
+    """Restore global settings after what a backend does, and warn if it is slow.
+
+    Yields:
+        On exit, the names of the global settings that it had changed.
+
+    Raises:
+        BackendError: it refused or failed, with a reason in one line.
+    """
     try:
-        with (
-            warn_if_slow(f"applying {backend.name}"),
-            restored_settings() as restored,
-            autocast(autocast_dtype),
-        ):
-            applied = backend.apply(model, context)
+        with warn_if_slow(f"applying {name}"), restored_settings() as restored:
+            yield restored
     except BackendError as error:
-        logger.debug("%s failed", backend.name, exc_info=True)
+        logger.debug("%s failed", name, exc_info=True)
         if "\n" in error.reason:
             error.reason = one_line(error.reason)
         raise
     except (Exception, SystemExit) as error:  # some engines exit when imported
-        logger.debug("%s failed", backend.name, exc_info=True)
+        logger.debug("%s failed", name, exc_info=True)
         raise BackendError(
             f"it raised {describe_error(error)}", "Leave the step out, or report this"
         ) from error
-    _check(applied)
-    return applied, tuple(restored)
 
 
 def _check(applied: object) -> None:
@@ -69,6 +80,12 @@ def _check(applied: object) -> None:
     if not isinstance(applied.evidence, Mapping):
         kind = type(applied.evidence).__name__
         raise BackendError(f"Applied.evidence must be a mapping, got a {kind}", remedy)
+
+
+def not_applied(step: str, error: BackendError) -> Outcome:
+    """The outcome of a step whose backend refused or failed."""
+    status = Status.SKIPPED if error.skipped else Status.FAILED
+    return Outcome(step, status, error.reason, error.remedy)
 
 
 class Cost:

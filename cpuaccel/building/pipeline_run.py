@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from cpuaccel.building.apply import Cost, apply_backend
+from cpuaccel.building.apply import Cost, apply_backend, not_applied
 from cpuaccel.building.reference import Reference
 from cpuaccel.building.settings import BuildSettings
 from cpuaccel.building.snapshot import Snapshot
@@ -230,8 +230,7 @@ class PipelineRun:
         try:
             applied, restored = self._apply_unchanged(planned, signature)
         except BackendError as error:
-            status = Status.SKIPPED if error.skipped else Status.FAILED
-            return stage, Outcome(name, status, error.reason, error.remedy)
+            return stage, not_applied(name, error)
         outcome = cost.applied(name, applied.evidence, restored)
         if backend.gives is Form.MODULE:
             self.shared.applied[index] = (stage, applied, outcome)

@@ -7,9 +7,8 @@ import torch
 from transformers import GenerationMixin, PreTrainedModel
 from transformers.cache_utils import DynamicCache
 
-from cpuaccel.building.apply import Cost
-from cpuaccel.building.global_settings import restored_settings
-from cpuaccel.errors import BackendError, describe_error, one_line
+from cpuaccel.building.apply import Cost, applying, not_applied
+from cpuaccel.errors import BackendError
 from cpuaccel.generation.cache import unsupported
 from cpuaccel.generation.meter import Meter, read_bandwidth
 from cpuaccel.generation.proof import (
@@ -24,7 +23,6 @@ from cpuaccel.model.precision import default_tolerance
 from cpuaccel.pipeline import Options
 from cpuaccel.planning.plan import Plan, PlannedStep
 from cpuaccel.plugin.backend import Backend, Stepper
-from cpuaccel.plugin.slow import warn_if_slow
 from cpuaccel.plugin.verdict import Verdict
 from cpuaccel.report import Outcome, Status
 
@@ -114,7 +112,7 @@ def build(
     cost = Cost()
     cast = model if plan.dtype is None else _cast(model, plan.dtype)
     try:
-        with warn_if_slow(f"applying {name}"), restored_settings() as restored, torch.no_grad():
+        with applying(name) as restored, torch.no_grad():
             stepper = backend.stepper(cast, plan.host)
             dtypes = {p.dtype for p in cast.parameters() if p.is_floating_point()}
             closeness = prove(
@@ -124,15 +122,7 @@ def build(
                 None if tolerance is not None else _divergence(backend, dtypes),
             )
     except BackendError as error:
-        logger.debug("%s can't generate", name, exc_info=True)
-        status = Status.SKIPPED if error.skipped else Status.FAILED
-        return Generation(Outcome(name, status, one_line(error.reason), error.remedy))
-    except Exception as error:
-        logger.debug("%s can't generate", name, exc_info=True)
-        reason = f"it raised {describe_error(error)}"
-        return Generation(
-            Outcome(name, Status.FAILED, reason, "Leave the step out, or report this")
-        )
+        return Generation(not_applied(name, error))
     outcome = cost.applied(name, stepper.evidence, restored)
     return Generation(outcome, stepper, closeness, Meter(stepper.bytes_per_step, read_bandwidth()))
 

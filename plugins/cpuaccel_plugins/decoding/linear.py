@@ -2,12 +2,12 @@
 
 import ctypes
 import functools
-import time
 from collections.abc import Callable
 
 import torch
 from torch.nn.functional import linear
 
+from cpuaccel_plugins.aten_graph.fastest import least_times
 from cpuaccel_plugins.decoding.structures import TYPES, CLinear
 
 MOST_ROWS = 16
@@ -102,18 +102,12 @@ def faster_in_float32() -> bool:
     """Whether casting bfloat16 to float32 and multiplying is faster here; computes some."""
     weight, inputs = torch.zeros(512, 512, dtype=torch.bfloat16), torch.zeros(64, 512)
     narrow = inputs.bfloat16()
-
-    def seconds(compute: Callable[[], object]) -> float:
-        times = []
-        for _ in range(3):
-            begun = time.perf_counter()
-            compute()
-            times.append(time.perf_counter() - begun)
-        return min(times)
-
-    return seconds(lambda: linear(narrow.float(), weight.float())) < seconds(
-        lambda: linear(narrow, weight)
-    )
+    ways: dict[bool, Callable[[], object]] = {
+        True: lambda: linear(narrow.float(), weight.float()),
+        False: lambda: linear(narrow, weight),
+    }
+    times = least_times(ways, rounds=3)
+    return times[True] < times[False]
 
 
 def quantize(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
