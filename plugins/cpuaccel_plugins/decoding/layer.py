@@ -1,57 +1,25 @@
 """Decoder layers of Llama's kind, computed by three kernels where rows are few.
 
-The layers of the architectures in ``ARCHITECTURES`` have the same parts: norms of root mean square,
-queries and keys turned by their position, a gated feed-forward network. A layer of these is
-computed by the kernels if both give the same results; others run as they are.
+A layer with the parts that parts.py finds is computed by the kernels if these and the layer's own
+code give the same results; others run as they are.
 """
 
 import ctypes
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
-from transformers import activations
 from transformers.cache_utils import Cache, DynamicLayer
 
-from cpuaccel_plugins.decoding.linear import MOST_ROWS, FewRowsLinear
-from cpuaccel_plugins.decoding.structures import (
-    TYPES,
-    CAttention,
-    CFeedForward,
-    CNorm,
-    CProjections,
-    cached,
-)
+from cpuaccel_plugins.decoding.linear import MOST_ROWS
+from cpuaccel_plugins.decoding.parts import Parts
+from cpuaccel_plugins.decoding.structures import TYPES, cached
 
 logger = logging.getLogger("cpuaccel")
 
-ARCHITECTURES = frozenset({"llama", "mistral", "qwen2", "qwen3", "gemma3_text"})
-"""Values of ``model_type``. Others may compute what a comparison on small numbers doesn't show,
-such as Gemma 2, which limits the scores of attention."""
-
-ACTIVATIONS: dict[type[torch.nn.Module], int] = {
-    torch.nn.SiLU: 0,
-    activations.SiLUActivation: 0,
-    activations.GELUActivation: 1,
-    activations.PytorchGELUTanh: 2,
-    activations.GELUTanh: 2,
-}
-
 AGREEMENT = {torch.float32: 1e-4, torch.bfloat16: 0.1}
 """Largest accepted difference from the layer's own code, relative to the largest magnitude."""
-
-
-@dataclass
-class Parts:
-    """What the kernels need of a layer; keeps the tensors alive that the structures point to."""
-
-    projections: CProjections
-    attention: CAttention
-    feed_forward: CFeedForward
-    index: int
-    kept: list[torch.Tensor]
 
 
 class Positions(threading.local):
@@ -165,37 +133,41 @@ class FusedForward:
         parts, library = self._parts, self._library
         batch, tokens, _ = hidden.shape
         heads, size = parts.attention.heads, parts.attention.head_size
-        kind = ctypes.c_int64(TYPES[hidden.dtype])
+        rows, kind = batch * tokens, TYPES[hidden.dtype]
         hidden = hidden.contiguous()
         cos, sin = (self._positions.rows(angles, batch) for angles in positions)
         query = torch.empty(batch, tokens, heads, size)
         key, value = hidden.new_empty(2, batch, tokens, parts.attention.key_heads, size).unbind()
         library.cpuaccel_project(
             ctypes.byref(parts.projections),
-            *(_pointer(hidden), kind, ctypes.c_int64(batch * tokens), _pointer(cos)),
-            *(_pointer(sin), _pointer(query), _pointer(key), _pointer(value)),
+            *(hidden.data_ptr(), kind, rows, cos.data_ptr(), sin.data_ptr()),
+            *(query.data_ptr(), key.data_ptr(), value.data_ptr()),
         )
         keys, values = cache.update(key.transpose(1, 2), value.transpose(1, 2), parts.index)
         if keys.stride(-1) != 1 or values.stride(-1) != 1:
             keys, values = keys.contiguous(), values.contiguous()
-        if mask is not None and mask.shape[-1] < keys.shape[2]:
-            raise ValueError(f"the mask has {mask.shape[-1]} keys, the cache {keys.shape[2]}")
         attended, output = torch.empty_like(hidden), torch.empty_like(hidden)
-        strides = (0, 0) if mask is None else (mask.stride(0), mask.stride(2))
-        if mask is not None and mask.shape[0] == 1:
-            strides = (0, strides[1])
         library.cpuaccel_attend(
             ctypes.byref(parts.attention),
-            *(_pointer(query), ctypes.byref(cached(keys)), ctypes.byref(cached(values))),
-            *(None if mask is None else _pointer(mask), *map(ctypes.c_int64, strides)),
-            *(ctypes.c_int64(batch), ctypes.c_int64(tokens)),
-            *(_pointer(hidden), _pointer(attended), kind),
+            *(query.data_ptr(), ctypes.byref(cached(keys)), ctypes.byref(cached(values))),
+            *_described_mask(mask, keys.shape[2]),
+            *(batch, tokens, hidden.data_ptr(), attended.data_ptr(), kind),
         )
         library.cpuaccel_feed_forward(
             ctypes.byref(parts.feed_forward),
-            *(_pointer(attended), _pointer(output), kind, ctypes.c_int64(batch * tokens)),
+            *(attended.data_ptr(), output.data_ptr(), kind, rows),
         )
         return output
+
+
+def _described_mask(mask: torch.Tensor | None, keys: int) -> tuple[int | None, int, int]:
+    """The address of a mask, and its strides over rows and queries."""
+    if mask is None:
+        return None, 0, 0
+    if mask.shape[-1] < keys:
+        raise ValueError(f"the mask has {mask.shape[-1]} keys, the cache {keys}")
+    of_rows, _, of_queries, _ = mask.stride()
+    return mask.data_ptr(), 0 if len(mask) == 1 else of_rows, of_queries
 
 
 def _is_plain(mask: object) -> bool:
@@ -207,107 +179,3 @@ def _is_plain(mask: object) -> bool:
         and mask.shape[1] == 1
         and mask.stride(-1) == 1
     )
-
-
-def _pointer(tensor: torch.Tensor) -> ctypes.c_void_p:
-    return ctypes.c_void_p(tensor.data_ptr())
-
-
-def find_parts(layer: torch.nn.Module) -> Parts | None:
-    """Find the parts of Llama's layer in one; None where it has other ones."""
-    try:
-        return _parts(layer)
-    except (AttributeError, KeyError, TypeError):
-        return None
-
-
-LLAMA = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
-GEMMA = LLAMA | {"pre_feedforward_layernorm", "post_feedforward_layernorm"}
-ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj"}
-GATED = {"gate_proj", "up_proj", "down_proj", "act_fn"}
-
-
-def runs_its_class(module: torch.nn.Module) -> bool:
-    """Whether calling a module runs its class's forward and nothing else, such as a hook.
-
-    Transformers' own hooks record hidden states, and only while these are asked for.
-    """
-    hooks = (*module._forward_pre_hooks.values(), *module._forward_hooks.values())
-    callers = [h for h in hooks if not getattr(h, "__module__", "").startswith("transformers.")]
-    return not callers and "forward" not in vars(module)
-
-
-def _parts(layer: torch.nn.Module) -> Parts | None:
-    children = dict(layer.named_children())
-    if set(children) not in (LLAMA, GEMMA) or "forward" in vars(layer):
-        return None
-    if not type(layer).__module__.startswith("transformers.models."):
-        return None
-    if not all(runs_its_class(module) for child in children.values() for module in child.modules()):
-        return None
-    attention, mlp = children["self_attn"], children["mlp"]
-    if getattr(attention.config, "model_type", None) not in ARCHITECTURES:
-        return None
-    inside, gated = dict(attention.named_children()), dict(mlp.named_children())
-    if set(inside) - {"q_norm", "k_norm", "rotary_fn"} != ATTENTION or set(gated) != GATED:
-        return None
-    linears = {
-        name: child
-        for name, child in {**inside, **gated}.items()
-        if isinstance(child, FewRowsLinear)
-    }
-    if set(linears) != ATTENTION | GATED - {"act_fn"}:
-        return None
-    kept: list[torch.Tensor] = []
-    nothing = CNorm(None, 0, 0.0)
-
-    def norm(name: str, owner: dict[str, torch.nn.Module] = children) -> CNorm:
-        return _norm(owner[name], kept) if name in owner else nothing
-
-    is_gemma = set(children) == GEMMA
-    size = int(_number(attention, "head_dim"))
-    heads, key_heads = (linears[name].out_features // size for name in ("q_proj", "k_proj"))
-    return Parts(
-        CProjections(
-            norm("input_layernorm"),
-            *(linears[name].described for name in ("q_proj", "k_proj", "v_proj")),
-            norm("q_norm", inside),
-            norm("k_norm", inside),
-            size,
-        ),
-        CAttention(
-            linears["o_proj"].described,
-            norm("post_attention_layernorm") if is_gemma else nothing,
-            *(heads, key_heads, size, _number(attention, "scaling")),
-        ),
-        CFeedForward(
-            norm("pre_feedforward_layernorm" if is_gemma else "post_attention_layernorm"),
-            *(linears[name].described for name in ("gate_proj", "up_proj", "down_proj")),
-            norm("post_feedforward_layernorm"),
-            ACTIVATIONS[type(gated["act_fn"])],
-        ),
-        int(_number(attention, "layer_idx")),
-        kept,
-    )
-
-
-def _number(module: torch.nn.Module, name: str) -> float:
-    value: object = getattr(module, name)
-    if not isinstance(value, int | float):
-        raise TypeError(f"{name} is not a number")
-    return value
-
-
-def _norm(norm: torch.nn.Module, kept: list[torch.Tensor]) -> CNorm:
-    """Describe a norm of root mean square; Gemma's weights are those that are added to 1."""
-    named = "variance_epsilon" if hasattr(norm, "variance_epsilon") else "eps"
-    epsilon, weight = _number(norm, named), norm.weight
-    assert isinstance(weight, torch.Tensor)
-    weight = weight.detach()
-    inputs = torch.linspace(-2, 3, weight.numel(), dtype=weight.dtype)
-    scaled = inputs.float() * torch.rsqrt(inputs.float().square().mean() + epsilon)
-    for candidate in (weight.float(), 1 + weight.float()):
-        if torch.allclose(norm(inputs).float(), scaled * candidate, atol=2e-2, rtol=2e-2):
-            kept.append(candidate.contiguous())
-            return CNorm(kept[-1].data_ptr(), candidate.numel(), epsilon)
-    raise TypeError("another norm")

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 import cpuaccel
+from cpuaccel_plugins.decoding.structures import NUMBER, POINTER
 
 logger = logging.getLogger("cpuaccel")
 
@@ -25,6 +26,14 @@ FLAGS = (
 """Not -ffast-math: a library linked with it makes the whole process flush denormals to zero."""
 
 COMPILE_SECONDS = 120
+
+ARGUMENTS = {
+    "cpuaccel_linear": (*[POINTER] * 3, *[NUMBER] * 2),
+    "cpuaccel_project": (*[POINTER] * 2, *[NUMBER] * 2, *[POINTER] * 5),
+    "cpuaccel_attend": (*[POINTER] * 5, *[NUMBER] * 4, *[POINTER] * 2, NUMBER),
+    "cpuaccel_feed_forward": (*[POINTER] * 3, *[NUMBER] * 2),
+}
+"""The types of each function's arguments; none of them returns anything."""
 
 
 class KernelsError(Exception):
@@ -48,7 +57,10 @@ def kernels() -> ctypes.CDLL:
         library = ctypes.CDLL(str(path))
     except OSError as error:
         raise KernelsError(f"{path} can't be loaded: {error}") from error
-    library.cpuaccel_threads.restype = ctypes.c_int64
+    for name, types in ARGUMENTS.items():
+        function = getattr(library, name)  # by [] it would be another object each time
+        function.argtypes, function.restype = types, None
+    library.cpuaccel_threads.restype = NUMBER
     if library.cpuaccel_threads() != torch.get_num_threads():
         # Two pools of threads on the same cores wait for each other.
         raise KernelsError("the compiler's OpenMP is not the one that torch uses")

@@ -49,10 +49,10 @@ class FewRowsLinear(torch.nn.Module):
         output = inputs.new_empty(*inputs.shape[:-1], self.out_features)
         self._library.cpuaccel_linear(
             ctypes.byref(self.described),
-            ctypes.c_void_p(inputs.data_ptr()),
-            ctypes.c_void_p(output.data_ptr()),
-            ctypes.c_int64(TYPES[inputs.dtype]),
-            ctypes.c_int64(rows),
+            inputs.data_ptr(),
+            output.data_ptr(),
+            TYPES[inputs.dtype],
+            rows,
         )
         return output
 

@@ -9,9 +9,10 @@ from transformers.pytorch_utils import Conv1D
 
 import cpuaccel
 from cpuaccel import BackendError, Stepper
-from cpuaccel_plugins.decoding.layer import FusedForward, Positions, find_parts, runs_its_class
+from cpuaccel_plugins.decoding.layer import FusedForward, Positions
 from cpuaccel_plugins.decoding.library import KernelsError, kernels
 from cpuaccel_plugins.decoding.linear import FewRowsLinear
+from cpuaccel_plugins.decoding.parts import find_parts, runs_its_class
 
 FLOATS = (torch.float32, torch.bfloat16)
 

@@ -1,0 +1,135 @@
+"""Finding in a decoder layer the parts that the kernels compute.
+
+The layers of the architectures in ``ARCHITECTURES`` have the same parts: norms of root mean square,
+queries and keys turned by their position, a gated feed-forward network.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from transformers import activations
+
+from cpuaccel_plugins.decoding.linear import FewRowsLinear
+from cpuaccel_plugins.decoding.structures import CAttention, CFeedForward, CNorm, CProjections
+
+ARCHITECTURES = frozenset({"llama", "mistral", "qwen2", "qwen3", "gemma3_text"})
+"""Values of ``model_type``. Others may compute what a comparison on small numbers doesn't show,
+such as Gemma 2, which limits the scores of attention."""
+
+ACTIVATIONS: dict[type[torch.nn.Module], int] = {
+    torch.nn.SiLU: 0,
+    activations.SiLUActivation: 0,
+    activations.GELUActivation: 1,
+    activations.PytorchGELUTanh: 2,
+    activations.GELUTanh: 2,
+}
+
+LLAMA = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
+GEMMA = LLAMA | {"pre_feedforward_layernorm", "post_feedforward_layernorm"}
+ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj"}
+GATED = {"gate_proj", "up_proj", "down_proj", "act_fn"}
+
+
+@dataclass
+class Parts:
+    """What the kernels need of a layer; keeps the tensors alive that the structures point to."""
+
+    projections: CProjections
+    attention: CAttention
+    feed_forward: CFeedForward
+    index: int
+    kept: list[torch.Tensor]
+
+
+def find_parts(layer: torch.nn.Module) -> Parts | None:
+    """Find the parts of Llama's layer in one; None where it has other ones."""
+    try:
+        return _parts(layer)
+    except (AttributeError, KeyError, TypeError):
+        return None
+
+
+def runs_its_class(module: torch.nn.Module) -> bool:
+    """Whether calling a module runs its class's forward and nothing else, such as a hook.
+
+    Transformers' own hooks record hidden states, and only while these are asked for.
+    """
+    hooks = (*module._forward_pre_hooks.values(), *module._forward_hooks.values())
+    callers = [h for h in hooks if not getattr(h, "__module__", "").startswith("transformers.")]
+    return not callers and "forward" not in vars(module)
+
+
+def _parts(layer: torch.nn.Module) -> Parts | None:
+    children = dict(layer.named_children())
+    if set(children) not in (LLAMA, GEMMA) or "forward" in vars(layer):
+        return None
+    if not type(layer).__module__.startswith("transformers.models."):
+        return None
+    if not all(runs_its_class(module) for child in children.values() for module in child.modules()):
+        return None
+    attention, mlp = children["self_attn"], children["mlp"]
+    if getattr(attention.config, "model_type", None) not in ARCHITECTURES:
+        return None
+    inside, gated = dict(attention.named_children()), dict(mlp.named_children())
+    if set(inside) - {"q_norm", "k_norm", "rotary_fn"} != ATTENTION or set(gated) != GATED:
+        return None
+    linears = {
+        name: child
+        for name, child in {**inside, **gated}.items()
+        if isinstance(child, FewRowsLinear)
+    }
+    if set(linears) != ATTENTION | GATED - {"act_fn"}:
+        return None
+    kept: list[torch.Tensor] = []
+    nothing = CNorm(None, 0, 0.0)
+
+    def norm(name: str, owner: dict[str, torch.nn.Module] = children) -> CNorm:
+        return _norm(owner[name], kept) if name in owner else nothing
+
+    is_gemma = set(children) == GEMMA
+    size = int(_number(attention, "head_dim"))
+    heads, key_heads = (linears[name].out_features // size for name in ("q_proj", "k_proj"))
+    return Parts(
+        CProjections(
+            norm("input_layernorm"),
+            *(linears[name].described for name in ("q_proj", "k_proj", "v_proj")),
+            norm("q_norm", inside),
+            norm("k_norm", inside),
+            size,
+        ),
+        CAttention(
+            linears["o_proj"].described,
+            norm("post_attention_layernorm") if is_gemma else nothing,
+            *(heads, key_heads, size, _number(attention, "scaling")),
+        ),
+        CFeedForward(
+            norm("pre_feedforward_layernorm" if is_gemma else "post_attention_layernorm"),
+            *(linears[name].described for name in ("gate_proj", "up_proj", "down_proj")),
+            norm("post_feedforward_layernorm"),
+            ACTIVATIONS[type(gated["act_fn"])],
+        ),
+        int(_number(attention, "layer_idx")),
+        kept,
+    )
+
+
+def _number(module: torch.nn.Module, name: str) -> float:
+    value: object = getattr(module, name)
+    if not isinstance(value, int | float):
+        raise TypeError(f"{name} is not a number")
+    return value
+
+
+def _norm(norm: torch.nn.Module, kept: list[torch.Tensor]) -> CNorm:
+    """Describe a norm of root mean square; Gemma's weights are those that are added to 1."""
+    named = "variance_epsilon" if hasattr(norm, "variance_epsilon") else "eps"
+    epsilon, weight = _number(norm, named), norm.weight
+    assert isinstance(weight, torch.Tensor)
+    weight = weight.detach()
+    inputs = torch.linspace(-2, 3, weight.numel(), dtype=weight.dtype)
+    scaled = inputs.float() * torch.rsqrt(inputs.float().square().mean() + epsilon)
+    for candidate in (weight.float(), 1 + weight.float()):
+        if torch.allclose(norm(inputs).float(), scaled * candidate, atol=2e-2, rtol=2e-2):
+            kept.append(candidate.contiguous())
+            return CNorm(kept[-1].data_ptr(), candidate.numel(), epsilon)
+    raise TypeError("another norm")
