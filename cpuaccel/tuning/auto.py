@@ -9,6 +9,7 @@ import torch
 
 from cpuaccel.errors import CpuaccelError, LockError
 from cpuaccel.optimized import OptimizedModel
+from cpuaccel.plugin.cache_folder import cache_folder
 from cpuaccel.plugin.host import host
 from cpuaccel.plugin.manager import plugin_host
 from cpuaccel.report import Fallback
@@ -16,7 +17,7 @@ from cpuaccel.timing import Speedup
 from cpuaccel.tuning.candidate import ORIGINAL
 from cpuaccel.tuning.decisions.decision import Decision, assemble
 from cpuaccel.tuning.decisions.fingerprint import key_of, take_fingerprint
-from cpuaccel.tuning.decisions.lockfile import cache_folder, exclusive, read_lock, write_lock
+from cpuaccel.tuning.decisions.lockfile import exclusive, read_lock, write_lock
 from cpuaccel.tuning.decisions.result import CandidateStatus, Tuning
 from cpuaccel.tuning.progress import Progress
 from cpuaccel.tuning.request import Request
@@ -58,7 +59,7 @@ class _Auto:
     def run(self, progress: Progress) -> OptimizedModel:
         path = self._request.lock
         if path is None and self._request.cache:
-            path = cache_folder() / f"{key_of(self._fingerprint, self._request)}.toml"
+            path = cache_folder("tuning") / f"{key_of(self._fingerprint, self._request)}.toml"
         with exclusive(path) if path else nullcontext():
             optimized = self._from_lock(path) if path else None
             if optimized is None:

@@ -2,11 +2,12 @@
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     import torch
 
+    from cpuaccel.generation.build import Generation
     from cpuaccel.report import Report
 
 NOT_ACCELERATED = "Pass --backends onednn or int8, and use transformers>=5"
@@ -77,7 +78,7 @@ def summary(stream: Stream, report: "Report") -> str:
     if stream.first_token_seconds is not None:
         parts.append(f"first token after {stream.first_token_seconds:.2f} s")
 
-    generation: Any = report.generation
+    generation = cast("Generation | None", report.generation)
     reasons = "; ".join(report.fallbacks.values())
     if generation is None or generation.stepper is None:
         remedy = NOT_ACCELERATED if generation is None else generation.outcome.remedy

@@ -159,15 +159,6 @@ def _pipeline_table(tuning: Tuning, candidate: Candidate, pipeline: Pipeline) ->
     return table.model_copy(update=measured)
 
 
-def cache_folder() -> Path:
-    """Return the user's cache of decisions: in ``$CPUACCEL_CACHE`` or ``$XDG_CACHE_HOME``."""
-    chosen = os.environ.get("CPUACCEL_CACHE")
-    if chosen:
-        return Path(chosen) / "tuning"
-    home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "cpuaccel" / "tuning"
-
-
 @contextmanager
 def exclusive(path: Path) -> Iterator[None]:
     """Make other processes that search for the same decision wait, and then use this one's."""

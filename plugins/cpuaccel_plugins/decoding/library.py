@@ -50,7 +50,7 @@ def kernels() -> ctypes.CDLL:
     host = cpuaccel.host()
     identity = (SOURCE.read_bytes(), FLAGS, host.processor, sorted(host.isa))
     key = hashlib.sha256(repr(identity).encode()).hexdigest()[:16]
-    path = _folder() / f"decoding-{key}.so"
+    path = cpuaccel.cache_folder("kernels") / f"decoding-{key}.so"
     if not path.exists():
         _compile(path)
     try:
@@ -65,11 +65,6 @@ def kernels() -> ctypes.CDLL:
         # Two pools of threads on the same cores wait for each other.
         raise KernelsError("the compiler's OpenMP is not the one that torch uses")
     return library
-
-
-def _folder() -> Path:
-    home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "cpuaccel" / "kernels"
 
 
 def _compile(path: Path) -> None:
