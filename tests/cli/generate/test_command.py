@@ -10,112 +10,22 @@ from typing import Any
 
 import pytest
 import torch
-import transformers
 
 from cpuaccel import Host, Stepper
-from cpuaccel.cli.models.load import load_model
 from tests.cli.backends import Faithful
 from tests.cli.conftest import Run
+from tests.cli.generate.models import (
+    ORIGINAL,
+    PROMPT,
+    SHORT,
+    SPEED,
+    TOKENS,
+    expected,
+)
 from tests.conftest import Offer
 from tests.required import NATIVE, requires
 
 pytestmark = requires("transformers>=4.48")
-
-PROMPT = "w3 w14 w15"
-TOKENS = 24
-SHORT = ("--max-new-tokens", TOKENS)
-ORIGINAL = ("--backends", "jit")
-"""A pipeline that does not generate, so that nothing is built."""
-
-SPECIAL = ["<unk>", "<s>", "</s>", "<user>", "<bot>"]
-CHAT = (
-    "{% for m in messages %}<user> {{ m['content'] }} {% endfor %}"
-    "{% if add_generation_prompt %}<bot>{% endif %}"
-)
-VOCABULARY = 64
-EOS = SPECIAL.index("</s>")
-SPEED = r"\d+ tokens, [\d.]+ tokens/s, first token after [\d.]+ s"
-
-
-def make_tokenizer(template: str | None) -> Any:
-    from tokenizers import Tokenizer, models, pre_tokenizers
-
-    words = [*SPECIAL, *(f"w{number}" for number in range(VOCABULARY - len(SPECIAL)))]
-    level = models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>")
-    backend = Tokenizer(level)
-    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    names = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
-    tokenizer: Any = transformers.PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=backend, additional_special_tokens=["<user>", "<bot>"], **names
-    )
-    tokenizer.chat_template = template
-    return tokenizer
-
-
-def make_llama() -> Any:
-    torch.manual_seed(0)
-    config = transformers.LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        bos_token_id=SPECIAL.index("<s>"),
-        eos_token_id=EOS,
-    )
-    model: Any = transformers.LlamaForCausalLM(config)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() > 1:
-                parameter.mul_(8)  # otherwise all tokens are about as probable
-        model.lm_head.weight[EOS] = 0  # never the most probable
-    return model.eval()
-
-
-@pytest.fixture(scope="session")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a model, and a tokenizer with a chat template."""
-    return saved(make_llama(), CHAT, tmp_path_factory.mktemp("llama"))
-
-
-@pytest.fixture(scope="session")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same without a chat template."""
-    return saved(make_llama(), None, tmp_path_factory.mktemp("plain"))
-
-
-@pytest.fixture(scope="session")
-def t5(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with an encoder-decoder model."""
-    torch.manual_seed(0)
-    config_class: Any = transformers.T5Config
-    sizes = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}
-    config = config_class(
-        vocab_size=VOCABULARY, decoder_start_token_id=0, eos_token_id=EOS, **sizes
-    )
-    model = transformers.T5ForConditionalGeneration(config)
-    return saved(model, None, tmp_path_factory.mktemp("t5"))
-
-
-def saved(model: Any, template: str | None, folder: Path) -> Path:
-    model.save_pretrained(folder)
-    make_tokenizer(template).save_pretrained(folder)
-    return folder
-
-
-def expected(folder: Path, prompt: str, **options: object) -> str:
-    """The text that the original generates."""
-    tokenizer: Any = transformers.AutoTokenizer.from_pretrained(str(folder))
-    kind: Any = transformers.AutoModelForCausalLM
-    if "t5" in folder.name:
-        kind = transformers.AutoModelForSeq2SeqLM
-    model = kind.from_pretrained(str(folder)).eval()
-    inputs = tokenizer(prompt, return_tensors="pt")
-    arguments: dict[str, Any] = {"max_new_tokens": TOKENS, "do_sample": False, **options}
-    output = model.generate(inputs.input_ids, attention_mask=inputs.attention_mask, **arguments)
-    skipped = 1 if "t5" in folder.name else inputs.input_ids.shape[1]
-    return str(tokenizer.decode(output[0, skipped:], skip_special_tokens=True))
 
 
 def last_line(text: str) -> str:
@@ -350,111 +260,6 @@ def test_invalid_standard_input(run: Run, content: bytes, monkeypatch: pytest.Mo
     ran = run("generate", "/nonexistent", "-")
     assert ran.code == 2
     assert "Invalid value for PROMPT" in ran.err
-
-
-@pytest.mark.parametrize(
-    ("model", "message"),
-    [
-        ("/nonexistent", "there is no folder /nonexistent. Pass a folder"),
-        ("./nonexistent", "there is no folder ./nonexistent"),
-        ("/dev/null", "/dev/null is a file, not a folder"),
-        ("demo", "demo is not a language model with a tokenizer. Pass"),
-        ("config:bert-tiny", "config:bert-tiny is not a language model with a tokenizer"),
-    ],
-)
-def test_models_that_are_not_there(run: Run, model: str, message: str) -> None:
-    ran = run("generate", model, PROMPT)
-    assert ran.code == 1
-    assert ran.out == ""
-    assert message in ran.err
-
-
-def test_a_hub_id_without_a_network(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    ran = run("generate", "nobody/nothing", PROMPT)
-    assert ran.code == 1
-    assert "nobody/nothing can't be loaded" in ran.err
-
-
-def test_a_folder_without_a_config(run: Run, tmp_path: Path) -> None:
-    ran = run("generate", tmp_path, PROMPT)
-    assert ran.code == 1
-    assert "has no config.json. Pass a folder that save_pretrained wrote" in ran.err
-
-
-def test_a_folder_without_a_tokenizer(run: Run, tmp_path: Path) -> None:
-    make_llama().save_pretrained(tmp_path)
-    ran = run("generate", tmp_path, PROMPT)
-    assert ran.code == 1
-    assert f"the folder {tmp_path} has no tokenizer. Save that of the model" in ran.err
-    assert "AutoTokenizer.from_pretrained(NAME).save_pretrained(FOLDER)" in ran.err
-
-
-def test_a_tokenizer_that_is_damaged(run: Run, tmp_path: Path) -> None:
-    make_llama().save_pretrained(tmp_path)
-    (tmp_path / "tokenizer.json").write_text("{")
-    ran = run("generate", tmp_path, PROMPT)
-    assert ran.code == 1
-    assert f"the tokenizer of {tmp_path} can't be loaded: " in ran.err
-
-
-def test_weights_that_are_damaged(run: Run, tmp_path: Path) -> None:
-    make_llama().save_pretrained(tmp_path)
-    make_tokenizer(CHAT).save_pretrained(tmp_path)
-    (tmp_path / "model.safetensors").write_bytes(b"weights")
-    ran = run("generate", tmp_path, PROMPT)
-    assert ran.code == 1
-    assert f"{tmp_path} can't be loaded: " in ran.err
-
-
-def test_a_model_without_generate(run: Run, tmp_path: Path) -> None:
-    load_model("config:vit-tiny").save_pretrained(tmp_path)  # type: ignore[operator]
-    ran = run("generate", tmp_path, PROMPT)
-    assert ran.code == 1
-    assert f"{tmp_path} is a ViTForImageClassification, which has no generate. Pass a" in ran.err
-
-
-def test_a_model_that_hears(run: Run, tmp_path: Path) -> None:
-    config = transformers.WhisperConfig()
-    config.architectures = ["WhisperForConditionalGeneration"]
-    config.save_pretrained(tmp_path)
-    ran = run("generate", tmp_path, PROMPT)
-    assert ran.code == 1
-    assert "is a WhisperForConditionalGeneration, whose input is not text" in ran.err
-
-
-def test_a_config_that_names_no_class(run: Run, llama: Path, tmp_path: Path) -> None:
-    for file in llama.iterdir():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
-    text = json.loads((tmp_path / "config.json").read_text())
-    text["architectures"] = ["MyLlama"]
-    (tmp_path / "config.json").write_text(json.dumps(text))
-    ran = run("generate", tmp_path, PROMPT, *SHORT, *ORIGINAL, "--no-chat")
-    assert ran.out == expected(llama, PROMPT) + "\n"
-
-
-def test_chat_without_a_template(run: Run, plain: Path) -> None:
-    ran = run("generate", plain, PROMPT, "--chat")
-    assert ran.code == 1
-    assert f"the tokenizer of {plain} has no chat template. Leave out --chat" in ran.err
-
-
-def test_a_chat_template_that_raises(run: Run, tmp_path: Path) -> None:
-    make_llama().save_pretrained(tmp_path)
-    make_tokenizer("{{ raise_exception('a system message is needed') }}").save_pretrained(tmp_path)
-    ran = run("generate", tmp_path, PROMPT)
-    assert ran.code == 1
-    assert "a system message is needed. Pass --no-chat" in ran.err
-
-
-def test_a_model_that_raises(run: Run, plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: object, **__: object) -> object:
-        raise IndexError("index out of range in self")
-
-    monkeypatch.setattr(transformers.LlamaForCausalLM, "forward", broken)
-    ran = run("generate", plain, PROMPT, *ORIGINAL)
-    assert ran.code == 1
-    assert "raised IndexError: index out of range in self after 0 tokens. Pass a sho" in ran.err
 
 
 def test_help_teaches_with_an_example(run: Run) -> None:
