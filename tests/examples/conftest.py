@@ -55,7 +55,7 @@ def processes() -> Iterator[subprocess.Popen[str]]:
 def example(processes: subprocess.Popen[str], tmp_path_factory: pytest.TempPathFactory) -> Example:
     """Run the script of an example in a new process, with one thread."""
 
-    def run(script: str, *arguments: object, threads: int = 1) -> Ran:
+    def run(script: str, *arguments: object) -> Ran:
         folder = tmp_path_factory.mktemp("process")
         request = {
             "script": str(EXAMPLES / script),
@@ -63,7 +63,6 @@ def example(processes: subprocess.Popen[str], tmp_path_factory: pytest.TempPathF
             "stdout": str(folder / "stdout"),
             "stderr": str(folder / "stderr"),
             "folder": str(folder),
-            "threads": threads,
         }
         assert processes.stdin is not None
         assert processes.stdout is not None

@@ -40,7 +40,7 @@ for line in sys.stdin:
             os.dup2(os.open(request[name], os.O_WRONLY | os.O_CREAT), descriptor)
         os.chdir(request["folder"])
         os.environ["COLUMNS"] = "200"
-        torch.set_num_threads(request["threads"])
+        torch.set_num_threads(1)
         sys.argv = [request["script"], *request["arguments"]]
         ended = 0
         try:

@@ -17,7 +17,7 @@ from tests.tuning.test_lockfile import environment
 
 TUNE = [
     *(sys.executable, "-m", "cpuaccel", "tune", "config:bert-tiny", "--seq-len", "16"),
-    *("--budget", "500", "--threads", "1"),
+    *("--budget", "150", "--threads", "1"),
 ]
 HANGS = "starts_another_and_hangs"
 
