@@ -28,7 +28,8 @@ TaskOption = Annotated[
         "--task",
         metavar="TASK",
         help="Choose the head: question-answering, text-classification, token-classification, "
-        "feature-extraction, fill-mask, image-classification or automatic-speech-recognition. "
+        "feature-extraction, fill-mask, text-generation, image-classification or "
+        "automatic-speech-recognition. "
         "Default: the one that the model's config names.",
     ),
 ]

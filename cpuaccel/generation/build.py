@@ -18,7 +18,7 @@ from cpuaccel.generation.proof import (
     Closeness,
     prove,
 )
-from cpuaccel.model.copying import shared_copy
+from cpuaccel.model.copying import cast_copy
 from cpuaccel.model.precision import default_tolerance
 from cpuaccel.pipeline import Options
 from cpuaccel.planning.plan import Plan, PlannedStep
@@ -110,7 +110,7 @@ def build(
         return Generation(Outcome(name, Status.SKIPPED, verdict.reason, verdict.remedy))
     logger.info("building %s for generate", name)
     cost = Cost()
-    cast = model if plan.dtype is None else _cast(model, plan.dtype)
+    cast = model if plan.dtype is None else cast_copy(model, plan.dtype)
     try:
         with applying(name) as restored, torch.no_grad():
             stepper = backend.stepper(cast, plan.host)
@@ -125,18 +125,6 @@ def build(
         return Generation(not_applied(name, error))
     outcome = cost.applied(name, stepper.evidence, restored)
     return Generation(outcome, stepper, closeness, Meter(stepper.bytes_per_step, read_bandwidth()))
-
-
-def _cast(model: PreTrainedModel, dtype: torch.dtype) -> torch.nn.Module:
-    """Cast a model as ``from_pretrained`` does: tables that aren't saved stay as they are.
-
-    With frequencies in bfloat16, angles are wrong by up to one radian at position 512.
-    """
-    cast = shared_copy(model, dtype)
-    for original, copied in zip(model.modules(), cast.modules(), strict=True):
-        for name in original._non_persistent_buffers_set:
-            copied._buffers[name] = original._buffers[name]
-    return cast
 
 
 def _divergence(backend: Backend[Options], dtypes: set[torch.dtype]) -> float | None:

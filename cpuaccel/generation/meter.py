@@ -2,7 +2,7 @@
 
 import threading
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 
 import torch
 
@@ -58,6 +58,13 @@ class Meter:
         """Count one call of ``generate``."""
         with _counting:
             self.generate_seconds += seconds
+
+    def clear(self) -> None:
+        """Count from here on."""
+        with _counting:
+            for counted in fields(self):
+                if counted.name not in ("bytes_per_step", "bandwidth"):
+                    setattr(self, counted.name, counted.default)
 
     @property
     def tokens_per_second(self) -> float:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cpuaccel.cli.bench import table as bench_table
-from cpuaccel.cli.bench.measure import Bench
+from cpuaccel.cli.bench.calls import CallBench
 from cpuaccel.cli.models.cases import make_cases
 from cpuaccel.cli.models.load import load_model
 from cpuaccel.pipeline import Pipeline
@@ -210,8 +210,8 @@ def bench(
     *backends: str,
     rounds: int = 2,
     seconds: float = 60.0,
-) -> Bench:
-    made = Bench(
+) -> CallBench:
+    made = CallBench(
         model,
         {name: Pipeline.from_steps([name]) for name in backends},
         make_cases("trained", model, [2], [16], 0.5),

@@ -22,6 +22,9 @@ MILLIONS = {
     "albert-base": 11.7,
     "electra-base": 109,
     "modernbert-base": 149,
+    "smollm2-135m": 134.5,
+    "qwen2.5-0.5b": 494,
+    "qwen2.5-1.5b": 1544,
     "vit-base": 86,
     "wav2vec2-base": 94,
 }
@@ -71,6 +74,7 @@ def test_every_architecture_is_tiny_or_published() -> None:
         ("text-classification", "logits"),
         ("token-classification", "logits"),
         ("fill-mask", "logits"),
+        ("text-generation", "logits"),
         ("feature-extraction", "last_hidden_state"),
     ],
 )

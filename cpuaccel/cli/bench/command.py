@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cpuaccel.cli.arguments import (
+    DEFAULT_LENGTH,
     DTYPES,
     JsonOption,
     ModelArgument,
@@ -21,8 +22,7 @@ from cpuaccel.cli.console import INTERRUPTED, print_json, progress_bar, rescued
 if TYPE_CHECKING:
     import torch
 
-    from cpuaccel.cli.bench.measure import Bench
-    from cpuaccel.cli.models.cases import Case
+    from cpuaccel.cli.bench.calls import CallBench
     from cpuaccel.cli.models.demo import Neighbour
     from cpuaccel.pipeline import Pipeline
 
@@ -37,7 +37,10 @@ def bench(
         list[Path] | None,
         typer.Option(metavar="FILE", help="A pipeline from a TOML file. Repeatable."),
     ] = None,
-    batch_size: Annotated[str, typer.Option(metavar="N,N", help="Rows of a batch.")] = "8",
+    batch_size: Annotated[
+        str | None,
+        typer.Option(metavar="N,N", help="Rows of a batch, by default 8, or 1 with --generate."),
+    ] = None,
     seq_len: Annotated[
         str | None,
         typer.Option(
@@ -51,8 +54,22 @@ def bench(
         typer.Option(
             min=0.0,
             max=0.99,
-            help="Fraction of the batch that is padding, on the right, in rows of evenly "
-            "distributed lengths. A batch of one row has none.",
+            help="Fraction of the batch that is padding, in rows of evenly distributed lengths: on "
+            "the right, with --generate on the left. A batch of one row has none.",
+        ),
+    ] = None,
+    generate: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Time generate of a language model, greedily for N new tokens, instead of calls.",
+        ),
+    ] = None,
+    prompt_len: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N,N", help="With --generate: tokens in the longest prompt, by default 128."
         ),
     ] = None,
     dtype: Annotated[
@@ -88,50 +105,62 @@ def bench(
     - `cpuaccel bench config:bert-base --backends jit --backends bettertransformer,jit`
 
     - `cpuaccel bench ./my-model --backends jit --batch-size 1,8 --seq-len 128,384 --padding 0.5`
+
+    - `cpuaccel bench config:qwen2.5-0.5b --generate 64 --prompt-len 128,1024 --backends int8`
     """
-    from cpuaccel.cli.models.load import DEMO, load_model
+    from cpuaccel.cli.models.load import DEMO, GENERATION, load_model
 
     demo = model == DEMO
-    lengths = read_lengths("bench", model, seq_len, padding)
-    sizes = read_numbers(batch_size, "--batch-size")
+    if generate is None:
+        _refuse("--prompt-len", prompt_len, "needs --generate")
+        lengths = read_lengths("bench", model, seq_len, padding)
+    else:
+        _refuse("--seq-len", seq_len, "can't be used with --generate. Pass --prompt-len")
+        _refuse("--task", task, "can't be used with --generate. Leave it out")
+        _refuse("MODEL", model if demo else None, "is not a language model")
+        lengths = read_numbers(prompt_len or str(DEFAULT_LENGTH), "--prompt-len")
+    sizes = read_numbers(batch_size or ("8" if generate is None else "1"), "--batch-size")
     dtypes = _dtypes(dtype, demo=demo)
     pipelines = _pipelines(backends or [], pipeline or [], demo=demo)
 
-    from cpuaccel.cli.bench.measure import DEFAULT_ROUNDS, DEFAULT_SECONDS, Bench
+    from cpuaccel.cli.bench.bench import DEFAULT_ROUNDS, DEFAULT_SECONDS
+    from cpuaccel.cli.bench.calls import CallBench
+    from cpuaccel.cli.bench.generate import GenerateBench, make_prompt_batches
+    from cpuaccel.cli.bench.table import show, show_generate
     from cpuaccel.cli.models.cases import make_cases
     from cpuaccel.plugin.host import host
 
-    loaded = load_model(model, task).float()
+    loaded = load_model(model, task if generate is None else GENERATION).float()
     if seq_len is not None or padding is not None:
         _check_is_no_image(loaded)
-    cases = make_cases(model, loaded, sizes, lengths, padding or 0.0)
     here = host()
+    threads = threads or here.threads
     interrupted = False
     neighbours: dict[str, Neighbour] = {}
+    seconds = DEFAULT_SECONDS if rounds is None else float("inf")
+    rounds = rounds or DEFAULT_ROUNDS
     with progress_bar() as progress:
-        work = Bench(
-            loaded,
-            pipelines,
-            cases,
-            dtypes,
-            host=here,
-            threads=threads or here.threads,
-            progress=progress,
-            rounds=rounds or DEFAULT_ROUNDS,
-            seconds=DEFAULT_SECONDS if rounds is None else float("inf"),
-        )
+        how = here, threads, progress, rounds, seconds
+        work: CallBench | GenerateBench
+        if generate is None:
+            cases = make_cases(model, loaded, sizes, lengths, padding or 0.0)
+            work = CallBench(loaded, pipelines, cases, dtypes, *how)
+        else:
+            prompts = make_prompt_batches(loaded, sizes, lengths, padding or 0.0)
+            work = GenerateBench(loaded, pipelines, prompts, dtypes, *how, tokens=generate)
         try:
             work.run()
-            if demo:
-                neighbours = _neighbours(work, loaded, cases[0])
+            if demo and isinstance(work, CallBench):
+                neighbours = _neighbours(work, loaded)
         except KeyboardInterrupt:
             interrupted = True
     data: dict[str, object] = {
         "model": model,
         "processor": here.processor,
         "torch": here.packages["torch"],
-        "threads": threads or here.threads,
+        "threads": threads,
         "padding": padding or 0.0,
+        **({} if generate is None else {"tokens": generate}),
         "interrupted": interrupted,
         "results": [result.to_dict() for result in work.results],
     }
@@ -139,12 +168,17 @@ def bench(
         if json:
             nearest = {name: asdict(neighbour) for name, neighbour in neighbours.items()}
             print_json({**data, **({"nearest": nearest} if demo else {})})
-        else:
-            from cpuaccel.cli.bench.table import show
-
+        elif isinstance(work, CallBench):
             show(data, work.results, neighbours)
+        else:
+            show_generate(data, work.results)
     if interrupted:
         raise typer.Exit(INTERRUPTED)
+
+
+def _refuse(option: str, value: object, why: str) -> None:
+    if value is not None:
+        raise typer.BadParameter(f"{why}, got {value}", param_hint=option)
 
 
 def _dtypes(dtype: str | None, *, demo: bool) -> list[str]:
@@ -180,12 +214,13 @@ def _check_is_no_image(model: "torch.nn.Module") -> None:
         )
 
 
-def _neighbours(work: "Bench", model: "torch.nn.Module", case: "Case") -> "dict[str, Neighbour]":
+def _neighbours(work: "CallBench", model: "torch.nn.Module") -> "dict[str, Neighbour]":
     """Return the sentence nearest to the query, by the original and the fastest pipeline."""
     from cpuaccel.cli.models.demo import nearest
 
-    neighbours = {"eager, float32": nearest(model, case.batches)}
+    batches = work.cases[0].batches
+    neighbours = {"eager, float32": nearest(model, batches)}
     if work.fastest is not None:
         result, call = work.fastest
-        neighbours[f"{result.pipeline}, {result.dtype}"] = nearest(call, case.batches)
+        neighbours[f"{result.pipeline}, {result.dtype}"] = nearest(call, batches)
     return neighbours

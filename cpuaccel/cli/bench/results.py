@@ -21,12 +21,10 @@ class RowStatus(enum.StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Result:
+class Row:
     """One pipeline, in one precision, on one case.
 
     Attributes:
-        ratio: speedup over eager in the same precision.
-        error: largest relative difference from the float32 original, over real tokens.
         optimize_seconds: duration of the build, with its verification.
         peak_bytes: additional memory while building; None if unknown.
     """
@@ -35,15 +33,9 @@ class Result:
     pipeline: str
     case: str
     batch_size: int
-    seq_len: int | None
-    batches: int
     status: RowStatus
     notes: tuple[str, ...] = ()
     rounds: int = 0
-    median_ms: float | None = None
-    p95_ms: float | None = None
-    ratio: Ratio | None = None
-    error: float | None = None
     optimize_seconds: float = 0.0
     peak_bytes: int | None = None
     outcomes: tuple[Outcome, ...] = ()
@@ -53,6 +45,48 @@ class Result:
         data = asdict(self)
         del data["case"]
         return data
+
+
+@dataclass(frozen=True, kw_only=True)
+class CallRow(Row):
+    """A row about calls.
+
+    Attributes:
+        ratio: speedup over eager in the same precision.
+        error: largest relative difference from the float32 original, over real tokens.
+    """
+
+    seq_len: int | None
+    batches: int
+    median_ms: float | None = None
+    p95_ms: float | None = None
+    ratio: Ratio | None = None
+    error: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateRow(Row):
+    """A row about ``generate``.
+
+    Attributes:
+        first_token_ms: median time to the first token.
+        first_token_ratio: its speedup over eager in the same precision.
+        tokens_per_second: median rate after the first token, over all rows of the batch; None
+            where there is one token only, as all that follow.
+        ratio: its speedup over eager in the same precision.
+        megabytes_per_token: weights and cache that were read for a new token, on average.
+        share_of_bandwidth: bytes read a second, relative to what the memory allows.
+        error: largest difference from the float32 original's logits, relative to the largest logit.
+    """
+
+    prompt_len: int
+    first_token_ms: float | None = None
+    first_token_ratio: Ratio | None = None
+    tokens_per_second: float | None = None
+    ratio: Ratio | None = None
+    megabytes_per_token: float | None = None
+    share_of_bandwidth: float | None = None
+    error: float | None = None
 
 
 def merge(variants: Sequence[VariantReport]) -> tuple[Outcome, ...]:

@@ -1,10 +1,11 @@
 """The table that ``cpuaccel bench`` prints."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 from rich.markup import escape
 
-from cpuaccel.cli.bench.results import EAGER, Result, RowStatus
+from cpuaccel.cli.bench.results import EAGER, CallRow, GenerateRow, Row, RowStatus
 from cpuaccel.cli.console import new_table, say, section, stdout
 from cpuaccel.cli.models.demo import Neighbour
 
@@ -17,54 +18,115 @@ _COLOURS = {
 }
 
 
+RowT = TypeVar("RowT", bound=Row)
+
+
 def show(
-    run: Mapping[str, object], results: Sequence[Result], neighbours: Mapping[str, Neighbour]
+    run: Mapping[str, object], results: Sequence[CallRow], neighbours: Mapping[str, Neighbour]
 ) -> None:
     """Print the results of a benchmark; ``run`` has its settings as in the JSON output."""
+    _show_conditions(run, real_text=bool(neighbours))
+    _show_rows(
+        results,
+        (">median ms", ">p95 ms", ">rounds", ">x eager", ">error", ">build", ">peak MiB"),
+        _call_cells,
+    )
+    _show_notes(results)
+    say("peak: additional memory while building")
+    say("error: largest relative difference from the float32 original, over real tokens")
+    _show_neighbours(neighbours)
+    _show_interruption(run)
+
+
+def show_generate(run: Mapping[str, object], results: Sequence[GenerateRow]) -> None:
+    """Print the results of a benchmark of ``generate``."""
+    _show_conditions(run)
+    _show_rows(
+        results,
+        [
+            *(">first token", ">x eager", ">tokens/s", ">x eager", ">MB/token", ">bandwidth"),
+            *(">error", ">build"),
+        ],
+        _generate_cells,
+    )
+    _show_notes(results)
+    say("tokens/s: after the first token, over all rows")
+    say("MB/token, bandwidth: weights and cache read for a token, and the share of the memory's")
+    say("error: largest difference from the float32 original's logits, relative to the largest")
+    _show_interruption(run)
+
+
+def _show_conditions(run: Mapping[str, object], *, real_text: bool = False) -> None:
     where = f"on {run['processor']}, {run['threads']} threads, torch {run['torch']}"
-    if neighbours:
+    if real_text:
         say(f"\n{run['model']}: real text {where}")
     else:
         say(f"\n{run['model']} {where}, padding {float(str(run['padding'])):.0%}")
-    table = new_table(
-        *("dtype", "batch x len", "pipeline", ">median ms", ">p95 ms", ">rounds", ">x eager"),
-        *(">error", ">build", ">peak MiB", "status"),
-    )
+
+
+def _show_rows(
+    results: Sequence[RowT], columns: Sequence[str], cells: Callable[[RowT], list[str]]
+) -> None:
+    """Print a table; ``cells`` returns those of the columns, nothing for a row without figures."""
+    table = new_table("dtype", "batch x len", "pipeline", *columns, "status")
     previous: object = None
     for result in results:
         group = (result.dtype, result.case)
         if group != previous and previous is not None:
             table.add_row()
-        table.add_row(*(group if group != previous else ("", "")), *_cells(result))
+        status = f"[{_COLOURS[result.status]}]{result.status.upper()}[/]"
+        if result.status in (RowStatus.APPLIED, RowStatus.EAGER):
+            status = status.lower()
+        table.add_row(
+            *(group if group != previous else ("", "")),
+            escape(result.pipeline),
+            *(cells(result) or ["-"] * len(columns)),
+            status,
+        )
         previous = group
     stdout().print(table, highlight=False)
-    _show_notes(results)
-    _show_neighbours(neighbours)
-    if run["interrupted"]:
-        say("\nInterrupted: these are the finished results.")
 
 
-def _cells(result: Result) -> list[str]:
-    status = f"[{_COLOURS[result.status]}]{result.status.upper()}[/]"
-    if result.status in (RowStatus.APPLIED, RowStatus.EAGER):
-        status = status.lower()
+def _call_cells(result: CallRow) -> list[str]:
     if result.median_ms is None or result.p95_ms is None or result.error is None:
-        return [escape(result.pipeline), *["-"] * 7, status]
+        return []
     return [
-        escape(result.pipeline),
         f"{result.median_ms:.2f}",
         f"{result.p95_ms:.2f}",
         str(result.rounds),
         escape(str(result.ratio)) if result.ratio else "1",
         f"{result.error:.1e}" if result.error else "0",
-        f"{result.optimize_seconds:.1f} s" if result.pipeline != EAGER else "-",
-        f"{result.peak_bytes / 2**20:.0f}" if result.peak_bytes is not None else "-",
-        status,
+        _build_cell(result),
+        _figure(None if result.peak_bytes is None else result.peak_bytes / 2**20, ".0f"),
     ]
 
 
-def _show_notes(results: Sequence[Result]) -> None:
-    by_note: dict[tuple[str, str], list[Result]] = {}
+def _generate_cells(result: GenerateRow) -> list[str]:
+    if result.first_token_ms is None:
+        return []
+    unpaired = "-" if result.tokens_per_second is None or result.pipeline != EAGER else "1"
+    return [
+        f"{result.first_token_ms:.0f} ms",
+        f"{result.first_token_ratio.median:.2f}x" if result.first_token_ratio else "1",
+        _figure(result.tokens_per_second, ".2f"),
+        escape(str(result.ratio)) if result.ratio else unpaired,
+        _figure(result.megabytes_per_token, ".3g"),
+        _figure(result.share_of_bandwidth, ".0%"),
+        _figure(result.error, ".1e"),
+        _build_cell(result),
+    ]
+
+
+def _build_cell(result: Row) -> str:
+    return f"{result.optimize_seconds:.1f} s" if result.pipeline != EAGER else "-"
+
+
+def _figure(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _show_notes(results: Sequence[Row]) -> None:
+    by_note: dict[tuple[str, str], list[Row]] = {}
     for result in results:
         for note in result.notes:
             by_note.setdefault((result.pipeline, note), []).append(result)
@@ -77,8 +139,11 @@ def _show_notes(results: Sequence[Result]) -> None:
         lines.append(f"{pipeline} ({dtypes}{where}): {note}")
     section("Pipelines not fully applied", lines)
     say("\nx eager: speedup over eager in the same dtype: median of the pairs [quartiles]")
-    say("peak: additional memory while building")
-    say("error: largest relative difference from the float32 original, over real tokens")
+
+
+def _show_interruption(run: Mapping[str, object]) -> None:
+    if run["interrupted"]:
+        say("\nInterrupted: these are the finished results.")
 
 
 def _show_neighbours(neighbours: Mapping[str, Neighbour]) -> None:

@@ -64,6 +64,15 @@ def make_inputs(
     return inputs
 
 
+def make_prompts(
+    model: torch.nn.Module, batch_size: int, length: int, padding: float = 0.0
+) -> Inputs:
+    """Make one batch of prompts for ``generate``, padded on the left, the same in every run."""
+    mask = _mask(row_lengths(batch_size, length, padding)).flip(1)
+    generator = torch.Generator().manual_seed(SEED)
+    return {"input_ids": _token_ids(model, mask, generator), MASK: mask}
+
+
 def row_lengths(batch_size: int, longest: int, padding: float, shortest: int = 1) -> list[int]:
     """Choose the number of real tokens in each row: the first row is full, the others vary evenly.
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 DEMO = "demo"
 CONFIG_PREFIX = "config:"
 SEED = 0
+GENERATION = "text-generation"
 
 TASKS = {
     "question-answering": "AutoModelForQuestionAnswering",
@@ -22,6 +23,7 @@ TASKS = {
     "token-classification": "AutoModelForTokenClassification",
     "feature-extraction": "AutoModel",
     "fill-mask": "AutoModelForMaskedLM",
+    GENERATION: "AutoModelForCausalLM",
     "image-classification": "AutoModelForImageClassification",
     "automatic-speech-recognition": "AutoModelForCTC",
 }

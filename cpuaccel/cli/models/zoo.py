@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 _TEXT = "feature-extraction"
+_GENERATION = "text-generation"
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,12 @@ _SPECIAL_TOKENS: dict[str, object] = {
     "sep_token_id": 2,
 }
 
+_QWEN: dict[str, object] = {
+    "vocab_size": 151936,
+    "num_key_value_heads": 2,
+    "tie_word_embeddings": True,
+}
+
 ZOO = {
     "bert-base": Architecture("bert"),
     "bert-tiny": Architecture("bert", config=_TINY_TEXT),
@@ -60,6 +67,45 @@ ZOO = {
     "electra-tiny": Architecture("electra", config={**_TINY_TEXT, "embedding_size": 16}),
     "modernbert-base": Architecture("modernbert"),
     "modernbert-tiny": Architecture("modernbert", config={**_TINY_TEXT, **_SPECIAL_TOKENS}),
+    "smollm2-135m": Architecture(
+        "llama",
+        _GENERATION,
+        {
+            "vocab_size": 49152,
+            "hidden_size": 576,
+            "intermediate_size": 1536,
+            "num_hidden_layers": 30,
+            "num_attention_heads": 9,
+            "num_key_value_heads": 3,
+            "max_position_embeddings": 8192,
+            "tie_word_embeddings": True,
+        },
+    ),
+    "qwen2.5-0.5b": Architecture(
+        "qwen2",
+        _GENERATION,
+        {
+            **_QWEN,
+            "hidden_size": 896,
+            "intermediate_size": 4864,
+            "num_hidden_layers": 24,
+            "num_attention_heads": 14,
+        },
+    ),
+    "qwen2.5-1.5b": Architecture(
+        "qwen2",
+        _GENERATION,
+        {
+            **_QWEN,
+            "hidden_size": 1536,
+            "intermediate_size": 8960,
+            "num_hidden_layers": 28,
+            "num_attention_heads": 12,
+        },
+    ),
+    "llama-tiny": Architecture(
+        "llama", _GENERATION, {**_TINY_TEXT, **_SPECIAL_TOKENS, "num_key_value_heads": 2}
+    ),
     "vit-base": Architecture("vit", "image-classification"),
     "vit-tiny": Architecture(
         "vit", "image-classification", {**_TINY, "image_size": 32, "patch_size": 8}

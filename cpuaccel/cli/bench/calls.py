@@ -1,27 +1,23 @@
-"""Timing pipelines in turn with eager, with the same threads and inputs."""
+"""Timing calls of pipelines in turn with eager's, with the same threads and inputs."""
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
 
 from cpuaccel.api import optimize
 from cpuaccel.checks.compare import compare
 from cpuaccel.checks.probes import Probe
+from cpuaccel.cli.bench.bench import Bench
 from cpuaccel.cli.bench.memory import peak_memory
-from cpuaccel.cli.bench.results import EAGER, Result, RowStatus, judge, merge
+from cpuaccel.cli.bench.results import EAGER, CallRow, RowStatus, judge, merge
 from cpuaccel.cli.models.cases import Case, call_all
 from cpuaccel.model.output import leaves
 from cpuaccel.model.signature import Inputs
 from cpuaccel.pipeline import Pipeline
-from cpuaccel.plugin.host import Host
 from cpuaccel.report import CallKey, Outcome, Report, Status
 from cpuaccel.timing import Ratio, interleave, percentile
-
-DEFAULT_ROUNDS = 40
-DEFAULT_SECONDS = 12.0
-"""For one case in one precision, over all pipelines."""
 
 
 @dataclass
@@ -35,40 +31,18 @@ class _Subject:
 
 
 @dataclass
-class Bench:
-    """One benchmark of a model in float32 and eval mode.
+class CallBench(Bench[Case, CallRow]):
+    """A benchmark of calls.
 
     Attributes:
-        progress: called with the share that is done, from 0 to 1, and the activity.
-        seconds: no round starts after this long, in one case and precision.
         fastest: the result of the fastest fully applied pipeline, and its model.
     """
 
-    model: torch.nn.Module
-    pipelines: Mapping[str, Pipeline]
-    cases: Sequence[Case]
-    dtypes: Sequence[str]
-    host: Host
-    threads: int
-    progress: Callable[[float, str], None]
-    rounds: int
-    seconds: float
-    results: list[Result] = field(default_factory=list)
-    fastest: tuple[Result, Callable[..., object]] | None = None
-    done: float = 0.0
+    fastest: tuple[CallRow, Callable[..., object]] | None = None
 
-    def run(self) -> None:
-        """Measure all pipelines."""
-        threads = torch.get_num_threads()
-        torch.set_num_threads(self.threads)
-        try:
-            self.progress(0, "calling the original")
-            references = [self._probes(case) for case in self.cases]
-            for dtype in self.dtypes:
-                self._run_dtype(dtype, references)
-            self.progress(1, "done")
-        finally:
-            torch.set_num_threads(threads)
+    def _prepare(self) -> None:
+        self.progress(0, "calling the original")
+        self._references = [self._probes(case) for case in self.cases]
 
     def _probes(self, case: Case) -> list[Probe]:
         outputs = call_all(self.model, case)
@@ -77,15 +51,7 @@ class Bench:
             for batch, output in zip(case.batches, outputs)
         ]
 
-    def _run_dtype(self, dtype: str, references: list[list[Probe]]) -> None:
-        verdict = self.host.bf16()
-        if dtype == "bfloat16" and not verdict:
-            for case in self.cases:
-                for name in (EAGER, *self.pipelines):
-                    result = _result(dtype, name, case, RowStatus.REFUSED)
-                    self.results.append(replace(result, notes=(str(verdict),)))
-            self.done += len(self.pipelines) + len(self.cases)
-            return
+    def _run_dtype(self, dtype: str) -> None:
         subjects = [
             _Subject(EAGER, self.model)
             if dtype == "float32"
@@ -95,7 +61,7 @@ class Bench:
             self._advance(0, f"{dtype}: optimizing with {name}")
             subjects.append(self._optimize(name, pipeline, dtype))
             self.done += 1
-        for case, probes in zip(self.cases, references):
+        for case, probes in zip(self.cases, self._references):
             measured = self._run_case(dtype, case, probes, subjects)
             self.results += measured
             for result, subject in zip(measured, subjects):
@@ -109,7 +75,7 @@ class Bench:
 
     def _run_case(
         self, dtype: str, case: Case, probes: list[Probe], subjects: list[_Subject]
-    ) -> list[Result]:
+    ) -> list[CallRow]:
         for subject in subjects:
             if subject.report is not None:
                 subject.report.reset_calls()
@@ -136,8 +102,7 @@ class Bench:
             variants = subject.report.variants if subject.report is not None else []
             results.append(
                 replace(
-                    _result(dtype, subject.name, case, status),
-                    notes=notes,
+                    self._row(dtype, subject.name, case, status, notes),
                     rounds=len(seconds),
                     median_ms=statistics.median(seconds) * 1000,
                     p95_ms=percentile(seconds, 95) * 1000,
@@ -158,28 +123,25 @@ class Bench:
         ]
         return max(differences, default=0.0)
 
-    def _keep_fastest(self, result: Result, subject: _Subject) -> None:
+    def _keep_fastest(self, result: CallRow, subject: _Subject) -> None:
         if result.status is RowStatus.APPLIED and result.median_ms is not None:
             best = self.fastest[0].median_ms if self.fastest else None
             if best is None or result.median_ms < best:
                 self.fastest = (result, subject.call)
 
-    def _advance(self, units: float, doing: str) -> None:
-        self.done += units
-        total = len(self.dtypes) * (len(self.pipelines) + len(self.cases))
-        self.progress(min(self.done / total, 1), doing)
-
-
-def _result(dtype: str, pipeline: str, case: Case, status: RowStatus) -> Result:
-    return Result(
-        dtype=dtype,
-        pipeline=pipeline,
-        case=str(case),
-        batch_size=case.batch_size,
-        seq_len=case.seq_len,
-        batches=len(case.batches),
-        status=status,
-    )
+    def _row(
+        self, dtype: str, pipeline: str, case: Case, status: RowStatus, notes: tuple[str, ...]
+    ) -> CallRow:
+        return CallRow(
+            dtype=dtype,
+            pipeline=pipeline,
+            case=str(case),
+            batch_size=case.batch_size,
+            seq_len=case.seq_len,
+            batches=len(case.batches),
+            status=status,
+            notes=notes,
+        )
 
 
 def _pass_over(call: Callable[..., object], batches: list[Inputs]) -> Callable[[], None]:

@@ -1,0 +1,238 @@
+"""Timing ``generate`` of pipelines in turn with the original's, token by token."""
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, cast
+
+import torch
+
+from cpuaccel.api import optimize
+from cpuaccel.cli.bench.bench import Bench
+from cpuaccel.cli.bench.memory import peak_memory
+from cpuaccel.cli.bench.results import EAGER, GenerateRow, RowStatus, judge
+from cpuaccel.cli.models.inputs import make_prompts
+from cpuaccel.errors import ModelError, describe_error
+from cpuaccel.model.copying import cast_copy
+from cpuaccel.model.precision import dtype_of
+from cpuaccel.model.signature import Inputs
+from cpuaccel.optimized import OptimizedModel
+from cpuaccel.pipeline import Pipeline
+from cpuaccel.timing import Ratio, interleave
+
+if TYPE_CHECKING:
+    from cpuaccel.generation.build import Generation
+
+Generate = Callable[..., object]
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """A batch of prompts of random tokens, padded on the left."""
+
+    batch_size: int
+    length: int
+    inputs: Inputs
+
+    def __str__(self) -> str:
+        return f"{self.batch_size} x {self.length}"
+
+
+@dataclass
+class _Subject:
+    """What is timed: the original, or an optimized model."""
+
+    name: str
+    model: torch.nn.Module
+    build_seconds: float = 0.0
+    peak_bytes: int | None = None
+
+    @property
+    def generation(self) -> "Generation | None":
+        """What was built for ``generate``."""
+        if not isinstance(self.model, OptimizedModel):
+            return None
+        return cast("Generation | None", self.model.report.generation)
+
+
+class _Clock:
+    """A streamer that notes when the prompt, the first and the last token come."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+
+    def put(self, value: object) -> None:
+        self.times.append(time.perf_counter())
+
+    def end(self) -> None:
+        pass
+
+    @property
+    def first_token(self) -> float:
+        """Seconds from the prompt to the first token."""
+        return self.times[1] - self.times[0]
+
+    @property
+    def rest(self) -> float:
+        """Seconds from the first token to the last one."""
+        return self.times[-1] - self.times[1]
+
+
+@dataclass
+class GenerateBench(Bench[Prompts, GenerateRow]):
+    """A benchmark of ``generate`` of a language model.
+
+    Attributes:
+        tokens: new tokens of each row.
+    """
+
+    tokens: int = 1
+
+    def _run_dtype(self, dtype: str) -> None:
+        eager = self.model if dtype == "float32" else cast_copy(self.model, torch.bfloat16)
+        subjects = [_Subject(EAGER, eager)]
+        for name, pipeline in self.pipelines.items():
+            self._advance(0, f"{dtype}: optimizing with {name}")
+            subjects.append(self._build(name, replace(pipeline, dtype=dtype_of(dtype))))
+            self._advance(1, f"{dtype}: optimizing with {name}")
+        for prompts in self.cases:
+            self.results += self._run_prompts(dtype, prompts, subjects)
+
+    def _build(self, name: str, pipeline: Pipeline) -> _Subject:
+        with peak_memory() as peak:
+            begun = time.perf_counter()
+            optimized = optimize(self.model, pipeline=pipeline)
+            # The first generate builds; eager's own duration for one token is little beside that.
+            _generate(optimized, self.cases[0], 1)
+            seconds = time.perf_counter() - begun
+        return _Subject(name, optimized, seconds, peak.bytes)
+
+    def _run_prompts(
+        self, dtype: str, prompts: Prompts, subjects: list[_Subject]
+    ) -> list[GenerateRow]:
+        clocks: list[list[_Clock]] = [[] for _ in subjects]
+
+        def call(number: int) -> Callable[[], None]:
+            return lambda: clocks[number].append(
+                _generate(subjects[number].model, prompts, self.tokens)
+            )
+
+        for subject in subjects:
+            _generate(subject.model, prompts, min(self.tokens, 2))  # the warm-up
+            _forget(subject)
+        start, share = self.done, 1 / (self.rounds * len(subjects))
+        interleave(
+            {str(number): call(number) for number in range(len(subjects))},
+            rounds=self.rounds,
+            seconds=self.seconds,
+            warmup=0,
+            progress=lambda: self._advance(share, f"{dtype}: timing {prompts}"),
+        )
+        self.done = start + 1
+        return [
+            self._summarize(dtype, prompts, subject, clocks[0], own)
+            for subject, own in zip(subjects, clocks, strict=True)
+        ]
+
+    def _summarize(
+        self,
+        dtype: str,
+        prompts: Prompts,
+        subject: _Subject,
+        eager: list[_Clock],
+        clocks: list[_Clock],
+    ) -> GenerateRow:
+        status, notes = _status(subject)
+        first, rest = [c.first_token for c in clocks], [c.rest for c in clocks]
+        several = self.tokens > 1
+        rate = prompts.batch_size * (self.tokens - 1) / statistics.median(rest) if several else None
+        result = replace(
+            self._row(dtype, subject.name, prompts, status, notes),
+            rounds=len(clocks),
+            first_token_ms=statistics.median(first) * 1000,
+            tokens_per_second=rate,
+            optimize_seconds=subject.build_seconds,
+            peak_bytes=subject.peak_bytes,
+        )
+        if subject.name != EAGER:
+            result = replace(
+                result,
+                first_token_ratio=Ratio.from_times([c.first_token for c in eager], first),
+                ratio=Ratio.from_times([c.rest for c in eager], rest) if several else None,
+            )
+        generation = subject.generation
+        if generation is None or generation.closeness is None:
+            return result
+        meter = generation.meter
+        share = rate * meter.bytes_per_token / meter.bandwidth if rate else None
+        return replace(
+            result,
+            megabytes_per_token=meter.bytes_per_token / 1e6 if rate else None,
+            share_of_bandwidth=share,
+            error=max(d.relative for d in generation.closeness.differences),
+            outcomes=(generation.outcome,),
+        )
+
+    def _row(
+        self, dtype: str, pipeline: str, case: Prompts, status: RowStatus, notes: tuple[str, ...]
+    ) -> GenerateRow:
+        return GenerateRow(
+            dtype=dtype,
+            pipeline=pipeline,
+            case=str(case),
+            batch_size=case.batch_size,
+            prompt_len=case.length,
+            status=status,
+            notes=notes,
+        )
+
+
+def make_prompt_batches(
+    model: torch.nn.Module, batch_sizes: Sequence[int], lengths: Sequence[int], padding: float
+) -> list[Prompts]:
+    """Make a batch of prompts for each number of rows and length."""
+    return [
+        Prompts(size, length, make_prompts(model, size, length, padding))
+        for size in batch_sizes
+        for length in lengths
+    ]
+
+
+def _generate(model: torch.nn.Module, prompts: Prompts, tokens: int) -> _Clock:
+    """Generate greedily, always so many tokens."""
+    clock = _Clock()
+    generate = cast(Generate, model.generate)
+    try:
+        generate(
+            **prompts.inputs,
+            do_sample=False,
+            num_beams=1,
+            min_new_tokens=tokens,
+            max_new_tokens=tokens,
+            streamer=clock,
+        )
+    except Exception as error:  # models raise any type on prompts that they don't accept
+        raise ModelError(
+            f"generating with {type(model).__name__} from {prompts} (batch x prompt) raised "
+            f"{describe_error(error)}. Choose a shorter --prompt-len or a lower --generate"
+        ) from error
+    return clock
+
+
+def _forget(subject: _Subject) -> None:
+    """Count calls and bytes from here on."""
+    if isinstance(subject.model, OptimizedModel):
+        subject.model.report.reset_calls()
+    if subject.generation is not None:
+        subject.generation.meter.clear()
+
+
+def _status(subject: _Subject) -> tuple[RowStatus, tuple[str, ...]]:
+    if not isinstance(subject.model, OptimizedModel):
+        return RowStatus.EAGER, ()
+    report = subject.model.report
+    fallbacks = {reason: report.calls[key] for key, reason in report.fallbacks.items()}
+    if subject.generation is None:
+        return RowStatus.NOT_APPLIED, tuple(fallbacks)
+    return judge((subject.generation.outcome,), fallbacks)

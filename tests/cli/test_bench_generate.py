@@ -1,0 +1,121 @@
+import json
+import sys
+
+import pytest
+
+from tests.cli.conftest import Run
+from tests.interruption import interrupt_at
+from tests.required import NATIVE, requires
+
+TINY = ("bench", "config:llama-tiny", "--generate", "4", "--threads", "1")
+ONCE = (*TINY, "--rounds", "1")
+
+
+@requires(*NATIVE)
+def test_measures_every_pipeline_and_eager_for_every_batch_of_prompts(run: Run) -> None:
+    ran = run(
+        *(*TINY, "--backends", "onednn", "--backends", "int8", "--batch-size", "1,3"),
+        *("--prompt-len", "6,9", "--padding", "0.3", "--rounds", "3", "--json"),
+    )
+    assert ran.code == 0, ran.err
+    assert ran.data["tokens"] == 4
+    rows = ran.data["results"]
+    assert [(row["batch_size"], row["prompt_len"], row["pipeline"]) for row in rows] == [
+        (batch, length, name)
+        for batch in (1, 3)
+        for length in (6, 9)
+        for name in ("eager", "onednn", "int8")
+    ]
+    for row in rows:
+        assert row["rounds"] == 3
+        assert row["first_token_ms"] > 0
+        assert row["tokens_per_second"] > 0
+    for row in rows[1::3]:
+        assert row["status"] == "applied", row["notes"]
+        assert row["ratio"]["pairs"] == row["first_token_ratio"]["pairs"] == 3
+        assert row["error"] <= 1e-4
+    linears, cache = (
+        4 * 2 * (32 * 32 * 2 + 2 * 32 * 16 + 3 * 32 * 64) + 4 * 32 * 512,
+        4 * 2 * 2 * 16,
+    )
+    # The first of the three steps after a prompt of 6 tokens reads 7 of them.
+    assert rows[1]["megabytes_per_token"] * 1e6 == pytest.approx(linears + 8 * cache)
+    assert rows[7]["megabytes_per_token"] * 1e6 == pytest.approx(linears / 3 + 8 * cache)
+    assert rows[2]["megabytes_per_token"] < rows[1]["megabytes_per_token"]
+    assert "timing 3 x 9" in ran.err
+
+
+@requires(*NATIVE)
+def test_the_table(run: Run) -> None:
+    ran = run(*ONCE, "--backends", "onednn", "--backends", "jit")
+    assert ran.code == 0, ran.err
+    shown = ran.out.splitlines()
+    eager = next(line for line in shown if line.startswith("float32")).split()
+    assert eager[:5] == ["float32", "1", "x", "128", "eager"]
+    assert next(line for line in shown if "onednn" in line).split()[-1] == "applied"
+    assert next(line for line in shown if " jit " in line).split()[-2:] == ["NOT", "APPLIED"]
+    assert "jit (float32): generate is not accelerated" in ran.out
+
+
+def test_without_a_stepper_nothing_is_applied(run: Run) -> None:
+    ran = run(*ONCE, "--backends", "jit", "--json")
+    assert ran.code == 0, ran.err
+    eager, jit = ran.data["results"]
+    assert eager["status"] == "eager"
+    assert jit["status"] == "not applied"
+    assert jit["error"] is None
+
+
+def test_one_token_has_no_rate(run: Run) -> None:
+    ran = run("bench", "config:llama-tiny", "--generate", "1", "--rounds", "1", "--backends", "jit")
+    assert ran.code == 0, ran.err
+    assert [line.split()[-3:-1] for line in ran.out.splitlines() if " eager " in line] != []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("config:bert-tiny", "--prompt-len", "8"), "needs --generate, got 8"),
+        (("config:llama-tiny", "--generate", "4", "--seq-len", "8"), "Pass --prompt-len"),
+        (("config:llama-tiny", "--generate", "4", "--task", "fill-mask"), "Leave it out"),
+        (("config:llama-tiny", "--generate", "0"), "'--generate'"),
+        (("config:llama-tiny", "--generate", "4", "--prompt-len", "x"), "numbers >= 1"),
+        (("demo", "--generate", "4"), "is not a language model, got demo"),
+    ],
+)
+def test_usage_errors(run: Run, arguments: tuple[str, ...], message: str) -> None:
+    ran = run("bench", *arguments, "--backends", "jit")
+    assert ran.code == 2
+    assert message in " ".join(ran.err.replace("│", "").split())
+    assert ran.out == ""
+
+
+def test_models_that_do_not_generate(run: Run) -> None:
+    ran = run("bench", "config:vit-tiny", "--generate", "4", "--backends", "jit")
+    assert ran.code == 1
+    assert "has no text-generation for config:vit-tiny" in " ".join(ran.err.split())
+
+
+def test_prompts_that_the_model_does_not_accept(run: Run) -> None:
+    ran = run(
+        "bench",
+        "config:bert-tiny",
+        "--generate",
+        "4",
+        "--prompt-len",
+        "600",
+        *("--backends", "jit"),
+    )
+    assert ran.code == 1
+    assert "Choose a shorter --prompt-len" in " ".join(ran.err.split())
+
+
+def test_ctrl_c_prints_the_finished_results() -> None:
+    command = [
+        *(sys.executable, "-m", "cpuaccel", *TINY, "--backends", "jit", "--rounds", "50"),
+        *("--batch-size", ",".join(map(str, range(1, 41))), "--prompt-len", "8", "--json"),
+    ]
+    out, _ = interrupt_at("timing 2 x 8", command)
+    data = json.loads(out)
+    assert data["interrupted"]
+    assert {1} <= {row["batch_size"] for row in data["results"]} < set(range(1, 41))
