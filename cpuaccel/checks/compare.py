@@ -55,16 +55,15 @@ def written_differences(
 
 def has_nonfinite(tensors: Iterable[torch.Tensor]) -> bool:
     """Whether any floating-point tensor has a NaN or an infinity."""
-    return any(
+    for tensor in tensors:
+        if not tensor.is_floating_point():
+            continue
         # A sum is finite only if all elements are, so most tensors need only the sum. In parts:
         # waking torch's threads after an engine with its own threads takes longer than the sum.
-        tensor.is_floating_point()
-        and not all(
-            math.isfinite(part.sum().item()) or bool(part.isfinite().all())
-            for part in _parts(tensor)
-        )
-        for tensor in tensors
-    )
+        for part in _parts(tensor):
+            if not math.isfinite(part.sum().item()) and not bool(part.isfinite().all()):
+                return True
+    return False
 
 
 def _paths(members: Iterable[tuple[str, object]]) -> list[str]:
