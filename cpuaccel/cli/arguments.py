@@ -60,6 +60,23 @@ DtypeOption = Annotated[
         help="float32 or bfloat16. Default: that of the TOML file, otherwise the model's own.",
     ),
 ]
+GenerateOption = Annotated[
+    int | None,
+    typer.Option(
+        "--generate",
+        min=1,
+        metavar="N",
+        help="Time generate of a language model, greedily for N new tokens, instead of calls.",
+    ),
+]
+PromptLengthOption = Annotated[
+    str | None,
+    typer.Option(
+        "--prompt-len",
+        metavar="N,N",
+        help="With --generate: tokens in the longest prompt, by default 128.",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 
 
@@ -112,6 +129,32 @@ def read_lengths(command: str, model: str, seq_len: str | None, padding: float |
             param_hint="--seq-len / --padding",
         )
     return read_numbers(seq_len or str(DEFAULT_LENGTH), "--seq-len")
+
+
+def read_use(
+    command: str,
+    model: str,
+    generate: int | None,
+    prompt_len: str | None,
+    seq_len: str | None,
+    padding: float | None,
+    task: str | None,
+) -> list[int]:
+    """Check the options for calls or ``generate``, and return the lengths of the longest row."""
+    from cpuaccel.cli.models.load import DEMO
+
+    if generate is None:
+        _refuse("--prompt-len", prompt_len, "needs --generate")
+        return read_lengths(command, model, seq_len, padding)
+    _refuse("--seq-len", seq_len, "can't be used with --generate. Pass --prompt-len")
+    _refuse("--task", task, "can't be used with --generate. Leave it out")
+    _refuse("MODEL", model if model == DEMO else None, "is not a language model")
+    return read_numbers(prompt_len or str(DEFAULT_LENGTH), "--prompt-len")
+
+
+def _refuse(option: str, value: object, why: str) -> None:
+    if value is not None:
+        raise typer.BadParameter(f"{why}, got {value}", param_hint=option)
 
 
 def read_pipelines(backends: Iterable[str], files: Iterable[Path]) -> "dict[str, Pipeline]":

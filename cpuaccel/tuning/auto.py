@@ -22,8 +22,9 @@ from cpuaccel.tuning.decisions.result import CandidateStatus, Tuning
 from cpuaccel.tuning.progress import Progress
 from cpuaccel.tuning.request import Request
 from cpuaccel.tuning.search import Search
+from cpuaccel.tuning.workers.original import Original
 from cpuaccel.tuning.workers.parent import ended_by_sigterm
-from cpuaccel.tuning.workers.proof import Judge, Original, ProofFailed, prove
+from cpuaccel.tuning.workers.proof import Judge, ProofFailed
 from cpuaccel.tuning.workers.timing import measure, on_each, ratios
 from cpuaccel.tuning.workload import Batches, Workload
 
@@ -41,7 +42,7 @@ def optimize_auto(
     """Choose the fastest pipeline on this machine and build it; the original if none is faster."""
     workload = Workload.from_batches(model, example_inputs, request.traffic)
     with ended_by_sigterm():
-        return _Auto(Original(model, workload), request).run(progress)
+        return _Auto(Original(model, workload, request.use), request).run(progress)
 
 
 class _Auto:
@@ -49,6 +50,7 @@ class _Auto:
         self._original = original
         self._workload = original.workload
         self._request = request
+        self._use = original.use
         self._fingerprint = take_fingerprint(
             original.model, original.workload, request, host(), plugin_host()
         )
@@ -156,21 +158,21 @@ class _Auto:
             torch.set_num_threads(decision.threads)
         settings = dataclasses.replace(self._request.settings, measure_speed=False)
         optimized = assemble(self._original.model, decision, settings)
-        prepared = [optimized.prepare(batch) for batch in self._workload.batches]
+        prepared = [self._use.prepare(optimized, batch) for batch in self._workload.batches]
         if decision.pipelines.keys() == {ORIGINAL}:
             reasons = {p.reason for p in prepared if isinstance(p, Fallback)}
             return optimized, ("; ".join(["the original model", *sorted(reasons)]),)
-        outputs, differences = prove(optimized, self._original.probes)
+        proven = self._use.prove(optimized, self._original.probes)
         if self._judge is not None:
-            verdict = self._judge.verdict(self._judge.measure(outputs))
+            verdict = self._judge.verdict(self._judge.measure(proven.outputs))
             if not verdict:
                 raise ProofFailed(verdict.reason)
-        del outputs
+        worst = max((d.relative for d in proven.differences), default=0.0)
+        del proven
         speedup = self._speedup(optimized)
         if speedup.slower:
             raise ProofFailed(f"it is slower than eager ({speedup})")
         optimized.report.reset_calls()
-        worst = max((d.relative for d in differences), default=0.0)
         return optimized, (
             f"{speedup} as fast as eager in this process; outputs within {worst:.2g} of the "
             f"original's on {len(self._original.probes)} example batches",
@@ -180,8 +182,8 @@ class _Auto:
         batches, weights = self._workload.batches, self._workload.weights
         with torch.no_grad():
             rounds = measure(
-                on_each(self._original.reference.run, batches),
-                on_each(lambda batch: optimized(**batch), batches),
+                on_each(self._use.original(self._original.reference), batches),
+                on_each(self._use.optimized(optimized), batches),
                 weights,
                 seconds=RECHECK_SECONDS,
                 to_beat=(0.0,) * len(weights),

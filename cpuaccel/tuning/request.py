@@ -11,6 +11,7 @@ import torch
 from cpuaccel.building.settings import BuildSettings
 from cpuaccel.errors import CpuaccelError
 from cpuaccel.model.precision import TOLERANCE, dtype_name, dtype_of
+from cpuaccel.tuning.workers.use import Use
 
 Metric = Callable[[list[object]], float]
 Target = Literal["latency", "throughput"]
@@ -31,6 +32,9 @@ class TuneArguments(TypedDict, total=False):
         metric: called with the list of the outputs for all example batches, of the original and
             of each candidate, in this process; returns a number, of which more is better.
         max_drop: largest accepted difference of the metric below the original's, by default 0.
+        generate: the arguments of ``generate``, such as ``{"max_new_tokens": 64}``: measure it
+            instead of calls, on the prompts in ``example_inputs``. By default greedy, and as many
+            new tokens as allowed. With one new token the time to the first token is measured.
         threads: number of torch's threads, by default the current one. ``auto`` searches for the
             fastest number within the allowed cores, and sets it in this process.
         traffic: share of calls per sequence length; the one example batch is cut or repeated to
@@ -51,6 +55,7 @@ class TuneArguments(TypedDict, total=False):
     precisions: Sequence[str]
     metric: Metric | None
     max_drop: float
+    generate: Mapping[str, object] | None
     threads: int | Literal["auto"] | None
     traffic: Mapping[int, float] | None
     lock: str | Path | None
@@ -69,6 +74,7 @@ class Request:
     precisions: tuple[str, ...] = ("float32",)
     metric: Metric | None = None
     max_drop: float = 0.0
+    generate: Mapping[str, object] | None = None
     threads: int | Literal["auto"] | None = None
     traffic: Mapping[int, float] | None = None
     lock: Path | None = None
@@ -92,9 +98,16 @@ class Request:
         if isinstance(precisions, str):
             precisions = (precisions,)
         values["precisions"] = tuple(dict.fromkeys(map(_precision, precisions)))
+        if arguments.get("generate") is not None:
+            values["generate"] = _read_generate(model, arguments["generate"])
         request = cls(**values, settings=settings or BuildSettings())  # type: ignore[arg-type]
         request._check()
         return request
+
+    @property
+    def use(self) -> Use:
+        """How the model is used."""
+        return Use(self.generate)
 
     @property
     def widest_backend_tolerance(self) -> float:
@@ -135,6 +148,27 @@ class Request:
                 "traffic must have lengths and shares > 0, such as {128: 0.9, 384: 0.1}, got "
                 f"{self.traffic!r}"
             )
+
+
+def _read_generate(model: torch.nn.Module, generate: object) -> dict[str, object]:
+    """Check the arguments of ``generate``, and add that all candidates generate as much."""
+    if not callable(getattr(model, "generate", None)):
+        raise CpuaccelError(
+            f"generate= needs a model with generate, got a {type(model).__name__}. Leave it out"
+        )
+    if not isinstance(generate, Mapping) or "max_new_tokens" not in generate:
+        raise CpuaccelError(
+            'generate must be a mapping with max_new_tokens, such as {"max_new_tokens": 64}, got '
+            f"{generate!r}"
+        )
+    for name, value in generate.items():
+        if not isinstance(value, bool | int | float | str | None):
+            raise CpuaccelError(
+                f"generate must have plain values, for processes of their own, got {name}="
+                f"{value!r}. Leave it out"
+            )
+    tokens = generate["max_new_tokens"]
+    return {"do_sample": False, "min_new_tokens": tokens, **generate}
 
 
 def _precision(name: str) -> str:

@@ -22,9 +22,10 @@ from cpuaccel.tuning.request import Request
 from cpuaccel.tuning.runoff import run_off
 from cpuaccel.tuning.space import Space
 from cpuaccel.tuning.workers.messages import Job
+from cpuaccel.tuning.workers.original import Original
 from cpuaccel.tuning.workers.parent import WorkerFailure
 from cpuaccel.tuning.workers.pickling import dump_model
-from cpuaccel.tuning.workers.proof import Judge, Original
+from cpuaccel.tuning.workers.proof import Judge
 from cpuaccel.tuning.workers.throughput import measure_instances, splits
 from cpuaccel.tuning.workers.trial import Trial
 
@@ -65,6 +66,7 @@ class Search:
             Signature(reference.binder, self._workload.batches[0]),
             request.precisions,
             request.widest_backend_tolerance,
+            generates=request.generate is not None,
         )
         self._board = Board()
         self._paused: list[Trial] = []
@@ -186,7 +188,10 @@ class Search:
 
     def _job(self, candidate: Candidate, threads: int) -> Job:
         tolerance = self._request.settings.tolerance
-        return Job(candidate.steps, candidate.precision, threads, tolerance, self._workload.weights)
+        weights, generate = self._workload.weights, self._request.generate
+        return Job(
+            candidate.steps, candidate.precision, threads, tolerance, weights, generate=generate
+        )
 
     def _run_off(self) -> None:
         finalists = self._board.finalists
@@ -205,7 +210,7 @@ class Search:
             why = f"{first.candidate} is not significantly faster ({speedup})"
             return ORIGINAL, why, None
         rule = None
-        if first.candidate.threads is None:
+        if first.candidate.threads is None and self._request.generate is None:
             comparable = [row for row in rows if row.candidate.threads is None]
             rule = find_rule(first, comparable, self._workload.shapes)
         return first.candidate, f"{speedup} as fast as eager", rule

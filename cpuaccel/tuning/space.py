@@ -36,10 +36,13 @@ class Space:
         signature: Signature,
         precisions: tuple[str, ...],
         widest_tolerance: float,
+        *,
+        generates: bool = False,
     ) -> None:
         self.not_tried: list[NotTried] = []
         self._plugins = plugins
         self._widest_tolerance = widest_tolerance
+        self._generates = generates
         self._own = {p.dtype for p in model.parameters() if p.is_floating_point()}
         self._backends = dict(self._available(host, model, signature))
         self._precisions = [p for p in precisions if self._supports(host, p)]
@@ -50,7 +53,7 @@ class Space:
             Candidate(steps, precision)
             for precision in self._precisions
             for steps in self._compositions((), Form.MODULE)
-            if steps or dtype_of(precision) not in self._own
+            if steps or (not generates and dtype_of(precision) not in self._own)
         ]
 
     @property
@@ -149,11 +152,9 @@ class Space:
                     NotTried(name, f"option {needed[0]} is required: use the backend in a pipeline")
                 )
                 continue
-            verdict = self._precise_enough(backend)
+            verdict = self._asked_for(backend)
             if verdict:
-                verdict = ask(backend.check, host)
-            if verdict and backend.takes is Form.MODULE:
-                verdict = ask(backend.accepts, model, signature)
+                verdict = self._supported(backend, host, model, signature)
             if verdict:
                 yield name, backend
             else:
@@ -161,7 +162,23 @@ class Space:
         for broken in self._plugins.broken:
             self.not_tried.append(NotTried(broken.plugin, f"plugin not loaded: {broken.reason}"))
 
-    def _precise_enough(self, backend: Backend[Options]) -> Verdict:
+    def _supported(
+        self,
+        backend: Backend[Options],
+        host: Host,
+        model: torch.nn.Module,
+        signature: Signature,
+    ) -> Verdict:
+        if self._generates:
+            return ask(backend.check_generation, host)
+        verdict = ask(backend.check, host)
+        if verdict and backend.takes is Form.MODULE:
+            return ask(backend.accepts, model, signature)
+        return verdict
+
+    def _asked_for(self, backend: Backend[Options]) -> Verdict:
+        if self._generates and not backend.generates:
+            return Verdict.no("it does not generate", "")
         if backend.tolerance <= self._widest_tolerance:
             return Verdict.yes()
         return Verdict.no(
@@ -184,7 +201,7 @@ class Space:
         except PipelineError:
             return
         yield steps
-        if len(steps) < LONGEST:
+        if len(steps) < (1 if self._generates else LONGEST):  # one step alone serves generate
             for name, backend in self._backends.items():
                 if backend.takes is form and name not in steps:
                     yield from self._compositions((*steps, name), backend.gives)

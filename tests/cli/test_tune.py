@@ -78,3 +78,19 @@ def test_the_demo_has_fixed_lengths(run: Run) -> None:
     ran = run("tune", "demo", "--seq-len", "8")
     assert ran.code == 2
     assert "whose inputs are real text" in " ".join(ran.err.split())
+
+
+@requires("transformers>=5")
+def test_generate(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    offered = importlib.metadata.entry_points(group="cpuaccel")
+    onednn = PluginHost(entry for entry in offered if entry.name == "onednn")
+    monkeypatch.setattr("cpuaccel.tuning.auto.plugin_host", lambda: onednn)
+    ran = run(
+        *("tune", "config:llama-tiny", "--generate", "3", "--prompt-len", "6,9"),
+        *("--budget", "500", "--threads", "1", "--json"),
+    )
+    assert ran.code == 0, ran.err
+    (row,) = ran.data["rows"]
+    assert row["pipeline"] == "onednn"
+    assert row["median_ms"] > 0
+    assert [shape["length"] for shape in ran.data["batches"]] == [6, 9]

@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cpuaccel.cli.arguments import (
-    DEFAULT_LENGTH,
     DTYPES,
+    GenerateOption,
     JsonOption,
     ModelArgument,
+    PromptLengthOption,
     TaskOption,
-    read_lengths,
     read_names,
     read_numbers,
     read_pipelines,
+    read_use,
 )
 from cpuaccel.cli.console import INTERRUPTED, print_json, progress_bar, rescued
 
@@ -58,20 +59,8 @@ def bench(
             "the right, with --generate on the left. A batch of one row has none.",
         ),
     ] = None,
-    generate: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            metavar="N",
-            help="Time generate of a language model, greedily for N new tokens, instead of calls.",
-        ),
-    ] = None,
-    prompt_len: Annotated[
-        str | None,
-        typer.Option(
-            metavar="N,N", help="With --generate: tokens in the longest prompt, by default 128."
-        ),
-    ] = None,
+    generate: GenerateOption = None,
+    prompt_len: PromptLengthOption = None,
     dtype: Annotated[
         str | None,
         typer.Option(
@@ -111,23 +100,16 @@ def bench(
     from cpuaccel.cli.models.load import DEMO, GENERATION, load_model
 
     demo = model == DEMO
-    if generate is None:
-        _refuse("--prompt-len", prompt_len, "needs --generate")
-        lengths = read_lengths("bench", model, seq_len, padding)
-    else:
-        _refuse("--seq-len", seq_len, "can't be used with --generate. Pass --prompt-len")
-        _refuse("--task", task, "can't be used with --generate. Leave it out")
-        _refuse("MODEL", model if demo else None, "is not a language model")
-        lengths = read_numbers(prompt_len or str(DEFAULT_LENGTH), "--prompt-len")
+    lengths = read_use("bench", model, generate, prompt_len, seq_len, padding, task)
     sizes = read_numbers(batch_size or ("8" if generate is None else "1"), "--batch-size")
     dtypes = _dtypes(dtype, demo=demo)
     pipelines = _pipelines(backends or [], pipeline or [], demo=demo)
 
     from cpuaccel.cli.bench.bench import DEFAULT_ROUNDS, DEFAULT_SECONDS
     from cpuaccel.cli.bench.calls import CallBench
-    from cpuaccel.cli.bench.generate import GenerateBench, make_prompt_batches
+    from cpuaccel.cli.bench.generate import GenerateBench
     from cpuaccel.cli.bench.table import show, show_generate
-    from cpuaccel.cli.models.cases import make_cases
+    from cpuaccel.cli.models.cases import make_cases, make_prompt_batches
     from cpuaccel.plugin.host import host
 
     loaded = load_model(model, task if generate is None else GENERATION).float()
@@ -174,11 +156,6 @@ def bench(
             show_generate(data, work.results)
     if interrupted:
         raise typer.Exit(INTERRUPTED)
-
-
-def _refuse(option: str, value: object, why: str) -> None:
-    if value is not None:
-        raise typer.BadParameter(f"{why}, got {value}", param_hint=option)
 
 
 def _dtypes(dtype: str | None, *, demo: bool) -> list[str]:

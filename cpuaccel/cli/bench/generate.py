@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
@@ -12,11 +12,10 @@ from cpuaccel.api import optimize
 from cpuaccel.cli.bench.bench import Bench
 from cpuaccel.cli.bench.memory import peak_memory
 from cpuaccel.cli.bench.results import EAGER, GenerateRow, RowStatus, judge
-from cpuaccel.cli.models.inputs import make_prompts
+from cpuaccel.cli.models.cases import Prompts
 from cpuaccel.errors import ModelError, describe_error
 from cpuaccel.model.copying import cast_copy
 from cpuaccel.model.precision import dtype_of
-from cpuaccel.model.signature import Inputs
 from cpuaccel.optimized import OptimizedModel
 from cpuaccel.pipeline import Pipeline
 from cpuaccel.timing import Ratio, interleave
@@ -25,18 +24,6 @@ if TYPE_CHECKING:
     from cpuaccel.generation.build import Generation
 
 Generate = Callable[..., object]
-
-
-@dataclass(frozen=True)
-class Prompts:
-    """A batch of prompts of random tokens, padded on the left."""
-
-    batch_size: int
-    length: int
-    inputs: Inputs
-
-    def __str__(self) -> str:
-        return f"{self.batch_size} x {self.length}"
 
 
 @dataclass
@@ -186,17 +173,6 @@ class GenerateBench(Bench[Prompts, GenerateRow]):
             status=status,
             notes=notes,
         )
-
-
-def make_prompt_batches(
-    model: torch.nn.Module, batch_sizes: Sequence[int], lengths: Sequence[int], padding: float
-) -> list[Prompts]:
-    """Make a batch of prompts for each number of rows and length."""
-    return [
-        Prompts(size, length, make_prompts(model, size, length, padding))
-        for size in batch_sizes
-        for length in lengths
-    ]
 
 
 def _generate(model: torch.nn.Module, prompts: Prompts, tokens: int) -> _Clock:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from cpuaccel.cli.models.demo import text_batches
-from cpuaccel.cli.models.inputs import make_inputs, modality
+from cpuaccel.cli.models.inputs import make_inputs, make_prompts, modality
 from cpuaccel.cli.models.load import DEMO, load_model
 from cpuaccel.errors import ModelError, describe_error
 from cpuaccel.model.signature import Inputs
@@ -31,6 +31,18 @@ class Case:
         return str(self.batch_size)
 
 
+@dataclass(frozen=True)
+class Prompts:
+    """A batch of prompts of random tokens, padded on the left."""
+
+    batch_size: int
+    length: int
+    inputs: Inputs
+
+    def __str__(self) -> str:
+        return f"{self.batch_size} x {self.length}"
+
+
 def make_cases(
     name: str,
     model: torch.nn.Module,
@@ -47,6 +59,17 @@ def make_cases(
         Case(size, length, [make_inputs(model, size, length, padding)])
         for size in batch_sizes
         for length in seq_lens
+    ]
+
+
+def make_prompt_batches(
+    model: torch.nn.Module, batch_sizes: Sequence[int], lengths: Sequence[int], padding: float
+) -> list[Prompts]:
+    """Make a batch of prompts for each number of rows and length."""
+    return [
+        Prompts(size, length, make_prompts(model, size, length, padding))
+        for size in batch_sizes
+        for length in lengths
     ]
 
 

@@ -7,12 +7,14 @@ import typer
 
 from cpuaccel.cli.arguments import (
     DTYPES,
+    GenerateOption,
     JsonOption,
     ModelArgument,
+    PromptLengthOption,
     TaskOption,
-    read_lengths,
     read_names,
     read_numbers,
+    read_use,
 )
 from cpuaccel.cli.console import print_json, rescued, say
 
@@ -56,6 +58,8 @@ def tune(
             help="Fraction of the batch that is padding, as in cpuaccel bench.",
         ),
     ] = None,
+    generate: GenerateOption = None,
+    prompt_len: PromptLengthOption = None,
     tolerance: Annotated[
         float | None,
         typer.Option(
@@ -128,8 +132,10 @@ def tune(
     - `cpuaccel tune config:bert-base --precisions float32,bfloat16 --html tuning.html`
 
     - `cpuaccel tune ./my-model --batch-size 8 --seq-len 64,384 --padding 0.5 --lock cpuaccel.lock`
+
+    - `cpuaccel tune ./my-model --generate 64 --prompt-len 512 --precisions float32,bfloat16`
     """
-    lengths = read_lengths("tune", model, seq_len, padding)
+    lengths = read_use("tune", model, generate, prompt_len, seq_len, padding, task)
     chosen_precisions = read_names(precisions, "--precisions", DTYPES)
     chosen_target = read_names(target, "--target", ("latency", "throughput"))[0]
     thread_count = _read_threads(threads)
@@ -139,17 +145,21 @@ def tune(
         check_page(html)
 
     from cpuaccel.building.settings import BuildSettings
-    from cpuaccel.cli.models.cases import make_cases
-    from cpuaccel.cli.models.load import load_model
+    from cpuaccel.cli.models.cases import make_cases, make_prompt_batches
+    from cpuaccel.cli.models.load import GENERATION, load_model
     from cpuaccel.cli.tune.live import show_progress
     from cpuaccel.plugin.host import host
     from cpuaccel.tuning.auto import optimize_auto
     from cpuaccel.tuning.decisions.result import Tuning
     from cpuaccel.tuning.request import Request
 
-    loaded = load_model(model, task).float()
-    cases = make_cases(model, loaded, [batch_size], lengths, padding or 0.0)
-    batches = [batch for case in cases for batch in case.batches]
+    loaded = load_model(model, task if generate is None else GENERATION).float()
+    if generate is None:
+        cases = make_cases(model, loaded, [batch_size], lengths, padding or 0.0)
+        batches = [batch for case in cases for batch in case.batches]
+    else:
+        prompts = make_prompt_batches(loaded, [batch_size], lengths, padding or 0.0)
+        batches = [prompt.inputs for prompt in prompts]
     request = Request.from_arguments(
         loaded,
         {
@@ -160,6 +170,7 @@ def tune(
             "lock": lock,
             "cache": cache,
             "time_limit": time_limit,
+            "generate": None if generate is None else {"max_new_tokens": generate},
             "memory_limit": None if memory_limit is None else int(memory_limit * 2**30),
         },
         BuildSettings(tolerance=tolerance, strict=strict),

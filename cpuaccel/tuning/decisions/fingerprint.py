@@ -61,6 +61,7 @@ def take_fingerprint(
             "threads": str(request.threads or torch.get_num_threads()),
             "tolerance": "default" if tolerance is None else f"{tolerance:g}",
             "metric": f"at most {request.max_drop:g} less" if request.metric else "none",
+            **({} if request.generate is None else {"generate": _digest(request.generate)}),
         },
     )
 

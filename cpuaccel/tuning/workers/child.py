@@ -53,8 +53,9 @@ def _work(commands: IO[str], replies: IO[str], subject: IO[bytes], outputs: IO[b
     from cpuaccel.tuning.decisions.decision import Decision, assemble
     from cpuaccel.tuning.workers import messages
     from cpuaccel.tuning.workers.pickling import load_model
-    from cpuaccel.tuning.workers.proof import ProofFailed, prove
+    from cpuaccel.tuning.workers.proof import ProofFailed
     from cpuaccel.tuning.workers.timing import measure, on_each, passes
+    from cpuaccel.tuning.workers.use import Use
 
     def send(message: object) -> None:
         replies.write(messages.encode(message))
@@ -65,7 +66,8 @@ def _work(commands: IO[str], replies: IO[str], subject: IO[bytes], outputs: IO[b
     torch.set_num_threads(job.threads)
     model, probes = load_model(subject)
     batches = [probe.inputs for probe in probes]
-    eager = on_each(Reference(model, inplace=False).run, batches)
+    use = Use(job.generate)
+    eager = on_each(use.original(Reference(model, inplace=False)), batches)
     torch.set_grad_enabled(False)
 
     candidate = Candidate(job.steps, job.precision)
@@ -75,29 +77,22 @@ def _work(commands: IO[str], replies: IO[str], subject: IO[bytes], outputs: IO[b
             Decision({candidate: candidate.pipeline}, None, job.threads),
             BuildSettings(tolerance=job.tolerance, measure_speed=False),
         )
-        optimized.prepare(batches[0])
-        results, differences = prove(optimized, probes)
+        use.prepare(optimized, batches[0])
+        proven = use.prove(optimized, probes)
     except ProofFailed as error:
         send(messages.Refused(error.reason, error.differences))
         return
     except CpuaccelError as error:
         send(messages.Refused(str(error)))
         return
-    report = optimized.report
-    evidence = [o for o in report.outcomes if o.step != CAST_STEP or not job.steps]
+    evidence = [o for o in proven.outcomes if o.step != CAST_STEP or not job.steps]
     if job.outputs:  # before the reply, on which the search reads them
-        torch.save([tensors(output) for output in results], outputs)
+        torch.save([tensors(output) for output in proven.outputs], outputs)
         outputs.flush()
-    send(
-        messages.Built(
-            sum(variant.seconds for variant in report.variants),
-            tuple(differences),
-            tuple(map(str, evidence)),
-        )
-    )
-    del results, probes
+    send(messages.Built(proven.build_seconds, tuple(proven.differences), tuple(map(str, evidence))))
+    del proven, probes
 
-    fast = on_each(lambda batch: optimized(**batch), batches)
+    fast = on_each(use.optimized(optimized), batches)
     for line in commands:
         command = messages.decode(line, messages.TIME)
         if command.with_eager:

@@ -5,6 +5,7 @@ A worker receives its ``Job`` and replies ``Built`` or ``Refused``. It answers e
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TypeVar
 
@@ -16,7 +17,12 @@ from cpuaccel.tuning.workers.timing import Round
 
 @dataclass(frozen=True)
 class Job:
-    """The candidate that a worker builds. ``outputs``: whether to write them, for the metric."""
+    """The candidate that a worker builds.
+
+    Attributes:
+        outputs: whether to write the outputs, for the metric.
+        generate: see ``Use``.
+    """
 
     steps: tuple[str, ...]
     precision: str
@@ -25,6 +31,7 @@ class Job:
     weights: tuple[float, ...]
     to_beat: tuple[float, ...] = ()
     outputs: bool = False
+    generate: Mapping[str, object] | None = None
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,16 @@
-"""The original's outputs, and whether a candidate's outputs match them on every batch."""
+"""Whether a candidate's outputs match the original's on every batch, and the user's metric."""
 
 import math
-import time
 from collections.abc import Callable, Sequence
 
 import torch
 
-from cpuaccel.building.reference import Reference
 from cpuaccel.checks.compare import compare
 from cpuaccel.checks.probes import Probe
-from cpuaccel.model.output import Structure, leaves
+from cpuaccel.model.output import Structure
 from cpuaccel.optimized import OptimizedModel
 from cpuaccel.plugin.verdict import Verdict
 from cpuaccel.report import CallKey, Difference, Outcome, Status
-from cpuaccel.tuning.workload import Workload
 
 
 class ProofFailed(Exception):  # noqa: N818  # a result of a trial, not an error
@@ -23,28 +20,6 @@ class ProofFailed(Exception):  # noqa: N818  # a result of a trial, not an error
         super().__init__(reason)
         self.reason = reason
         self.differences = tuple(differences)
-
-
-class Original:
-    """The original model on the example batches: what candidates are compared with.
-
-    Attributes:
-        probes: each batch with its output.
-        seconds: how long the outputs took.
-    """
-
-    def __init__(self, model: torch.nn.Module, workload: Workload) -> None:
-        self.model = model
-        self.workload = workload
-        self.reference = Reference(model, inplace=False)
-        self.probes: list[Probe] = []
-        begun = time.monotonic()
-        with torch.no_grad():
-            for number, (batch, shape) in enumerate(zip(workload.batches, workload.shapes), 1):
-                output = self.reference.run(batch)
-                name = f"batch {number} ({shape})"
-                self.probes.append(Probe(name, batch, output, leaves(output)))
-        self.seconds = time.monotonic() - begun
 
 
 class Judge:
