@@ -6,8 +6,9 @@ SHELL := /bin/bash
 
 # Parts of the tests, the longest first, each in a process of its own. "rest" is everything that is
 # in no other part.
-ENGINES := tests/plugins/onednn tests/plugins/int8 $(wildcard tests/plugins/test_*.py)
-PARTS := tests/examples tests/tuning $(ENGINES) tests/cli tests/integrations tests/artifact tests/generation rest
+LONG := tests/plugins/test_inductor.py tests/plugins/onednn tests/cli
+ENGINES := tests/plugins/int8 $(filter-out $(LONG),$(wildcard tests/plugins/test_*.py))
+PARTS := rest tests/examples tests/tuning $(LONG) $(ENGINES) tests/integrations tests/artifact tests/generation
 PYTEST = python -m pytest
 # How many parts run side by side, with one thread each: on two cores three, since some wait for
 # processes that hang on purpose. Under `make --jobs`, make decides.
@@ -41,7 +42,7 @@ types: ## run mypy --strict
 	@venv=$$(scripts/make-venv.sh modern | tail -n 1); "$$venv/bin/mypy"
 
 test-classic: ## run the tests with torch 2.8, IPEX 2.8 and optimum's BetterTransformer (7 GB)
-	+@$(call run_parts,classic,--require-stack classic,tests/examples tests/tuning rest)
+	+@$(call run_parts,classic,--require-stack classic,rest tests/examples tests/tuning)
 
 test-legacy: ## run the tests with torch 1.13 from Debian
 	+@$(call run_parts,legacy,--require-stack legacy,rest)
