@@ -38,10 +38,10 @@ def test_misbehaving_plugins_are_reported(install: Install, encoder: torch.nn.Mo
         "crashed",
         "SIGSEGV ended the process during the build",
     )
-    assert reasons["hangs"] == (
-        "timed out",
-        f"timed out after {limit} s during the build",
-    )
+    assert reasons["hangs"][0] == "timed out"
+    # On a busy machine its build is paused and resumed: "after 43 s (74 s in total)".
+    assert f"{limit} s" in reasons["hangs"][1]
+    assert "during the build" in reasons["hangs"][1]
     assert reasons["leaks"][0] == "out of memory"
     assert "GiB during the build, more than the 1.0 GiB allowed" in reasons["leaks"][1]
     assert found["leaks"].peak_bytes > 2**30
