@@ -23,6 +23,7 @@ constexpr int LANES = 16;
 constexpr int LANES = 8;
 #endif
 constexpr int BLOCK = 16;  // outputs that a thread computes in turn
+constexpr int AHEAD = 4096;  // bytes: the processor's own prefetching stops where a page ends
 
 enum Type : int64_t { FLOAT32 = 0, BFLOAT16 = 1, INT8 = 2 };
 enum Activation : int64_t { SILU = 0, GELU = 1, GELU_TANH = 2 };
@@ -71,11 +72,22 @@ inline Floats wide_lanes(const bfloat16* data) {
 }
 #endif
 
+#if defined(__AVX512F__)
+inline float sum_of(Floats lanes) { return _mm512_reduce_add_ps((__m512)lanes); }
+#elif defined(__AVX2__)
+inline float sum_of(Floats lanes) {
+  __m128 four = _mm_add_ps(_mm256_castps256_ps128((__m256)lanes),
+                           _mm256_extractf128_ps((__m256)lanes, 1));
+  __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+}
+#else
 inline float sum_of(Floats lanes) {
   float sum = 0;
   for (int l = 0; l < LANES; l++) sum += lanes[l];
   return sum;
 }
+#endif
 
 inline float widen(float value) { return value; }
 inline float widen(int8_t value) { return static_cast<float>(value); }
@@ -180,7 +192,9 @@ inline void products(const W* weight, const float* x, int64_t stride, int64_t si
     Floats activations[ROWS];
     for (int r = 0; r < ROWS; r++) activations[r] = wide_lanes(x + r * stride + k);
     for (int o = 0; o < OUTPUTS; o++) {
-      Floats wide = wide_lanes(weight + o * size + k);
+      const W* at = weight + o * size + k;
+      if (ROWS == 1) __builtin_prefetch(reinterpret_cast<const char*>(at) + AHEAD);
+      Floats wide = wide_lanes(at);
       for (int r = 0; r < ROWS; r++) lanes[o][r] += wide * activations[r];
     }
   }
@@ -224,7 +238,7 @@ inline void outputs_of(const Linear& linear, const float* x, int64_t x_stride, i
   while (rows > 0) {
     int64_t taken = rows >= 4 ? 4 : rows;
     switch (taken) {
-      case 1: some_outputs<W, 1, 4>(linear, x, x_stride, y, y_stride, begin, end); break;
+      case 1: some_outputs<W, 1, 8>(linear, x, x_stride, y, y_stride, begin, end); break;
       case 2: some_outputs<W, 2, 2>(linear, x, x_stride, y, y_stride, begin, end); break;
       case 3: some_outputs<W, 3, 1>(linear, x, x_stride, y, y_stride, begin, end); break;
       default: some_outputs<W, 4, 1>(linear, x, x_stride, y, y_stride, begin, end);
