@@ -110,7 +110,9 @@ def _generate_cells(result: GenerateRow) -> list[str]:
         f"{result.first_token_ratio.median:.2f}x" if result.first_token_ratio else "1",
         _figure(result.tokens_per_second, ".2f"),
         escape(str(result.ratio)) if result.ratio else unpaired,
-        _figure(result.megabytes_per_token, ".3g"),
+        _figure(
+            result.megabytes_per_token, ".0f" if (result.megabytes_per_token or 0) >= 10 else ".2g"
+        ),
         _figure(result.share_of_bandwidth, ".0%"),
         _figure(result.error, ".1e"),
         _build_cell(result),
