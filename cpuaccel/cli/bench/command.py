@@ -50,6 +50,8 @@ def bench(
             "20 ms. Not for images and the demo.",
         ),
     ] = None,
+    generate: GenerateOption = None,
+    prompt_len: PromptLengthOption = None,
     padding: Annotated[
         float | None,
         typer.Option(
@@ -59,8 +61,6 @@ def bench(
             "the right, with --generate on the left. A batch of one row has none.",
         ),
     ] = None,
-    generate: GenerateOption = None,
-    prompt_len: PromptLengthOption = None,
     dtype: Annotated[
         str | None,
         typer.Option(
