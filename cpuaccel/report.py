@@ -274,6 +274,13 @@ class Report:
         with _counting:
             return {str(key): reason for key, reason in self._reasons.items()}
 
+    @property
+    def by_original(self) -> dict[str, int]:
+        """Number of calls that the original served, by reason."""
+        calls = self.calls
+        del calls[CallKey.OPTIMIZED]
+        return {self.fallbacks.get(key, key): count for key, count in calls.items()}
+
     def count(self, key: CallKey, reason: str = "") -> None:
         """Count a call, and keep its reason for ``fallbacks``. Thread-safe."""
         with _counting:

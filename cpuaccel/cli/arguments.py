@@ -118,7 +118,9 @@ def read_audit(text: str) -> bool | float:
     return share
 
 
-def read_lengths(command: str, model: str, seq_len: str | None, padding: float | None) -> list[int]:
+def _read_lengths(
+    command: str, model: str, seq_len: str | None, padding: float | None
+) -> list[int]:
     """Parse the lengths of the longest row of a batch, in tokens."""
     from cpuaccel.cli.models.load import DEMO
 
@@ -145,7 +147,7 @@ def read_use(
 
     if generate is None:
         _refuse("--prompt-len", prompt_len, "needs --generate")
-        return read_lengths(command, model, seq_len, padding)
+        return _read_lengths(command, model, seq_len, padding)
     _refuse("--seq-len", seq_len, "can't be used with --generate. Pass --prompt-len")
     _refuse("--task", task, "can't be used with --generate. Leave it out")
     _refuse("MODEL", model if model == DEMO else None, "is not a language model")

@@ -59,7 +59,7 @@ def cast_copy(model: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
     With frequencies in bfloat16, angles are wrong by up to one radian at position 512.
     """
     copied = shared_copy(model, dtype)
-    for original, cast in zip(model.modules(), copied.modules()):
+    for original, cast in zip(model.modules(), copied.modules(), strict=True):
         for name in original._non_persistent_buffers_set:
             cast._buffers[name] = original._buffers[name]
     return copied

@@ -92,6 +92,7 @@ class _Snapshot:
     """The state of a model at one time."""
 
     def __init__(self, model: torch.nn.Module, ignored: frozenset[str]) -> None:
+        self._registered = RemovableHandle.next_id  # before the tables: another thread may register
         tables = {name: getattr(torch_module, name) for name in _GLOBAL_HOOKS}
         for_all = Holder("torch.nn.modules.module", torch_module, tables)
         self._watched = [_Watched(holder, ignored) for holder in (*holders(model), for_all)]
@@ -101,7 +102,6 @@ class _Snapshot:
         self._values = [_as_read(watched.copies) for watched in read]
         hooks = [pair for watched in self._watched for pair in watched.hooks.values()]
         self._without_hooks = [table for table, copied in hooks if not copied]
-        self._registered = RemovableHandle.next_id
         self._hooks = [table for table, copied in hooks if copied]
         self._hook_copies = [copied for _, copied in hooks if copied]
         self._sized = [sized for watched in self._watched for _, sized in watched.sized]
@@ -124,10 +124,11 @@ class _Snapshot:
 
     def _has_new_hooks(self) -> bool:
         """Whether a table of hooks is no longer empty; reads them only after a registration."""
-        if self._registered != RemovableHandle.next_id:  # torch numbers all hooks of a process
+        latest = RemovableHandle.next_id  # torch numbers all hooks of a process
+        if self._registered != latest:
             if any(self._without_hooks):
                 return True
-            self._registered = RemovableHandle.next_id
+            self._registered = latest
         return False
 
     def differences(self) -> list[str]:

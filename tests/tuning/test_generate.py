@@ -9,7 +9,8 @@ import torch
 import transformers
 
 import cpuaccel
-from cpuaccel.cli.models.load import GENERATION, load_model
+from cpuaccel.cli.models.load import load_model
+from cpuaccel.cli.models.zoo import GENERATION
 from cpuaccel.tuning.decisions.result import CandidateStatus
 from tests.required import requires
 from tests.tuning.conftest import Install

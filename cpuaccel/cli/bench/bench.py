@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 import torch
 
 from cpuaccel.cli.bench.results import EAGER, Row, RowStatus
+from cpuaccel.cli.models.cases import Case
 from cpuaccel.pipeline import Pipeline
 from cpuaccel.plugin.host import Host
 
@@ -16,11 +17,10 @@ DEFAULT_SECONDS = 12.0
 """For one case in one precision, over all pipelines."""
 
 RowT = TypeVar("RowT", bound=Row)
-CaseT = TypeVar("CaseT")
 
 
 @dataclass
-class Bench(ABC, Generic[CaseT, RowT]):
+class Bench(ABC, Generic[RowT]):
     """One benchmark of a model in float32 and eval mode.
 
     Attributes:
@@ -31,7 +31,7 @@ class Bench(ABC, Generic[CaseT, RowT]):
 
     model: torch.nn.Module
     pipelines: Mapping[str, Pipeline]
-    cases: Sequence[CaseT]
+    cases: Sequence[Case]
     dtypes: Sequence[str]
     host: Host
     threads: int
@@ -66,7 +66,7 @@ class Bench(ABC, Generic[CaseT, RowT]):
 
     @abstractmethod
     def _row(
-        self, dtype: str, pipeline: str, case: CaseT, status: RowStatus, notes: tuple[str, ...]
+        self, dtype: str, pipeline: str, case: Case, status: RowStatus, notes: tuple[str, ...]
     ) -> RowT:
         """Make a row without figures."""
 

@@ -16,7 +16,7 @@ from cpuaccel.cli.models.cases import Case, call_all
 from cpuaccel.model.output import leaves
 from cpuaccel.model.signature import Inputs
 from cpuaccel.pipeline import Pipeline
-from cpuaccel.report import CallKey, Outcome, Report, Status
+from cpuaccel.report import Outcome, Report, Status
 from cpuaccel.timing import Ratio, interleave, percentile
 
 
@@ -31,7 +31,7 @@ class _Subject:
 
 
 @dataclass
-class CallBench(Bench[Case, CallRow]):
+class CallBench(Bench[CallRow]):
     """A benchmark of calls.
 
     Attributes:
@@ -159,9 +159,4 @@ def _status(subject: _Subject) -> tuple[RowStatus, tuple[str, ...], tuple[Outcom
     outcomes = merge(report.variants)
     if subject.name == EAGER and all(o.status is Status.APPLIED for o in outcomes):
         return RowStatus.EAGER, (), outcomes
-    fallbacks = {
-        report.fallbacks.get(key, key): count
-        for key, count in report.calls.items()
-        if key != CallKey.OPTIMIZED
-    }
-    return (*judge(outcomes, fallbacks), outcomes)
+    return (*judge(outcomes, report.by_original), outcomes)

@@ -97,7 +97,8 @@ def bench(
 
     - `cpuaccel bench config:qwen2.5-0.5b --generate 64 --prompt-len 128,1024 --backends int8`
     """
-    from cpuaccel.cli.models.load import DEMO, GENERATION, load_model
+    from cpuaccel.cli.models.load import DEMO, load_model
+    from cpuaccel.cli.models.zoo import GENERATION
 
     demo = model == DEMO
     lengths = read_use("bench", model, generate, prompt_len, seq_len, padding, task)
@@ -109,7 +110,7 @@ def bench(
     from cpuaccel.cli.bench.calls import CallBench
     from cpuaccel.cli.bench.generate import GenerateBench
     from cpuaccel.cli.bench.table import show, show_generate
-    from cpuaccel.cli.models.cases import make_cases, make_prompt_batches
+    from cpuaccel.cli.models.cases import make_cases, make_prompt_cases
     from cpuaccel.plugin.host import host
 
     loaded = load_model(model, task if generate is None else GENERATION).float()
@@ -128,8 +129,8 @@ def bench(
             cases = make_cases(model, loaded, sizes, lengths, padding or 0.0)
             work = CallBench(loaded, pipelines, cases, dtypes, *how)
         else:
-            prompts = make_prompt_batches(loaded, sizes, lengths, padding or 0.0)
-            work = GenerateBench(loaded, pipelines, prompts, dtypes, *how, tokens=generate)
+            cases = make_prompt_cases(loaded, sizes, lengths, padding or 0.0)
+            work = GenerateBench(loaded, pipelines, cases, dtypes, *how, tokens=generate)
         try:
             work.run()
             if demo and isinstance(work, CallBench):

@@ -12,7 +12,7 @@ from cpuaccel.api import optimize
 from cpuaccel.cli.bench.bench import Bench
 from cpuaccel.cli.bench.memory import peak_memory
 from cpuaccel.cli.bench.results import EAGER, GenerateRow, RowStatus, judge
-from cpuaccel.cli.models.cases import Prompts
+from cpuaccel.cli.models.cases import Case
 from cpuaccel.errors import ModelError, describe_error
 from cpuaccel.model.copying import cast_copy
 from cpuaccel.model.precision import dtype_of
@@ -67,7 +67,7 @@ class _Clock:
 
 
 @dataclass
-class GenerateBench(Bench[Prompts, GenerateRow]):
+class GenerateBench(Bench[GenerateRow]):
     """A benchmark of ``generate`` of a language model.
 
     Attributes:
@@ -83,8 +83,8 @@ class GenerateBench(Bench[Prompts, GenerateRow]):
             self._advance(0, f"{dtype}: optimizing with {name}")
             subjects.append(self._build(name, replace(pipeline, dtype=dtype_of(dtype))))
             self._advance(1, f"{dtype}: optimizing with {name}")
-        for prompts in self.cases:
-            self.results += self._run_prompts(dtype, prompts, subjects)
+        for case in self.cases:
+            self.results += self._run_case(dtype, case, subjects)
 
     def _build(self, name: str, pipeline: Pipeline) -> _Subject:
         with peak_memory() as peak:
@@ -95,18 +95,16 @@ class GenerateBench(Bench[Prompts, GenerateRow]):
             seconds = time.perf_counter() - begun
         return _Subject(name, optimized, seconds, peak.bytes)
 
-    def _run_prompts(
-        self, dtype: str, prompts: Prompts, subjects: list[_Subject]
-    ) -> list[GenerateRow]:
+    def _run_case(self, dtype: str, case: Case, subjects: list[_Subject]) -> list[GenerateRow]:
         clocks: list[list[_Clock]] = [[] for _ in subjects]
 
         def call(number: int) -> Callable[[], None]:
             return lambda: clocks[number].append(
-                _generate(subjects[number].model, prompts, self.tokens)
+                _generate(subjects[number].model, case, self.tokens)
             )
 
         for subject in subjects:
-            _generate(subject.model, prompts, min(self.tokens, 2))  # the warm-up
+            _generate(subject.model, case, min(self.tokens, 2))  # the warm-up
             _forget(subject)
         start, share = self.done, 1 / (self.rounds * len(subjects))
         interleave(
@@ -114,18 +112,18 @@ class GenerateBench(Bench[Prompts, GenerateRow]):
             rounds=self.rounds,
             seconds=self.seconds,
             warmup=0,
-            progress=lambda: self._advance(share, f"{dtype}: timing {prompts}"),
+            progress=lambda: self._advance(share, f"{dtype}: timing {case}"),
         )
         self.done = start + 1
         return [
-            self._summarize(dtype, prompts, subject, clocks[0], own)
+            self._summarize(dtype, case, subject, clocks[0], own)
             for subject, own in zip(subjects, clocks, strict=True)
         ]
 
     def _summarize(
         self,
         dtype: str,
-        prompts: Prompts,
+        case: Case,
         subject: _Subject,
         eager: list[_Clock],
         clocks: list[_Clock],
@@ -133,9 +131,9 @@ class GenerateBench(Bench[Prompts, GenerateRow]):
         status, notes = _status(subject)
         first, rest = [c.first_token for c in clocks], [c.rest for c in clocks]
         several = self.tokens > 1
-        rate = prompts.batch_size * (self.tokens - 1) / statistics.median(rest) if several else None
+        rate = case.batch_size * (self.tokens - 1) / statistics.median(rest) if several else None
         result = replace(
-            self._row(dtype, subject.name, prompts, status, notes),
+            self._row(dtype, subject.name, case, status, notes),
             rounds=len(clocks),
             first_token_ms=statistics.median(first) * 1000,
             tokens_per_second=rate,
@@ -162,26 +160,26 @@ class GenerateBench(Bench[Prompts, GenerateRow]):
         )
 
     def _row(
-        self, dtype: str, pipeline: str, case: Prompts, status: RowStatus, notes: tuple[str, ...]
+        self, dtype: str, pipeline: str, case: Case, status: RowStatus, notes: tuple[str, ...]
     ) -> GenerateRow:
         return GenerateRow(
             dtype=dtype,
             pipeline=pipeline,
             case=str(case),
             batch_size=case.batch_size,
-            prompt_len=case.length,
+            prompt_len=case.seq_len,
             status=status,
             notes=notes,
         )
 
 
-def _generate(model: torch.nn.Module, prompts: Prompts, tokens: int) -> _Clock:
+def _generate(model: torch.nn.Module, case: Case, tokens: int) -> _Clock:
     """Generate greedily, always so many tokens."""
     clock = _Clock()
     generate = cast(Generate, model.generate)
     try:
         generate(
-            **prompts.inputs,
+            **case.batches[0],
             do_sample=False,
             num_beams=1,
             min_new_tokens=tokens,
@@ -190,7 +188,7 @@ def _generate(model: torch.nn.Module, prompts: Prompts, tokens: int) -> _Clock:
         )
     except Exception as error:  # models raise any type on prompts that they don't accept
         raise ModelError(
-            f"generating with {type(model).__name__} from {prompts} (batch x prompt) raised "
+            f"generating with {type(model).__name__} from {case} (batch x prompt) raised "
             f"{describe_error(error)}. Choose a shorter --prompt-len or a lower --generate"
         ) from error
     return clock
@@ -208,7 +206,6 @@ def _status(subject: _Subject) -> tuple[RowStatus, tuple[str, ...]]:
     if not isinstance(subject.model, OptimizedModel):
         return RowStatus.EAGER, ()
     report = subject.model.report
-    fallbacks = {reason: report.calls[key] for key, reason in report.fallbacks.items()}
     if subject.generation is None:
-        return RowStatus.NOT_APPLIED, tuple(fallbacks)
-    return judge((subject.generation.outcome,), fallbacks)
+        return RowStatus.NOT_APPLIED, tuple(report.by_original)
+    return judge((subject.generation.outcome,), report.by_original)

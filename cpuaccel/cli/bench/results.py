@@ -79,7 +79,7 @@ class GenerateRow(Row):
         error: largest difference from the float32 original's logits, relative to the largest logit.
     """
 
-    prompt_len: int
+    prompt_len: int | None
     first_token_ms: float | None = None
     first_token_ratio: Ratio | None = None
     tokens_per_second: float | None = None

@@ -31,18 +31,6 @@ class Case:
         return str(self.batch_size)
 
 
-@dataclass(frozen=True)
-class Prompts:
-    """A batch of prompts of random tokens, padded on the left."""
-
-    batch_size: int
-    length: int
-    inputs: Inputs
-
-    def __str__(self) -> str:
-        return f"{self.batch_size} x {self.length}"
-
-
 def make_cases(
     name: str,
     model: torch.nn.Module,
@@ -62,12 +50,12 @@ def make_cases(
     ]
 
 
-def make_prompt_batches(
+def make_prompt_cases(
     model: torch.nn.Module, batch_sizes: Sequence[int], lengths: Sequence[int], padding: float
-) -> list[Prompts]:
-    """Make a batch of prompts for each number of rows and length."""
+) -> list[Case]:
+    """Make a case of prompts for ``generate`` for each number of rows and length."""
     return [
-        Prompts(size, length, make_prompts(model, size, length, padding))
+        Case(size, length, [make_prompts(model, size, length, padding)])
         for size in batch_sizes
         for length in lengths
     ]

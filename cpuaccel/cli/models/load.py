@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cpuaccel.cli.models.zoo import ZOO
+from cpuaccel.cli.models.zoo import GENERATION, ZOO
 from cpuaccel.errors import ModelError, did_you_mean, first_line
 
 if TYPE_CHECKING:
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 DEMO = "demo"
 CONFIG_PREFIX = "config:"
 SEED = 0
-GENERATION = "text-generation"
 
 TASKS = {
     "question-answering": "AutoModelForQuestionAnswering",

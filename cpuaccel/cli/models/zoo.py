@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 _TEXT = "feature-extraction"
-_GENERATION = "text-generation"
+GENERATION = "text-generation"
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ ZOO = {
     "modernbert-tiny": Architecture("modernbert", config={**_TINY_TEXT, **_SPECIAL_TOKENS}),
     "smollm2-135m": Architecture(
         "llama",
-        _GENERATION,
+        GENERATION,
         {
             "vocab_size": 49152,
             "hidden_size": 576,
@@ -83,7 +83,7 @@ ZOO = {
     ),
     "qwen2.5-0.5b": Architecture(
         "qwen2",
-        _GENERATION,
+        GENERATION,
         {
             **_QWEN,
             "hidden_size": 896,
@@ -94,7 +94,7 @@ ZOO = {
     ),
     "qwen2.5-1.5b": Architecture(
         "qwen2",
-        _GENERATION,
+        GENERATION,
         {
             **_QWEN,
             "hidden_size": 1536,
@@ -104,7 +104,7 @@ ZOO = {
         },
     ),
     "llama-tiny": Architecture(
-        "llama", _GENERATION, {**_TINY_TEXT, **_SPECIAL_TOKENS, "num_key_value_heads": 2}
+        "llama", GENERATION, {**_TINY_TEXT, **_SPECIAL_TOKENS, "num_key_value_heads": 2}
     ),
     "vit-base": Architecture("vit", "image-classification"),
     "vit-tiny": Architecture(

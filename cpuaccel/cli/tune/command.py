@@ -145,8 +145,9 @@ def tune(
         check_page(html)
 
     from cpuaccel.building.settings import BuildSettings
-    from cpuaccel.cli.models.cases import make_cases, make_prompt_batches
-    from cpuaccel.cli.models.load import GENERATION, load_model
+    from cpuaccel.cli.models.cases import make_cases, make_prompt_cases
+    from cpuaccel.cli.models.load import load_model
+    from cpuaccel.cli.models.zoo import GENERATION
     from cpuaccel.cli.tune.live import show_progress
     from cpuaccel.plugin.host import host
     from cpuaccel.tuning.auto import optimize_auto
@@ -156,10 +157,9 @@ def tune(
     loaded = load_model(model, task if generate is None else GENERATION).float()
     if generate is None:
         cases = make_cases(model, loaded, [batch_size], lengths, padding or 0.0)
-        batches = [batch for case in cases for batch in case.batches]
     else:
-        prompts = make_prompt_batches(loaded, [batch_size], lengths, padding or 0.0)
-        batches = [prompt.inputs for prompt in prompts]
+        cases = make_prompt_cases(loaded, [batch_size], lengths, padding or 0.0)
+    batches = [batch for case in cases for batch in case.batches]
     request = Request.from_arguments(
         loaded,
         {

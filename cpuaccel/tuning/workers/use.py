@@ -10,7 +10,7 @@ from cpuaccel.building.reference import Reference
 from cpuaccel.checks.probes import Probe
 from cpuaccel.model.signature import Inputs
 from cpuaccel.optimized import OptimizedModel
-from cpuaccel.report import CallKey, Difference, Fallback, Outcome, Status
+from cpuaccel.report import Difference, Fallback, Outcome, Status
 from cpuaccel.tuning.workers.proof import ProofFailed, prove
 from cpuaccel.variants import Route
 
@@ -81,8 +81,8 @@ class Use:
         outcome, closeness = generation.outcome, generation.closeness
         if outcome.status is not Status.APPLIED or closeness is None:
             raise ProofFailed(str(outcome).rstrip("."))
-        for key in report.calls.keys() - {CallKey.OPTIMIZED}:
-            raise ProofFailed(f"the original served it ({report.fallbacks.get(key, key)})")
+        for reason in report.by_original:
+            raise ProofFailed(f"the original served it ({reason})")
         return Proven(outputs, list(closeness.differences), (outcome,), outcome.seconds)
 
     def _generate(self, model: torch.nn.Module) -> Run:

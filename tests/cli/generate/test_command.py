@@ -13,7 +13,7 @@ import torch
 
 from cpuaccel import Host, Stepper
 from tests.cli.backends import Faithful
-from tests.cli.conftest import Run
+from tests.cli.conftest import Ran, Run
 from tests.cli.generate.models import (
     ORIGINAL,
     PROMPT,
@@ -120,26 +120,25 @@ def test_temperature_and_top_p_reach_the_sampling(run: Run, plain: Path) -> None
         assert ran.out == greedy
 
 
+def assert_served_by_original(ran: Ran, folder: Path, reason: str) -> None:
+    assert ran.code == 0
+    assert ran.out == expected(folder, PROMPT) + "\n"
+    line = f"{SPEED} \\(original: generate is not accelerated{reason}\\)"
+    assert re.fullmatch(line, last_line(ran.err))
+
+
 @requires(*NATIVE)
 def test_an_encoder_decoder_is_served_by_the_original(run: Run, t5: Path) -> None:
     ran = run("generate", t5, PROMPT, *SHORT)
-    assert ran.code == 0
-    assert ran.out == expected(t5, PROMPT) + "\n"
-    assert re.fullmatch(
-        f"{SPEED} \\(original: generate is not accelerated: T5ForConditionalGeneration has an "
-        r"encoder and a decoder.*\)",
-        last_line(ran.err),
+    assert_served_by_original(
+        ran, t5, ": T5ForConditionalGeneration has an encoder and a decoder.*"
     )
 
 
 def test_a_pipeline_that_does_not_generate(run: Run, plain: Path) -> None:
     ran = run("generate", plain, PROMPT, *SHORT, *ORIGINAL)
-    assert ran.code == 0
-    assert ran.out == expected(plain, PROMPT) + "\n"
-    assert re.fullmatch(
-        f"{SPEED} \\(original: generate is not accelerated. Pass --backends onednn or int8, "
-        r"and use transformers>=5\)",
-        last_line(ran.err),
+    assert_served_by_original(
+        ran, plain, ". Pass --backends onednn or int8, and use transformers>=5"
     )
 
 
