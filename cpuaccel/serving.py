@@ -1,6 +1,7 @@
 """Serving one call: by a variant where its output is right, otherwise by the original."""
 
 import logging
+from operator import attrgetter
 
 import torch
 
@@ -12,12 +13,14 @@ from cpuaccel.checks.output_form import same_form
 from cpuaccel.checks.probes import same_values
 from cpuaccel.errors import StepError
 from cpuaccel.model.output import tensors
-from cpuaccel.model.signature import Inputs, cloned, input_versions, tensors_of
+from cpuaccel.model.signature import Inputs, cloned, counted_tensors, tensors_of
 from cpuaccel.model.torch_modes import outside_inference_mode
 from cpuaccel.report import CallKey, Fallback
 from cpuaccel.variants import Route, Variants
 
 logger = logging.getLogger("cpuaccel")
+
+_version = attrgetter("_version")
 
 
 class Serving:
@@ -56,7 +59,8 @@ class Serving:
             return self._serve_unproven(route, inputs)
         audited = route.compare or self._audit.is_due()
         kept = cloned(inputs) if audited or variant.writes else {}
-        versions = input_versions(inputs)
+        counted = counted_tensors(inputs)
+        versions = list(map(_version, counted))
         try:
             output, flat = _call(variant, inputs)
         except Exception as error:
@@ -76,7 +80,7 @@ class Serving:
                 return original
             reason = "NaN or infinity in the output"
             return self._record_fault(variant, CallKey.NAN, reason, original)
-        if not variant.writes and input_versions(inputs) != versions:
+        if not variant.writes and list(map(_version, counted)) != versions:
             self._protect_inputs(variant)
         if audited:
             return self._serve_audited(route, inputs, kept, output)

@@ -38,6 +38,18 @@ MAX_VARIANTS = 8
 MAX_ROUTES = 4096
 """Shapes of calls whose variants are remembered."""
 
+_forks = 0
+"""Number of forks between the process that imported this module and this one: cheaper to read in
+each call than the number of the process."""
+
+
+def _count_fork() -> None:
+    global _forks
+    _forks += 1
+
+
+os.register_at_fork(after_in_child=_count_fork)
+
 Choose = Callable[[Inputs], int]
 """Returns the index of the plan that serves a call."""
 
@@ -91,7 +103,7 @@ class Variants:
         self._numbers = VaryingNumbers()
         self._lock = threading.RLock()
         self._building = False
-        self._process = os.getpid()
+        self._forks = _forks
         self._forked = False
         self._of_parent: list[Variant] = []
         self.resets = 0  # how often the original has changed
@@ -112,7 +124,7 @@ class Variants:
         Raises:
             ForkError: any call in this process would deadlock.
         """
-        if os.getpid() != self._process:
+        if self._forks != _forks:
             self._reset_after_fork()
         if self._forked and torch.get_num_threads() > 1:
             raise ForkError(
@@ -279,7 +291,7 @@ class Variants:
         self._lock = threading.RLock()  # another thread may have held it
         self._building = False
         self._forked = self._forked or bool(self._by_way)
-        self._process = os.getpid()
+        self._forks = _forks
         # Keep them alive: destroying them may wait for their threads, as in OpenVINO.
         self._of_parent += self.built
         self._by_way, self._routes = {}, {}

@@ -303,10 +303,10 @@ def cloned(inputs: Mapping[str, object]) -> Inputs:
     }
 
 
-def input_versions(inputs: Mapping[str, object]) -> list[int]:
-    """Return torch's counters of in-place operations on the inputs."""
+def counted_tensors(inputs: Mapping[str, object]) -> list[torch.Tensor]:
+    """Return the inputs of which torch counts in-place operations."""
     return [
-        value._version
+        value
         for value in inputs.values()
         if isinstance(value, torch.Tensor) and not value.is_inference()
     ]

@@ -16,6 +16,20 @@ _WITHOUT_EFFECT = STRUCTURE | {
     "_is_hf_initialized",
     # Read by generate, which the original runs, and not by forward.
     "generation_config",
+    # Read when Transformers loads, saves or distributes a model.
+    "name_or_path",
+    "_tp_plan",
+    "_ep_plan",
+    "_pp_plan",
+    "_fsdp_plan",
+    "all_tied_weights_keys",
+    "_keep_in_fp32_modules",
+    "_keep_in_fp32_modules_strict",
+    "_no_split_modules",
+    "_skip_keys_device_placement",
+    "_keys_to_ignore_on_load_unexpected",
+    "_keys_to_ignore_on_load_missing",
+    "_keys_to_ignore_on_save",
 }
 
 _WITHOUT_EFFECT_IN_TORCH = _WITHOUT_EFFECT | {
@@ -24,6 +38,9 @@ _WITHOUT_EFFECT_IN_TORCH = _WITHOUT_EFFECT | {
     "out_features",
     "num_embeddings",
     "embedding_dim",
+    "scale_grad_by_freq",
+    "sparse",
+    "elementwise_affine",
     "inplace",
     "momentum",
     "p",
