@@ -6,7 +6,7 @@ SHELL := /bin/bash
 
 # Parts of the tests, the longest first, each in a process of its own. "rest" is everything that is
 # in no other part.
-LONG := tests/plugins/test_inductor.py tests/plugins/onednn tests/cli
+LONG := tests/plugins/test_inductor.py tests/plugins/test_zentorch.py tests/plugins/onednn tests/cli
 ENGINES := tests/plugins/int8 $(filter-out $(LONG),$(wildcard tests/plugins/test_*.py))
 PARTS := rest tests/examples tests/tuning $(LONG) $(ENGINES) tests/integrations tests/artifact tests/generation
 PYTEST = python -m pytest

@@ -15,7 +15,7 @@ from cpuaccel.report import Status, VariantReport
 from tests.random_modules import RandomModule, random_calls
 
 CALLS = 6
-SEEDS = 40
+SEEDS = 25
 
 
 ALLOWED = 1e-3

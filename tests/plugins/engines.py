@@ -56,12 +56,14 @@ class EngineContract(BackendContract):
     """An engine on tiny Transformers models and on models that are hard for it.
 
     Attributes:
+        architectures: the tiny Transformers models that it is tried on.
         architecture_tolerance: largest relative difference on tiny Transformers models.
         nested_tolerance: largest relative difference on ``Nested``.
         rows: batch size of the example inputs of the tiny Transformers models.
         call: the function or library that fails on a model it can't take, as errors name it.
     """
 
+    architectures: ClassVar[tuple[str, ...]] = ARCHITECTURES
     architecture_tolerance: ClassVar[float] = TOLERANCE["float32"]
     nested_tolerance: ClassVar[float] = TOLERANCE["float32"]
     rows: ClassVar[int] = 2
@@ -103,14 +105,20 @@ class EngineContract(BackendContract):
 
         return optimized
 
-    @pytest.mark.parametrize("name", ARCHITECTURES)
-    def test_one_build_serves_unseen_shapes_and_paddings(self, build: Build, name: str) -> None:
-        fast, model = build(name), encoder(name)
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """Parametrize by the class's own architectures."""
+        if "architecture" in metafunc.fixturenames:
+            metafunc.parametrize("architecture", self.architectures)
+
+    def test_one_build_serves_unseen_shapes_and_paddings(
+        self, build: Build, architecture: str
+    ) -> None:
+        fast, model = build(architecture), encoder(architecture)
         before = fast.report.calls
         assert fast.report.applied == (self.backend,)
         for size, length, pad in UNSEEN:
             assert_outputs_match(
-                fast, model, batch(name, size, length, pad), self.architecture_tolerance
+                fast, model, batch(architecture, size, length, pad), self.architecture_tolerance
             )
         assert fast.report.calls - before == {"optimized": len(UNSEEN)}, fast.report
         assert len(fast.report.variants) == 1
@@ -168,8 +176,9 @@ def nested_example() -> torch.Tensor:
 
 
 class TorchCompileContract(EngineContract):
-    """An engine behind ``torch.compile``."""
+    """An engine behind ``torch.compile``, which takes 10 to 40 seconds for each architecture."""
 
+    architectures = ("bert-qa", "vit", "wav2vec2")
     call = "torch.compile"
 
     def check_evidence(self, evidence: cpuaccel.Evidence) -> None:

@@ -72,7 +72,7 @@ class Own(Backend):
     "builds_slowly": """
 class Own(Backend):
     def made(self, model):
-        for _ in range(60):  # a pause does not shorten the rest
+        for _ in range(30):  # a pause does not shorten the rest
             time.sleep(0.1)
         return super().made(model)
 """,
