@@ -1,4 +1,4 @@
-"""The kernels of kernels.cpp, compiled for this processor when they are first needed."""
+"""The kernels in kernels/, compiled for this processor when they are first needed."""
 
 import ctypes
 import functools
@@ -17,7 +17,7 @@ from cpuaccel_plugins.decoding.structures import NUMBER, POINTER
 
 logger = logging.getLogger("cpuaccel")
 
-SOURCE = Path(__file__).with_name("kernels.cpp")
+SOURCES = Path(__file__).with_name("kernels")
 
 FLAGS = (
     *("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math"),
@@ -48,7 +48,8 @@ def kernels() -> ctypes.CDLL:
         KernelsError: there is no compiler, it failed, or its OpenMP is not torch's.
     """
     host = cpuaccel.host()
-    identity = (SOURCE.read_bytes(), FLAGS, host.processor, sorted(host.isa))
+    sources = [path.read_bytes() for path in sorted(SOURCES.iterdir())]
+    identity = (sources, FLAGS, host.processor, sorted(host.isa))
     key = hashlib.sha256(repr(identity).encode()).hexdigest()[:16]
     path = cpuaccel.cache_folder("kernels") / f"decoding-{key}.so"
     if not path.exists():
@@ -77,7 +78,7 @@ def _compile(path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
             compiled = Path(folder) / path.name
-            command = [compiler, *FLAGS, str(SOURCE), "-o", str(compiled)]
+            command = [compiler, *FLAGS, str(SOURCES / "layers.cpp"), "-o", str(compiled)]
             done = subprocess.run(  # noqa: S603
                 command, capture_output=True, text=True, timeout=COMPILE_SECONDS, check=False
             )

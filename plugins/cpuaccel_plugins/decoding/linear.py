@@ -36,10 +36,6 @@ class FewRowsLinear(torch.nn.Module):
         self._float_bias = None if self.bias is None else self.bias.float()
         self.described = self._describe(self.weight, None)
 
-    def dense(self, dtype: torch.dtype) -> torch.Tensor:
-        """The weight as a matrix of shape (outputs, inputs), for many rows."""
-        return self.weight
-
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Compute inputs of shape (*, inputs)."""
         rows = inputs.numel() // self.in_features
@@ -58,9 +54,8 @@ class FewRowsLinear(torch.nn.Module):
 
     def _many_rows(self, inputs: torch.Tensor) -> torch.Tensor:
         if inputs.dtype == torch.bfloat16 and faster_in_float32():
-            wide = linear(inputs.float(), self.dense(torch.float32).float(), self._float_bias)
-            return wide.to(inputs.dtype)
-        return linear(inputs, self.dense(inputs.dtype), self.bias)
+            return linear(inputs.float(), self.weight.float(), self._float_bias).to(inputs.dtype)
+        return linear(inputs, self.weight, self.bias)
 
     @property
     def bytes_read(self) -> int:
@@ -79,7 +74,10 @@ class FewRowsLinear(torch.nn.Module):
 
 
 class Int8Linear(FewRowsLinear):
-    """A linear with its weight in 8 bits and a scale for each output; activations stay in float."""
+    """A linear with its weight in 8 bits and a scale for each output.
+
+    Few rows of activations are in 16 bits, with a scale for each 256 of them; many are in float.
+    """
 
     def __init__(self, original: torch.nn.Linear, library: ctypes.CDLL) -> None:
         super().__init__(original, library)
@@ -87,9 +85,14 @@ class Int8Linear(FewRowsLinear):
         del self.weight
         self.described = self._describe(self.steps, self.scales)
 
-    def dense(self, dtype: torch.dtype) -> torch.Tensor:
-        """The weight that the 8 bits stand for."""
-        return torch.mul(self.steps, self.scales[:, None]).to(dtype)
+    def _many_rows(self, inputs: torch.Tensor) -> torch.Tensor:
+        narrow = inputs.dtype == torch.bfloat16 and not faster_in_float32()
+        dtype = torch.bfloat16 if narrow else torch.float32
+        # Exact in either type; scaling the outputs takes less than scaling the weight.
+        output = linear(inputs.to(dtype), self.steps.to(dtype)) * self.scales
+        if self._float_bias is not None:
+            output += self._float_bias
+        return output.to(inputs.dtype)
 
     @property
     def bytes_read(self) -> int:

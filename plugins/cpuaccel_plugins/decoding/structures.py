@@ -1,4 +1,4 @@
-"""The structures that kernels.cpp takes, and how to make them of tensors."""
+"""The structures that kernels/ takes, and how to make them of tensors."""
 
 import ctypes
 from typing import ClassVar
