@@ -117,7 +117,8 @@ def test_eager_attention_is_not_fused() -> None:
     assert fast.report.generation.outcome.evidence["fused_layers"] == 0
 
 
-FUSED = {"llama": LAYERS, "qwen2": LAYERS, "qwen3": LAYERS, "gemma3": LAYERS, "granite": 0}
+FUSED = dict.fromkeys(("llama", "qwen2", "qwen3", "gemma3", "mixtral", "qwen3_moe"), LAYERS)
+FUSED["granite"] = 0
 
 
 @pytest.mark.parametrize("name", FUSED)
@@ -125,6 +126,46 @@ def test_layers_of_the_kind_of_llama_are_fused(name: str) -> None:
     _, fast = accelerated(name)
     fast.generate(**prompt(), max_new_tokens=2)
     assert fast.report.generation.outcome.evidence["fused_layers"] == FUSED[name]
+
+
+@pytest.mark.parametrize("name", ["mixtral", "qwen3_moe"])
+def test_the_weights_of_chosen_experts_are_counted(name: str) -> None:
+    """Two of four experts are chosen for a token."""
+    model, fast = accelerated(name)
+    fast.generate(**prompt(), max_new_tokens=2)
+    generation = fast.report.generation
+    assert generation.outcome.evidence["mixtures"] == LAYERS
+    of_experts = sum(p.numel() for n, p in model.named_parameters() if ".experts." in n)
+    of_others = sum(m.weight.numel() for m in model.modules() if isinstance(m, torch.nn.Linear))
+    assert generation.stepper.bytes_per_step == 4 * (of_others + of_experts // 2)
+
+
+@pytest.mark.parametrize("kind", ["onednn", "int8"])
+@pytest.mark.parametrize("rows", [1, 5, 16, 17])
+@torch.no_grad()
+def test_experts_of_any_number_of_rows(rows: int, kind: str) -> None:
+    """Each row is computed as if it were alone, by its own experts."""
+    from cpuaccel_plugins.decoding.experts import FewRowsExperts, as_linear
+    from cpuaccel_plugins.decoding.library import kernels
+    from cpuaccel_plugins.decoding.linear import FewRowsLinear, Int8Linear
+
+    original = decoder("qwen3_moe").model.layers[0].mlp.experts
+    linear = FewRowsLinear if kind == "onednn" else Int8Linear
+    weights = (original.gate_up_proj, original.down_proj)
+    joint = (linear(as_linear(weight), kernels()) for weight in weights)
+    experts = FewRowsExperts(original, *joint, kernels())
+    hidden, shares = torch.randn(rows, 64), torch.rand(rows, 2)
+    chosen = torch.stack([torch.randperm(4)[:2] for _ in range(rows)])
+    assert torch.equal(experts(hidden, chosen, shares), original(hidden, chosen, shares))
+    experts.finish_checking()
+    assert experts.agrees
+    found, expected = experts(hidden, chosen, shares), original(hidden, chosen, shares)
+    tolerance = 1e-5 if kind == "onednn" else 3e-2
+    assert (found - expected).abs().max() <= tolerance * expected.abs().max()
+    alone = torch.cat(
+        [experts(*(t[r : r + 1] for t in (hidden, chosen, shares))) for r in range(rows)]
+    )
+    assert torch.allclose(alone, found, rtol=1e-4, atol=1e-5)
 
 
 def test_layers_that_turn_pairs_of_neighbours_are_not_fused() -> None:
@@ -156,7 +197,7 @@ def test_bf16_instead_of_float32(name: str) -> None:
     assert max(d.relative for d in fast.report.generation.closeness.differences) > 1e-4
 
 
-@pytest.mark.parametrize("name", ["llama", "gemma3", "gpt2", "mixtral"])
+@pytest.mark.parametrize("name", ["llama", "gemma3", "gpt2", "mixtral", "qwen3_moe"])
 def test_weights_in_8_bits(name: str) -> None:
     """Logits of random models are nearly the same for all tokens: others may be chosen."""
     model = decoder(name)

@@ -12,14 +12,12 @@ from collections.abc import Callable
 import torch
 from transformers.cache_utils import Cache, DynamicLayer
 
+from cpuaccel_plugins.decoding.agreement import agrees
 from cpuaccel_plugins.decoding.linear import MOST_ROWS
 from cpuaccel_plugins.decoding.parts import Parts
-from cpuaccel_plugins.decoding.structures import TYPES, cached
+from cpuaccel_plugins.decoding.structures import TYPES, CFeedForward, cached
 
 logger = logging.getLogger("cpuaccel")
-
-AGREEMENT = {torch.float32: 1e-4, torch.bfloat16: 0.1}
-"""Largest accepted difference from the layer's own code, relative to the largest magnitude."""
 
 
 class Positions(threading.local):
@@ -114,12 +112,10 @@ class FusedForward:
 
     def _compare(self, output: torch.Tensor, plain: torch.Tensor) -> None:
         self._compared = True
-        difference = (output - plain).abs().max() / plain.abs().max()
-        if output.shape != plain.shape or not difference <= AGREEMENT[plain.dtype]:
+        if not agrees(output, plain):
             logger.info(
-                "layer %d computes something else than Llama's, and runs as it is (%s)",
+                "layer %d computes something else than Llama's, and runs as it is",
                 self._parts.index,
-                difference,
             )
             self.agrees = False
 
@@ -146,13 +142,16 @@ class FusedForward:
         keys, values = cache.update(key.transpose(1, 2), value.transpose(1, 2), parts.index)
         if keys.stride(-1) != 1 or values.stride(-1) != 1:
             keys, values = keys.contiguous(), values.contiguous()
-        attended, output = torch.empty_like(hidden), torch.empty_like(hidden)
+        attended = torch.empty_like(hidden)
         library.cpuaccel_attend(
             ctypes.byref(parts.attention),
             *(query.data_ptr(), ctypes.byref(cached(keys)), ctypes.byref(cached(values))),
             *_described_mask(mask, keys.shape[2]),
             *(batch, tokens, hidden.data_ptr(), attended.data_ptr(), kind),
         )
+        if not isinstance(parts.feed_forward, CFeedForward):
+            return attended + parts.feed_forward(attended)
+        output = torch.empty_like(hidden)
         library.cpuaccel_feed_forward(
             ctypes.byref(parts.feed_forward),
             *(attended.data_ptr(), output.data_ptr(), kind, rows),

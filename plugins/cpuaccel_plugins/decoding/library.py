@@ -32,6 +32,14 @@ ARGUMENTS = {
     "cpuaccel_project": (*[POINTER] * 2, *[NUMBER] * 2, *[POINTER] * 5),
     "cpuaccel_attend": (*[POINTER] * 5, *[NUMBER] * 4, *[POINTER] * 2, NUMBER),
     "cpuaccel_feed_forward": (*[POINTER] * 3, *[NUMBER] * 2),
+    "cpuaccel_experts": (
+        POINTER,
+        *[NUMBER] * 2,
+        *[POINTER] * 2,
+        *[NUMBER] * 2,
+        *[POINTER] * 2,
+        NUMBER,
+    ),
 }
 """The types of each function's arguments; none of them returns anything."""
 

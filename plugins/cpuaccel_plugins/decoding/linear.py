@@ -13,6 +13,9 @@ from cpuaccel_plugins.decoding.structures import TYPES, CLinear
 MOST_ROWS = 16
 """Most rows of activations that the kernels compute: from there on arithmetic is the bound."""
 
+WIDTHS = {number: dtype.itemsize for dtype, number in TYPES.items()}
+"""Bytes of a weight, by the number of its type."""
+
 STEPS = 127
 """Largest magnitude of a weight in 8 bits."""
 
@@ -38,13 +41,18 @@ class FewRowsLinear(torch.nn.Module):
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Compute inputs of shape (*, inputs)."""
+        return self.outputs(inputs, 0, self.out_features)
+
+    def outputs(self, inputs: torch.Tensor, begin: int, count: int) -> torch.Tensor:
+        """Compute ``count`` of the outputs, from ``begin`` on, of shape (*, count)."""
         rows = inputs.numel() // self.in_features
         if rows > MOST_ROWS or inputs.dtype not in TYPES:
-            return self._many_rows(inputs)
+            return self._many_rows(inputs, slice(begin, begin + count))
         inputs = inputs.contiguous()
-        output = inputs.new_empty(*inputs.shape[:-1], self.out_features)
+        output = inputs.new_empty(*inputs.shape[:-1], count)
+        whole = count == self.out_features
         self._library.cpuaccel_linear(
-            ctypes.byref(self.described),
+            ctypes.byref(self.described if whole else self.described_part(begin, count)),
             inputs.data_ptr(),
             output.data_ptr(),
             TYPES[inputs.dtype],
@@ -52,15 +60,35 @@ class FewRowsLinear(torch.nn.Module):
         )
         return output
 
-    def _many_rows(self, inputs: torch.Tensor) -> torch.Tensor:
+    def _many_rows(self, inputs: torch.Tensor, outputs: slice) -> torch.Tensor:
+        weight = self.weight[outputs]
         if inputs.dtype == torch.bfloat16 and faster_in_float32():
-            return linear(inputs.float(), self.weight.float(), self._float_bias).to(inputs.dtype)
-        return linear(inputs, self.weight, self.bias)
+            bias = None if self._float_bias is None else self._float_bias[outputs]
+            return linear(inputs.float(), weight.float(), bias).to(inputs.dtype)
+        return linear(inputs, weight, None if self.bias is None else self.bias[outputs])
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weight."""
+        return self.weight.dtype
 
     @property
     def bytes_read(self) -> int:
         """Bytes of weights that one step reads."""
         return self.weight.numel() * self.weight.element_size()
+
+    def described_part(self, begin: int, count: int) -> CLinear:
+        """Describe ``count`` of the outputs, from ``begin`` on."""
+        whole = self.described
+        width = self.in_features * WIDTHS[whole.type]
+        return CLinear(
+            whole.weight + begin * width,
+            None if whole.scales is None else whole.scales + 4 * begin,
+            None if whole.bias is None else whole.bias + 4 * begin,
+            count,
+            self.in_features,
+            whole.type,
+        )
 
     def _describe(self, weight: torch.Tensor, scales: torch.Tensor | None) -> CLinear:
         return CLinear(
@@ -85,14 +113,19 @@ class Int8Linear(FewRowsLinear):
         del self.weight
         self.described = self._describe(self.steps, self.scales)
 
-    def _many_rows(self, inputs: torch.Tensor) -> torch.Tensor:
+    def _many_rows(self, inputs: torch.Tensor, outputs: slice) -> torch.Tensor:
         narrow = inputs.dtype == torch.bfloat16 and not faster_in_float32()
         dtype = torch.bfloat16 if narrow else torch.float32
         # Exact in either type; scaling the outputs takes less than scaling the weight.
-        output = linear(inputs.to(dtype), self.steps.to(dtype)) * self.scales
+        output = linear(inputs.to(dtype), self.steps[outputs].to(dtype)) * self.scales[outputs]
         if self._float_bias is not None:
-            output += self._float_bias
+            output += self._float_bias[outputs]
         return output.to(inputs.dtype)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weight."""
+        return self.steps.dtype
 
     @property
     def bytes_read(self) -> int:

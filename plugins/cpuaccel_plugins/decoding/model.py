@@ -1,5 +1,6 @@
 """A decoder model whose few rows are computed by the kernels."""
 
+import ctypes
 from collections.abc import Callable
 
 import torch
@@ -9,6 +10,7 @@ from transformers.pytorch_utils import Conv1D
 
 import cpuaccel
 from cpuaccel import BackendError, Stepper
+from cpuaccel_plugins.decoding.experts import FewRowsExperts, as_linear, is_experts
 from cpuaccel_plugins.decoding.layer import FusedForward, Positions
 from cpuaccel_plugins.decoding.library import KernelsError, kernels
 from cpuaccel_plugins.decoding.linear import FewRowsLinear
@@ -39,16 +41,8 @@ def make_stepper(model: torch.nn.Module, choose: Choose) -> Stepper:
             skipped=True,
         ) from error
     copied = cpuaccel.shared_copy(model)
-    replaced: dict[torch.nn.Module, FewRowsLinear] = {}
-    for prefix, parent in list(copied.named_modules()):
-        for name, child in list(parent.named_children()):
-            linear = _as_linear(child)
-            if linear is not None and runs_its_class(child):
-                if child not in replaced:
-                    kind = choose(f"{prefix}.{name}".lstrip("."), linear)
-                    replaced[child] = kind(linear, library)
-                setattr(parent, name, replaced[child])
-    if not replaced:
+    linears, experts = _replace(copied, choose, library)
+    if not linears and not experts:
         raise BackendError(f"{type(model).__name__} has no linears", "Leave the step out")
     positions = Positions()
     fused = []
@@ -58,23 +52,55 @@ def make_stepper(model: torch.nn.Module, choose: Choose) -> Stepper:
             forward = FusedForward(layer, parts, library, positions)
             layer.forward = forward
             fused.append(forward)
-    _check(copied, fused)
+    _check(copied, [*fused, *experts])
+    assert isinstance(model, PreTrainedModel)
+    chosen = getattr(model.config.get_text_config(decoder=True), "num_experts_per_tok", 1)
+    evidence = {"linears": len(linears), "fused_layers": sum(forward.agrees for forward in fused)}
+    if experts:
+        evidence["mixtures"] = sum(one.agrees for one in experts)
     return Stepper(
         copied,
-        sum(linear.bytes_read for linear in replaced.values()),
-        {"linears": len(replaced), "fused_layers": sum(forward.agrees for forward in fused)},
+        sum(linear.bytes_read for linear in linears)
+        + sum(one.bytes_read(chosen) for one in experts),
+        evidence,
     )
 
 
-def _check(model: torch.nn.Module, fused: list[FusedForward]) -> None:
-    """Compare the fused layers with the model's own code, on a prompt and a step after it."""
+def _replace(
+    model: torch.nn.Module, choose: Choose, library: ctypes.CDLL
+) -> tuple[list[FewRowsLinear], list[FewRowsExperts]]:
+    """Replace the linears of a model and the experts of its mixtures."""
+    linears: dict[torch.nn.Module, FewRowsLinear] = {}
+    experts: list[FewRowsExperts] = []
+    for prefix, parent in list(model.named_modules()):
+        for name, child in list(parent.named_children()):
+            path = f"{prefix}.{name}".lstrip(".")
+            linear = _as_linear(child)
+            if not runs_its_class(child):
+                continue
+            if linear is not None:
+                if child not in linears:
+                    linears[child] = choose(path, linear)(linear, library)
+                setattr(parent, name, linears[child])
+            elif is_experts(child):
+                joint = {n: as_linear(weights) for n, weights in child.named_parameters()}
+                made = {n: choose(f"{path}.{n}", one)(one, library) for n, one in joint.items()}
+                experts.append(
+                    FewRowsExperts(child, made["gate_up_proj"], made["down_proj"], library)
+                )
+                setattr(parent, name, experts[-1])
+    return list(linears.values()), experts
+
+
+def _check(model: torch.nn.Module, checked: list[FusedForward | FewRowsExperts]) -> None:
+    """Compare layers and experts with the model's own code, on a prompt and a step after it."""
     assert isinstance(model, PreTrainedModel)
     cache = DynamicCache(config=model.config.get_text_config(decoder=True))
     cache.activate_past_recording()  # type: ignore[no-untyped-call]
     for ids in (SAMPLE, SAMPLE[:, :1]):
         model(input_ids=ids, past_key_values=cache, use_cache=True)
-    for forward in fused:
-        forward.finish_checking()
+    for one in checked:
+        one.finish_checking()
 
 
 def _as_linear(module: torch.nn.Module) -> torch.nn.Linear | None:

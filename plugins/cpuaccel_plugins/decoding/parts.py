@@ -4,6 +4,7 @@ The layers of the architectures in ``ARCHITECTURES`` have the same parts: norms 
 queries and keys turned by their position, a gated feed-forward network.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +13,9 @@ from transformers import activations
 from cpuaccel_plugins.decoding.linear import FewRowsLinear
 from cpuaccel_plugins.decoding.structures import CAttention, CFeedForward, CNorm, CProjections
 
-ARCHITECTURES = frozenset({"llama", "mistral", "qwen2", "qwen3", "gemma3_text"})
+ARCHITECTURES = frozenset(
+    {"llama", "mistral", "qwen2", "qwen3", "gemma3_text", "mixtral", "qwen3_moe"}
+)
 """Values of ``model_type``. Others may compute what a comparison on small numbers doesn't show,
 such as Gemma 2, which limits the scores of attention."""
 
@@ -28,15 +31,24 @@ LLAMA = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
 GEMMA = LLAMA | {"pre_feedforward_layernorm", "post_feedforward_layernorm"}
 ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj"}
 GATED = {"gate_proj", "up_proj", "down_proj", "act_fn"}
+MIXTURE = {"gate", "experts"}
 
 
 @dataclass
 class Parts:
-    """What the kernels need of a layer; keeps the tensors alive that the structures point to."""
+    """What the kernels need of a layer.
+
+    Attributes:
+        projections: for queries, keys and values.
+        attention: for attention and its output.
+        feed_forward: for the network after it, or, for a mixture, its norm and its own code.
+        index: of the layer.
+        kept: the tensors that the structures point to.
+    """
 
     projections: CProjections
     attention: CAttention
-    feed_forward: CFeedForward
+    feed_forward: CFeedForward | Callable[[torch.Tensor], torch.Tensor]
     index: int
     kept: list[torch.Tensor]
 
@@ -71,14 +83,17 @@ def _parts(layer: torch.nn.Module) -> Parts | None:
     if getattr(attention.config, "model_type", None) not in ARCHITECTURES:
         return None
     inside, gated = dict(attention.named_children()), dict(mlp.named_children())
-    if set(inside) - {"q_norm", "k_norm", "rotary_fn"} != ATTENTION or set(gated) != GATED:
+    if set(inside) - {"q_norm", "k_norm", "rotary_fn"} != ATTENTION:
+        return None
+    is_mixture = set(gated) == MIXTURE and set(children) == LLAMA
+    if set(gated) != GATED and not is_mixture:
         return None
     linears = {
         name: child
-        for name, child in {**inside, **gated}.items()
+        for name, child in {**inside, **({} if is_mixture else gated)}.items()
         if isinstance(child, FewRowsLinear)
     }
-    if set(linears) != ATTENTION | GATED - {"act_fn"}:
+    if set(linears) != (ATTENTION if is_mixture else ATTENTION | GATED - {"act_fn"}):
         return None
     kept: list[torch.Tensor] = []
     nothing = CNorm(None, 0, 0.0)
@@ -89,6 +104,16 @@ def _parts(layer: torch.nn.Module) -> Parts | None:
     is_gemma = set(children) == GEMMA
     size = int(_number(attention, "head_dim"))
     heads, key_heads = (linears[name].out_features // size for name in ("q_proj", "k_proj"))
+    feed_forward: CFeedForward | torch.nn.Module
+    if is_mixture:
+        feed_forward = torch.nn.Sequential(children["post_attention_layernorm"], mlp)
+    else:
+        feed_forward = CFeedForward(
+            norm("pre_feedforward_layernorm" if is_gemma else "post_attention_layernorm"),
+            *(linears[name].described for name in ("gate_proj", "up_proj", "down_proj")),
+            norm("post_feedforward_layernorm"),
+            ACTIVATIONS[type(gated["act_fn"])],
+        )
     return Parts(
         CProjections(
             norm("input_layernorm"),
@@ -102,12 +127,7 @@ def _parts(layer: torch.nn.Module) -> Parts | None:
             norm("post_attention_layernorm") if is_gemma else nothing,
             *(heads, key_heads, size, _number(attention, "scaling")),
         ),
-        CFeedForward(
-            norm("pre_feedforward_layernorm" if is_gemma else "post_attention_layernorm"),
-            *(linears[name].described for name in ("gate_proj", "up_proj", "down_proj")),
-            norm("post_feedforward_layernorm"),
-            ACTIVATIONS[type(gated["act_fn"])],
-        ),
+        feed_forward,
         int(_number(attention, "layer_idx")),
         kept,
     )

@@ -56,6 +56,12 @@ class CFeedForward(ctypes.Structure):
     ]
 
 
+class CExpert(ctypes.Structure):
+    """``Expert``."""
+
+    _fields_: ClassVar = [(name, CLinear) for name in ("gate", "up", "down")]
+
+
 class CCached(ctypes.Structure):
     """``Cached``."""
 

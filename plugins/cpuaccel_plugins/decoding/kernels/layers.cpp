@@ -10,6 +10,7 @@
 
 #include "activations.h"
 #include "attention.h"
+#include "experts.h"
 #include "linear.h"
 #include "vectors.h"
 
@@ -75,6 +76,17 @@ inline float activated(int64_t activation, float x) {
       return 0.5f * x * (1.0f + std::tanh(inner));
     }
   }
+}
+
+// gated = activation(gate) * up, for outputs begin to end; the vectors hold BLOCK for each row.
+void gate_outputs(const Linear& gate_linear, const Linear& up_linear, int64_t activation,
+                  const Activations& x, Activations& gated, float* gate, float* up, int64_t begin,
+                  int64_t end) {
+  compute(gate_linear, x, gate, BLOCK, begin, end);
+  compute(up_linear, x, up, BLOCK, begin, end);
+  for (int64_t r = 0; r < x.rows; r++)
+    for (int64_t i = 0; i < end - begin; i++)
+      gated.row(r)[begin + i] = activated(activation, gate[r * BLOCK + i]) * up[r * BLOCK + i];
 }
 
 // Hidden states after a linear: normalized, and added to what they were before.
@@ -210,14 +222,49 @@ void cpuaccel_feed_forward(const FeedForward* f, const void* hidden, void* resul
 #pragma omp for schedule(static)
     for (int64_t block = 0; block < (size + BLOCK - 1) / BLOCK; block++) {
       int64_t begin = block * BLOCK, end = begin + BLOCK < size ? begin + BLOCK : size;
-      compute(f->gate, x, gate.data(), BLOCK, begin, end);
-      compute(f->up, x, up.data(), BLOCK, begin, end);
-      for (int64_t r = 0; r < rows; r++)
-        for (int64_t i = 0; i < end - begin; i++)
-          gated.row(r)[begin + i] =
-              activated(f->activation, gate[r * BLOCK + i]) * up[r * BLOCK + i];
+      gate_outputs(f->gate, f->up, f->activation, x, gated, gate.data(), up.data(), begin, end);
     }
     add_output(f->down, f->after, gated, parts, hidden, result, type, shared);
+  }
+}
+
+// result: the sum of the chosen experts' outputs, each multiplied with its share.
+// chosen: (rows, count). shares: float32 (rows, count).
+void cpuaccel_experts(const Expert* experts, int64_t number, int64_t activation,
+                      const void* hidden, void* result, int64_t type, int64_t rows,
+                      const int64_t* chosen, const float* shares, int64_t count) {
+  std::vector<Chosen> all =
+      chosen_experts(experts, number, hidden, type, rows, chosen, shares, count);
+  int64_t width = experts->gate.outputs, size = experts->down.outputs, used = all.size();
+  int64_t blocks = (width + BLOCK - 1) / BLOCK, out_blocks = (size + BLOCK - 1) / BLOCK;
+#pragma omp parallel
+  {
+    std::vector<float> gate(rows * BLOCK), up(rows * BLOCK), sums(rows * BLOCK);
+#pragma omp for schedule(static) collapse(2)
+    for (int64_t e = 0; e < used; e++)
+      for (int64_t block = 0; block < blocks; block++) {
+        int64_t begin = block * BLOCK, end = begin + BLOCK < width ? begin + BLOCK : width;
+        gate_outputs(all[e].expert->gate, all[e].expert->up, activation, all[e].x, all[e].gated,
+                     gate.data(), up.data(), begin, end);
+      }
+#pragma omp for schedule(static)
+    for (int64_t e = 0; e < used; e++)
+      for (int64_t part = 0; part < all[e].parts; part++)
+        all[e].gated.narrow_part(all[e].expert->down.type, part);
+#pragma omp for schedule(static)
+    for (int64_t block = 0; block < out_blocks; block++) {
+      int64_t begin = block * BLOCK, end = begin + BLOCK < size ? begin + BLOCK : size;
+      std::fill(sums.begin(), sums.end(), 0.0f);
+      for (const Chosen& one : all) {
+        compute(one.expert->down, one.gated, gate.data(), BLOCK, begin, end);
+        for (size_t i = 0; i < one.rows.size(); i++)
+          for (int64_t n = 0; n < end - begin; n++)
+            sums[one.rows[i] * BLOCK + n] += one.shares[i] * gate[i * BLOCK + n];
+      }
+      for (int64_t r = 0; r < rows; r++)
+        for (int64_t n = begin; n < end; n++)
+          store(result, type, r * size + n, sums[r * BLOCK + n - begin]);
+    }
   }
 }
 
