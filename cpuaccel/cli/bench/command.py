@@ -97,7 +97,8 @@ def bench(
 
     - `cpuaccel bench config:qwen2.5-0.5b --generate 64 --prompt-len 128,1024 --backends int8`
     """
-    from cpuaccel.cli.models.load import DEMO, load_model
+    from cpuaccel.cli.models.load import load_model
+    from cpuaccel.cli.models.source import DEMO
     from cpuaccel.cli.models.zoo import GENERATION
 
     demo = model == DEMO

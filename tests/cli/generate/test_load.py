@@ -28,8 +28,7 @@ pytestmark = requires("transformers>=4.48")
         ("/nonexistent", "there is no folder /nonexistent. Pass a folder"),
         ("./nonexistent", "there is no folder ./nonexistent"),
         ("/dev/null", "/dev/null is a file, not a folder"),
-        ("demo", "demo is not a language model with a tokenizer. Pass"),
-        ("config:bert-tiny", "config:bert-tiny is not a language model with a tokenizer"),
+        ("config:bert-tiny", "config:bert-tiny has no tokenizer. Pass a folder"),
     ],
 )
 def test_models_that_are_not_there(run: Run, model: str, message: str) -> None:
