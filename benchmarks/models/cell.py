@@ -48,6 +48,7 @@ class Result:
         difference: the largest difference from the original, relative to its largest magnitude.
         reasons: why steps or calls were left to the original, or what is wrong.
         commit: of cpuaccel, where it runs from a clone.
+        processor: of the machine, and the instructions that torch uses.
     """
 
     case: str
@@ -59,12 +60,13 @@ class Result:
     difference: float = 0.0
     reasons: list[str] = field(default_factory=list)
     commit: str = ""
+    processor: str = ""
 
 
 def run(case: Case, pipeline: str) -> Result:
     """Run all calls on both objects."""
     original, thing = _make(case), _make(case)
-    result = Result(case.name, pipeline, "applied", commit=_commit())
+    result = Result(case.name, pipeline, "applied", commit=_commit(), processor=_processor())
     fast = case.optimize(thing, pipeline.split("+"))
     for number, call in enumerate(list(case.calls) * 2):
         torch.manual_seed(100 + number)
@@ -83,6 +85,11 @@ def run(case: Case, pipeline: str) -> Result:
             result.status = "WRONG"
     _read_report(case.report(fast), result)
     return result
+
+
+def _processor() -> str:
+    host = cpuaccel.host()
+    return f"{host.processor} ({host.microarchitecture}, torch with {host.torch_isa})"
 
 
 def _commit() -> str:

@@ -33,12 +33,13 @@ def _head(results: Results) -> list[str]:
     counts = {s: sum(r.status == s for r in results.values()) for s in _STATUSES}
     counts["not run"] = len(CASES) * len(PIPELINES) - len(results)
     commits = ", ".join(dict.fromkeys(r.commit for r in results.values() if r.commit))
+    processors = " and ".join(dict.fromkeys(r.processor for r in results.values() if r.processor))
     return [
         "# Which models work with which backends",
         "",
         f"`benchmarks/models/run.py` wrote this page, with cpuaccel {cpuaccel.__version__} "
         f"({commits or 'no clone'}), Python {platform.python_version()}, {versions}, on "
-        f"{_processor()}, with one thread.",
+        f"{processors}, with one thread.",
         "",
         _HOW.format(tolerance=TOLERANCE),
         "",
@@ -115,8 +116,3 @@ def _short(reason: str) -> str:
 
 def _escaped(reason: str) -> str:
     return reason.replace("<", "&lt;").replace("*", "\\*").replace("`", "'").replace("](", "] (")
-
-
-def _processor() -> str:
-    host = cpuaccel.host()
-    return f"{host.processor} ({host.microarchitecture}, torch with {host.torch_isa})"
