@@ -184,14 +184,19 @@ def load(
             you would run code from the same source.
 
     Returns:
-        The optimized model, built for every way of calling that was saved.
+        The optimized model, built for every way of calling that was saved, and for ``generate`` if
+        it was used.
 
     Raises:
         ArtifactError: the folder is incomplete or changed, or the outputs differ.
     """
     from cpuaccel.artifact.reading import read_artifact
 
-    return OptimizedModel(read_artifact(Path(folder), model, on_change, trust_engine_files))
+    loaded = read_artifact(Path(folder), model, on_change, trust_engine_files)
+    optimized = OptimizedModel(loaded.variants)
+    if loaded.generates:
+        optimized.prepare_generation()
+    return optimized
 
 
 def backends() -> Mapping[str, type[Backend[Options]]]:

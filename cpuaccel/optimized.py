@@ -114,6 +114,16 @@ class OptimizedModel(torch.nn.Module):
         with torch.no_grad():
             return self._variants.get(example_inputs)
 
+    def prepare_generation(self) -> None:
+        """Build what serves ``generate`` now, instead of at the first call.
+
+        Raises:
+            StepError: with ``strict=True``, the original is needed.
+        """
+        if self._generator is not None:
+            self._variants.refresh()
+            self._generator.prepare(self._reference.eager)
+
     def refresh(self) -> None:
         """Take the original as it is now: the next call rebuilds the variants.
 
@@ -150,7 +160,8 @@ class OptimizedModel(torch.nn.Module):
                 'optimize(..., lock="cpuaccel.lock"), or save a model for each pipeline'
             )
         self._reference.released.restore_original()
-        return save(self._variants, Path(folder))
+        generates = self._generator is not None and self._generator.serves
+        return save(self._variants, Path(folder), generates=generates)
 
     def train(self, mode: bool = True) -> Self:
         """Switch between training, where the original runs, and evaluation."""

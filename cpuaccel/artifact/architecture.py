@@ -51,6 +51,23 @@ def describe_architecture(
     return described, settings
 
 
+def describe_generation(model: torch.nn.Module) -> dict[str, object]:
+    """Describe how a Transformers model generates by default."""
+    settings: dict[str, object] = json.loads(model.generation_config.to_json_string())  # type: ignore[union-attr,operator]
+    return {name: value for name, value in settings.items() if not _IGNORED.fullmatch(name)}
+
+
+def set_generation(model: torch.nn.Module, settings: object) -> None:
+    """Let a Transformers model generate as ``describe_generation`` says."""
+    transformers: Any = importlib.import_module("transformers")
+    if not isinstance(settings, dict) or any(map(_IGNORED.fullmatch, settings)):
+        raise ArchitectureError("the settings for generate must be a table of known names")
+    try:
+        model.generation_config = transformers.GenerationConfig.from_dict(settings)
+    except Exception as error:  # Transformers raises any type for bad settings
+        raise ArchitectureError(f"Transformers raised {describe_error(error)[:200]}") from None
+
+
 def make_model(
     described: Model,
     config: object,

@@ -4,13 +4,15 @@ import re
 from typing import Final
 
 FORMAT: Final = "cpuaccel artifact"
-VERSION: Final = 1
+VERSION: Final = 2
+"""Version 1 has no ``generate``."""
 
 SUMS = "SHA256SUMS"
 RECORD = "artifact.json"
 PIPELINE = "pipeline.toml"
 REPORT = "report.json"
 CONFIG = "config.json"
+GENERATION_CONFIG = "generation_config.json"
 WEIGHTS = "weights.safetensors"
 EXAMPLES = "examples.safetensors"
 
@@ -30,7 +32,7 @@ def script_name(number: int) -> str:
 
 def is_artifact_file(name: str) -> bool:
     """Return whether a file of this name belongs to an artifact of this version."""
-    return name in (*REQUIRED, CONFIG, SUMS) or bool(_SCRIPT.fullmatch(name))
+    return name in (*REQUIRED, CONFIG, GENERATION_CONFIG, SUMS) or bool(_SCRIPT.fullmatch(name))
 
 
 def is_plain(name: str) -> bool:

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 
 from cpuaccel.artifact import layout
-from cpuaccel.artifact.architecture import ArchitectureError, make_model
+from cpuaccel.artifact.architecture import ArchitectureError, make_model, set_generation
 from cpuaccel.artifact.contents import Contents
 from cpuaccel.artifact.examples import Example
 from cpuaccel.artifact.record import Record, fingerprint, read_record
@@ -35,12 +35,24 @@ from cpuaccel.variants import Variants
 logger = logging.getLogger("cpuaccel")
 
 
+class Loaded(NamedTuple):
+    """What a folder contains.
+
+    Attributes:
+        variants: the pipeline, with a variant for each call that was saved.
+        generates: whether it served ``generate``.
+    """
+
+    variants: Variants
+    generates: bool
+
+
 def read_artifact(
     folder: Path,
     model: torch.nn.Module | None,
     on_change: Literal["rebuild", "refuse"],
     trust_engine_files: bool,
-) -> Variants:
+) -> Loaded:
     """Read a folder and build what was saved. See ``cpuaccel.load``."""
     if on_change not in ("rebuild", "refuse"):
         raise ArtifactError(f"on_change must be 'rebuild' or 'refuse', got {on_change!r}")
@@ -61,7 +73,7 @@ def _load(
     model: torch.nn.Module | None,
     on_change: Literal["rebuild", "refuse"],
     trust_engine_files: bool,
-) -> Variants:
+) -> Loaded:
     record = read_record(contents)
     pipeline = parse_pipeline(contents.text(layout.PIPELINE), contents.folder / layout.PIPELINE)
     changed = record.made.changes(fingerprint(pipeline, record.model.packages))
@@ -73,12 +85,17 @@ def _load(
     for change in changed:
         logger.info("%s: %s", contents.folder, change)
     weights = _tensors(contents, layout.WEIGHTS)
-    examples = _examples(contents, record)
+    examples, prompt = _examples(contents, record)
     scripts = read_scripts(contents, record) if trust_engine_files and not changed else {}
-    config = contents.text(layout.CONFIG) if layout.CONFIG in contents.sums else None
+    config, generation_config = (
+        contents.text(name) if name in contents.sums else None
+        for name in (layout.CONFIG, layout.GENERATION_CONFIG)
+    )
     contents.check_rest()
     if model is None:
         model = _make_model(contents, record, config, weights)
+        if generation_config is not None:
+            _set_generation(contents, model, generation_config)
     try:
         check_tensors(model, weights, record.tied)
     except WeightsMismatchError as error:
@@ -91,16 +108,18 @@ def _load(
         settings = BuildSettings(**record.settings.model_dump())
         variants = Variants(model, [make_plan(model, pipeline)], settings)
         variants.builders[0].saved.update(scripts)
-        _build(contents, variants, examples)
-    return variants
+        _build(contents, variants, examples, prompt)
+    return Loaded(variants, prompt is not None)
 
 
-def _build(contents: Contents, variants: Variants, examples: list[Example]) -> None:
+def _build(
+    contents: Contents, variants: Variants, examples: list[Example], prompt: Example | None
+) -> None:
     """Build a variant for every stored call, and compare all outputs with the stored ones."""
     reference = variants.reference
     usual = default_tolerance({p.dtype for p in reference.eager.parameters()})
     examples = [replace(e, inputs=reference.binder.bind_example(e.inputs)) for e in examples]
-    for example in examples:
+    for example in [*examples, *([] if prompt is None else [prompt])]:
         _compare(contents, reference.eager, example, reference.run, usual, "the model")
     for example in examples:
         route = variants.get(example.inputs)
@@ -137,6 +156,15 @@ def _make_model(
         ) from None
 
 
+def _set_generation(contents: Contents, model: torch.nn.Module, settings: bytes) -> None:
+    try:
+        set_generation(model, json.loads(settings))
+    except (ValueError, RecursionError, ArchitectureError) as error:
+        raise contents.file_error(
+            layout.GENERATION_CONFIG, f"can't be used: {str(error)[:300]}"
+        ) from None
+
+
 def _compare(
     contents: Contents,
     original: torch.nn.Module,
@@ -161,10 +189,15 @@ def _compare(
         )
 
 
-def _examples(contents: Contents, record: Record) -> list[Example]:
+def _examples(contents: Contents, record: Record) -> tuple[list[Example], Example | None]:
+    """Return the examples of calls, and the prompt if there is one."""
     tensors = _tensors(contents, layout.EXAMPLES)
+    calls, prompt = record.calls, record.prompt
     try:
-        return [Example.from_tensors(n, call, tensors) for n, call in enumerate(record.calls)]
+        examples = [Example.from_tensors(n, call, tensors) for n, call in enumerate(calls)]
+        if prompt is None:
+            return examples, None
+        return examples, Example.from_tensors(len(calls), prompt, tensors)
     except KeyError as error:
         raise contents.file_error(layout.EXAMPLES, f"lacks the tensor {error}") from None
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import torch
 from pydantic import (
@@ -14,6 +14,7 @@ from pydantic import (
     StrictInt,
     StrictStr,
     ValidationError,
+    model_validator,
 )
 
 import cpuaccel
@@ -101,12 +102,19 @@ class Record(_Table):
     """The whole of ``artifact.json``."""
 
     format: Literal["cpuaccel artifact"] = FORMAT
-    version: Literal[1] = VERSION
+    version: Literal[1, 2] = VERSION
     model: Model
     settings: Settings
-    calls: Annotated[tuple[Call, ...], Field(min_length=1, max_length=MAX_CALLS)]
+    calls: Annotated[tuple[Call, ...], Field(max_length=MAX_CALLS)]
+    prompt: Call | None = None  # where the pipeline serves ``generate``
     tied: dict[str, str]  # other names of shared weights, with the stored name
     made: Fingerprint
+
+    @model_validator(mode="after")
+    def _has_an_example(self) -> Self:
+        if not self.calls and self.prompt is None:
+            raise ValueError("calls are empty, and there is no prompt")
+        return self
 
 
 def fingerprint(pipeline: Pipeline, packages: Iterable[str]) -> Fingerprint:

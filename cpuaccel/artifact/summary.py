@@ -50,7 +50,8 @@ def summarize(folder: Path) -> Summary:
         model=record.model.name,
         load=f"cpuaccel.load({str(folder)!r}{'' if makes_model else ', model'})",
         pipeline=str(pipeline),
-        calls=tuple(call.signature for call in record.calls),
+        calls=tuple(call.signature for call in record.calls)
+        + (() if record.prompt is None else ("generate",)),
         files=files,
         changed=tuple(changed),
     )

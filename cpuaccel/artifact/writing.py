@@ -8,31 +8,41 @@ import safetensors
 import torch
 
 from cpuaccel.artifact import layout
-from cpuaccel.artifact.architecture import describe_architecture
+from cpuaccel.artifact.architecture import describe_architecture, describe_generation
 from cpuaccel.artifact.atomic_write import replace_folder
 from cpuaccel.artifact.contents import write_sums
 from cpuaccel.artifact.examples import Example
 from cpuaccel.artifact.record import Record, Script, Settings, fingerprint
 from cpuaccel.artifact.tensors import collect_tensors, write_tensors
+from cpuaccel.building.reference import Reference
 from cpuaccel.building.variant import Variant
 from cpuaccel.errors import ArtifactError
 from cpuaccel.model.precision import dtype_name
-from cpuaccel.model.signature import cloned
+from cpuaccel.model.signature import Signature, cloned
 from cpuaccel.planning.toml import write_pipeline
 from cpuaccel.plugin.backend import Form
 from cpuaccel.variants import Variants
 
+PROMPT = torch.arange(1, 9)[None]
+"""Tokens of which the original's logits are stored where the pipeline serves ``generate``."""
 
-def save(variants: Variants, folder: Path) -> list[Path]:
-    """Write a folder that ``cpuaccel.load`` reads, or replace it in one step."""
-    if not variants.built:
+
+def save(variants: Variants, folder: Path, *, generates: bool) -> list[Path]:
+    """Write a folder that ``cpuaccel.load`` reads, or replace it in one step.
+
+    Args:
+        variants: what was built for calls.
+        folder: the folder.
+        generates: whether something was built for ``generate``.
+    """
+    if not variants.built and not generates:
         raise ArtifactError(
             f"cannot save to {folder}: nothing is built yet. Pass example_inputs to optimize(), or "
-            "call the model once"
+            "call the model or its generate once"
         )
     try:
         with replace_folder(folder) as new:
-            names = _write(variants, new)
+            names = _write(variants, new, generates=generates)
             write_sums(new, names)
     except (OSError, TypeError, ValueError, KeyError, safetensors.SafetensorError) as error:
         raise ArtifactError(
@@ -42,7 +52,7 @@ def save(variants: Variants, folder: Path) -> list[Path]:
     return [folder / name for name in (*names, layout.SUMS)]
 
 
-def _write(variants: Variants, folder: Path) -> list[str]:
+def _write(variants: Variants, folder: Path, *, generates: bool) -> list[str]:
     reference = variants.reference
     (plan,) = variants.plans
     weights, tied = collect_tensors(reference.original)
@@ -55,25 +65,37 @@ def _write(variants: Variants, folder: Path) -> list[str]:
             file = scripts.get(id(variant.model))
             script = None if file is None else _script(variant, file)
             examples.append(Example.from_output(variant.signature, output, script))
+    prompt = _prompt(variants.reference) if generates else None
     record = Record(
         model=model,
         settings=Settings.model_validate(variants.settings, from_attributes=True),
         calls=tuple(example.call for example in examples),
+        prompt=None if prompt is None else prompt.call,
         tied=tied,
         made=fingerprint(plan.pipeline, model.packages),
     )
     write_pipeline(plan.pipeline, folder / layout.PIPELINE)
     _write_json(variants.report.to_dict(), folder / layout.REPORT)
     _write_json(record.model_dump(mode="json"), folder / layout.RECORD)
-    if config is not None:
-        _write_json(config, folder / layout.CONFIG)
+    configs = {} if config is None else {layout.CONFIG: config}
+    if generates:
+        configs[layout.GENERATION_CONFIG] = describe_generation(reference.original)
+    for name, settings in configs.items():
+        _write_json(settings, folder / name)
     write_tensors(weights, folder / layout.WEIGHTS)
+    stored = [*examples, *([] if prompt is None else [prompt])]
     write_tensors(
-        {k: t for n, example in enumerate(examples) for k, t in example.tensors(n).items()},
+        {k: t for n, example in enumerate(stored) for k, t in example.tensors(n).items()},
         folder / layout.EXAMPLES,
     )
-    configs = [] if config is None else [layout.CONFIG]
     return [*layout.REQUIRED, *configs, *dict.fromkeys(scripts.values())]
+
+
+def _prompt(reference: Reference) -> Example:
+    """Record the original's logits for a prompt."""
+    signature = Signature.from_inputs(reference.original, {"input_ids": PROMPT, "use_cache": False})
+    with torch.no_grad():
+        return Example.from_output(signature, reference.run(signature.inputs), None)
 
 
 def _write_scripts(variants: Sequence[Variant], folder: Path) -> dict[int, str]:

@@ -13,6 +13,7 @@ import torch
 from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache
 
+from cpuaccel.errors import StepError
 from cpuaccel.generation.build import Generation, build, generating_step, verdict
 from cpuaccel.generation.cache import Restorable, layers_of, let_grow, unsupported
 from cpuaccel.generation.meter import Meter
@@ -58,6 +59,21 @@ class Generator:
         if not call.fell_back:
             self._variants.report.count(CallKey.OPTIMIZED)
         return output
+
+    @property
+    def serves(self) -> bool:
+        """Whether a stepper was built."""
+        return self._generation is not None and self._generation.stepper is not None
+
+    def prepare(self, eager: torch.nn.Module) -> None:
+        """Build the stepper for the original in eval mode.
+
+        Raises:
+            StepError: with ``strict=True``, it can't be built.
+        """
+        generation = self._built(eager)
+        if generation.stepper is None and self._variants.settings.strict:
+            raise StepError(f"strict=True, but generate needs the original: {generation.outcome}")
 
     def _built(self, eager: torch.nn.Module) -> Generation:
         """Build what generates, once for each state of the model."""

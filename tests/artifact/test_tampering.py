@@ -106,11 +106,11 @@ def test_an_invalid_list_of_checksums(text: str, encoder_folder: Path) -> None:
 
 def test_a_newer_format_is_reported_before_other_problems(encoder_folder: Path) -> None:
     (encoder_folder / "artifact.json").write_text(
-        json.dumps({"format": "cpuaccel artifact", "version": 2, "all": "new"})
+        json.dumps({"format": "cpuaccel artifact", "version": 3, "all": "new"})
     )
     sign(encoder_folder)
     assert load_error(encoder_folder).endswith(
-        f"it has format 2, but cpuaccel {cpuaccel.__version__} reads format 1. Upgrade cpuaccel, "
+        f"it has format 3, but cpuaccel {cpuaccel.__version__} reads format 2. Upgrade cpuaccel, "
         "or save it again with this version"
     )
 
@@ -143,7 +143,7 @@ def test_an_invalid_text_file(name: str, text: str, encoder_folder: Path) -> Non
     ("changes", "expected"),
     [
         ({"extra": 1}, "invalid at extra"),
-        ({"calls": []}, "invalid at calls"),
+        ({"calls": []}, "calls are empty, and there is no prompt"),
         ({"calls__0__constants": {"a": [1]}}, "invalid at calls.0.constants"),
         ({"calls__0__constants": {"a": {"dtype": "load"}}}, "invalid at calls.0.constants"),
         ({"calls__0__tensors": ["input_ids", "other"]}, "lacks the tensor '0/inputs/other'"),
