@@ -14,6 +14,7 @@ from cpuaccel.cli.bench.memory import peak_memory
 from cpuaccel.cli.bench.results import EAGER, GenerateRow, RowStatus, judge
 from cpuaccel.cli.models.cases import Case
 from cpuaccel.errors import ModelError, describe_error
+from cpuaccel.generation.meter import read_bandwidth
 from cpuaccel.model.copying import cast_copy
 from cpuaccel.model.precision import dtype_of
 from cpuaccel.optimized import OptimizedModel
@@ -97,6 +98,7 @@ class GenerateBench(Bench[GenerateRow]):
 
     def _run_case(self, dtype: str, case: Case, subjects: list[_Subject]) -> list[GenerateRow]:
         clocks: list[list[_Clock]] = [[] for _ in subjects]
+        bandwidths: list[float] = []  # it differs from minute to minute on shared machines
 
         def call(number: int) -> Callable[[], None]:
             return lambda: clocks[number].append(
@@ -106,9 +108,11 @@ class GenerateBench(Bench[GenerateRow]):
         for subject in subjects:
             _generate(subject.model, case, min(self.tokens, 2))  # the warm-up
             _forget(subject)
-        start, share = self.done, 1 / (self.rounds * len(subjects))
+        calls = {str(number): call(number) for number in range(len(subjects))}
+        calls["memory"] = lambda: bandwidths.append(read_bandwidth())
+        start, share = self.done, 1 / (self.rounds * len(calls))
         interleave(
-            {str(number): call(number) for number in range(len(subjects))},
+            calls,
             rounds=self.rounds,
             seconds=self.seconds,
             warmup=0,
@@ -116,7 +120,7 @@ class GenerateBench(Bench[GenerateRow]):
         )
         self.done = start + 1
         return [
-            self._summarize(dtype, case, subject, clocks[0], own)
+            self._summarize(dtype, case, subject, clocks[0], own, statistics.median(bandwidths))
             for subject, own in zip(subjects, clocks, strict=True)
         ]
 
@@ -127,6 +131,7 @@ class GenerateBench(Bench[GenerateRow]):
         subject: _Subject,
         eager: list[_Clock],
         clocks: list[_Clock],
+        bandwidth: float,
     ) -> GenerateRow:
         status, notes = _status(subject)
         first, rest = [c.first_token for c in clocks], [c.rest for c in clocks]
@@ -150,7 +155,7 @@ class GenerateBench(Bench[GenerateRow]):
         if generation is None or generation.closeness is None:
             return result
         meter = generation.meter
-        share = rate * meter.bytes_per_token / meter.bandwidth if rate else None
+        share = rate * meter.bytes_per_token / bandwidth if rate else None
         return replace(
             result,
             megabytes_per_token=meter.bytes_per_token / 1e6 if rate else None,
