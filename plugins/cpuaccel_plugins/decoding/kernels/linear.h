@@ -5,8 +5,6 @@
 
 #pragma once
 
-#include <type_traits>
-
 #include "activations.h"
 #include "vectors.h"
 
@@ -25,12 +23,15 @@ struct Linear {
 
 namespace {
 
-constexpr int BLOCK = 16;    // outputs that a thread computes in turn
-constexpr int AHEAD = 4096;  // bytes: the processor's own prefetching stops where a page ends
+constexpr int BLOCK = 16;     // outputs that a thread computes in turn
+constexpr int AHEAD = 16384;  // bytes: the processor's own prefetching stops where a page ends
+constexpr int CACHE_LINE = 64;
 
+// Fetch weights that are computed with later, once for each line of the cache.
 template <typename W>
-inline void prefetch(const W* weight) {
-  __builtin_prefetch(reinterpret_cast<const char*>(weight) + AHEAD);
+inline void prefetch(const W* weight, int64_t column) {
+  if (column * sizeof(W) % CACHE_LINE == 0)
+    __builtin_prefetch(reinterpret_cast<const char*>(weight) + AHEAD);
 }
 
 // OUTPUTS outputs of ROWS rows at once: activations are read once for all of these outputs, and
@@ -44,7 +45,7 @@ inline void products(const W* weight, const float* x, const float*, int64_t size
     for (int r = 0; r < ROWS; r++) activations[r] = wide_lanes(x + r * size + k);
     for (int o = 0; o < OUTPUTS; o++) {
       const W* at = weight + o * size + k;
-      if (ROWS == 1) prefetch(at);
+      prefetch(at, k);
       Floats wide = wide_lanes(at);
       for (int r = 0; r < ROWS; r++) lanes[o][r] += wide * activations[r];
     }
@@ -71,7 +72,7 @@ inline void products(const bfloat16* weight, const bfloat16* x, const float*, in
     for (int r = 0; r < ROWS; r++) activations[r] = pairs_at(x + r * size + k);
     for (int o = 0; o < OUTPUTS; o++) {
       const bfloat16* at = weight + o * size + k;
-      if (ROWS == 1) prefetch(at);
+      prefetch(at, k);
       __m512bh pairs = pairs_at(at);
       for (int r = 0; r < ROWS; r++)
         lanes[o][r] = _mm512_dpbf16_ps(lanes[o][r], pairs, activations[r]);
@@ -132,7 +133,7 @@ inline void products(const int8_t* weight, const int16_t* x, const float* scales
       for (int r = 0; r < ROWS; r++) activations[r] = integers_at(x + r * size + k);
       for (int o = 0; o < OUTPUTS; o++) {
         const int8_t* at = weight + o * size + k;
-        if (ROWS == 1) prefetch(at);
+        prefetch(at, k);
         Integers steps = integers_at(at);
         for (int r = 0; r < ROWS; r++)
           whole[o][r] = add_products(whole[o][r], steps, activations[r]);
@@ -180,15 +181,14 @@ inline void some_outputs(const Linear& linear, const Activations& x, int64_t row
 template <typename W>
 inline void outputs_of(const Linear& linear, const Activations& x, float* y, int64_t y_stride,
                        int64_t begin, int64_t end) {
-  constexpr int FACTOR = std::is_same_v<typename MultipliedWith<W>::Type, float> ? 1 : 2;
   for (int64_t row = 0; row < x.rows;) {
     int64_t taken = std::min<int64_t>(4, x.rows - row);
     float* to = y + row * y_stride;
     switch (taken) {
       case 1: some_outputs<W, 1, 8>(linear, x, row, to, y_stride, begin, end); break;
-      case 2: some_outputs<W, 2, 2 * FACTOR>(linear, x, row, to, y_stride, begin, end); break;
-      case 3: some_outputs<W, 3, FACTOR>(linear, x, row, to, y_stride, begin, end); break;
-      default: some_outputs<W, 4, FACTOR>(linear, x, row, to, y_stride, begin, end);
+      case 2: some_outputs<W, 2, 4>(linear, x, row, to, y_stride, begin, end); break;
+      case 3: some_outputs<W, 3, 4>(linear, x, row, to, y_stride, begin, end); break;
+      default: some_outputs<W, 4, 4>(linear, x, row, to, y_stride, begin, end);
     }
     row += taken;
   }
