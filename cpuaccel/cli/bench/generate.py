@@ -44,17 +44,18 @@ class _Subject:
         return cast("Generation | None", self.model.report.generation)
 
 
-class _Clock:
+class Clock:
     """A streamer that notes when the prompt, the first and the last token come."""
 
     def __init__(self) -> None:
         self.times: list[float] = []
 
     def put(self, value: object) -> None:
+        """Note the time of the prompt, or of a token."""
         self.times.append(time.perf_counter())
 
     def end(self) -> None:
-        pass
+        """Do nothing: the last token has come."""
 
     @property
     def first_token(self) -> float:
@@ -97,7 +98,7 @@ class GenerateBench(Bench[GenerateRow]):
         return _Subject(name, optimized, seconds, peak.bytes)
 
     def _run_case(self, dtype: str, case: Case, subjects: list[_Subject]) -> list[GenerateRow]:
-        clocks: list[list[_Clock]] = [[] for _ in subjects]
+        clocks: list[list[Clock]] = [[] for _ in subjects]
         bandwidths: list[float] = []  # it differs from minute to minute on shared machines
 
         def call(number: int) -> Callable[[], None]:
@@ -129,8 +130,8 @@ class GenerateBench(Bench[GenerateRow]):
         dtype: str,
         case: Case,
         subject: _Subject,
-        eager: list[_Clock],
-        clocks: list[_Clock],
+        eager: list[Clock],
+        clocks: list[Clock],
         bandwidth: float,
     ) -> GenerateRow:
         status, notes = _status(subject)
@@ -178,9 +179,9 @@ class GenerateBench(Bench[GenerateRow]):
         )
 
 
-def _generate(model: torch.nn.Module, case: Case, tokens: int) -> _Clock:
+def _generate(model: torch.nn.Module, case: Case, tokens: int) -> Clock:
     """Generate greedily, always so many tokens."""
-    clock = _Clock()
+    clock = Clock()
     generate = cast(Generate, model.generate)
     try:
         generate(
