@@ -203,8 +203,9 @@ class Binder:
             return model(**inputs)
         surplus = [name for name in inputs if self._is_surplus(name)]
         first = self._positional if surplus else self._positional_only
-        if not surplus:
-            first = first[: max((i + 1 for i, n in enumerate(first) if n in inputs), default=0)]
+        if not surplus:  # torch.compile captures this: no max() of a generator
+            given = [index for index, name in enumerate(first) if name in inputs]
+            first = first[: given[-1] + 1] if given else ()
         args = []
         for name in first:  # an omitted one may precede others that are passed
             value = inputs.get(name, self.parameters[name].default)

@@ -185,6 +185,27 @@ class TorchCompileContract(EngineContract):
         assert evidence["compilations"] == 2, "one graph for one row, one for several"
         assert evidence["recompilations"] == 0
 
+    def test_a_forward_without_named_parameters(self) -> None:
+        """Like peft's models: the call of the original by position is captured, too."""
+        self.need_engine()
+        model, x = AnyArguments().eval(), torch.randn(3, 16)
+        example = {"input": x}
+        fast = cpuaccel.optimize(model, self.steps(), example_inputs=example, strict=True)
+        with torch.no_grad():
+            assert_same_output(fast(**example), model(**example), {})
+
+
+class AnyArguments(torch.nn.Module):
+    """Passes what it gets to a linear."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = torch.nn.Linear(16, 16)
+
+    def forward(self, *args: torch.Tensor, **kwargs: torch.Tensor) -> torch.Tensor:
+        output: torch.Tensor = self.linear(*args, **kwargs)
+        return output
+
 
 OPTIMIZE_NESTED = """
 import os, sys
