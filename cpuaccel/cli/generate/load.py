@@ -31,7 +31,7 @@ def load(name: str, dtype: str | None) -> "tuple[torch.nn.Module, Any]":
     tokenizer = _load_tokenizer(transformers, source, arguments, name)
     try:
         model: torch.nn.Module = model_class.from_pretrained(
-            source.path, torch_dtype=dtype_of(dtype) or "auto", **arguments
+            source.path, config=config, torch_dtype=dtype_of(dtype) or "auto", **arguments
         )
     except Exception as error:
         raise _not_loaded(name, error) from error
