@@ -58,10 +58,11 @@ def has_nonfinite(tensors: Iterable[torch.Tensor]) -> bool:
     for tensor in tensors:
         if not tensor.is_floating_point():
             continue
+        dense = _dense(tensor)
         # In parts: waking torch's threads after an engine with its own takes longer than the sum.
-        for part in (tensor,) if tensor.numel() <= SERIAL else _parts(tensor):
+        for part in (dense,) if dense.numel() <= SERIAL else _parts(dense):
             # A sum is finite only if all elements are, so most tensors need only the sum.
-            if not math.isfinite(part.sum().item()) and not bool(_dense(part).isfinite().all()):
+            if not math.isfinite(part.sum().item()) and not bool(part.isfinite().all()):
                 return True
     return False
 
@@ -79,8 +80,7 @@ def _dense(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _parts(tensor: torch.Tensor) -> Iterable[torch.Tensor]:
-    parts: tuple[torch.Tensor, ...]
-    parts = _dense(tensor).reshape(-1).split(SERIAL)  # type: ignore[no-untyped-call]
+    parts: tuple[torch.Tensor, ...] = tensor.reshape(-1).split(SERIAL)  # type: ignore[no-untyped-call]
     return parts
 
 
