@@ -102,7 +102,9 @@ class Activations {
       narrow_all(&wide_[begin], &brief_[begin], count);
   }
 
+  // Narrow all of them, unless that was done for another linear.
   void prepare(int64_t type) {
+    if (type == INT8 ? !short_.empty() : !brief_.empty()) return;
     int64_t parts = reserve(type);
     for (int64_t part = 0; part < parts; part++) narrow_part(type, part);
   }

@@ -39,7 +39,7 @@ struct Chosen {
       for (int64_t k = 0; k < x.size; k++)
         x.row(i)[k] = load(hidden, type, this->rows[i] * x.size + k);
     x.prepare(expert->gate.type);
-    if (expert->up.type != expert->gate.type) x.prepare(expert->up.type);
+    x.prepare(expert->up.type);
   }
 };
 

@@ -34,6 +34,19 @@ inline void prefetch(const W* weight, int64_t column) {
     __builtin_prefetch(reinterpret_cast<const char*>(weight) + AHEAD);
 }
 
+// The sums of vectors, and of what is left from column k on.
+template <int ROWS, int OUTPUTS, typename W, typename X>
+inline void finish_sums(const Floats (&lanes)[OUTPUTS][ROWS], const W* weight, const X* x,
+                        int64_t size, int64_t k, float* sums) {
+  for (int o = 0; o < OUTPUTS; o++)
+    for (int r = 0; r < ROWS; r++) {
+      float sum = sum_of(lanes[o][r]);
+      for (int64_t rest = k; rest < size; rest++)
+        sum += widen(weight[o * size + rest]) * widen(x[r * size + rest]);
+      sums[o * ROWS + r] = sum;
+    }
+}
+
 // OUTPUTS outputs of ROWS rows at once: activations are read once for all of these outputs, and
 // weights once for all of these rows.
 template <int ROWS, int OUTPUTS, typename W>
@@ -50,13 +63,7 @@ inline void products(const W* weight, const float* x, const float*, int64_t size
       for (int r = 0; r < ROWS; r++) lanes[o][r] += wide * activations[r];
     }
   }
-  for (int o = 0; o < OUTPUTS; o++)
-    for (int r = 0; r < ROWS; r++) {
-      float sum = sum_of(lanes[o][r]);
-      for (int64_t rest = k; rest < size; rest++)
-        sum += widen(weight[o * size + rest]) * x[r * size + rest];
-      sums[o * ROWS + r] = sum;
-    }
+  finish_sums(lanes, weight, x, size, k, sums);
 }
 
 #ifdef __AVX512BF16__
@@ -65,7 +72,7 @@ inline void products(const bfloat16* weight, const bfloat16* x, const float*, in
                      float* sums) {
   constexpr int PAIRS = 2 * LANES;
   auto pairs_at = [](const bfloat16* data) { return (__m512bh)_mm512_loadu_si512(data); };
-  __m512 lanes[OUTPUTS][ROWS] = {};
+  Floats lanes[OUTPUTS][ROWS] = {};
   int64_t k = 0;
   for (; k + PAIRS <= size; k += PAIRS) {
     __m512bh activations[ROWS];
@@ -75,16 +82,10 @@ inline void products(const bfloat16* weight, const bfloat16* x, const float*, in
       prefetch(at, k);
       __m512bh pairs = pairs_at(at);
       for (int r = 0; r < ROWS; r++)
-        lanes[o][r] = _mm512_dpbf16_ps(lanes[o][r], pairs, activations[r]);
+        lanes[o][r] = (Floats)_mm512_dpbf16_ps((__m512)lanes[o][r], pairs, activations[r]);
     }
   }
-  for (int o = 0; o < OUTPUTS; o++)
-    for (int r = 0; r < ROWS; r++) {
-      float sum = sum_of((Floats)lanes[o][r]);
-      for (int64_t rest = k; rest < size; rest++)
-        sum += widen(weight[o * size + rest]) * widen(x[r * size + rest]);
-      sums[o * ROWS + r] = sum;
-    }
+  finish_sums(lanes, weight, x, size, k, sums);
 }
 #endif
 
