@@ -17,8 +17,8 @@ from tests.fake_backends import Call, Fake, batch, encoder
 from tests.required import ROOT
 
 CALLS, WINDOWS = 500, 3
-LIMIT = 4 * 2**20
-"""Bytes in one window: less than a third of the size of its outputs together."""
+LIMIT = 8 * 2**20 // WINDOWS
+"""Bytes in one window: a fifth of the size of its outputs together."""
 
 
 class Leaking(Fake):

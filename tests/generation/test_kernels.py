@@ -126,10 +126,24 @@ def test_a_large_activation_blurs_only_those_near_it() -> None:
     assert torch.equal(quantized(inputs), expected)
 
 
+@torch.no_grad()
+def test_nan_and_infinity_are_passed_on() -> None:
+    original = make(20, 5, True, torch.float32)
+    few = FewRowsLinear(original, library.kernels())
+    for value in (float("nan"), float("inf")):
+        inputs = torch.randn(3, 20)
+        inputs[1, 4] = value
+        found, expected = few(inputs), original(inputs)
+        assert torch.equal(found.isfinite(), expected.isfinite())
+        assert torch.equal(found.isnan(), expected.isnan())
+
+
 @DTYPES
 @pytest.mark.parametrize("kind", [FewRowsLinear, Int8Linear])
 @torch.no_grad()
-def test_nan_and_infinity_are_passed_on(kind: type[FewRowsLinear], dtype: torch.dtype) -> None:
+def test_no_value_hides_one_that_is_not_finite(
+    kind: type[FewRowsLinear], dtype: torch.dtype
+) -> None:
     original = make(300, 5, True, dtype)
     few = kind(original, library.kernels())
     for value in (float("nan"), float("inf"), -float("inf")):
