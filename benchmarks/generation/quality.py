@@ -184,7 +184,7 @@ def forward_of(
     if backend == EAGER:
         return cast
     fast = cpuaccel.optimize(cast, [backend], tolerance=tolerance)
-    fast.generate(torch.tensor([[1, 2, 3]]), max_new_tokens=1, do_sample=False)
+    fast.prepare_generation()
     generation = fast.report.generation
     if generation is None or generation.stepper is None or generation.closeness is None:
         sys.exit(f"{backend} does not generate:\n{fast.report}")

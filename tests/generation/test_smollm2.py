@@ -51,7 +51,7 @@ def test_8_bits_keep_the_quality(smollm2: tuple[Any, Any]) -> None:
     """The next token of real text: divergence, best token and perplexity, in steps of 16 tokens."""
     model, tokenizer = smollm2
     fast: Any = cpuaccel.optimize(model, ["int8"])
-    fast.generate(torch.tensor([[1, 2, 3]]), max_new_tokens=1)
+    fast.prepare_generation()
     ids = tokenizer(" ".join(sentences()), return_tensors="pt")["input_ids"][:, :512]
     found = logits_of(model, fast.report.generation.stepper.forward, ids).log_softmax(-1)
     with torch.no_grad():
