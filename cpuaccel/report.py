@@ -167,6 +167,8 @@ class CallKey(enum.StrEnum):
     """An input is neither a tensor nor a plain Python value."""
     VARIANT_LIMIT = "fallback:variant_limit"
     """The model is called in more ways than variants are built for."""
+    VALUES = "fallback:values"
+    """An input has values for which the optimized model was not calibrated."""
     DEVICE = "fallback:device"
     """The weights are not on the CPU."""
     FORK = "fallback:fork"

@@ -55,6 +55,8 @@ class Serving:
             return self._reference.serve(inputs)
         if variant.off:
             return self._fall_back(inputs, Fallback(CallKey.SWITCHED_OFF, variant.off))
+        if variant.domain.values and (excluded := variant.domain.excluded_by_values(inputs)):
+            return self._fall_back(inputs, Fallback(CallKey.VALUES, excluded))
         if route.compare and variant.domain.learns:
             return self._serve_unproven(route, inputs)
         audited = route.compare or self._audit.is_due()

@@ -44,6 +44,7 @@ class Domain:
             only ``frozen`` ones have: the model's Python code runs in every call.
         frozen: groups whose other sizes the optimized model does not support.
         guards: what the Python code decided by sizes; None if that is not known.
+        values: the least and the largest value of inputs, where the variant was calibrated.
     """
 
     signature: Signature = field(repr=False)
@@ -51,6 +52,7 @@ class Domain:
     ranges: Mapping[str, SizeRange] | None
     frozen: frozenset[str] = frozenset()
     guards: SizeGuards | None = field(default=None, repr=False)
+    values: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def learns(self) -> bool:
@@ -85,6 +87,19 @@ class Domain:
             guard = self.guards.violated(sizes)
             if guard is not None:
                 return f"the model decides otherwise at {guard.place}"
+        return None
+
+    def excluded_by_values(self, inputs: Inputs) -> str | None:
+        """Return which input has values that are not in the domain, or None if all are."""
+        for name, (least, largest) in self.values.items():
+            value = inputs[name]
+            assert isinstance(value, (torch.Tensor, int, float))
+            low, high = torch.aminmax(value) if isinstance(value, torch.Tensor) else (value, value)
+            if not (least <= low and high <= largest):  # NaN neither
+                return (
+                    f"{name} has values outside of {least:.3g} to {largest:.3g}, for which "
+                    "the variant was calibrated"
+                )
         return None
 
     def _range(self, group: str) -> SizeRange | None:
@@ -128,7 +143,8 @@ class Domain:
                 sizes = "other sizes after a comparison with the original"
             if places := self._deciding_places():
                 sizes += f", as far as {' and '.join(places)} decides the same"
-        return f"{', '.join(described)}" + (f"; {sizes}" if sizes else "")
+        values = [f"{n} from {low:.3g} to {high:.3g}" for n, (low, high) in self.values.items()]
+        return "; ".join(filter(None, [", ".join(described), sizes, ", ".join(values)]))
 
 
 def _other_sizes(size: int) -> tuple[int, ...]:
@@ -143,6 +159,7 @@ def find_domain(
     guards: SizeGuards | None = None,
     varied: Mapping[str, frozenset[int]] = MappingProxyType({}),
     frozen: frozenset[str] = frozenset(),
+    values: Mapping[str, tuple[float, float]] = MappingProxyType({}),
 ) -> Domain:
     """Derive a domain from what was analysed and what was compared.
 
@@ -153,9 +170,10 @@ def find_domain(
         guards: what the Python code decided by sizes.
         varied: for each group the sizes besides the example's that were compared and agreed.
         frozen: groups whose other sizes were compared and differed.
+        values: the least and the largest value of inputs, where the variant was calibrated.
     """
     if not captured:
-        return Domain(signature, groups, None, frozen)
+        return Domain(signature, groups, None, frozen, values=values)
     ranges: dict[str, SizeRange] = {}
     for group in groups if guards is not None else ():
         compared = {*varied.get(group.name, ()), group.size}
@@ -165,4 +183,4 @@ def find_domain(
             ranges[group.name] = SizeRange(
                 1 if 1 in compared else SMALLEST, None if unlimited else largest
             )
-    return Domain(signature, groups, ranges, frozen, guards)
+    return Domain(signature, groups, ranges, frozen, guards, values)

@@ -1,8 +1,8 @@
 """The model between two steps, and how to call it like the original."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -35,6 +35,7 @@ class Stage:
         dtype: the precision of the model, None for the original's own.
         autocast: the dtype under whose autocast the model runs, None for none.
         tolerance: the widest tolerance that an applied backend declares.
+        value_ranges: see ``Applied``; of the last step that has any.
     """
 
     model: Callable[..., object]
@@ -42,6 +43,7 @@ class Stage:
     dtype: torch.dtype | None = None
     autocast: torch.dtype | None = None
     tolerance: float = 0.0
+    value_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def after(
         self, backend: Backend[Options], applied: Applied, dtype: torch.dtype | None
@@ -56,7 +58,8 @@ class Stage:
         autocast = applied.autocast or self.autocast
         tolerance = max(self.tolerance, backend.tolerance)
         dtype = self.dtype or dtype or autocast
-        return Stage(applied.model, backend.gives, dtype, autocast, tolerance)
+        ranges = applied.value_ranges or self.value_ranges
+        return Stage(applied.model, backend.gives, dtype, autocast, tolerance, ranges)
 
     def caller(self, binder: Binder, signature: Signature, output: object) -> Call:
         """Return a closure that calls the model like the original.

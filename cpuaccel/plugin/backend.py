@@ -67,11 +67,14 @@ class Applied:
         model: the new model, in the form that the backend gives.
         evidence: what shows that the backend took effect: modules replaced, nodes fused.
         autocast: the dtype of the ``torch.autocast`` that the model must be called under, if any.
+        value_ranges: for a model that was calibrated with samples: the least and the largest value
+            of each floating input for which it is right. The original serves calls with others.
     """
 
     model: Callable[..., object]
     evidence: Evidence = field(default_factory=dict)
     autocast: torch.dtype | None = None
+    value_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -77,3 +77,37 @@ def test_an_invalid_calibration_file(tmp_path: Path) -> None:
 def test_a_model_without_matrix_products_fails() -> None:
     with pytest.raises(cpuaccel.StepError, match="no matrix product of Tanh runs in 8 bits"):
         optimized(torch.nn.Tanh().eval(), {"input": torch.ones(2, 2)})
+
+
+@needs_engine
+def test_values_that_it_was_not_calibrated_for() -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.GELU(), torch.nn.Linear(64, 8))
+    example = torch.rand(16, 64)
+    example[0, 0] = 1.0
+    fast = cpuaccel.optimize(
+        model.eval(), ["openvino_int8"], example_inputs=example, tolerance=TOLERANCE
+    )
+    assert "input from -0.1 to 1.1" in fast.report.variants[0].domain
+    with torch.no_grad():
+        fast(1.05 * example)
+        assert fast.report.calls == {"optimized": 1}
+        for wrong in (
+            3 * example,
+            -example,
+            example.log() / 0,
+            torch.full_like(example, torch.nan),
+        ):
+            torch.testing.assert_close(fast(wrong), model(wrong), rtol=0, atol=0, equal_nan=True)
+    assert fast.report.calls == {"optimized": 1, "fallback:values": 4}
+    assert fast.report.fallbacks["fallback:values"].startswith(
+        "input has values outside of -0.1 to"
+    )
+
+
+@needs_engine
+def test_strict_and_values_that_it_was_not_calibrated_for() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.GELU()).eval()
+    fast = optimized(model, {"input": torch.rand(16, 64)})
+    with pytest.raises(cpuaccel.StepError, match="input has values outside of"):
+        fast(input=torch.full((16, 64), 3.0))

@@ -11,7 +11,7 @@ import cpuaccel
 from cpuaccel import Applied, BackendError, Context
 from cpuaccel_plugins.openvino.base import OpenVinoBackend
 from cpuaccel_plugins.openvino.conversion import convert
-from cpuaccel_plugins.openvino.quantization import examples, quantize
+from cpuaccel_plugins.openvino.quantization import examples, quantize, value_ranges
 from cpuaccel_plugins.openvino.runtime_graph import INT8_PRODUCTS
 
 
@@ -29,7 +29,8 @@ class OpenVinoInt8Options(cpuaccel.Options):
 class OpenVinoInt8(OpenVinoBackend[OpenVinoInt8Options]):
     """Converts the model like ``openvino``, and quantizes it to 8 bits with NNCF.
 
-    The scales of activations are computed once from samples, which must resemble later inputs.
+    The scales of activations are computed once from samples, which must resemble later inputs:
+    calls with larger or smaller floating-point values go to the original.
     """
 
     name = "openvino_int8"
@@ -51,4 +52,5 @@ class OpenVinoInt8(OpenVinoBackend[OpenVinoInt8Options]):
                 f"no matrix product of {type(model).__name__} runs in 8 bits",
                 "Use openvino for this model",
             )
-        return replace(applied, evidence={**applied.evidence, "samples": len(samples)})
+        evidence = {**applied.evidence, "samples": len(samples)}
+        return replace(applied, evidence=evidence, value_ranges=value_ranges(samples))

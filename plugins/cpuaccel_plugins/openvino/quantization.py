@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 SUMS_IN_32_BITS = frozenset({"avx512_vnni", "avx_vnni", "amx_int8", "asimd"})
 """The instruction sets with which products of 8 bits are summed in 32 bits."""
 
+MARGIN = 0.1
+"""How far values may lie outside of the samples' range, as a share of it: clipping them changes an
+output by about as much as 8 bits do."""
+
 Sample = dict[str, torch.Tensor]
 """Inputs of one row, by name."""
 
@@ -101,6 +105,23 @@ def _rows(inputs: Mapping[str, torch.Tensor], batched: tuple[str, ...]) -> list[
         }
         for row in range(count)
     ]
+
+
+def value_ranges(samples: Sequence[Sample]) -> dict[str, tuple[float, float]]:
+    """The values of floating-point inputs for which a model calibrated with samples is right.
+
+    Scales of activations are those of the samples, always with 0, and larger activations are
+    clipped. The least and the largest of integers say little: they may be indices.
+    """
+    ranges = {}
+    for name, tensor in samples[0].items():
+        if tensor.is_floating_point():
+            bounds = [torch.aminmax(sample[name]) for sample in samples]
+            low = min(0.0, *(least.item() for least, _ in bounds))
+            high = max(0.0, *(largest.item() for _, largest in bounds))
+            margin = MARGIN * (high - low)
+            ranges[name] = (low - margin, high + margin)
+    return ranges
 
 
 def _describe(dtypes: Mapping[str, torch.dtype]) -> str:
