@@ -113,7 +113,7 @@ class Builder:
             guards=found.guards,
             varied=verified.varied if verified else {},
             frozen=frozenset(verified.fidelity.frozen if verified else ()),
-            values=run.stage.value_ranges if applied else {},
+            values=run.stage.value_ranges or {},
         )
         return Variant(
             call=call,

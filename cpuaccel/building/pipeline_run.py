@@ -298,4 +298,5 @@ class PipelineRun:
             self.study.probes,
             self.tolerance(stage),
             self.reference.eager,
+            calibrated=stage.value_ranges is not None,
         )

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -35,7 +35,7 @@ class Stage:
         dtype: the precision of the model, None for the original's own.
         autocast: the dtype under whose autocast the model runs, None for none.
         tolerance: the widest tolerance that an applied backend declares.
-        value_ranges: see ``Applied``; of the last step that has any.
+        value_ranges: see ``Applied``; None if no step was calibrated.
     """
 
     model: Callable[..., object]
@@ -43,7 +43,7 @@ class Stage:
     dtype: torch.dtype | None = None
     autocast: torch.dtype | None = None
     tolerance: float = 0.0
-    value_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    value_ranges: Mapping[str, tuple[float, float]] | None = None
 
     def after(
         self, backend: Backend[Options], applied: Applied, dtype: torch.dtype | None
@@ -58,7 +58,7 @@ class Stage:
         autocast = applied.autocast or self.autocast
         tolerance = max(self.tolerance, backend.tolerance)
         dtype = self.dtype or dtype or autocast
-        ranges = applied.value_ranges or self.value_ranges
+        ranges = self.value_ranges if applied.value_ranges is None else applied.value_ranges
         return Stage(applied.model, backend.gives, dtype, autocast, tolerance, ranges)
 
     def caller(self, binder: Binder, signature: Signature, output: object) -> Call:

@@ -10,6 +10,8 @@ from cpuaccel.checks.axis_groups import BATCH, LENGTH, AxisGroups
 from cpuaccel.checks.size_guards import SizeGuards
 from cpuaccel.model.output import Leaf, leaves
 from cpuaccel.model.signature import (
+    MASK,
+    SOURCE_PADDING,
     Inputs,
     Signature,
     cloned,
@@ -21,6 +23,9 @@ from cpuaccel.model.signature import (
 RIGHT, LEFT = "right padding", "left padding"
 BOTH = "padding on both sides"
 PADDINGS = frozenset({RIGHT, LEFT, BOTH})
+
+SHUFFLED = "shuffled values"
+SHUFFLES = 4
 
 IGNORED_LABEL = -100
 """The label that the losses of Transformers ignore."""
@@ -66,12 +71,14 @@ class Probes:
         varied: all sizes varied at once if the original allows that: smaller ones, larger ones.
         single: runs the variations of one kind each, to find out which size is frozen.
         unprobed: the variations on which the original raised.
+        shuffled: runs variations with the example's values at other places.
     """
 
     example: Probe
     varied: tuple[Probe, ...]
     single: Callable[[], tuple[Probe, ...]]
     unprobed: tuple[str, ...]
+    shuffled: Callable[[], tuple[Probe, ...]]
 
 
 def run_probe(
@@ -159,8 +166,26 @@ def make_probes(
         probes += [attempt(kind, {}, [kind]) for kind in ([*paddings, BOTH] if paddings else [])]
         return tuple(probe for probe in probes if probe is not None)
 
-    unprobed = tuple(refused)
-    return Probes(example, tuple(p for p in varied if p is not None), run_single, unprobed)
+    def run_shuffled() -> tuple[Probe, ...]:
+        random = torch.Generator().manual_seed(0)
+        inputs = [_shuffle(signature.inputs, random) for _ in range(SHUFFLES)]
+        try:
+            return tuple(run_probe(original, SHUFFLED, shuffled) for shuffled in inputs)
+        except Exception:  # the original requires an order of some input
+            return ()
+
+    varied_probes = tuple(probe for probe in varied if probe is not None)
+    return Probes(example, varied_probes, run_single, tuple(refused), run_shuffled)
+
+
+def _shuffle(inputs: Inputs, random: torch.Generator) -> Inputs:
+    """Permute the values of each tensor; padding masks and others of Booleans stay."""
+    shuffled = {**inputs}
+    for name, tensor in tensors_of(inputs).items():
+        if tensor.dtype != torch.bool and name not in (MASK, SOURCE_PADDING):
+            order = torch.randperm(tensor.numel(), generator=random)
+            shuffled[name] = tensor.flatten()[order].view(tensor.shape)
+    return shuffled
 
 
 def _named(sizes: Mapping[str, int]) -> str:

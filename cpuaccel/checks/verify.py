@@ -37,6 +37,8 @@ def verify(
     probes: Probes,
     tolerance: float,
     original: Callable[..., object],
+    *,
+    calibrated: bool = False,
 ) -> Verified:
     """Compare the outputs of the optimized model with the original's on all probes.
 
@@ -45,10 +47,13 @@ def verify(
         probes: inputs, and the original's outputs.
         tolerance: largest accepted relative difference of an output.
         original: see ``compare``.
+        calibrated: whether the example's values had a part in making the optimized model. They
+            prove nothing about others then, which are compared, too.
 
     Raises:
-        OutputMismatchError: the outputs differ on the example or with padding, or the optimized
-            model raises on the example. Frozen sizes and refused paddings are only reported.
+        OutputMismatchError: the outputs differ on the example, with padding or on other values, or
+            the optimized model raises on the example. Frozen sizes and refused paddings are only
+            reported.
     """
     overwritten: set[str] = set()
 
@@ -81,6 +86,15 @@ def verify(
     worst = max(accepted, key=lambda d: d.relative, default=None)
     if worst is not None and worst.relative > tolerance:
         raise OutputMismatchError(f"it changes the outputs: {worst} (tolerance {tolerance:g})")
+    if calibrated:
+        others = [difference for probe in probes.shuffled() for difference in differences(probe)]
+        worst = max(others, key=lambda d: d.relative, default=None)
+        if worst is not None and worst.relative > tolerance:
+            raise OutputMismatchError(
+                f"calibrated with these samples it is wrong for other values: {worst} "
+                f"(tolerance {tolerance:g})"
+            )
+        accepted += others
     compared = {probe: try_differences(probe) for probe in probes.varied}
     frozen: set[str] = set()
     refused: tuple[str, ...] = ()

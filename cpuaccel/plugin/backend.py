@@ -68,13 +68,14 @@ class Applied:
         evidence: what shows that the backend took effect: modules replaced, nodes fused.
         autocast: the dtype of the ``torch.autocast`` that the model must be called under, if any.
         value_ranges: for a model that was calibrated with samples: the least and the largest value
-            of each floating input for which it is right. The original serves calls with others.
+            of each floating input for which it is right; empty if there is none. The original
+            serves calls with others, and the model is also verified on shuffled values.
     """
 
     model: Callable[..., object]
     evidence: Evidence = field(default_factory=dict)
     autocast: torch.dtype | None = None
-    value_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    value_ranges: Mapping[str, tuple[float, float]] | None = None
 
 
 @dataclass(frozen=True)

@@ -111,3 +111,23 @@ def test_strict_and_values_that_it_was_not_calibrated_for() -> None:
     fast = optimized(model, {"input": torch.rand(16, 64)})
     with pytest.raises(cpuaccel.StepError, match="input has values outside of"):
         fast(input=torch.full((16, 64), 3.0))
+
+
+@needs_engine
+def test_samples_that_prove_nothing_about_other_values() -> None:
+    """A sum of one sign in the samples is larger for values in another order."""
+
+    class Attention(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.project = torch.nn.Linear(8, 8)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.project((x @ x.transpose(1, 2) / 3).softmax(-1) @ x)
+
+    torch.manual_seed(0)
+    few = torch.randn(1, 9, 8)
+    with pytest.raises(cpuaccel.StepError, match="it is wrong for other values"):
+        cpuaccel.optimize(
+            Attention().eval(), ["openvino_int8"], example_inputs=few, strict=True, tolerance=0.1
+        )
