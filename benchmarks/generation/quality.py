@@ -1,14 +1,15 @@
 """Compare what backends predict with what the original model predicts, on real text.
 
     python benchmarks/generation/quality.py MODEL_FOLDER TEXT_FILE [--backends onednn int8]
-        [--dtype bfloat16] [--tokens 4096] [--window 512] [--step 16] [--tolerance 1]
+        [--int4-names 'model.layers.*'] [--dtype bfloat16] [--tokens 4096] [--window 512] [--step 16]
+        [--tolerance 1]
 
 The text is cut into windows that don't depend on each other. The reference is the model in float32,
 computed by Transformers. Each backend computes the logits twice: for a whole window at once
 ("prefill", torch's linears), and for a few tokens at a time over a cache ("steps", the kernels for
 few rows). With ``--dtype`` they get the model cast to it, also where ``optimize(dtype=...)`` would
 keep float32 because the processor has no fast bfloat16. The backend ``eager`` is the cast model
-itself: the loss of precision alone.
+itself: the loss of precision alone. ``--int4-names`` adds ``int8`` with these linears in 4 bits.
 
 A backend that fails its own proof can't be measured. ``--tolerance 1`` makes it pass.
 
@@ -19,13 +20,14 @@ Prints a line of a Markdown table for each backend and way:
 - top-1: share of tokens whose most probable next token is the reference's.
 - perplexity of the text, and its ratio to the reference's.
 
-Exits with 1 if a backend exceeds one of the limits for weights in 8 bits.
+Exits with 1 if a backend exceeds one of the limits for weights in 8 or 4 bits.
 """
 
 import argparse
 import logging
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -35,16 +37,26 @@ from transformers.cache_utils import DynamicCache
 import cpuaccel
 from cpuaccel.generation.cache import let_grow
 
-EAGER = "eager"
+EAGER, INT4 = "eager", "int8 with linears in 4 bits"
 
-MOST_DIVERGENCE = 0.01
-"""Largest mean divergence for weights in 8 bits, in nats."""
 
-LEAST_AGREEMENT = 0.98
-"""Smallest share of equal top-1 tokens."""
+@dataclass(frozen=True)
+class Limits:
+    """What is accepted.
 
-MOST_PERPLEXITY = 1.01
-"""Largest perplexity, relative to the reference's."""
+    Attributes:
+        divergence: largest mean divergence, in nats.
+        agreement: smallest share of equal top-1 tokens.
+        perplexity: largest perplexity, relative to the reference's.
+    """
+
+    divergence: float
+    agreement: float
+    perplexity: float
+
+
+LIMITS = {INT4: Limits(float("inf"), 0.92, 1.08)}
+LIMITS_8_BITS = Limits(0.01, 0.98, 1.01)
 
 Forward = Callable[..., object]
 
@@ -107,11 +119,12 @@ class Tally:
         return self.perplexity / self.expected_perplexity
 
     def exceeded(self) -> list[str]:
-        """The limits for 8 bits that are exceeded."""
+        """The limits that are exceeded."""
+        most = LIMITS.get(self.backend, LIMITS_8_BITS)
         limits = {
-            f"KL > {MOST_DIVERGENCE}": not self.divergence <= MOST_DIVERGENCE,
-            f"top-1 < {LEAST_AGREEMENT:.0%}": not self.agreement >= LEAST_AGREEMENT,
-            f"perplexity > {MOST_PERPLEXITY} times": not self.ratio <= MOST_PERPLEXITY,
+            f"KL > {most.divergence}": not self.divergence <= most.divergence,
+            f"top-1 < {most.agreement:.0%}": not self.agreement >= most.agreement,
+            f"perplexity > {most.perplexity} times": not self.ratio <= most.perplexity,
         }
         return [limit for limit, is_exceeded in limits.items() if is_exceeded]
 
@@ -133,6 +146,7 @@ def main() -> None:
     parser.add_argument("model", type=Path, metavar="MODEL_FOLDER")
     parser.add_argument("text", type=Path, metavar="TEXT_FILE")
     parser.add_argument("--backends", nargs="+", default=["int8"], metavar="BACKEND")
+    parser.add_argument("--int4-names", nargs="+", metavar="PATTERN", help="linears in 4 bits")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--tokens", type=int, default=4096, help="of the text, in all")
     parser.add_argument("--window", type=int, default=512, help="tokens of a window")
@@ -144,7 +158,10 @@ def main() -> None:
     model = AutoModelForCausalLM.from_pretrained(arguments.model, dtype=torch.float32).eval()
     windows = cut(arguments.model, arguments.text, arguments.tokens, arguments.window)
     dtype, tolerance = arguments.dtype, arguments.tolerance
-    forwards = {name: forward_of(model, name, dtype, tolerance) for name in arguments.backends}
+    steps = {name: cpuaccel.Step(name) for name in arguments.backends}
+    if arguments.int4_names:
+        steps[INT4] = cpuaccel.Step("int8", int4_names=arguments.int4_names)
+    forwards = {name: forward_of(model, step, dtype, tolerance) for name, step in steps.items()}
     tallies = [Tally(name, by_steps) for name in forwards for by_steps in (False, True)]
     with torch.no_grad():
         for window in windows:
@@ -154,7 +171,7 @@ def main() -> None:
                 logits = compute(model, forwards[tally.backend], window, size)
                 tally.add(logits[:-1], expected, window[0, 1:])
     print(f"{windows.numel()} tokens in windows of {windows.shape[-1]}, steps of {arguments.step}")
-    print("\n| backend | KL in nats | 99th percentile | top-1 | perplexity | limits of 8 bits |")
+    print("\n| backend | KL in nats | 99th percentile | top-1 | perplexity | limits |")
     print("|---|---|---|---|---|---|")
     print(*tallies, sep="\n")
     sys.exit(any(tally.exceeded() for tally in tallies))
@@ -177,17 +194,17 @@ def cut(model: Path, text: Path, tokens: int, size: int) -> torch.Tensor:
 
 
 def forward_of(
-    model: PreTrainedModel, backend: str, dtype: str, tolerance: float | None
+    model: PreTrainedModel, step: cpuaccel.Step, dtype: str, tolerance: float | None
 ) -> Forward:
     """Return what ``generate`` calls with a backend: its stepper's ``forward``."""
     cast = cpuaccel.shared_copy(model, getattr(torch, dtype))
-    if backend == EAGER:
+    if step.backend == EAGER:
         return cast
-    fast = cpuaccel.optimize(cast, [backend], tolerance=tolerance)
+    fast = cpuaccel.optimize(cast, [step], tolerance=tolerance)
     fast.prepare_generation()
     generation = fast.report.generation
     if generation is None or generation.stepper is None or generation.closeness is None:
-        sys.exit(f"{backend} does not generate:\n{fast.report}")
+        sys.exit(f"{step.backend} does not generate:\n{fast.report}")
     closeness = generation.closeness
     print(
         f"{generation.outcome}; its proof: {closeness}, divergence {closeness.divergence:.2g} nat, "

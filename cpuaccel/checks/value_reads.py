@@ -10,7 +10,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from cpuaccel.checks.code_place import calling_place
 
-READS = {"aten::_local_scalar_dense", "aten::equal", "aten::is_nonzero"}
+READS = {
+    "aten::_local_scalar_dense",
+    "aten::equal",
+    "aten::allclose",
+    "aten::is_nonzero",
+    "aten::_nnz",
+    "aten::_choose_qparams_per_tensor",
+    "aten::_nested_tensor_from_mask_left_aligned",
+}
 """Operators that return a Python number made from a tensor's values."""
 
 SIZED_BY_VALUES = {

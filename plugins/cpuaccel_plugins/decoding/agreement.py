@@ -2,8 +2,9 @@
 
 import torch
 
-LIMITS = {torch.float32: 1e-4, torch.bfloat16: 0.1, torch.int8: 0.1}
-"""Largest accepted difference by the coarsest dtype, relative to the largest magnitude."""
+LIMITS = {torch.float32: 1e-4, torch.bfloat16: 0.1, torch.int8: 0.1, torch.uint8: 0.3}
+"""Largest accepted difference by the coarsest dtype, relative to the largest magnitude. Weights in 4
+bits are in ``torch.uint8``."""
 
 
 def agrees(

@@ -29,6 +29,8 @@ COMPILE_SECONDS = 120
 
 ARGUMENTS = {
     "cpuaccel_linear": (*[POINTER] * 3, *[NUMBER] * 2),
+    "cpuaccel_pack": (POINTER, NUMBER, POINTER, NUMBER),
+    "cpuaccel_unpack": (POINTER, POINTER, NUMBER, NUMBER),
     "cpuaccel_project": (*[POINTER] * 2, *[NUMBER] * 2, *[POINTER] * 5),
     "cpuaccel_attend": (*[POINTER] * 5, *[NUMBER] * 4, *[POINTER] * 2, NUMBER),
     "cpuaccel_feed_forward": (*[POINTER] * 3, *[NUMBER] * 2),

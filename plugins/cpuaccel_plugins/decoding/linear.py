@@ -13,9 +13,6 @@ from cpuaccel_plugins.decoding.structures import TYPES, CLinear
 MOST_ROWS = 16
 """Most rows of activations that the kernels compute: from there on arithmetic is the bound."""
 
-WIDTHS = {number: dtype.itemsize for dtype, number in TYPES.items()}
-"""Bytes of a weight, by the number of its type."""
-
 STEPS = 127
 """Largest magnitude of a weight in 8 bits."""
 
@@ -77,12 +74,16 @@ class FewRowsLinear(torch.nn.Module):
         """Bytes of weights that one step reads."""
         return self.weight.numel() * self.weight.element_size()
 
+    @property
+    def bytes_of_output(self) -> int:
+        """Bytes of the weights of one output, scales apart."""
+        return self.in_features * self.dtype.itemsize
+
     def described_part(self, begin: int, count: int) -> CLinear:
         """Describe ``count`` of the outputs, from ``begin`` on."""
         whole = self.described
-        width = self.in_features * WIDTHS[whole.type]
         return CLinear(
-            whole.weight + begin * width,
+            whole.weight + begin * self.bytes_of_output,
             None if whole.scales is None else whole.scales + 4 * begin,
             None if whole.bias is None else whole.bias + 4 * begin,
             count,

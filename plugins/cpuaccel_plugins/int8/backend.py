@@ -49,8 +49,9 @@ class Int8(Backend[Int8Options]):
         return host.meets(*self.requires)
 
     def stepper(self, model: torch.nn.Module, host: Host) -> Stepper:
-        """Compute few rows with kernels that read weights in 8 bits, the head's too."""
+        """Compute few rows with kernels that read weights in 8 or 4 bits, the head's too."""
         # These need transformers or a newer torch.
+        from cpuaccel_plugins.decoding.four_bits import Int4Linear, fits_in_4_bits
         from cpuaccel_plugins.decoding.linear import FewRowsLinear, Int8Linear
         from cpuaccel_plugins.decoding.model import make_stepper
         from cpuaccel_plugins.int8.selection import matches, require_matches
@@ -67,8 +68,11 @@ class Int8(Backend[Int8Options]):
             names.append((name,))
             if matches((name,), options.float_names) or not bool(linear.weight.isfinite().all()):
                 return FewRowsLinear
+            if matches((name,), options.int4_names) and fits_in_4_bits(linear):
+                return Int4Linear
             return Int8Linear
 
         made = make_stepper(model, choose)
         require_matches(options.float_names, names)
+        require_matches(options.int4_names, names, "int4_names")
         return made

@@ -29,6 +29,10 @@ class Int8Options(cpuaccel.Options):
     Attributes:
         float_names: linears to leave in float: globs on their names in ``named_modules``, or
             regular expressions after ``re:``, searched in them.
+        int4_names: linears whose weights ``generate`` reads in 4 bits, with a scale for each 32 of
+            them, given like ``float_names``: ``("model.layers.*",)`` are all but the head of most
+            models. Faster and less exact: measure the quality on text of your own. Calls of
+            ``forward`` compute them in 8 bits.
         float_kinds: kinds of linears to leave in float.
         max_error: leave the most sensitive linears in float, until the outputs on the example
             inputs differ by at most this, relative to the largest magnitude in an output. None:
@@ -40,6 +44,7 @@ class Int8Options(cpuaccel.Options):
     """
 
     float_names: tuple[str, ...] = ()
+    int4_names: tuple[str, ...] = ()
     float_kinds: tuple[Kind, ...] = (Kind.HEAD,)
     max_error: Annotated[float, Field(gt=0)] | None = None
     measure: bool = True

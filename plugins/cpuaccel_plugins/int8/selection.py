@@ -106,13 +106,15 @@ def describe(in_float: Mapping[str, Sequence[str]]) -> str:
     )
 
 
-def require_matches(patterns: Sequence[str], names: Sequence[Sequence[str]]) -> None:
-    """Raise a ``BackendError`` for a pattern that matches none of the linears' names."""
+def require_matches(
+    patterns: Sequence[str], names: Sequence[Sequence[str]], option: str = "float_names"
+) -> None:
+    """Raise a ``BackendError`` for a pattern of an option that matches none of the names."""
     for pattern in patterns:
         if not any(matches(own_names, [pattern]) for own_names in names):
             examples = ", ".join(own_names[0] for own_names in names[:3]) or "none"
             raise BackendError(
-                f"float_names has {pattern!r}, which matches none of the model's {len(names)} "
+                f"{option} has {pattern!r}, which matches none of the model's {len(names)} "
                 f"linears, such as {examples}",
                 "Correct or remove the pattern",
             )

@@ -111,7 +111,7 @@ inline float product(const W* weight, const float* x, int64_t size) {
   return sum;
 }
 
-enum Type : int64_t { FLOAT32 = 0, BFLOAT16 = 1, INT8 = 2 };
+enum Type : int64_t { FLOAT32 = 0, BFLOAT16 = 1, INT8 = 2, INT4 = 3 };
 
 inline float load(const void* data, int64_t type, int64_t index) {
   return type == FLOAT32 ? static_cast<const float*>(data)[index]

@@ -1,0 +1,72 @@
+"""A linear with its weight in 4 bits, with a scale for each 32 weights that follow each other."""
+
+import ctypes
+
+import torch
+
+from cpuaccel_plugins.decoding.linear import FewRowsLinear, faster_in_float32
+from cpuaccel_plugins.decoding.structures import FOUR_BITS, TYPES, CLinear
+
+BLOCK, BLOCK_BYTES = 64, 36
+"""Weights in a block of two blocks, and its size."""
+
+
+class Int4Linear(FewRowsLinear):
+    """A linear with its weight in 4 bits.
+
+    Few rows of activations are in 8 bits, with a scale for each 64 of them; for many rows the weight
+    is unpacked first.
+    """
+
+    def __init__(self, original: torch.nn.Linear, library: ctypes.CDLL) -> None:
+        super().__init__(original, library)
+        weight = self.weight
+        self._blocks = torch.empty(weight.numel() // BLOCK, BLOCK_BYTES, dtype=torch.uint8)
+        library.cpuaccel_pack(
+            *(weight.data_ptr(), TYPES[weight.dtype]),
+            *(self._blocks.data_ptr(), len(self._blocks)),
+        )
+        del self.weight
+        bias = None if self._float_bias is None else self._float_bias.data_ptr()
+        self.described = CLinear(
+            *(self._blocks.data_ptr(), None, bias),
+            *(self.out_features, self.in_features, FOUR_BITS),
+        )
+
+    def unpacked(self, outputs: slice, dtype: torch.dtype) -> torch.Tensor:
+        """The weight of some outputs, shape (outputs, inputs), in float32 or bfloat16."""
+        row = self.in_features // BLOCK
+        blocks = self._blocks[outputs.start * row : outputs.stop * row]
+        weight = torch.empty(outputs.stop - outputs.start, self.in_features, dtype=dtype)
+        self._library.cpuaccel_unpack(
+            blocks.data_ptr(), weight.data_ptr(), TYPES[dtype], len(blocks)
+        )
+        return weight
+
+    def _many_rows(self, inputs: torch.Tensor, outputs: slice) -> torch.Tensor:
+        narrow = inputs.dtype == torch.bfloat16 and not faster_in_float32()
+        dtype = torch.bfloat16 if narrow else torch.float32
+        bias = None if self._float_bias is None else self._float_bias[outputs].to(dtype)
+        weight = self.unpacked(outputs, dtype)
+        output = torch.nn.functional.linear(inputs.to(dtype), weight, bias)
+        return output.to(inputs.dtype)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the packed weight, which holds two weights in a byte."""
+        return self._blocks.dtype
+
+    @property
+    def bytes_of_output(self) -> int:
+        """Bytes of the weights of one output, with scales."""
+        return self.in_features // BLOCK * BLOCK_BYTES
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes of weights that one step reads."""
+        return self._blocks.numel()
+
+
+def fits_in_4_bits(linear: torch.nn.Linear) -> bool:
+    """Whether the inputs of a linear are a multiple of a block."""
+    return linear.in_features % BLOCK == 0
