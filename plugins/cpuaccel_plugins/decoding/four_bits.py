@@ -1,4 +1,4 @@
-"""A linear with its weight in 4 bits, with a scale for each 32 weights that follow each other."""
+"""A linear with its weight in 4 bits, with a scale and a least weight for each 32 in a row."""
 
 import ctypes
 
@@ -7,7 +7,7 @@ import torch
 from cpuaccel_plugins.decoding.linear import FewRowsLinear, faster_in_float32
 from cpuaccel_plugins.decoding.structures import FOUR_BITS, TYPES, CLinear
 
-BLOCK, BLOCK_BYTES = 64, 36
+BLOCK, BLOCK_BYTES = 64, 40
 """Weights in a block of two blocks, and its size."""
 
 

@@ -18,12 +18,11 @@ namespace {
 
 constexpr int64_t GROUP = 256;
 
-// Activations in 8 bits: value i is steps[i] * scale. They are multiplied with steps of weights that
-// are 8 too large: offsets[i] is what the products of steps 4 * i to 4 * i + 3 must have added.
+// Activations in 8 bits: value i is steps[i] * scale. sums[i] is that of four, from value 4 * i on.
 struct EightBits {
   static constexpr int64_t NUMBER = 64;
   int8_t steps[NUMBER];
-  int32_t offsets[NUMBER / 4];
+  float sums[NUMBER / 4];
   float scale;
 };
 
@@ -94,7 +93,7 @@ inline void narrow_all(const float* x, EightBits* result, int64_t size) {
     result->scale = to_integers<int8_t, 127>(x, result->steps, EightBits::NUMBER);
     for (int64_t i = 0; i < EightBits::NUMBER / 4; i++) {
       const int8_t* four = result->steps + 4 * i;
-      result->offsets[i] = -8 * (four[0] + four[1] + four[2] + four[3]);
+      result->sums[i] = (four[0] + four[1] + four[2] + four[3]) * result->scale;
     }
   }
 }

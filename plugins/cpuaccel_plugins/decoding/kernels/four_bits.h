@@ -1,8 +1,9 @@
-// Weights in 4 bits: groups of 32 with one scale, and their products.
+// Weights in 4 bits: groups of 32 with a scale and a least weight, and their products.
 
 #pragma once
 
 #include <algorithm>
+#include <utility>
 
 #include "activations.h"
 #include "products.h"
@@ -11,16 +12,18 @@
 namespace {
 
 // 64 weights that follow each other in a row, in two groups: the first one in the lower bits, the
-// second one in the upper ones. A weight is (bits - 8) * scale.
+// second one in the upper ones. A weight is bits * scale + least.
 struct FourBits {
-  static constexpr int GROUP = 32, NUMBER = 2 * GROUP;
-  bfloat16 scales[2];
+  static constexpr int GROUP = 32, NUMBER = 2 * GROUP, LARGEST = 15;
+  bfloat16 scales[2], least[2];
   uint8_t bits[GROUP];
 
-  int step(int i) const { return (i < GROUP ? bits[i] & 15 : bits[i - GROUP] >> 4) - 8; }
-  float weight(int i) const { return step(i) * widen(scales[i / GROUP]); }
+  float weight(int i) const {
+    int step = i < GROUP ? bits[i] & LARGEST : bits[i - GROUP] >> 4;
+    return step * widen(scales[i / GROUP]) + widen(least[i / GROUP]);
+  }
 };
-static_assert(sizeof(FourBits) == 36 && FourBits::NUMBER == EightBits::NUMBER);
+static_assert(sizeof(FourBits) == 40 && FourBits::NUMBER == EightBits::NUMBER);
 
 template <typename W>
 struct WeightsIn {
@@ -32,55 +35,59 @@ struct WeightsIn<FourBits> {
 };
 
 #ifdef __AVX512BW__
-// Weights as a vector of bytes, and the scale of each sum of four products.
+// Two numbers, each for the lanes of one group.
+inline Floats of_groups(const bfloat16* numbers) {
+  int32_t both;
+  std::memcpy(&both, numbers, sizeof both);
+  const __m512i shifts = _mm512_inserti64x4(_mm512_set1_epi32(16), _mm256_setzero_si256(), 1);
+  __m512i shifted = _mm512_sllv_epi32(_mm512_set1_epi32(both), shifts);
+  return (Floats)_mm512_and_si512(shifted, _mm512_set1_epi32(0xFFFF0000));
+}
+
+// Weights as a vector of bytes, and what each sum of four products is scaled with.
 struct Unpacked {
   __m512i steps;
-  Floats scales;
+  Floats scales, least;
 
-  explicit Unpacked(const FourBits& weights) {
+  explicit Unpacked(const FourBits& weights)
+      : scales(of_groups(weights.scales)), least(of_groups(weights.least)) {
     __m256i bytes = _mm256_loadu_si256((const __m256i*)weights.bits), mask = _mm256_set1_epi8(15);
     __m256i high = _mm256_and_si256(_mm256_srli_epi16(bytes, 4), mask);
     steps = _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_and_si256(bytes, mask)), high, 1);
-    int32_t both;
-    std::memcpy(&both, weights.scales, sizeof both);
-    const __m512i shifts = _mm512_inserti64x4(_mm512_set1_epi32(16), _mm256_setzero_si256(), 1);
-    __m512i shifted = _mm512_sllv_epi32(_mm512_set1_epi32(both), shifts);
-    scales = (Floats)_mm512_and_si512(shifted, _mm512_set1_epi32(0xFFFF0000));
   }
 
   Floats products(const EightBits& x) const {
-    __m512i values = _mm512_loadu_si512(x.steps), sums = _mm512_loadu_si512(x.offsets);
+    __m512i values = _mm512_loadu_si512(x.steps);
 #ifdef __AVX512VNNI__
-    sums = _mm512_dpbusd_epi32(sums, steps, values);
+    __m512i sums = _mm512_dpbusd_epi32(_mm512_setzero_si512(), steps, values);
 #else
-    __m512i pairs = _mm512_maddubs_epi16(steps, values);
-    sums = _mm512_add_epi32(sums, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
+    __m512i sums = _mm512_madd_epi16(_mm512_maddubs_epi16(steps, values), _mm512_set1_epi16(1));
 #endif
-    return to_floats(sums) * (scales * x.scale);
+    return to_floats(sums) * (scales * x.scale) + least * wide_lanes(x.sums);
   }
 };
 #elif defined(__AVX2__)
 struct Unpacked {
   __m256i low, high;
-  float scales[2];
+  float scales[2], least[2];
 
   explicit Unpacked(const FourBits& weights)
-      : scales{widen(weights.scales[0]), widen(weights.scales[1])} {
+      : scales{widen(weights.scales[0]), widen(weights.scales[1])},
+        least{widen(weights.least[0]), widen(weights.least[1])} {
     __m256i bytes = _mm256_loadu_si256((const __m256i*)weights.bits), mask = _mm256_set1_epi8(15);
     low = _mm256_and_si256(bytes, mask);
     high = _mm256_and_si256(_mm256_srli_epi16(bytes, 4), mask);
   }
 
-  static Floats group_products(__m256i steps, const int8_t* x, const int32_t* offsets) {
+  static Floats sums_of_four(__m256i steps, const int8_t* x) {
     __m256i pairs = _mm256_maddubs_epi16(steps, _mm256_loadu_si256((const __m256i*)x));
-    __m256i sums = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
-    return to_floats(_mm256_add_epi32(sums, _mm256_loadu_si256((const __m256i*)offsets)));
+    return to_floats(_mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
   }
 
   Floats products(const EightBits& x) const {
-    return group_products(low, x.steps, x.offsets) * (scales[0] * x.scale) +
-           group_products(high, x.steps + FourBits::GROUP, x.offsets + FourBits::GROUP / 4) *
-               (scales[1] * x.scale);
+    return sums_of_four(low, x.steps) * (scales[0] * x.scale) + least[0] * wide_lanes(x.sums) +
+           sums_of_four(high, x.steps + FourBits::GROUP) * (scales[1] * x.scale) +
+           least[1] * wide_lanes(x.sums + LANES);
   }
 };
 #endif
@@ -116,35 +123,39 @@ inline void products(const FourBits* weight, const float* x, const float*, int64
 }
 #endif
 
-// The steps of one group, and its scale: the one with the least squared error among some.
+// The bits of one group, its scale and its least weight: those with the least squared error among
+// some, which cut off more or less of the largest weights.
 struct Group {
-  bfloat16 scale = {};
-  uint8_t steps[FourBits::GROUP];
+  bfloat16 scale = {}, least = {};
+  uint8_t bits[FourBits::GROUP];
 
   explicit Group(const float* x) {
-    constexpr float DIVISORS[] = {8, 7.5f, 7, 8.5f, 9, 9.5f, 10, -7, -7.5f, -8, -8.5f, -9};
-    float largest = 0, least = INFINITY;
-    for (int i = 0; i < FourBits::GROUP; i++)
-      if (std::fabs(x[i]) > std::fabs(largest)) largest = x[i];
-    for (float divisor : DIVISORS) {
-      bfloat16 tried;
-      narrow(largest / divisor, tried);
-      float step = widen(tried), inverse = step == 0 ? 0 : 1 / step, sum = 0;
+    auto [low, high] = std::minmax_element(x, x + FourBits::GROUP);
+    float middle = *low / 2 + *high / 2, half = *high / 2 - *low / 2, best = INFINITY;
+    for (float kept : {1.0f, 0.95f, 0.9f, 0.85f, 0.8f}) {
+      bfloat16 step, from;
+      narrow(half * kept / FourBits::LARGEST * 2, step);
+      narrow(middle - half * kept, from);
+      float error = 0;
       for (int i = 0; i < FourBits::GROUP; i++) {
-        float error = nearest(x[i] * inverse) * step - x[i];
-        sum += error * error;
+        float missed = nearest(x[i], step, from) * widen(step) + widen(from) - x[i];
+        error += missed * missed;
       }
-      if (sum < least) {
-        least = sum;
-        scale = tried;
+      if (error < best) {
+        best = error;
+        scale = step;
+        least = from;
       }
     }
-    float step = widen(scale), inverse = step == 0 ? 0 : 1 / step;
     for (int i = 0; i < FourBits::GROUP; i++)
-      steps[i] = static_cast<uint8_t>(nearest(x[i] * inverse) + 8);
+      bits[i] = static_cast<uint8_t>(nearest(x[i], scale, least));
   }
 
-  static float nearest(float x) { return std::min(std::max(std::nearbyint(x), -8.0f), 7.0f); }
+  static float nearest(float x, bfloat16 scale, bfloat16 least) {
+    float step = widen(scale), inverse = step == 0 ? 0 : 1 / step;
+    float steps = std::nearbyint((x - widen(least)) * inverse);
+    return std::min(std::max(steps, 0.0f), static_cast<float>(FourBits::LARGEST));
+  }
 };
 
 }  // namespace
@@ -159,10 +170,12 @@ void cpuaccel_pack(const void* weight, int64_t type, FourBits* result, int64_t c
     for (int i = 0; i < FourBits::NUMBER; i++)
       x[i] = load(weight, type, block * FourBits::NUMBER + i);
     Group low(x), high(x + FourBits::GROUP);
-    result[block].scales[0] = low.scale;
-    result[block].scales[1] = high.scale;
+    for (auto [group, of] : {std::pair(0, &low), std::pair(1, &high)}) {
+      result[block].scales[group] = of->scale;
+      result[block].least[group] = of->least;
+    }
     for (int i = 0; i < FourBits::GROUP; i++)
-      result[block].bits[i] = static_cast<uint8_t>(low.steps[i] | high.steps[i] << 4);
+      result[block].bits[i] = static_cast<uint8_t>(low.bits[i] | high.bits[i] << 4);
   }
 }
 
