@@ -1,8 +1,8 @@
 """Compare what backends predict with what the original model predicts, on real text.
 
     python benchmarks/generation/quality.py MODEL_FOLDER TEXT_FILE [--backends onednn int8]
-        [--int4-names 'model.layers.*'] [--dtype bfloat16] [--tokens 4096] [--window 512] [--step 16]
-        [--tolerance 1]
+        [--int4-names 'model.layers.*'] [--dtype bfloat16] [--tokens 4096] [--window 512]
+        [--step 16] [--tolerance 1]
 
 The text is cut into windows that don't depend on each other. The reference is the model in float32,
 computed by Transformers. Each backend computes the logits twice: for a whole window at once

@@ -3,8 +3,8 @@
 import torch
 
 LIMITS = {torch.float32: 1e-4, torch.bfloat16: 0.1, torch.int8: 0.1, torch.uint8: 0.3}
-"""Largest accepted difference by the coarsest dtype, relative to the largest magnitude. Weights in 4
-bits are in ``torch.uint8``."""
+"""Largest accepted difference by the coarsest dtype, relative to the largest magnitude. Weights in
+4 bits are in ``torch.uint8``."""
 
 
 def agrees(

@@ -8,35 +8,38 @@ from cpuaccel_plugins.decoding.linear import FewRowsLinear, faster_in_float32
 from cpuaccel_plugins.decoding.structures import FOUR_BITS, TYPES, CLinear
 
 BLOCK, BLOCK_BYTES = 64, 40
-"""Weights in a block of two blocks, and its size."""
+"""Weights in a block of two groups, and its bytes."""
 
 
 class Int4Linear(FewRowsLinear):
     """A linear with its weight in 4 bits.
 
-    Few rows of activations are in 8 bits, with a scale for each 64 of them; for many rows the weight
-    is unpacked first.
+    Few rows of activations are in 8 bits, with a scale for each 64 of them; for many rows the
+    weight is unpacked first.
+
+    Attributes:
+        blocks: the packed weight, of shape (blocks, bytes); see ``FourBits`` in kernels/.
     """
 
     def __init__(self, original: torch.nn.Linear, library: ctypes.CDLL) -> None:
         super().__init__(original, library)
         weight = self.weight
-        self._blocks = torch.empty(weight.numel() // BLOCK, BLOCK_BYTES, dtype=torch.uint8)
+        self.blocks = torch.empty(weight.numel() // BLOCK, BLOCK_BYTES, dtype=torch.uint8)
         library.cpuaccel_pack(
             *(weight.data_ptr(), TYPES[weight.dtype]),
-            *(self._blocks.data_ptr(), len(self._blocks)),
+            *(self.blocks.data_ptr(), len(self.blocks)),
         )
         del self.weight
         bias = None if self._float_bias is None else self._float_bias.data_ptr()
         self.described = CLinear(
-            *(self._blocks.data_ptr(), None, bias),
+            *(self.blocks.data_ptr(), None, bias),
             *(self.out_features, self.in_features, FOUR_BITS),
         )
 
     def unpacked(self, outputs: slice, dtype: torch.dtype) -> torch.Tensor:
         """The weight of some outputs, shape (outputs, inputs), in float32 or bfloat16."""
         row = self.in_features // BLOCK
-        blocks = self._blocks[outputs.start * row : outputs.stop * row]
+        blocks = self.blocks[outputs.start * row : outputs.stop * row]
         weight = torch.empty(outputs.stop - outputs.start, self.in_features, dtype=dtype)
         self._library.cpuaccel_unpack(
             blocks.data_ptr(), weight.data_ptr(), TYPES[dtype], len(blocks)
@@ -54,7 +57,7 @@ class Int4Linear(FewRowsLinear):
     @property
     def dtype(self) -> torch.dtype:
         """Of the packed weight, which holds two weights in a byte."""
-        return self._blocks.dtype
+        return self.blocks.dtype
 
     @property
     def bytes_of_output(self) -> int:
@@ -64,7 +67,7 @@ class Int4Linear(FewRowsLinear):
     @property
     def bytes_read(self) -> int:
         """Bytes of weights that one step reads."""
-        return self._blocks.numel()
+        return self.blocks.numel()
 
 
 def fits_in_4_bits(linear: torch.nn.Linear) -> bool:

@@ -132,6 +132,7 @@ struct Group {
   explicit Group(const float* x) {
     auto [low, high] = std::minmax_element(x, x + FourBits::GROUP);
     float middle = *low / 2 + *high / 2, half = *high / 2 - *low / 2, best = INFINITY;
+    float unit = half > 0 ? half : 1;  // squares of large weights are infinite
     for (float kept : {1.0f, 0.95f, 0.9f, 0.85f, 0.8f}) {
       bfloat16 step, from;
       narrow(half * kept / FourBits::LARGEST * 2, step);
@@ -139,7 +140,7 @@ struct Group {
       float error = 0;
       for (int i = 0; i < FourBits::GROUP; i++) {
         float missed = nearest(x[i], step, from) * widen(step) + widen(from) - x[i];
-        error += missed * missed;
+        error += missed / unit * (missed / unit);
       }
       if (error < best) {
         best = error;
