@@ -16,6 +16,9 @@ MOST_ROWS = 16
 WIDTHS = {number: dtype.itemsize for dtype, number in TYPES.items()}
 """Bytes of a weight, by the number of its type."""
 
+MOST_CAST = 2**26
+"""Most weights in 8 bits that are cast to floats at once."""
+
 STEPS = 127
 """Largest magnitude of a weight in 8 bits."""
 
@@ -114,6 +117,12 @@ class Int8Linear(FewRowsLinear):
         self.described = self._describe(self.steps, self.scales)
 
     def _many_rows(self, inputs: torch.Tensor, outputs: slice) -> torch.Tensor:
+        size = MOST_CAST // self.in_features + 1
+        begins = range(outputs.start, outputs.stop, size)
+        parts = [self._cast(inputs, slice(b, min(b + size, outputs.stop))) for b in begins]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
+
+    def _cast(self, inputs: torch.Tensor, outputs: slice) -> torch.Tensor:
         narrow = inputs.dtype == torch.bfloat16 and not faster_in_float32()
         dtype = torch.bfloat16 if narrow else torch.float32
         # Exact in either type; scaling the outputs takes less than scaling the weight.

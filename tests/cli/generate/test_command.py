@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from cpuaccel import Host, Stepper
+from cpuaccel import Host, Stepper, Unload
 from tests.cli.backends import Faithful
 from tests.cli.conftest import Ran, Run
 from tests.cli.generate.models import (
@@ -148,7 +148,7 @@ class Stumbling(Faithful):
     name = "stumbling"
     generates = True
 
-    def stepper(self, model: torch.nn.Module, host: Host) -> Stepper:
+    def stepper(self, model: torch.nn.Module, host: Host, unload: Unload | None = None) -> Stepper:
         def forward(**inputs: Any) -> object:
             if inputs["past_key_values"].get_seq_length() == FAILS_AT:
                 raise RuntimeError("out of registers")
