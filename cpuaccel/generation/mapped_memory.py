@@ -5,6 +5,7 @@ import functools
 import mmap
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -15,28 +16,34 @@ PRESENT, SWAPPED, OF_FILE = 63, 62, 61
 ENTRY_BYTES = 8
 
 
-def is_mapped(tensor: torch.Tensor) -> bool:
-    """Whether a tensor is in memory that is mapped from a file, such as a checkpoint's."""
-    if sys.platform != "linux" or not tensor.numel() or not tensor.is_contiguous():
-        return False
-    begin, end = tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes
+def mapped(tensors: Iterable[torch.Tensor]) -> list[torch.Tensor]:
+    """Those tensors that are in memory which is mapped from a file, such as a checkpoint's."""
+    if sys.platform != "linux":
+        return []
+    spans = []
     for line in Path("/proc/self/maps").read_text(encoding="utf-8").splitlines():
         span, _, _, _, inode, *_ = line.split(maxsplit=5)
-        first, last = (int(address, 16) for address in span.split("-"))
-        if first <= begin and end <= last:
-            return inode != "0"
-    return False
+        if inode != "0":
+            first, last = span.split("-")
+            spans.append((int(first, 16), int(last, 16)))
+    return [
+        tensor
+        for tensor in tensors
+        if tensor.numel()
+        and tensor.is_contiguous()
+        and any(first <= tensor.data_ptr() and _end(tensor) <= last for first, last in spans)
+    ]
 
 
 def drop_pages(tensor: torch.Tensor) -> bool:
-    """Drop the pages of a tensor that ``is_mapped``: the system reads them again when needed.
+    """Drop the pages of a tensor that is ``mapped``: the system reads them again when needed.
 
     Returns:
         False if the tensor was written to since the file was mapped: then its pages stay.
     """
     size = mmap.PAGESIZE
     begin = -(-tensor.data_ptr() // size)  # pages that it shares with other tensors stay
-    end = (tensor.data_ptr() + tensor.nbytes) // size
+    end = _end(tensor) // size
     if begin >= end:
         return True
     try:
@@ -63,6 +70,10 @@ def move_to_file(tensor: torch.Tensor, folder: Path) -> torch.Tensor:
         # What is written to it later is this process's own, as it would be in other memory.
         memory = mmap.mmap(file.fileno(), tensor.nbytes, access=mmap.ACCESS_COPY)
     return torch.frombuffer(memory, dtype=torch.uint8).view(tensor.dtype).view(tensor.shape)
+
+
+def _end(tensor: torch.Tensor) -> int:
+    return tensor.data_ptr() + tensor.numel() * tensor.element_size()
 
 
 def _are_of_file(begin: int, end: int) -> bool:

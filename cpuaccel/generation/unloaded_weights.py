@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager
 
 import torch
 
-from cpuaccel.generation.mapped_memory import drop_pages, is_mapped, move_to_file
+from cpuaccel.generation.mapped_memory import drop_pages, mapped, move_to_file
 from cpuaccel.model.torch_modes import outside_inference_mode
 from cpuaccel.plugin.cache_folder import cache_folder
 
@@ -36,7 +36,7 @@ class UnloadedWeights:
     def unload(self, weight: torch.Tensor) -> bool:
         """Free a weight's memory; see ``cpuaccel.Unload``."""
         named = [one for one in self._model.parameters() if one is weight]
-        if not named or not (_drop(weight) or self._move(named[0])):
+        if not named or not (any(map(drop_pages, mapped(named))) or self._move(named[0])):
             return False
         self.count += 1
         return True
@@ -49,9 +49,11 @@ class UnloadedWeights:
             model: the original, whose weights may be those that were unloaded.
         """
         with ExitStack() as hooks:
-            if self.count:
-                for module in model.modules():
-                    hooks.callback(module.register_forward_hook(_drop_weights).remove)
+            of_files = set(mapped(model.parameters())) if self.count else set()
+            for module in model.modules():
+                weights = [w for w in module.parameters(recurse=False) if w in of_files]
+                if weights:
+                    hooks.callback(module.register_forward_hook(_dropping(weights)).remove)
             yield
 
     def _move(self, parameter: torch.nn.Parameter) -> bool:
@@ -79,10 +81,9 @@ class UnloadedWeights:
         return True
 
 
-def _drop(weight: torch.Tensor) -> bool:
-    return is_mapped(weight) and drop_pages(weight)
+def _dropping(weights: list[torch.nn.Parameter]) -> Callable[..., None]:
+    def drop(*_: object) -> None:  # of this module, by which cpuaccel's own hooks are told
+        for weight in weights:
+            drop_pages(weight)
 
-
-def _drop_weights(module: torch.nn.Module, *_: object) -> None:
-    for weight in module.parameters(recurse=False):
-        _drop(weight)
+    return drop

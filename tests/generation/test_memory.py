@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import cpuaccel
-from cpuaccel.generation.mapped_memory import drop_pages, is_mapped, move_to_file
+from cpuaccel.generation.mapped_memory import drop_pages, mapped, move_to_file
 from tests.generation.models import decoder, left_padded, prompt, tokens_of
 from tests.required import requires
 
@@ -41,8 +41,8 @@ def unloaded(fast: Any) -> int:
     return int(fast.report.generation.outcome.evidence.get("unloaded_weights", 0))
 
 
-def mapped(model: Any) -> set[str]:
-    return {name for name, weight in model.named_parameters() if is_mapped(weight)}
+def of_files(model: Any) -> set[str]:
+    return {name for name, weight in model.named_parameters() if mapped([weight])}
 
 
 def state(model: Any) -> dict[str, torch.Tensor]:
@@ -60,7 +60,7 @@ def save(model: Any, folder: Path) -> Any:
 
     model.save_pretrained(folder)
     loaded = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
-    assert "model.layers.0.mlp.up_proj.weight" in mapped(loaded)
+    assert "model.layers.0.mlp.up_proj.weight" in of_files(loaded)
     return loaded
 
 
@@ -125,9 +125,9 @@ def test_the_original_of_a_folder_stays_exact(tmp_path: Path, name: str) -> None
 @pytest.mark.parametrize("name", ["llama", "qwen2", "gemma3", "gpt2", "mixtral"])
 def test_weights_in_memory_are_moved_to_files(name: str, tmp_path: Path) -> None:
     model, expected = decoder(name), decoder(name)
-    assert not mapped(model)
+    assert not of_files(model)
     fast = quantized(model)
-    moved = mapped(model)
+    moved = of_files(model)
     assert unloaded(fast) >= len(moved) > 2
     assert not {one for one in moved if "norm" in one or "bias" in one}
     assert list((tmp_path / "weights").iterdir()) == []  # the files have no names
@@ -152,7 +152,7 @@ def test_weights_that_kernels_read_where_they_are_stay() -> None:
     fast: Any = cpuaccel.optimize(model, ["onednn"], keep_original=False, strict=True)
     fast.prepare_generation()
     assert unloaded(fast) == 0
-    assert not mapped(model)
+    assert not of_files(model)
 
 
 def test_weights_that_are_left_in_float_stay() -> None:
@@ -160,8 +160,8 @@ def test_weights_that_are_left_in_float_stay() -> None:
     step = cpuaccel.Step("int8", float_names=["lm_head"])
     fast: Any = cpuaccel.optimize(model, [step], keep_original=False, strict=True)
     fast.prepare_generation()
-    assert "lm_head.weight" not in mapped(model)
-    assert "model.layers.0.mlp.up_proj.weight" in mapped(model)
+    assert "lm_head.weight" not in of_files(model)
+    assert "model.layers.0.mlp.up_proj.weight" in of_files(model)
 
 
 @requires(LINUX)
@@ -232,7 +232,7 @@ def test_a_weight_with_two_names(tied: bool) -> None:
         model.model.embed_tokens.weight = torch.nn.Parameter(model.lm_head.weight.data)
     expected = state(model)
     fast = quantized(model)
-    assert ("model.embed_tokens.weight" in mapped(model)) is tied
+    assert ("model.embed_tokens.weight" in of_files(model)) is tied
     assert_exact(model, expected)
     with torch.no_grad():
         model.model.embed_tokens.weight.mul_(2)
@@ -250,7 +250,7 @@ def test_a_weight_that_no_file_can_hold_stays(
     with caplog.at_level(logging.WARNING):
         fast = quantized(model)
     assert unloaded(fast) == 0
-    assert not mapped(model)
+    assert not of_files(model)
     assert_exact(model, expected.state_dict())
     messages = [record.getMessage() for record in caplog.records]
     assert sum("can't be written to a file" in message for message in messages) == 1
@@ -261,7 +261,7 @@ def test_a_cast_copy_is_unloaded() -> None:
     model, expected = decoder("llama"), decoder("llama")
     fast = quantized(model, dtype="bfloat16")
     assert unloaded(fast) == 7 * 2 + 1
-    assert not mapped(model)
+    assert not of_files(model)
     assert_exact(model, expected.state_dict())
     fast.generate(**prompt(), max_new_tokens=3)
     assert fast.report.calls == {"optimized": 1}
@@ -296,11 +296,9 @@ def test_moved_memory_can_be_written_to_and_is_then_kept(tmp_path: Path) -> None
 @requires(LINUX)
 def test_only_unchanged_pages_of_files_are_dropped(tmp_path: Path) -> None:
     tensor = torch.randn(64, 1024)
-    assert not is_mapped(tensor)
     moved = move_to_file(tensor, tmp_path)
-    assert is_mapped(moved)
-    assert is_mapped(moved[3:7])
-    assert not is_mapped(moved.t())
+    part = moved[3:7]
+    assert list(map(id, mapped([tensor, moved, moved.t(), part]))) == [id(moved), id(part)]
     assert drop_pages(moved)
     moved[63, 5] = 7
     assert not drop_pages(moved)

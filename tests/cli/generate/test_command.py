@@ -86,6 +86,17 @@ def test_json(run: Run, llama: Path) -> None:
     assert last_line(ran.err).endswith("(onednn)")
 
 
+@requires(*NATIVE, "linux: 4.4")
+@pytest.mark.parametrize(("options", "unloaded"), [((), True), (("--dtype", "bfloat16"), False)])
+def test_weights_of_a_folder_are_not_held_twice(
+    run: Run, plain: Path, options: tuple[str, ...], unloaded: bool
+) -> None:
+    """Those that were cast are not the checkpoint's, and stay."""
+    data = run("generate", plain, PROMPT, *SHORT, "--backends", "int8", "--json", *options).data
+    assert data["calls"] == {"optimized": 1}
+    assert ("unloaded_weights" in data["generation"]["outcome"]["evidence"]) == unloaded
+
+
 def test_the_weights_are_loaded_in_another_dtype(run: Run, plain: Path) -> None:
     arguments = ("generate", plain, PROMPT, "--max-new-tokens", 2, *ORIGINAL, "--json")
     assert run(*arguments, "--dtype", "bfloat16").data["dtype"] == "bfloat16"
