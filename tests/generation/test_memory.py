@@ -6,6 +6,7 @@ import logging
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +176,17 @@ def test_a_changed_weight_of_a_folder_is_not_dropped(tmp_path: Path) -> None:
     fast = quantized(model)
     assert unloaded(fast) == 7 * 2 + 1
     assert_exact(model, expected)
+
+
+def test_threads_build_and_generate_side_by_side() -> None:
+    model, expected = decoder("llama"), decoder("llama")
+    fast: Any = cpuaccel.optimize(model, ["int8"], keep_original=False, strict=True)
+    inputs = [prompt(5 + index, 1 + index % 3, seed=index) for index in range(8)]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda each: tokens_of(fast, each), inputs))
+    assert all(map(torch.equal, found, [tokens_of(fast, each) for each in inputs]))
+    assert fast.report.calls == {"optimized": 2 * len(inputs)}
+    assert_exact(model, expected.state_dict())
 
 
 NEEDS: dict[str, Callable[[Any], object]] = {
