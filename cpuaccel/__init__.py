@@ -42,6 +42,7 @@ if TYPE_CHECKING:  # "as" makes a name public for type checkers
     from cpuaccel.plugin.backend import Evidence as Evidence
     from cpuaccel.plugin.backend import Form as Form
     from cpuaccel.plugin.backend import Stepper as Stepper
+    from cpuaccel.plugin.backend import Unload as Unload
     from cpuaccel.plugin.cache_folder import cache_folder as cache_folder
     from cpuaccel.plugin.hookspecs import hookimpl as hookimpl
     from cpuaccel.plugin.host import Host as Host
@@ -65,7 +66,7 @@ _HOMES = {
     "cpuaccel.optimized": "OptimizedModel",
     "cpuaccel.pipeline": "Options Pipeline Step",
     "cpuaccel.planning.plan": "Plan explain",
-    "cpuaccel.plugin.backend": "Applied Backend Context Evidence Form Stepper",
+    "cpuaccel.plugin.backend": "Applied Backend Context Evidence Form Stepper Unload",
     "cpuaccel.plugin.cache_folder": "cache_folder",
     "cpuaccel.plugin.hookspecs": "hookimpl",
     "cpuaccel.plugin.host": "Host host",

@@ -70,7 +70,8 @@ def optimize(
             the model's own memory weight by weight, so that no weight is held twice. The original
             model can't be called then; whatever needs it (a fallback, ``.original``,
             ``state_dict``, ``to``, a copy) restores its weights exactly and logs a warning. Speed
-            is not measured.
+            is not measured. For ``generate``, weights that are kept in 8 bits are unloaded: the
+            original can be called as before, and reads them from the checkpoint's file.
         freeze_values: capture a model although its Python code reads values of its inputs (the
             report names file and line). Calls whose values would lead it elsewhere are then
             wrong. Default: such steps are skipped.

@@ -1,6 +1,7 @@
 """Building and proving the stepper of a pipeline."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 
 import torch
@@ -8,6 +9,7 @@ from transformers import GenerationMixin, PreTrainedModel
 from transformers.cache_utils import DynamicCache
 
 from cpuaccel.building.apply import Cost, applying, not_applied
+from cpuaccel.building.settings import BuildSettings
 from cpuaccel.errors import BackendError
 from cpuaccel.generation.cache import unsupported
 from cpuaccel.generation.meter import Meter, read_bandwidth
@@ -18,6 +20,7 @@ from cpuaccel.generation.proof import (
     Closeness,
     prove,
 )
+from cpuaccel.generation.unloaded_weights import UnloadedWeights
 from cpuaccel.model.copying import cast_copy
 from cpuaccel.model.precision import default_tolerance
 from cpuaccel.pipeline import Options
@@ -94,7 +97,11 @@ def verdict(model: torch.nn.Module) -> Verdict:
 
 
 def build(
-    planned: PlannedStep, plan: Plan, model: PreTrainedModel, tolerance: float | None
+    planned: PlannedStep,
+    plan: Plan,
+    model: PreTrainedModel,
+    settings: BuildSettings,
+    on_move: Callable[[list[torch.nn.Parameter]], None],
 ) -> Generation:
     """Build the stepper of a step, and compare it with the model.
 
@@ -102,7 +109,8 @@ def build(
         planned: the step that generates.
         plan: its plan.
         model: the original in eval mode.
-        tolerance: the caller's, None for the default.
+        settings: the tolerance, and whether weights are unloaded that the stepper replaces.
+        on_move: called with parameters of the model whose memory is another one.
     """
     name, backend = planned.step.backend, planned.backend
     verdict = backend.check_generation(plan.host)
@@ -111,19 +119,25 @@ def build(
     logger.info("building %s for generate", name)
     cost = Cost()
     cast = model if plan.dtype is None else cast_copy(model, plan.dtype)
+    unloaded, tolerance = UnloadedWeights(cast, on_move), settings.tolerance
+    unload = None if settings.keep_original else unloaded.unload
     try:
         with applying(name) as restored, torch.no_grad():
-            stepper = backend.stepper(cast, plan.host)
+            stepper = backend.stepper(cast, plan.host, unload)
             dtypes = {p.dtype for p in cast.parameters() if p.is_floating_point()}
-            closeness = prove(
-                model,
-                stepper.forward,
-                default_tolerance(dtypes) if tolerance is None else tolerance,
-                None if tolerance is not None else _divergence(backend, dtypes),
-            )
+            with unloaded.kept_out(model):
+                closeness = prove(
+                    model,
+                    stepper.forward,
+                    default_tolerance(dtypes) if tolerance is None else tolerance,
+                    None if tolerance is not None else _divergence(backend, dtypes),
+                )
     except BackendError as error:
         return Generation(not_applied(name, error))
-    outcome = cost.applied(name, stepper.evidence, restored)
+    evidence = {**stepper.evidence}
+    if unloaded.count:
+        evidence["unloaded_weights"] = unloaded.count
+    outcome = cost.applied(name, evidence, restored)
     return Generation(outcome, stepper, closeness, Meter(stepper.bytes_per_step, read_bandwidth()))
 
 

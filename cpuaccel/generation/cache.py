@@ -15,23 +15,22 @@ SPARE = 64
 
 
 class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]
-    """Keys and values at the beginning of memory that has room for more tokens.
+    """Keys and values in memory that has room for more tokens after them.
 
     ``keys`` and ``values`` are views of the used part, so whatever works with a ``DynamicLayer``
     works with it. Where they were replaced (reordered, selected), memory is allocated anew.
     """
 
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+    def __init__(self, *args: object) -> None:
+        super().__init__(*args)  # type: ignore[no-untyped-call]
         self._memory: tuple[torch.Tensor, torch.Tensor] | None = None
 
     @classmethod
-    def of(cls, layer: DynamicLayer) -> "GrowingLayer":
+    def of(cls, layer: DynamicLayer) -> Self:
         """Take over the contents of another layer."""
-        growing = cls()
-        if layer.keys is not None and layer.values is not None:
-            growing.lazy_initialization(layer.keys, layer.values)
-            growing.keys, growing.values = layer.keys, layer.values
+        growing = cls.__new__(cls)
+        growing.__dict__.update(layer.__dict__)
+        growing._memory = None
         return growing
 
     def update(
@@ -45,32 +44,46 @@ class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]
             args: ignored, as in ``DynamicLayer``.
             kwargs: ignored, as in ``DynamicLayer``.
         """
+        if not self._may_append(key_states, value_states):
+            return super().update(key_states, value_states)
+        self.keys, self.values = self._append(key_states, value_states)
+        return self.keys, self.values
+
+    def _may_append(self, key_states: torch.Tensor, value_states: torch.Tensor) -> bool:
+        """Whether new states are such that the memory can hold; the original's may not be."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         assert self.keys is not None
+        if self.keys.dtype == key_states.dtype and not key_states.requires_grad:
+            return True
+        self._memory = None
+        return False
+
+    def _append(
+        self, key_states: torch.Tensor, value_states: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Write new states after those that are kept, and return views of both."""
+        assert self.keys is not None
         assert self.values is not None
-        if self.keys.dtype != key_states.dtype or key_states.requires_grad:  # by the original
-            self._memory = None
-            return super().update(key_states, value_states)
-        used = self.get_seq_length()
+        used = DynamicLayer.get_seq_length(self)
         total = used + key_states.shape[-2]
         memory = self._memory
-        if memory is None or not _has_room(memory, (self.keys, self.values), total):
+        begin = None if memory is None else _begin(memory, (self.keys, self.values), total)
+        if memory is None or begin is None:
+            begin = 0
             memory = self._memory = (
                 _allocate(self.keys, key_states, used, total),
                 _allocate(self.values, value_states, used, total),
             )
         for part, new in zip(memory, (key_states, value_states), strict=True):
-            part[:, :, used:total].copy_(new)
-        self.keys, self.values = (part[:, :, :total] for part in memory)
-        return self.keys, self.values
+            part[:, :, begin + used : begin + total].copy_(new)
+        keys, values = (part[:, :, begin : begin + total] for part in memory)
+        return keys, values
 
     def __copy__(self) -> Self:
         """Share the contents, but not the memory after them."""
-        copied = type(self)()
-        copied.__dict__.update(self.__dict__)
-        copied._memory = self._memory = None
-        return copied
+        self._memory = None
+        return type(self).of(self)
 
     def crop(self, tokens_to_remove: int) -> None:
         """Remove the last tokens; what a caller holds of them is not overwritten later."""
@@ -83,18 +96,47 @@ class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]
         self._memory = None
 
 
-def _has_room(
+class GrowingWindowLayer(GrowingLayer, DynamicSlidingWindowLayer):
+    """The same for a sliding window: the used part moves on through the memory.
+
+    At its end, which a window of tokens later reaches, the window is copied to new memory.
+    """
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Append to the window, and return all that the new tokens see."""
+        if not self._may_append(key_states, value_states):
+            return DynamicSlidingWindowLayer.update(self, key_states, value_states)  # type: ignore[no-untyped-call]
+        tokens, before = key_states.shape[-2], self.sliding_window - 1
+        self.cumulative_length += tokens
+        keys, values = self._append(key_states, value_states)
+        if self.record_past:  # until it is cropped
+            self.keys, self.values = keys, values
+            return keys[:, :, -before - tokens :], values[:, :, -before - tokens :]
+        # Of a window of 1, Transformers keeps all.
+        self.keys, self.values = keys[:, :, -before:], values[:, :, -before:]
+        return keys, values
+
+
+def _begin(
     memory: tuple[torch.Tensor, torch.Tensor], used: tuple[torch.Tensor, torch.Tensor], total: int
-) -> bool:
-    """Whether the used parts are still views of the memory, and it is large enough."""
-    return all(
-        part.data_ptr() == view.data_ptr()
-        and len(part) == len(view)
-        and part.shape[2] >= total
+) -> int | None:
+    """The token at which the used parts begin in memory.
+
+    Returns:
+        None if they are not views of it any more, or there is no room for ``total`` tokens.
+    """
+    begins = set()
+    for part, view in zip(memory, used, strict=True):
         # Outside of inference mode its tensors can't be written to.
-        and part.is_inference() == torch.is_inference_mode_enabled()
-        for part, view in zip(memory, used, strict=True)
-    )
+        if part.is_inference() != torch.is_inference_mode_enabled() or len(part) != len(view):
+            return None
+        begin = (view.data_ptr() - part.data_ptr()) // (part.element_size() * part.stride(2))
+        if begin < 0 or begin + total > part.shape[2] or part.stride() != view.stride():
+            return None
+        begins.add(begin)
+    return begins.pop() if len(begins) == 1 else None
 
 
 def _allocate(kept: torch.Tensor, new: torch.Tensor, used: int, total: int) -> torch.Tensor:
@@ -132,6 +174,8 @@ def let_grow(cache: DynamicCache) -> None:
     for index, layer in enumerate(cache.layers):
         if type(layer) is DynamicLayer:
             cache.layers[index] = GrowingLayer.of(layer)
+        elif type(layer) is DynamicSlidingWindowLayer:
+            cache.layers[index] = GrowingWindowLayer.of(layer)
 
 
 def unsupported(cache: object) -> str:
@@ -141,5 +185,6 @@ def unsupported(cache: object) -> str:
     if type(cache) is not DynamicCache or cache.offloading:
         return f"the cache is of another kind ({type(cache).__name__})"
     kinds = {type(layer) for layer in cache.layers}
-    others = kinds - {DynamicLayer, GrowingLayer, DynamicSlidingWindowLayer}
+    growing = {GrowingLayer, GrowingWindowLayer}
+    others = kinds - growing - {DynamicLayer, DynamicSlidingWindowLayer}
     return f"the cache has layers of another kind ({others.pop().__name__})" if others else ""

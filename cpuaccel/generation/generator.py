@@ -98,7 +98,8 @@ class Generator:
         for plan in variants.plans:
             planned = generating_step(plan)
             if planned is not None:
-                return build(planned, plan, eager, variants.settings.tolerance)
+                on_move = variants.reference.weights.accept_moved
+                return build(planned, plan, eager, variants.settings, on_move)
         raise AssertionError("a generator is made only where a step generates")
 
 

@@ -21,6 +21,10 @@ from cpuaccel.plugin.verdict import Verdict
 Evidence = Mapping[str, int | float | str]
 """What shows that a backend took effect: counts and facts, by name."""
 
+Unload = Callable[[torch.Tensor], bool]
+"""Frees the memory of a parameter that a stepper does not read any more, and returns whether it
+did. The parameter stays as it is: whatever reads it then reads it from a file."""
+
 
 class Form(enum.StrEnum):
     """What a model is at one point of a pipeline.
@@ -187,13 +191,15 @@ class Backend(ABC, Generic[OptionsT]):
         """
         return self.check(host)
 
-    def stepper(self, model: torch.nn.Module, host: Host) -> Stepper:
+    def stepper(self, model: torch.nn.Module, host: Host, unload: Unload | None = None) -> Stepper:
         """Optimize a decoder model for ``generate``; only called where ``generates`` is true.
 
         Args:
             model: a ``transformers.PreTrainedModel`` with a ``DynamicCache``, in eval mode and in
                 the pipeline's precision. Must not be changed; the new model may share its weights.
             host: this machine and environment.
+            unload: with ``keep_original=False``: call it with each parameter of the model as soon
+                as the stepper keeps it in a form of its own. None otherwise.
 
         Raises:
             BackendError: the model can't be optimized, with a reason and a remedy.

@@ -38,6 +38,10 @@ class DeclarationContract(Subject):
             assert not isinstance(alternative, str), "must be a set of requirements: add a comma"
         cpuaccel.host().meets(*self.backend_class.requires)  # raises if one is malformed
 
+    def test_a_backend_that_generates_has_a_stepper(self) -> None:
+        has_stepper = self.backend_class.stepper is not cpuaccel.Backend.stepper
+        assert self.backend_class.generates is has_stepper, "generates = True needs a stepper"
+
     def test_options_are_frozen(self) -> None:
         options = self.instance().options
         assert isinstance(options, cpuaccel.Options)

@@ -8,7 +8,7 @@ import torch
 from transformers.cache_utils import DynamicCache
 
 import cpuaccel
-from cpuaccel import Backend, Host, Options, Stepper
+from cpuaccel import Backend, Host, Options, Stepper, Unload
 from tests.fake_backends import Fake
 
 Step = Callable[[Any, dict[str, Any]], object]
@@ -34,7 +34,9 @@ def stepping(
         name = "stepping"
         generates = True
 
-        def stepper(self, model: torch.nn.Module, host: Host) -> Stepper:
+        def stepper(
+            self, model: torch.nn.Module, host: Host, unload: Unload | None = None
+        ) -> Stepper:
             copied = cpuaccel.shared_copy(model)
             if build is not None:
                 build(copied)

@@ -1,6 +1,7 @@
-"""A layer that grows holds what Transformers' own holds, and copies it rarely."""
+"""Layers that grow hold what Transformers' own hold, and copy it rarely."""
 
 import copy
+import itertools
 from typing import Any
 
 import pytest
@@ -14,8 +15,15 @@ from transformers.cache_utils import (
     StaticCache,
 )
 
-from cpuaccel.generation.cache import GrowingLayer, let_grow, unsupported
-from tests.generation.models import decoder
+from cpuaccel.generation.cache import (
+    SPARE,
+    GrowingLayer,
+    GrowingWindowLayer,
+    Restorable,
+    let_grow,
+    unsupported,
+)
+from tests.generation.models import accelerated, assert_served, decoder, left_padded, prompt
 
 HEADS, SIZE = 2, 3
 
@@ -27,6 +35,7 @@ CHANGE = st.one_of(
     st.tuples(st.sampled_from(["reorder", "select", "copy", "deepcopy", "reset"])),
     st.tuples(st.just("repeat"), st.integers(1, 3)),
     st.tuples(st.just("update in bf16"), st.integers(1, 2)),
+    st.tuples(st.just("record the past")),
 )
 OPERATIONS = st.lists(st.tuples(st.integers(0, 3), st.one_of(UPDATE, CHANGE)), max_size=24)
 
@@ -43,11 +52,26 @@ def is_same(found: torch.Tensor | None, expected: torch.Tensor | None) -> bool:
     return found.dtype == expected.dtype and torch.equal(found, expected)
 
 
+def public(layer: DynamicLayer) -> dict[str, object]:
+    """Attributes that are plain values: the window, how many tokens there were, and the like."""
+    return {k: v for k, v in vars(layer).items() if isinstance(v, int) and not k.startswith("_")}
+
+
 def holds_the_same(layers: Pair) -> bool:
     growing, dynamic = layers
     assert growing.get_seq_length() == dynamic.get_seq_length()
     assert growing.is_initialized == dynamic.is_initialized
+    assert growing.get_mask_sizes(3) == dynamic.get_mask_sizes(3)
+    assert public(growing) == public(dynamic)
     return is_same(growing.keys, dynamic.keys) and is_same(growing.values, dynamic.values)
+
+
+def raises(call: Any) -> str:
+    try:
+        call()
+    except Exception as error:  # a window that was passed or is empty can't be cropped
+        return str(error)
+    return ""
 
 
 def run(layers: Pair, name: str, number: int) -> list[Pair]:
@@ -68,8 +92,12 @@ def run(layers: Pair, name: str, number: int) -> list[Pair]:
         for layer in layers:
             layer.reset()
     elif name == "crop":
+        raised = [raises(lambda each=layer: each.crop(-number)) for layer in layers]
+        assert raised[0] == raised[1]
+    elif name == "record the past":
         for layer in layers:
-            layer.crop(-number)
+            if isinstance(layer, DynamicSlidingWindowLayer):
+                layer.activate_past_recording()
     elif name == "repeat":
         for layer in layers:
             layer.batch_repeat_interleave(number)
@@ -80,12 +108,22 @@ def run(layers: Pair, name: str, number: int) -> list[Pair]:
     return []
 
 
-@settings(max_examples=150)
-@given(OPERATIONS)
-def test_any_operations(operations: list[tuple[int, tuple[Any, ...]]]) -> None:
+WINDOWS = (None, 1, 2, 5, 12)
+"""Sizes of a sliding window; None for a layer without one."""
+
+
+def make(window: int | None) -> Pair:
+    if window is None:
+        return GrowingLayer(), DynamicLayer()
+    return GrowingWindowLayer(window), DynamicSlidingWindowLayer(window)
+
+
+@settings(max_examples=400)
+@given(st.sampled_from(WINDOWS), OPERATIONS)
+def test_any_operations(window: int | None, operations: list[tuple[int, tuple[Any, ...]]]) -> None:
     """On a layer and its copies, in turns: none of them changes another one."""
     torch.manual_seed(0)
-    pairs: list[Pair] = [(GrowingLayer(), DynamicLayer())]
+    pairs = [make(window)]
     for which, (name, *number) in operations:
         pairs += run(pairs[which % len(pairs)], name, *(number or [0]))
         assert all(map(holds_the_same, pairs))
@@ -97,6 +135,53 @@ def test_single_tokens_are_written_into_the_same_memory() -> None:
     begins = {layer.update(*states(2, 1))[0].data_ptr() for _ in range(500)}
     assert layer.get_seq_length() == 509
     assert len(begins) <= 5
+
+
+@pytest.mark.parametrize("length", [1, 30])
+@pytest.mark.parametrize("window", [8, 1000])
+def test_a_window_is_copied_once_for_each_window_of_tokens(window: int, length: int) -> None:
+    """And what was returned stays as it is, wherever the window is by then."""
+    layer, dynamic = make(window)
+    layer.update(*(prefill := states(2, length)))
+    dynamic.update(*prefill)
+    begins, returned = [], []
+    for _ in range(3 * 1000):
+        new = states(2, 1)
+        found, expected = layer.update(*new), dynamic.update(*new)
+        assert all(map(torch.equal, found, expected))
+        assert layer.keys is not None
+        begins.append(layer.keys.untyped_storage().data_ptr())
+        if len(begins) % 100 == 0:
+            returned.append((found[0], expected[0]))
+    changes = sum(one != other for one, other in itertools.pairwise(begins))
+    assert changes <= 3 * 1000 // max(window - 1, SPARE) + 5
+    assert layer.keys.untyped_storage().nbytes() <= 2 * HEADS * SIZE * 4 * (2 * window + SPARE)
+    assert all(torch.equal(one, other) for one, other in returned)
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_a_window_that_is_restored(layers: int) -> None:
+    """To before a step that failed half-way, or at its end."""
+    cache, expected = (DynamicCache(config=decoder("gemma3").config) for _ in range(2))
+    let_grow(cache)
+    for _ in range(20):
+        new = states(1, 1)
+        for each in (cache, expected):
+            each.update(*new, 0)
+        before = Restorable(cache)
+        for index in range(layers):
+            cache.update(*states(1, 1), index)
+        before.restore()
+        assert cache.get_mask_sizes(1, 0) == expected.get_mask_sizes(1, 0)
+        assert torch.equal(cache.layers[0].keys, expected.layers[0].keys)
+        assert torch.equal(cache.layers[0].values, expected.layers[0].values)
+
+
+@pytest.mark.parametrize("inputs", [prompt(30), left_padded()], ids=["one row", "padded"])
+def test_kernels_read_a_window_wherever_it_is(inputs: dict[str, torch.Tensor]) -> None:
+    """Over more tokens than the memory has room for."""
+    model, fast = accelerated("gemma3")
+    assert_served(fast, model, inputs, max_new_tokens=3 * SPARE)
 
 
 @pytest.mark.parametrize("make", [copy.copy, copy.deepcopy])
@@ -150,11 +235,27 @@ def test_the_source_of_a_growing_layer_stays_as_it_is() -> None:
     assert torch.equal(source.keys, kept)
 
 
-def test_sliding_windows_stay_transformers_own() -> None:
-    cache = DynamicCache(config=decoder("gemma3").config)
+@pytest.mark.parametrize("length", [0, 5, 30])
+@pytest.mark.parametrize("records", [False, True])
+def test_a_filled_window_grows_on(length: int, records: bool) -> None:
+    cache, expected = (DynamicCache(config=decoder("gemma3").config) for _ in range(2))
+    if records:
+        for each in (cache, expected):
+            each.activate_past_recording()
+    for index in range(2):
+        if length:
+            new = states(1, length)
+            for each in (cache, expected):
+                each.update(*new, index)
     let_grow(cache)
-    assert [type(layer) for layer in cache.layers] == [DynamicSlidingWindowLayer, GrowingLayer]
+    assert [type(layer) for layer in cache.layers] == [GrowingWindowLayer, GrowingLayer]
     assert unsupported(cache) == ""
+    for _ in range(12):
+        for index in range(2):
+            new = states(1, 2)
+            found, wanted = (each.update(*new, index) for each in (cache, expected))
+            assert all(map(torch.equal, found, wanted))
+    assert cache.get_seq_length() == expected.get_seq_length() == length + 24
 
 
 class OtherCache(DynamicCache):

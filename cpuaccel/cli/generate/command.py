@@ -11,7 +11,7 @@ import typer
 
 from cpuaccel.cli.arguments import DTYPES, BackendsOption, JsonOption, read_pipeline_options
 from cpuaccel.cli.console import INTERRUPTED, print_json, rescued, stderr
-from cpuaccel.cli.generate.load import encode, load
+from cpuaccel.cli.generate.load import encode, is_mapped, load
 from cpuaccel.cli.generate.stream import Stream, make_printer, summary
 from cpuaccel.errors import ModelError, describe_error, first_line
 
@@ -110,7 +110,9 @@ def generate(
     with stderr.status(f"loading {model}") as status:
         loaded, tokenizer = load(model, dtype)
         inputs, chatted = encode(model, tokenizer, prompt, chat)
-        fast = cpuaccel.optimize(loaded, pipeline=chosen)
+        # Others would be written to files first: more work than one text is worth.
+        keep = not is_mapped(loaded)
+        fast = cpuaccel.optimize(loaded, pipeline=chosen, keep_original=keep)
         status.update(f"building {chosen}")
         stream = Stream(
             None if json else make_printer(tokenizer),

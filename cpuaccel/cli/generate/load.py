@@ -71,6 +71,14 @@ def _model_class(transformers: Any, config: Any, name: str) -> Any:
     return found
 
 
+def is_mapped(model: "torch.nn.Module") -> bool:
+    """Whether most of a model's weights are in memory that is mapped from its checkpoint."""
+    from cpuaccel.generation.mapped_memory import mapped
+
+    weights = list(model.parameters())
+    return 2 * sum(w.numel() for w in mapped(weights)) > sum(w.numel() for w in weights)
+
+
 def _not_loaded(name: str, error: Exception) -> ModelError:
     return ModelError(
         f"{name} can't be loaded: {first_line(error)}. Pass a local folder or a hub id, which "

@@ -13,6 +13,9 @@ from cpuaccel_plugins.decoding.structures import TYPES, CLinear
 MOST_ROWS = 16
 """Most rows of activations that the kernels compute: from there on arithmetic is the bound."""
 
+MOST_CAST = 2**26
+"""Most weights in 8 bits that are cast to floats at once."""
+
 STEPS = 127
 """Largest magnitude of a weight in 8 bits."""
 
@@ -115,6 +118,12 @@ class Int8Linear(FewRowsLinear):
         self.described = self._describe(self.steps, self.scales)
 
     def _many_rows(self, inputs: torch.Tensor, outputs: slice) -> torch.Tensor:
+        size = MOST_CAST // self.in_features + 1
+        begins = range(outputs.start, outputs.stop, size)
+        parts = [self._cast(inputs, slice(b, min(b + size, outputs.stop))) for b in begins]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
+
+    def _cast(self, inputs: torch.Tensor, outputs: slice) -> torch.Tensor:
         narrow = inputs.dtype == torch.bfloat16 and not faster_in_float32()
         dtype = torch.bfloat16 if narrow else torch.float32
         # Exact in either type; scaling the outputs takes less than scaling the weight.

@@ -9,7 +9,7 @@ from transformers.cache_utils import DynamicCache
 from transformers.pytorch_utils import Conv1D
 
 import cpuaccel
-from cpuaccel import BackendError, Stepper
+from cpuaccel import BackendError, Stepper, Unload
 from cpuaccel_plugins.decoding.experts import FewRowsExperts, as_linear, is_experts
 from cpuaccel_plugins.decoding.layer import FusedForward, Positions
 from cpuaccel_plugins.decoding.library import KernelsError, kernels
@@ -26,8 +26,13 @@ Choose = Callable[[str, torch.nn.Linear], type[FewRowsLinear]]
 """Chooses how a linear is computed, by its name in the model."""
 
 
-def make_stepper(model: torch.nn.Module, choose: Choose) -> Stepper:
+def make_stepper(model: torch.nn.Module, choose: Choose, unload: Unload | None) -> Stepper:
     """Copy a decoder, sharing its weights, and let the kernels compute its linears and layers.
+
+    Args:
+        model: the decoder.
+        choose: chooses how each linear is computed.
+        unload: called with weights that the kernels have in another form.
 
     Raises:
         BackendError: the kernels can't be compiled here, or the model has no linears.
@@ -41,7 +46,7 @@ def make_stepper(model: torch.nn.Module, choose: Choose) -> Stepper:
             skipped=True,
         ) from error
     copied = cpuaccel.shared_copy(model)
-    linears, experts = _replace(copied, choose, library)
+    linears, experts = _replace(copied, choose, library, unload)
     if not linears and not experts:
         raise BackendError(f"{type(model).__name__} has no linears", "Leave the step out")
     positions = Positions()
@@ -67,7 +72,7 @@ def make_stepper(model: torch.nn.Module, choose: Choose) -> Stepper:
 
 
 def _replace(
-    model: torch.nn.Module, choose: Choose, library: ctypes.CDLL
+    model: torch.nn.Module, choose: Choose, library: ctypes.CDLL, unload: Unload | None
 ) -> tuple[list[FewRowsLinear], list[FewRowsExperts]]:
     """Replace the linears of a model and the experts of its mixtures."""
     linears: dict[torch.nn.Module, FewRowsLinear] = {}
@@ -81,6 +86,7 @@ def _replace(
             if linear is not None:
                 if child not in linears:
                     linears[child] = choose(path, linear)(linear, library)
+                    _unload(child.weight, linears[child], unload)
                 setattr(parent, name, linears[child])
             elif is_experts(child):
                 joint = {n: as_linear(weights) for n, weights in child.named_parameters()}
@@ -89,7 +95,16 @@ def _replace(
                     FewRowsExperts(child, made["gate_up_proj"], made["down_proj"], library)
                 )
                 setattr(parent, name, experts[-1])
+                for n, one in made.items():
+                    _unload(getattr(child, n), one, unload)
     return list(linears.values()), experts
+
+
+def _unload(weight: object, made: FewRowsLinear, unload: Unload | None) -> None:
+    """Unload a weight if the kernels don't read it where it is."""
+    assert isinstance(weight, torch.Tensor)
+    if unload is not None and made.described.weight != weight.data_ptr():
+        unload(weight)
 
 
 def _check(model: torch.nn.Module, checked: list[FusedForward | FewRowsExperts]) -> None:

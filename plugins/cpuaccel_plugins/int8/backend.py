@@ -4,7 +4,7 @@ from typing import ClassVar
 
 import torch
 
-from cpuaccel import Applied, Backend, BackendError, Context, Form, Host, Stepper, Verdict
+from cpuaccel import Applied, Backend, BackendError, Context, Form, Host, Stepper, Unload, Verdict
 from cpuaccel_plugins.int8.options import Int8Options
 
 INT8_PRODUCTS = frozenset({"avx512_vnni", "amx_int8"})
@@ -48,7 +48,7 @@ class Int8(Backend[Int8Options]):
         """Any processor: weights are in 8 bits, but products are in float32."""
         return host.meets(*self.requires)
 
-    def stepper(self, model: torch.nn.Module, host: Host) -> Stepper:
+    def stepper(self, model: torch.nn.Module, host: Host, unload: Unload | None = None) -> Stepper:
         """Compute few rows with kernels that read weights in 8 or 4 bits, the head's too."""
         # These need transformers or a newer torch.
         from cpuaccel_plugins.decoding.four_bits import Int4Linear, fits_in_4_bits
@@ -66,13 +66,18 @@ class Int8(Backend[Int8Options]):
 
         def choose(name: str, linear: torch.nn.Linear) -> type[FewRowsLinear]:
             names.append((name,))
-            if matches((name,), options.float_names) or not bool(linear.weight.isfinite().all()):
+            if matches((name,), options.float_names) or not _is_finite(linear.weight):
                 return FewRowsLinear
             if matches((name,), options.int4_names) and fits_in_4_bits(linear):
                 return Int4Linear
             return Int8Linear
 
-        made = make_stepper(model, choose)
+        made = make_stepper(model, choose, unload)
         require_matches(options.float_names, names)
         require_matches(options.int4_names, names, "int4_names")
         return made
+
+
+def _is_finite(weight: torch.Tensor) -> bool:
+    """Whether all elements are finite; without temporary tensors as large as the weight."""
+    return bool(torch.stack(torch.aminmax(weight)).isfinite().all())  # NaN is both

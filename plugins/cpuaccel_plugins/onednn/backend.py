@@ -5,7 +5,7 @@ from typing import ClassVar
 import torch
 
 import cpuaccel
-from cpuaccel import Applied, Backend, BackendError, Context, Form, Host, Stepper
+from cpuaccel import Applied, Backend, BackendError, Context, Form, Host, Stepper, Unload
 
 
 class OneDnnOptions(cpuaccel.Options):
@@ -50,9 +50,9 @@ class OneDnn(Backend[OneDnnOptions]):
             )
         return applied
 
-    def stepper(self, model: torch.nn.Module, host: Host) -> Stepper:
+    def stepper(self, model: torch.nn.Module, host: Host, unload: Unload | None = None) -> Stepper:
         """Compute few rows with kernels that read the model's own weights."""
         from cpuaccel_plugins.decoding.linear import FewRowsLinear
         from cpuaccel_plugins.decoding.model import make_stepper
 
-        return make_stepper(model, lambda name, linear: FewRowsLinear)
+        return make_stepper(model, lambda name, linear: FewRowsLinear, unload)

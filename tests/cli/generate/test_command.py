@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from cpuaccel import Host, Stepper
+from cpuaccel import Host, Stepper, Unload
 from tests.cli.backends import Faithful
 from tests.cli.conftest import Ran, Run
 from tests.cli.generate.models import (
@@ -86,6 +86,17 @@ def test_json(run: Run, llama: Path) -> None:
     assert last_line(ran.err).endswith("(onednn)")
 
 
+@requires(*NATIVE, "linux: 4.4")
+@pytest.mark.parametrize(("options", "unloaded"), [((), True), (("--dtype", "bfloat16"), False)])
+def test_weights_of_a_folder_are_not_held_twice(
+    run: Run, plain: Path, options: tuple[str, ...], unloaded: bool
+) -> None:
+    """Those that were cast are not the checkpoint's, and stay."""
+    data = run("generate", plain, PROMPT, *SHORT, "--backends", "int8", "--json", *options).data
+    assert data["calls"] == {"optimized": 1}
+    assert ("unloaded_weights" in data["generation"]["outcome"]["evidence"]) == unloaded
+
+
 def test_the_weights_are_loaded_in_another_dtype(run: Run, plain: Path) -> None:
     arguments = ("generate", plain, PROMPT, "--max-new-tokens", 2, *ORIGINAL, "--json")
     assert run(*arguments, "--dtype", "bfloat16").data["dtype"] == "bfloat16"
@@ -148,7 +159,7 @@ class Stumbling(Faithful):
     name = "stumbling"
     generates = True
 
-    def stepper(self, model: torch.nn.Module, host: Host) -> Stepper:
+    def stepper(self, model: torch.nn.Module, host: Host, unload: Unload | None = None) -> Stepper:
         def forward(**inputs: Any) -> object:
             if inputs["past_key_values"].get_seq_length() == FAILS_AT:
                 raise RuntimeError("out of registers")

@@ -1,0 +1,1 @@
+"""The part of the conformance kit for backends that generate."""
