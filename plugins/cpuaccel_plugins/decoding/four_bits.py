@@ -14,8 +14,8 @@ BLOCK, BLOCK_BYTES = 64, 40
 class Int4Linear(FewRowsLinear):
     """A linear with its weight in 4 bits.
 
-    Few rows of activations are in 8 bits, with a scale for each 64 of them; for many rows the
-    weight is unpacked first.
+    Few rows of activations are in 8 bits, with a scale for each 64 of them; for many the
+    weight is unpacked, to bfloat16 where products are faster so.
 
     Attributes:
         blocks: the packed weight, of shape (blocks, bytes); see ``FourBits`` in kernels/.
@@ -47,8 +47,7 @@ class Int4Linear(FewRowsLinear):
         return weight
 
     def _many_rows(self, inputs: torch.Tensor, outputs: slice) -> torch.Tensor:
-        narrow = inputs.dtype == torch.bfloat16 and not faster_in_float32()
-        dtype = torch.bfloat16 if narrow else torch.float32
+        dtype = torch.float32 if faster_in_float32() else torch.bfloat16
         bias = None if self._float_bias is None else self._float_bias[outputs].to(dtype)
         weight = self.unpacked(outputs, dtype)
         output = torch.nn.functional.linear(inputs.to(dtype), weight, bias)
