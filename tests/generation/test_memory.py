@@ -15,6 +15,7 @@ import torch
 
 import cpuaccel
 from cpuaccel.generation.mapped_memory import drop_pages, mapped, move_to_file
+from cpuaccel.generation.unloaded_weights import UnloadedWeights
 from tests.generation.models import decoder, left_padded, prompt, tokens_of
 from tests.required import requires
 
@@ -176,6 +177,23 @@ def test_a_changed_weight_of_a_folder_is_not_dropped(tmp_path: Path) -> None:
     fast = quantized(model)
     assert unloaded(fast) == 7 * 2 + 1
     assert_exact(model, expected)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_large_linear_is_compared_in_parts(bias: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the same outputs, and only while it is compared."""
+    monkeypatch.setattr("cpuaccel.generation.unloaded_weights.MOST_READ", 1000)
+    model: Any = torch.nn.Sequential(torch.nn.Linear(24, 130, bias=bias), torch.nn.Linear(130, 4))
+    inputs = torch.randn(2, 3, 24)
+    expected, first = model(inputs), model[0]
+    unloaded = UnloadedWeights(model, lambda moved: None)
+    assert all(map(unloaded.unload, [first.weight, model[1].weight]))
+    with unloaded.kept_out(model):
+        assert ["forward" in vars(module) for module in model] == [True, False]
+        assert torch.allclose(model(inputs), expected, atol=1e-6)
+    assert "forward" not in vars(first)
+    assert not first._forward_hooks
+    assert torch.equal(model(inputs), expected)
 
 
 def test_threads_build_and_generate_side_by_side() -> None:

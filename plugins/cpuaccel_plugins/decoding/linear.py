@@ -16,7 +16,7 @@ MOST_ROWS = 16
 WIDTHS = {number: dtype.itemsize for dtype, number in TYPES.items()}
 """Bytes of a weight, by the number of its type."""
 
-MOST_CAST = 2**26
+MOST_CAST = 2**24
 """Most weights in 8 bits that are cast to floats at once."""
 
 STEPS = 127
