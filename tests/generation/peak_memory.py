@@ -1,4 +1,4 @@
-"""Run by test_memory.py in a process of its own: the memory of one model's ``generate``.
+"""Run by test_peak_memory.py in a process of its own: the memory of one model's ``generate``.
 
     python -m tests.generation.peak_memory FOLDER
 
