@@ -117,6 +117,7 @@ def build(
     if not verdict:
         return Generation(Outcome(name, Status.SKIPPED, verdict.reason, verdict.remedy))
     logger.info("building %s for generate", name)
+    bandwidth = read_bandwidth()  # before there is a stepper: it takes memory
     cost = Cost()
     cast = model if plan.dtype is None else cast_copy(model, plan.dtype)
     unloaded, tolerance = UnloadedWeights(cast, on_move), settings.tolerance
@@ -138,7 +139,7 @@ def build(
     if unloaded.count:
         evidence["unloaded_weights"] = unloaded.count
     outcome = cost.applied(name, evidence, restored)
-    return Generation(outcome, stepper, closeness, Meter(stepper.bytes_per_step, read_bandwidth()))
+    return Generation(outcome, stepper, closeness, Meter(stepper.bytes_per_step, bandwidth))
 
 
 def _divergence(backend: Backend[Options], dtypes: set[torch.dtype]) -> float | None:

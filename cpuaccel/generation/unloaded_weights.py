@@ -12,6 +12,9 @@ from cpuaccel.plugin.cache_folder import cache_folder
 
 logger = logging.getLogger("cpuaccel")
 
+MOST_READ = 2**24
+"""Most weights of a linear of the original that are read at once while it is compared."""
+
 
 class UnloadedWeights:
     """The weights of one model that its stepper has replaced, such as by ones in 8 bits.
@@ -45,6 +48,8 @@ class UnloadedWeights:
     def kept_out(self, model: torch.nn.Module) -> Iterator[None]:
         """While a model is called, drop the weights of each module as soon as it has run.
 
+        Of a large linear, such as the head, those of each part.
+
         Args:
             model: the original, whose weights may be those that were unloaded.
         """
@@ -54,6 +59,8 @@ class UnloadedWeights:
                 weights = [w for w in module.parameters(recurse=False) if w in of_files]
                 if weights:
                     hooks.callback(module.register_forward_hook(_dropping(weights)).remove)
+                    if type(module) is torch.nn.Linear and "forward" not in vars(module):
+                        hooks.enter_context(_in_parts(module))
             yield
 
     def _move(self, parameter: torch.nn.Parameter) -> bool:
@@ -79,6 +86,31 @@ class UnloadedWeights:
             return False
         self._on_move([parameter])
         return True
+
+
+@contextmanager
+def _in_parts(linear: torch.nn.Linear) -> Iterator[None]:
+    """Compute a linear in parts of its outputs, and drop the weights of each."""
+    weight, bias = linear.weight.detach(), linear.bias
+    size = MOST_READ // linear.in_features + 1
+
+    def forward(inputs: torch.Tensor) -> torch.Tensor:
+        outputs = []
+        for begin in range(0, len(weight), size):
+            part = slice(begin, begin + size)
+            of_part = None if bias is None else bias[part]
+            outputs.append(torch.nn.functional.linear(inputs, weight[part], of_part))
+            drop_pages(weight[part])
+        return torch.cat(outputs, -1)
+
+    if len(weight) <= size:
+        yield
+        return
+    linear.forward = forward  # type: ignore[method-assign,assignment]
+    try:
+        yield
+    finally:
+        del linear.forward
 
 
 def _dropping(weights: list[torch.nn.Parameter]) -> Callable[..., None]:

@@ -1,4 +1,4 @@
-"""Run by test_memory.py in a process of its own: the memory of one model's ``generate``.
+"""Run by test_peak_memory.py in a process of its own: the memory of one model's ``generate``.
 
     python -m tests.generation.peak_memory FOLDER
 
@@ -6,7 +6,7 @@ Prints the growth of the resident memory, and the bytes of the stepper's weights
 """
 
 import json
-import resource
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,15 +15,19 @@ import torch
 import transformers
 
 import cpuaccel
-from cpuaccel.generation import meter
 from tests.generation.models import decoder, prompt
 
 TOKENS = 40
 
 
-def peak() -> int:
-    """The largest resident memory so far, in bytes."""
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def resident(name: str) -> int:
+    """Resident memory in bytes: now (VmRSS), or at most so far (VmHWM).
+
+    ``getrusage`` would begin with that of the process which started this one.
+    """
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    (found,) = re.findall(rf"^{name}:\s+(\d+) kB$", status, re.MULTILINE)
+    return 1024 * int(found)
 
 
 def generate(model: Any) -> Any:
@@ -35,12 +39,11 @@ def generate(model: Any) -> Any:
 
 def main(folder: Path) -> None:
     """Measure one folder."""
-    meter.PROBE_BYTES = 2**16  # it is not the model's
     torch.set_num_threads(1)
     generate(decoder("llama", max_position_embeddings=512))  # imports, compiles, computes once
-    before = peak()
+    before = resident("VmRSS")
     fast = generate(transformers.AutoModelForCausalLM.from_pretrained(folder))
-    grown = peak() - before
+    grown = resident("VmHWM") - before
     built = fast.report.generation
     config = fast.config
     cache = 2 * 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * TOKENS

@@ -13,7 +13,7 @@ from cpuaccel_plugins.decoding.structures import TYPES, CLinear
 MOST_ROWS = 16
 """Most rows of activations that the kernels compute: from there on arithmetic is the bound."""
 
-MOST_CAST = 2**26
+MOST_CAST = 2**24
 """Most weights in 8 bits that are cast to floats at once."""
 
 STEPS = 127
