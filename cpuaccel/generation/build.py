@@ -1,7 +1,7 @@
 """Building and proving the stepper of a pipeline."""
 
 import logging
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 import torch
 from transformers import GenerationMixin, PreTrainedModel
@@ -10,6 +10,7 @@ from transformers.cache_utils import DynamicCache
 from cpuaccel.building.apply import Cost, applying, not_applied
 from cpuaccel.errors import BackendError
 from cpuaccel.generation.cache import unsupported
+from cpuaccel.generation.casting import Casting
 from cpuaccel.generation.meter import Meter, read_bandwidth
 from cpuaccel.generation.proof import (
     FEWEST_POSITIONS,
@@ -18,6 +19,7 @@ from cpuaccel.generation.proof import (
     Closeness,
     prove,
 )
+from cpuaccel.generation.subject import Subject, encoder_of, positions_of, stepped_part
 from cpuaccel.model.copying import cast_copy
 from cpuaccel.model.precision import default_tolerance
 from cpuaccel.pipeline import Options
@@ -73,21 +75,18 @@ def verdict(model: torch.nn.Module) -> Verdict:
     name = type(model).__name__
     if not isinstance(model, PreTrainedModel) or not isinstance(model, GenerationMixin):
         return Verdict.no(f"{name} is not a Transformers model with generate", "")
-    if model.config.is_encoder_decoder:
-        return Verdict.no(f"{name} has an encoder and a decoder; only decoders are accelerated", "")
     dtypes = {p.dtype for p in model.parameters() if p.is_floating_point()}
     if not dtypes <= {torch.float32, torch.bfloat16}:
         return Verdict.no(
             f"{name} has weights in {', '.join(sorted(map(str, dtypes)))}",
             "Cast it to float32 or bfloat16",
         )
-    config = model.config.get_text_config(decoder=True)
-    positions = getattr(config, "max_position_embeddings", None)
+    positions = positions_of(model)
     if positions is not None and positions < FEWEST_POSITIONS:
         return Verdict.no(
             f"{name} has {positions} positions, and {FEWEST_POSITIONS} are compared", ""
         )
-    cache = DynamicCache(config=config)
+    cache = DynamicCache(config=model.config.get_text_config(decoder=True))
     if reason := unsupported(cache):
         return Verdict.no(reason, "")
     return Verdict.yes()
@@ -111,12 +110,15 @@ def build(
     logger.info("building %s for generate", name)
     cost = Cost()
     cast = model if plan.dtype is None else cast_copy(model, plan.dtype)
+    assert isinstance(cast, PreTrainedModel)
     try:
         with applying(name) as restored, torch.no_grad():
-            stepper = backend.stepper(cast, plan.host)
+            stepper = backend.stepper(stepped_part(cast), plan.host)
+            if plan.dtype is not None and encoder_of(model) is not None:
+                stepper = replace(stepper, forward=Casting(stepper.forward, plan.dtype))
             dtypes = {p.dtype for p in cast.parameters() if p.is_floating_point()}
             closeness = prove(
-                model,
+                Subject.of(model),
                 stepper.forward,
                 default_tolerance(dtypes) if tolerance is None else tolerance,
                 None if tolerance is not None else _divergence(backend, dtypes),

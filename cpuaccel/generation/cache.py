@@ -8,10 +8,16 @@ from transformers.cache_utils import (
     DynamicCache,
     DynamicLayer,
     DynamicSlidingWindowLayer,
+    EncoderDecoderCache,
 )
+
+from cpuaccel.generation.cross_cache import CrossLayer
 
 SPARE = 64
 """Least number of tokens that new memory has room for."""
+
+Growable = DynamicCache | EncoderDecoderCache
+"""The caches that ``unsupported`` has nothing against."""
 
 
 class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]
@@ -77,6 +83,20 @@ class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]
         super().crop(tokens_to_remove)
         self._memory = None
 
+    def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
+        """Reorder the rows for beam search; copy only those that change places."""
+        memory, used = self._memory, self.get_seq_length()
+        if memory is None or self.keys is None or self.values is None:
+            return super().reorder_cache(beam_idx)
+        if len(beam_idx) != len(self.keys) or not _has_room(memory, (self.keys, self.values), used):
+            return super().reorder_cache(beam_idx)
+        moved = (beam_idx != torch.arange(len(beam_idx))).nonzero().squeeze(1)
+        if len(moved):
+            for part in memory:
+                rows = part[:, :, :used]
+                rows.index_copy_(0, moved, rows.index_select(0, beam_idx[moved]))
+        return None
+
     def reset(self) -> None:
         """Drop the contents."""
         super().reset()
@@ -108,38 +128,71 @@ def _allocate(kept: torch.Tensor, new: torch.Tensor, used: int, total: int) -> t
 class Restorable:
     """The state of a cache before a call, to which it can be set back."""
 
-    def __init__(self, cache: DynamicCache) -> None:
-        self._cache = cache
-        self._states = [vars(layer).copy() for layer in cache.layers]
+    def __init__(self, cache: Growable) -> None:
+        self._parts = _parts(cache)
+        self._states = [[vars(layer).copy() for layer in part.layers] for part in self._parts]
+        self._updated = cache.is_updated if isinstance(cache, EncoderDecoderCache) else {}
+        self._was_updated = self._updated.copy()
 
     def restore(self) -> None:
         """Drop what the layers have got since then; they replace their tensors, or append."""
-        del self._cache.layers[len(self._states) :]
-        for layer, state in zip(self._cache.layers, self._states, strict=True):
-            vars(layer).clear()
-            vars(layer).update(state)
+        for part, states in zip(self._parts, self._states, strict=True):
+            del part.layers[len(states) :]
+            for layer, state in zip(part.layers, states, strict=True):
+                vars(layer).clear()
+                vars(layer).update(state)
+        self._updated.clear()
+        self._updated.update(self._was_updated)
 
 
-def layers_of(cache: DynamicCache) -> list[DynamicLayer]:
+def layers_of(cache: Growable) -> list[DynamicLayer]:
     """The layers of a cache that ``unsupported`` has nothing against."""
-    return [layer for layer in cache.layers if isinstance(layer, DynamicLayer)]
+    layers = (layer for part in _parts(cache) for layer in part.layers)
+    return [layer for layer in layers if isinstance(layer, DynamicLayer)]
 
 
-def let_grow(cache: DynamicCache) -> None:
-    """Replace the layers of a cache that concatenate by layers that grow, with their contents."""
-    if cache.layer_class_to_replicate is DynamicLayer:
-        cache.layer_class_to_replicate = GrowingLayer
-    for index, layer in enumerate(cache.layers):
-        if type(layer) is DynamicLayer:
-            cache.layers[index] = GrowingLayer.of(layer)
+def let_grow(cache: Growable) -> None:
+    """Replace the layers of a cache that concatenate by layers that grow, with their contents.
+
+    Layers for cross-attention, which don't grow, are replaced by those that are not copied in vain.
+    """
+    _replace(_parts(cache)[0], GrowingLayer)
+    if isinstance(cache, EncoderDecoderCache):
+        _replace(cache.cross_attention_cache, CrossLayer)
+
+
+def cast_cross_layers(cache: object, dtype: torch.dtype) -> None:
+    """Cast keys and values of cross-attention, to which an original adds none of its own."""
+    if isinstance(cache, EncoderDecoderCache):
+        for layer in layers_of(cache.cross_attention_cache):
+            if layer.keys is not None and layer.values is not None:
+                layer.keys, layer.values = layer.keys.to(dtype), layer.values.to(dtype)
 
 
 def unsupported(cache: object) -> str:
     """Say why a stepper can't work with a cache; empty if it can."""
     if not isinstance(cache, Cache):
         return "there is no cache (use_cache=False)"
-    if type(cache) is not DynamicCache or cache.offloading:
-        return f"the cache is of another kind ({type(cache).__name__})"
-    kinds = {type(layer) for layer in cache.layers}
-    others = kinds - {DynamicLayer, GrowingLayer, DynamicSlidingWindowLayer}
-    return f"the cache has layers of another kind ({others.pop().__name__})" if others else ""
+    for part in _parts(cache) if type(cache) is EncoderDecoderCache else [cache]:
+        if type(part) is not DynamicCache or part.offloading:
+            return f"the cache is of another kind ({type(part).__name__})"
+        kinds = {type(layer) for layer in part.layers}
+        others = kinds - {DynamicLayer, GrowingLayer, DynamicSlidingWindowLayer, CrossLayer}
+        if others:
+            return f"the cache has layers of another kind ({others.pop().__name__})"
+    return ""
+
+
+def _parts(cache: Growable) -> list[DynamicCache]:
+    """The cache of self-attention, and that of cross-attention if there is one."""
+    if isinstance(cache, EncoderDecoderCache):
+        return [cache.self_attention_cache, cache.cross_attention_cache]
+    return [cache]
+
+
+def _replace(cache: DynamicCache, kind: type[GrowingLayer] | type[CrossLayer]) -> None:
+    if cache.layer_class_to_replicate is DynamicLayer:
+        cache.layer_class_to_replicate = kind
+    for index, layer in enumerate(cache.layers):
+        if type(layer) is DynamicLayer:
+            cache.layers[index] = kind.of(layer)

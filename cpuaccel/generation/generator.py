@@ -11,13 +11,20 @@ from typing import cast
 
 import torch
 from transformers import PreTrainedModel
-from transformers.cache_utils import DynamicCache
 
 from cpuaccel.errors import StepError
 from cpuaccel.generation.build import Generation, build, generating_step, verdict
-from cpuaccel.generation.cache import Restorable, layers_of, let_grow, unsupported
+from cpuaccel.generation.cache import (
+    Growable,
+    Restorable,
+    cast_cross_layers,
+    layers_of,
+    let_grow,
+    unsupported,
+)
 from cpuaccel.generation.meter import Meter
-from cpuaccel.model.redirected import can_redirect, redirect
+from cpuaccel.generation.subject import DECODERS, stepped_part
+from cpuaccel.model.redirected import can_redirect, redirect, redirected
 from cpuaccel.plugin.backend import Stepper
 from cpuaccel.report import CallKey, Outcome, Status
 from cpuaccel.serving import Serving
@@ -52,9 +59,15 @@ class Generator:
             self._serving.count_fallback(CallKey.METHOD, f"generate is not accelerated: {reason}")
             return method(*args, **kwargs)
         assert isinstance(eager, PreTrainedModel)
-        call = _Forward(eager, stepper, self._serving, generation.meter)
+        part = stepped_part(eager)
+        call = _Forward(part, stepper, self._serving, generation.meter)
+        parts: dict[str, object] = {}
+        if part is not eager:
+            parts[DECODERS[eager.config.model_type]] = redirected(part, call)
         begun = time.perf_counter()
-        output = redirect(cast(MethodType, method), call, args, kwargs)
+        output = redirect(
+            cast(MethodType, method), call if part is eager else eager, args, kwargs, parts
+        )
         generation.meter.record_generate(time.perf_counter() - begun)
         if not call.fell_back:
             self._variants.report.count(CallKey.OPTIMIZED)
@@ -132,7 +145,7 @@ class _Forward:
         if reason:
             return self._by_original(reason, kwargs)
         cache = kwargs["past_key_values"]
-        assert isinstance(cache, DynamicCache)
+        assert isinstance(cache, Growable)
         let_grow(cache)
         length, before = cache.get_seq_length(), Restorable(cache)
         begun = time.perf_counter()
@@ -166,6 +179,7 @@ class _Forward:
     def _by_original(self, reason: str, kwargs: dict[str, object]) -> object:
         self.fell_back = True
         self._serving.count_fallback(CallKey.METHOD, f"a call in generate is not served: {reason}")
+        cast_cross_layers(kwargs.get("past_key_values"), self._eager.dtype)
         return self._eager(**kwargs)
 
 
@@ -179,7 +193,7 @@ def _unserved(kwargs: dict[str, object]) -> str:
     return unsupported(kwargs.get("past_key_values"))
 
 
-def _bytes_of(cache: DynamicCache) -> int:
+def _bytes_of(cache: Growable) -> int:
     return sum(
         tensor.numel() * tensor.element_size()
         for layer in layers_of(cache)

@@ -110,7 +110,7 @@ class Int8Linear(FewRowsLinear):
     def __init__(self, original: torch.nn.Linear, library: ctypes.CDLL) -> None:
         super().__init__(original, library)
         self.steps, self.scales = quantize(self.weight)
-        del self.weight
+        self.weight = self.steps  # T5 casts activations to the weight's dtype unless it is 8 bits
         self.described = self._describe(self.steps, self.scales)
 
     def _many_rows(self, inputs: torch.Tensor, outputs: slice) -> torch.Tensor:

@@ -44,16 +44,17 @@ def make_stepper(model: torch.nn.Module, choose: Choose) -> Stepper:
     linears, experts = _replace(copied, choose, library)
     if not linears and not experts:
         raise BackendError(f"{type(model).__name__} has no linears", "Leave the step out")
+    assert isinstance(model, PreTrainedModel)
     positions = Positions()
     fused = []
-    for layer in copied.modules():
+    # The encoder isn't there to compare layers that read its output.
+    for layer in () if model.config.is_encoder_decoder else copied.modules():
         parts = find_parts(layer)
         if parts is not None:
             forward = FusedForward(layer, parts, library, positions)
             layer.forward = forward
             fused.append(forward)
     _check(copied, [*fused, *experts])
-    assert isinstance(model, PreTrainedModel)
     chosen = getattr(model.config.get_text_config(decoder=True), "num_experts_per_tok", 1)
     evidence = {"linears": len(linears), "fused_layers": sum(forward.agrees for forward in fused)}
     if experts:
@@ -72,11 +73,12 @@ def _replace(
     """Replace the linears of a model and the experts of its mixtures."""
     linears: dict[torch.nn.Module, FewRowsLinear] = {}
     experts: list[FewRowsExperts] = []
+    stepped = _stepped_modules(model)
     for prefix, parent in list(model.named_modules()):
         for name, child in list(parent.named_children()):
             path = f"{prefix}.{name}".lstrip(".")
             linear = _as_linear(child)
-            if not runs_its_class(child):
+            if child not in stepped or not runs_its_class(child):
                 continue
             if linear is not None:
                 if child not in linears:
@@ -92,8 +94,19 @@ def _replace(
     return list(linears.values()), experts
 
 
+def _stepped_modules(model: torch.nn.Module) -> set[torch.nn.Module]:
+    """The modules that compute each token: all, or the decoder's and the head."""
+    assert isinstance(model, PreTrainedModel)
+    if not model.config.is_encoder_decoder:
+        return set(model.modules())
+    decoder, head = model.get_decoder(), model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    return {head, *decoder.modules()} - set(model.get_encoder().modules())
+
+
 def _check(model: torch.nn.Module, checked: list[FusedForward | FewRowsExperts]) -> None:
     """Compare layers and experts with the model's own code, on a prompt and a step after it."""
+    if not checked:
+        return
     assert isinstance(model, PreTrainedModel)
     cache = DynamicCache(config=model.config.get_text_config(decoder=True))
     cache.activate_past_recording()  # type: ignore[no-untyped-call]
