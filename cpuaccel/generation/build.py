@@ -26,7 +26,7 @@ from cpuaccel.pipeline import Options
 from cpuaccel.planning.plan import Plan, PlannedStep
 from cpuaccel.plugin.backend import Backend, Stepper
 from cpuaccel.plugin.verdict import Verdict
-from cpuaccel.report import Outcome, Status
+from cpuaccel.report import Outcome, Report, Status
 
 logger = logging.getLogger("cpuaccel")
 
@@ -40,12 +40,14 @@ class Generation:
         stepper: serves ``forward`` in ``generate``; None if the step was not applied.
         closeness: of the stepper to the original.
         meter: what was generated since then.
+        encoder: the report of the encoder, which is served by variants of its own.
     """
 
     outcome: Outcome
     stepper: Stepper | None = None
     closeness: Closeness | None = None
     meter: Meter = field(default_factory=Meter)
+    encoder: Report | None = None
 
     def __str__(self) -> str:
         lines = [f"generate  {self.outcome}"]
@@ -53,6 +55,8 @@ class Generation:
             lines.append(f"fidelity  {self.closeness}")
         if served := str(self.meter):
             lines.append(f"generated {served}")
+        if self.encoder is not None:
+            lines += [f"encoder   {line}" for line in str(self.encoder).splitlines()]
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, object]:
@@ -62,6 +66,7 @@ class Generation:
             "outcome": asdict(self.outcome),
             "fidelity": None if closeness is None else asdict(closeness),
             **self.meter.to_dict(),
+            "encoder": self.encoder and self.encoder.to_dict(),
         }
 
 

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from types import MethodType
 from typing import cast
 
@@ -22,6 +23,7 @@ from cpuaccel.generation.cache import (
     let_grow,
     unsupported,
 )
+from cpuaccel.generation.encoder import ServedEncoder, serve_encoder
 from cpuaccel.generation.meter import Meter
 from cpuaccel.generation.subject import DECODERS, stepped_part
 from cpuaccel.model.redirected import can_redirect, redirect, redirected
@@ -42,6 +44,7 @@ class Generator:
         self._lock = threading.RLock()
         self._state = -1
         self._generation: Generation | None = None
+        self._encoder: ServedEncoder | None = None
 
     def generate(self, eager: torch.nn.Module, *args: object, **kwargs: object) -> object:
         """Run ``generate`` of the original in eval mode, with its arguments.
@@ -61,7 +64,7 @@ class Generator:
         assert isinstance(eager, PreTrainedModel)
         part = stepped_part(eager)
         call = _Forward(part, stepper, self._serving, generation.meter)
-        parts: dict[str, object] = {}
+        parts = {} if self._encoder is None else dict(self._encoder.parts)
         if part is not eager:
             parts[DECODERS[eager.config.model_type]] = redirected(part, call)
         begun = time.perf_counter()
@@ -111,7 +114,13 @@ class Generator:
         for plan in variants.plans:
             planned = generating_step(plan)
             if planned is not None:
-                return build(planned, plan, eager, variants.settings.tolerance)
+                generation = build(planned, plan, eager, variants.settings.tolerance)
+                if generation.stepper is None:
+                    return generation
+                self._encoder = serve_encoder(eager, variants)
+                return replace(
+                    generation, encoder=None if self._encoder is None else self._encoder.report
+                )
         raise AssertionError("a generator is made only where a step generates")
 
 
