@@ -6,34 +6,48 @@ from dataclasses import replace
 
 from transformers import PreTrainedModel
 
-from cpuaccel.generation.subject import ENCODERS, encoder_of
+from cpuaccel.building.settings import BuildSettings
+from cpuaccel.generation.subject import ENCODERS, OUTPUTS, extra_outputs, new_cache
 from cpuaccel.model.redirected import redirected
 from cpuaccel.model.torch_modes import inference
+from cpuaccel.pipeline import Pipeline
 from cpuaccel.planning.plan import make_plan
-from cpuaccel.report import Report
+from cpuaccel.report import CallKey, Report
 from cpuaccel.serving import Serving
 from cpuaccel.variants import Variants
 
 
 class ServedEncoder:
-    """Calls of an encoder: by variants of its own, built by the model's pipeline.
+    """Calls of an encoder, served by variants of its own.
 
     Attributes:
         parts: attributes of the model, by which ``generate`` reaches these calls.
     """
 
     def __init__(
-        self, model: PreTrainedModel, encoder: PreTrainedModel, of_model: Variants
+        self,
+        model: PreTrainedModel,
+        encoder: PreTrainedModel,
+        pipeline: Pipeline,
+        settings: BuildSettings,
     ) -> None:
-        plans = [make_plan(encoder, plan.pipeline) for plan in of_model.plans]
-        # The model is what the stepper was compared with, and what a fallback needs.
-        settings = replace(of_model.settings, inplace=False, keep_original=True)
-        self._variants = Variants(encoder, plans[:1], settings)
+        """Plan the pipeline for the encoder; variants are built at its first calls.
+
+        Args:
+            model: the original in eval mode.
+            encoder: its encoder.
+            pipeline: of the model.
+            settings: of the model.
+        """
+        # The model stays as it is: what a stepper is compared with, and what a fallback needs.
+        settings = replace(settings, inplace=False, keep_original=True)
+        self._variants = Variants(encoder, [make_plan(encoder, pipeline)], settings)
         self._serving = Serving(self._variants)
         self._model = model
         functools.update_wrapper(self, encoder.forward)
         self.__signature__ = inspect.signature(encoder.forward)
         self._served = redirected(encoder, self)
+        self._input: str = encoder.main_input_name
         attribute = ENCODERS.get(model.config.model_type)
         self.parts = (
             {"get_encoder": self._get_encoder} if attribute is None else {attribute: self._served}
@@ -42,9 +56,35 @@ class ServedEncoder:
     def __call__(self, *args: object, **kwargs: object) -> object:
         """Encode."""
         self._variants.refresh()
-        inputs = self._variants.reference.binder.bind(args, kwargs)
+        reference = self._variants.reference
+        inputs = reference.binder.bind(args, kwargs)
         with inference():
+            if reason := extra_outputs(inputs):
+                self._serving.count_fallback(CallKey.METHOD, reason)
+                return reference.serve(inputs)
             return self._serving.serve(inputs)
+
+    def first_call(self, inputs: dict[str, object]) -> dict[str, object] | None:
+        """Let a call without a cache begin with one, as the first call in ``generate`` does.
+
+        Whisper detects the language by such a call, with the speech itself.
+
+        Args:
+            inputs: of the encoder-decoder, by name.
+
+        Returns:
+            Its inputs with the encoder's output; None if it is another call.
+        """
+        name = self._input
+        if inputs.get("use_cache") is not False or inputs.get("past_key_values") is not None:
+            return None
+        named = {key: value for key, value in inputs.items() if key != name}
+        if named.get(OUTPUTS) is None:
+            if inputs.get(name) is None:
+                return None
+            own = {key: named[key] for key in ("attention_mask",) if key in named}
+            named[OUTPUTS] = self(**{name: inputs[name]}, **own)
+        return {**named, "use_cache": True, "past_key_values": new_cache(self._model)}
 
     @property
     def report(self) -> Report:
@@ -53,9 +93,3 @@ class ServedEncoder:
 
     def _get_encoder(self, modality: str | None = None) -> object:
         return self._served if modality is None else self._model.get_encoder(modality)
-
-
-def serve_encoder(model: PreTrainedModel, variants: Variants) -> ServedEncoder | None:
-    """Serve the encoder of a model with these variants; None if it has none."""
-    encoder = encoder_of(model)
-    return None if encoder is None else ServedEncoder(model, encoder, variants)

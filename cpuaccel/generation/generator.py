@@ -12,6 +12,7 @@ from typing import cast
 
 import torch
 from transformers import PreTrainedModel
+from transformers.utils.generic import ModelOutput
 
 from cpuaccel.errors import StepError
 from cpuaccel.generation.build import Generation, build, generating_step, verdict
@@ -23,9 +24,9 @@ from cpuaccel.generation.cache import (
     let_grow,
     unsupported,
 )
-from cpuaccel.generation.encoder import ServedEncoder, serve_encoder
+from cpuaccel.generation.encoder import ServedEncoder
 from cpuaccel.generation.meter import Meter
-from cpuaccel.generation.subject import DECODERS, stepped_part
+from cpuaccel.generation.subject import DECODERS, encoder_of, extra_outputs, stepped_part
 from cpuaccel.model.redirected import can_redirect, redirect, redirected
 from cpuaccel.plugin.backend import Stepper
 from cpuaccel.report import CallKey, Outcome, Status
@@ -63,7 +64,7 @@ class Generator:
             return method(*args, **kwargs)
         assert isinstance(eager, PreTrainedModel)
         part = stepped_part(eager)
-        call = _Forward(part, stepper, self._serving, generation.meter)
+        call = _Forward(part, stepper, self._serving, generation.meter, self._encoder)
         parts = {} if self._encoder is None else dict(self._encoder.parts)
         if part is not eager:
             parts[DECODERS[eager.config.model_type]] = redirected(part, call)
@@ -106,6 +107,7 @@ class Generator:
     def _build(self, eager: torch.nn.Module) -> Generation:
         variants = self._variants
         pipeline = variants.report.pipeline
+        self._encoder = None
         if variants.forked:
             return _not_applied(pipeline, "the process was forked")
         allowed = verdict(eager)
@@ -115,12 +117,11 @@ class Generator:
             planned = generating_step(plan)
             if planned is not None:
                 generation = build(planned, plan, eager, variants.settings.tolerance)
-                if generation.stepper is None:
+                encoder = encoder_of(eager)
+                if generation.stepper is None or encoder is None:
                     return generation
-                self._encoder = serve_encoder(eager, variants)
-                return replace(
-                    generation, encoder=None if self._encoder is None else self._encoder.report
-                )
+                self._encoder = ServedEncoder(eager, encoder, plan.pipeline, variants.settings)
+                return replace(generation, encoder=self._encoder.report)
         raise AssertionError("a generator is made only where a step generates")
 
 
@@ -136,9 +137,15 @@ class _Forward:
     """
 
     def __init__(
-        self, eager: PreTrainedModel, stepper: Stepper, serving: Serving, meter: Meter
+        self,
+        eager: PreTrainedModel,
+        stepper: Stepper,
+        serving: Serving,
+        meter: Meter,
+        encoder: ServedEncoder | None,
     ) -> None:
         self._eager = eager
+        self._encoder = encoder
         self._stepper = stepper
         self._serving = serving
         self._meter = meter
@@ -150,26 +157,35 @@ class _Forward:
         """Serve one prefill or step."""
         if args:
             kwargs = self._named(args, kwargs)
-        reason = _unserved(kwargs)
+        first = None if self._encoder is None else self._encoder.first_call(kwargs)
+        if first is None:
+            return self._serve(kwargs, kwargs)
+        output = self._serve(first, kwargs)
+        assert isinstance(output, ModelOutput)
+        return type(output)(**{k: v for k, v in output.items() if k != "past_key_values"})
+
+    def _serve(self, inputs: dict[str, object], asked: dict[str, object]) -> object:
+        """Serve a call with a cache, by the original with what was asked where it must be."""
+        reason = _unserved(inputs)
         if reason:
-            return self._by_original(reason, kwargs)
-        cache = kwargs["past_key_values"]
+            return self._by_original(reason, asked)
+        cache = inputs["past_key_values"]
         assert isinstance(cache, Growable)
         let_grow(cache)
         length, before = cache.get_seq_length(), Restorable(cache)
         begun = time.perf_counter()
         try:
-            output = self._stepper.forward(**kwargs)
+            output = self._stepper.forward(**inputs)
         except Exception as error:
             logger.debug("the stepper raised", exc_info=True)
             before.restore()
-            return self._by_original(f"{type(error).__name__} in the stepper", kwargs)
+            return self._by_original(f"{type(error).__name__} in the stepper", asked)
         seconds = time.perf_counter() - begun
         logits = getattr(output, "logits", None)
         assert isinstance(logits, torch.Tensor)
         if not bool(logits.isfinite().all()):
             before.restore()
-            return self._by_original("NaN or infinity in the logits", kwargs)
+            return self._by_original("NaN or infinity in the logits", asked)
         tokens = cache.get_seq_length() - length
         self._meter.record(len(logits), tokens, seconds, _bytes_of(cache))
         return output
@@ -194,9 +210,8 @@ class _Forward:
 
 def _unserved(kwargs: dict[str, object]) -> str:
     """Say why a stepper can't serve a call; empty if it can."""
-    for name in ("output_attentions", "output_hidden_states", "labels"):
-        if kwargs.get(name) is not None and kwargs[name] is not False:
-            return f"{name} is asked for"
+    if reason := extra_outputs(kwargs):
+        return reason
     if kwargs.get("use_cache") is False:
         return "use_cache=False"
     return unsupported(kwargs.get("past_key_values"))

@@ -7,7 +7,7 @@ from typing import cast
 import torch
 
 from cpuaccel.errors import BackendError
-from cpuaccel.generation.subject import Subject, positions_of
+from cpuaccel.generation.subject import Subject, new_cache, positions_of
 from cpuaccel.report import Difference
 
 PROMPT = 12
@@ -193,7 +193,7 @@ class _Run:
         self, subject: Subject, forward: Forward, rows: slice | torch.Tensor = slice(None)
     ) -> None:
         self._subject, self._forward, self._rows = subject, forward, rows
-        self.cache = subject.cache()
+        self.cache = new_cache(subject.model)
 
     def __call__(
         self,

@@ -42,6 +42,14 @@ def _part(model: PreTrainedModel, names: Mapping[str, str]) -> PreTrainedModel |
     return part if isinstance(part, PreTrainedModel) else None
 
 
+def extra_outputs(inputs: Mapping[str, object]) -> str:
+    """Say what a call asks for besides the output; empty if nothing."""
+    for name in ("output_attentions", "output_hidden_states", "labels"):
+        if inputs.get(name) is not None and inputs[name] is not False:
+            return f"{name} is asked for"
+    return ""
+
+
 def positions_of(model: PreTrainedModel) -> int | None:
     """The most tokens that a decoder has positions for; None if any."""
     config = model.config.get_text_config(decoder=True)
@@ -50,6 +58,16 @@ def positions_of(model: PreTrainedModel) -> int | None:
         if isinstance(positions, int):
             return positions
     return None
+
+
+def new_cache(model: PreTrainedModel) -> Growable:
+    """Make the empty cache that ``generate`` makes."""
+    config = model.config.get_text_config(decoder=True)
+    cache: Growable = DynamicCache(config=config)
+    if model.config.is_encoder_decoder:
+        cache = EncoderDecoderCache(cache, DynamicCache(config=config))
+    let_grow(cache)
+    return cache
 
 
 @dataclass(frozen=True)
@@ -108,15 +126,6 @@ class Subject:
         if positions is not None and name in inspect.signature(self.model.forward).parameters:
             inputs[name] = positions
         return inputs
-
-    def cache(self) -> Growable:
-        """Make the empty cache that ``generate`` makes."""
-        config = self.model.config.get_text_config(decoder=True)
-        cache: Growable = DynamicCache(config=config)
-        if self.model.config.is_encoder_decoder:
-            cache = EncoderDecoderCache(cache, DynamicCache(config=config))
-        let_grow(cache)
-        return cache
 
     @property
     def first_token(self) -> int | None:

@@ -10,6 +10,8 @@ import cpuaccel
 VOCABULARY = 500
 IMAGE = 32
 MELS, FRAMES = 16, 64
+IMAGE_TOKEN = VOCABULARY - 1
+"""The token of florence2 for a patch of an image."""
 
 TOKENS = {"vocab_size": VOCABULARY, "bos_token_id": 1, "pad_token_id": 0, "eos_token_id": 2}
 START = {
@@ -115,7 +117,7 @@ def _florence2() -> Any:
         **{"patch_prenorm": [False, True], "window_size": 4, "projection_dim": 64},
     }
     config = Florence2Config(
-        text_config={"model_type": "bart", **BART}, vision_config=vision, image_token_id=499
+        text_config={"model_type": "bart", **BART}, vision_config=vision, image_token_id=IMAGE_TOKEN
     )
     return Florence2ForConditionalGeneration(config)
 
@@ -152,3 +154,54 @@ def accelerated(name: str) -> tuple[Any, Any]:
     """An encoder-decoder and what ``onednn`` makes of it, shared by the tests of a process."""
     model = encoder_decoder(name)
     return model, cpuaccel.optimize(model, ["onednn"])
+
+
+def source(name: str, model: Any, *, seed: int = 0) -> dict[str, torch.Tensor]:
+    """What the encoder of one of ``MODELS`` reads: two rows, texts padded on the right."""
+    random = torch.Generator().manual_seed(seed)
+    if name == "whisper":
+        return {"input_features": torch.randn(2, MELS, FRAMES, generator=random)}
+    size = (IMAGE, 2 * IMAGE) if name == "donut" else (IMAGE, IMAGE)
+    image = torch.randn(2, 3, *size, generator=random)
+    if name in ("trocr", "donut", "blip"):
+        return {"pixel_values": image}
+    ids = torch.randint(4, IMAGE_TOKEN, (2, 14), generator=random)
+    mask = torch.ones_like(ids)
+    ids[1, 9:], mask[1, 9:] = 0, 0
+    if name != "florence2":
+        return {"input_ids": ids, "attention_mask": mask}
+    with torch.no_grad():
+        patches = model.get_image_features(image).pooler_output.shape[1]
+    return {
+        "input_ids": torch.cat([torch.full((2, patches), IMAGE_TOKEN), ids], 1),
+        "attention_mask": torch.cat([torch.ones(2, patches, dtype=torch.int64), mask], 1),
+        "pixel_values": image,
+    }
+
+
+def text_of(model: Any, inputs: dict[str, torch.Tensor], **call: object) -> torch.Tensor:
+    """Generate 12 tokens without repetitions, with the same random numbers on every call."""
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        tokens = model.generate(
+            **inputs,
+            **{"max_new_tokens": 12, "do_sample": False, "no_repeat_ngram_size": 2, **call},
+        )
+    assert isinstance(tokens, torch.Tensor)
+    return tokens
+
+
+def assert_same_text(
+    fast: Any, model: Any, inputs: dict[str, torch.Tensor], **call: object
+) -> None:
+    """Assert that both models generate the same tokens, which are not all alike."""
+    expected = text_of(model, inputs, **call)
+    assert len(expected[0].unique()) > 4
+    assert torch.equal(text_of(fast, inputs, **call), expected)
+
+
+def assert_served(fast: Any, model: Any, inputs: dict[str, torch.Tensor], **call: object) -> None:
+    """Assert that the stepper serves one call of ``generate``, with the original's tokens."""
+    before = fast.report.calls
+    assert_same_text(fast, model, inputs, **call)
+    assert fast.report.calls - before == {"optimized": 1}, fast.report
