@@ -160,8 +160,8 @@ class OptimizedModel(torch.nn.Module):
                 'optimize(..., lock="cpuaccel.lock"), or save a model for each pipeline'
             )
         self._reference.released.restore_original()
-        generates = self._generator is not None and self._generator.serves
-        return save(self._variants, Path(folder), generates=generates)
+        prompt = None if self._generator is None else self._generator.example
+        return save(self._variants, Path(folder), prompt=prompt)
 
     def train(self, mode: bool = True) -> Self:
         """Switch between training, where the original runs, and evaluation."""

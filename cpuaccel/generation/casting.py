@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import torch
 from transformers.modeling_outputs import BaseModelOutput
+from transformers.utils.generic import ModelOutput
 
 from cpuaccel.generation.subject import OUTPUTS, STATES
 
@@ -22,7 +23,7 @@ class Casting:
     def __call__(self, **inputs: object) -> object:
         """Call it with the inputs by name."""
         output, states = inputs.get(OUTPUTS), inputs.get(STATES)
-        if isinstance(output, BaseModelOutput) or (isinstance(output, tuple) and output):
+        if isinstance(output, ModelOutput | tuple):
             inputs[OUTPUTS] = BaseModelOutput(self._cast(output[0]))
         if isinstance(states, torch.Tensor):
             inputs[STATES] = self._cast(states)

@@ -26,7 +26,13 @@ from cpuaccel.generation.cache import (
 )
 from cpuaccel.generation.encoder import ServedEncoder
 from cpuaccel.generation.meter import Meter
-from cpuaccel.generation.subject import DECODERS, encoder_of, extra_outputs, stepped_part
+from cpuaccel.generation.subject import (
+    DECODERS,
+    encoder_of,
+    example_call,
+    extra_outputs,
+    stepped_part,
+)
 from cpuaccel.model.redirected import can_redirect, redirect, redirected
 from cpuaccel.plugin.backend import Stepper
 from cpuaccel.report import CallKey, Outcome, Status
@@ -78,9 +84,13 @@ class Generator:
         return output
 
     @property
-    def serves(self) -> bool:
-        """Whether a stepper was built."""
-        return self._generation is not None and self._generation.stepper is not None
+    def example(self) -> dict[str, object] | None:
+        """Inputs of a call of the model, if a stepper was built."""
+        if self._generation is None or self._generation.stepper is None:
+            return None
+        original = self._variants.reference.original
+        assert isinstance(original, PreTrainedModel)
+        return example_call(original)
 
     def prepare(self, eager: torch.nn.Module) -> None:
         """Build the stepper for the original in eval mode.

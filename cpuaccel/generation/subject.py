@@ -140,19 +140,46 @@ class Subject:
         return None
 
 
+def example_call(model: PreTrainedModel) -> dict[str, object]:
+    """Inputs of a short call of a model without a cache, by name."""
+    encoder, ids = encoder_of(model), torch.arange(1, 9)[None]
+    if encoder is None:
+        return {"input_ids": ids, "use_cache": False}
+    read = _random_source(encoder, 1)
+    if stepped_part(model) is not model:
+        return {**read, "input_ids": ids}
+    return {**read, "decoder_input_ids": ids, "use_cache": False}
+
+
 def _encode(encoder: PreTrainedModel) -> tuple[torch.Tensor, torch.Tensor]:
     """Let an encoder read random inputs.
 
     Returns:
         Its output for three rows, and the mask of what is real in it.
     """
+    rows = len(SOURCES)
+    if encoder.main_input_name == "input_ids":
+        read = _random_source(encoder, rows)
+        mask = (torch.arange(max(SOURCES)) < torch.tensor(SOURCES)[:, None]).long()
+        return encoder(**read, attention_mask=mask).last_hidden_state, mask
+    output = encoder(**_random_source(encoder, 1)).last_hidden_state
+    # One pass for all rows: it takes long.
+    shifts = [row * output.shape[1] // rows for row in range(rows)]
+    output = torch.cat([output.roll(shift, 1) for shift in shifts])
+    return output, torch.ones(output.shape[:2], dtype=torch.int64)
+
+
+def _random_source(encoder: PreTrainedModel, rows: int) -> dict[str, torch.Tensor]:
+    """Make random inputs of an encoder, by name.
+
+    Raises:
+        BackendError: nothing is known of them.
+    """
     random = torch.Generator().manual_seed(1)
-    config, rows = encoder.config, len(SOURCES)
     name = encoder.main_input_name
     if name == "input_ids":
-        ids = torch.randint(config.vocab_size, (rows, max(SOURCES)), generator=random)
-        mask = (torch.arange(max(SOURCES)) < torch.tensor(SOURCES)[:, None]).long()
-        return encoder(input_ids=ids, attention_mask=mask).last_hidden_state, mask
+        size = (rows, max(SOURCES))
+        return {name: torch.randint(encoder.config.vocab_size, size, generator=random)}
     shape = _shape(encoder)
     if shape is None:
         raise BackendError(
@@ -160,12 +187,7 @@ def _encode(encoder: PreTrainedModel) -> tuple[torch.Tensor, torch.Tensor]:
             "Leave the step out",
             skipped=True,
         )
-    inputs = torch.randn(1, *shape, generator=random).to(encoder.dtype)
-    output = encoder(**{name: inputs}).last_hidden_state
-    # One pass for all rows: it takes long.
-    shifts = [row * output.shape[1] // rows for row in range(rows)]
-    output = torch.cat([output.roll(shift, 1) for shift in shifts])
-    return output, torch.ones(output.shape[:2], dtype=torch.int64)
+    return {name: torch.randn(rows, *shape, generator=random).to(encoder.dtype)}
 
 
 def _shape(encoder: PreTrainedModel) -> tuple[int, ...] | None:
