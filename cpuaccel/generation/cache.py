@@ -84,7 +84,10 @@ class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]
         self._memory = None
 
     def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
-        """Reorder the rows for beam search; copy only those that change places."""
+        """Reorder the rows for beam search; copy only those that change places.
+
+        They change in what a caller holds of them, too: in a search nobody does.
+        """
         memory, used = self._memory, self.get_seq_length()
         if memory is None or self.keys is None or self.values is None:
             return super().reorder_cache(beam_idx)
