@@ -4,7 +4,7 @@ import functools
 import inspect
 from dataclasses import replace
 
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from cpuaccel.building.settings import BuildSettings
 from cpuaccel.generation.subject import ENCODERS, OUTPUTS, extra_outputs, new_cache
@@ -15,6 +15,10 @@ from cpuaccel.planning.plan import make_plan
 from cpuaccel.report import CallKey, Report
 from cpuaccel.serving import Serving
 from cpuaccel.variants import Variants
+
+UNREAD = {"whisper": ("attention_mask",)}
+"""Inputs that encoders take and don't read, by ``model_type``: each length of Whisper's mask, which
+is that of the whole recording, would be another way of calling."""
 
 
 class ServedEncoder:
@@ -44,6 +48,7 @@ class ServedEncoder:
         self._variants = Variants(encoder, [make_plan(encoder, pipeline)], settings)
         self._serving = Serving(self._variants)
         self._model = model
+        self._config = encoder.config
         functools.update_wrapper(self, encoder.forward)
         self.__signature__ = inspect.signature(encoder.forward)
         self._served = redirected(encoder, self)
@@ -57,7 +62,7 @@ class ServedEncoder:
         """Encode."""
         self._variants.refresh()
         reference = self._variants.reference
-        inputs = reference.binder.bind(args, kwargs)
+        inputs = reference.binder.bind(args, needed(kwargs, self._config))
         with inference():
             if reason := extra_outputs(inputs):
                 self._serving.count_fallback(CallKey.METHOD, reason)
@@ -82,8 +87,8 @@ class ServedEncoder:
         if named.get(OUTPUTS) is None:
             if inputs.get(name) is None:
                 return None
-            own = {key: named[key] for key in ("attention_mask",) if key in named}
-            named[OUTPUTS] = self(**{name: inputs[name]}, **own)
+            mask = {key: named[key] for key in ("attention_mask",) if key in named}
+            named[OUTPUTS] = self(**{name: inputs[name]}, **mask)
         return {**named, "use_cache": True, "past_key_values": new_cache(self._model)}
 
     @property
@@ -93,3 +98,20 @@ class ServedEncoder:
 
     def _get_encoder(self, modality: str | None = None) -> object:
         return self._served if modality is None else self._model.get_encoder(modality)
+
+
+def needed(inputs: dict[str, object], config: PreTrainedConfig) -> dict[str, object]:
+    """Leave out what an encoder doesn't read, and what its configuration says anyway.
+
+    ``generate`` passes it in some calls only, and each way of calling has a variant of its own.
+    """
+    defaults = {
+        name: (None, getattr(config, name, None))
+        for name in ("output_attentions", "output_hidden_states", "return_dict")
+    }
+    unread = UNREAD.get(config.model_type, ())
+    return {
+        name: value
+        for name, value in inputs.items()
+        if name not in unread and (name not in defaults or value not in defaults[name])
+    }
