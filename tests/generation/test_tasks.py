@@ -116,6 +116,7 @@ def test_lines_of_text() -> None:
 
 
 def test_questions_about_documents() -> None:
+    """The pipeline asks for attentions, which a stepper doesn't return."""
     model, fast = accelerated("donut")
     images = transformers.ViTImageProcessor(size={"height": IMAGE, "width": 2 * IMAGE})
     call = {"max_new_tokens": 12}
@@ -131,4 +132,5 @@ def test_questions_about_documents() -> None:
         for m in (fast, model)
     )
     assert found == expected
-    assert fast.report.calls - before == {"optimized": 1}
+    assert set(fast.report.calls - before) == {"fallback:method"}
+    assert "output_attentions" in fast.report.fallbacks["fallback:method"]
