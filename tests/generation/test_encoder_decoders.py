@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from transformers.modeling_outputs import BaseModelOutput
 
 import cpuaccel
@@ -47,6 +48,9 @@ def test_the_report(name: str) -> None:
     assert generation.outcome.status is Status.APPLIED
     # Two layers: self-attention, cross-attention, two linears or three; the head, a layer before.
     assert generation.outcome.evidence["linears"] == {"flan_t5": 23, "blip": 22}.get(name, 21)
+    # TrOCR has masks of numbers for its own tokens; T5 adds positions to the scores.
+    fused = {"t5": 0, "flan_t5": 0, "blip": 0, "trocr": 2}.get(name, 4)
+    assert generation.outcome.evidence.get("fused_attention", 0) == fused
     served = "fallback:not_applied" if name in NOT_EXPORTED else "optimized"
     assert generation.encoder.calls - before == {served: 1}
     assert "encoder   calls" in str(fast.report)
@@ -75,6 +79,45 @@ def test_another_precision(name: str) -> None:
     inputs = source(name, model)
     assert text_of(fast, inputs).shape == text_of(model, inputs).shape
     assert fast.report.calls == {"optimized": 1}
+
+
+@pytest.mark.parametrize(("name", "head"), [("bart", 1), ("t5", 1), ("blip", 2)])
+def test_bytes_of_a_step(name: str, head: int) -> None:
+    """Keys and values of the encoder's output are computed in the first step only."""
+    model, fast = accelerated(name)
+    fast.prepare_generation()
+    part = model.text_decoder if name == "blip" else model
+    decoder = part.get_decoder() if name != "blip" else part.bert
+    linears = [m.weight for m in decoder.modules() if isinstance(m, torch.nn.Linear)]
+    read = sum(4 * weight.numel() for weight in linears)
+    read += 4 * 500 * 64 + (head - 1) * 4 * 64 * 64
+    of_source = 48 if name == "blip" else 64
+    once = 2 * 2 * 4 * of_source * 64
+    assert fast.report.generation.stepper.bytes_per_step == read - once
+
+
+def test_attention_that_computes_something_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = transformers.models.bart.modeling_bart.BartAttention
+    original = kind.forward
+
+    def louder(self: Any, *args: Any, **kwargs: Any) -> Any:
+        output, weights = original(self, *args, **kwargs)
+        return 1.01 * output, weights
+
+    monkeypatch.setattr(kind, "forward", louder)
+    model = encoder_decoder("bart")
+    fast: Any = cpuaccel.optimize(model, ["onednn"])
+    assert_served(fast, model, source("bart", model))
+    assert "fused_attention" not in fast.report.generation.outcome.evidence
+
+
+def test_attention_with_a_hook_runs_as_it_is() -> None:
+    model = encoder_decoder("bart")
+    attention = model.get_decoder().layers[0].encoder_attn
+    attention.register_forward_hook(lambda _module, _args, output: (2 * output[0], output[1]))
+    fast: Any = cpuaccel.optimize(model, ["onednn"])
+    assert_served(fast, model, source("bart", model))
+    assert fast.report.generation.outcome.evidence["fused_attention"] == 3
 
 
 @pytest.mark.parametrize("name", ["whisper", "t5", "trocr"])
@@ -118,6 +161,14 @@ def test_assisted_decoding(name: str, by: str) -> None:
     lookup = {"prompt_lookup_num_tokens": 2}
     call = lookup if by == "prompt lookup" else assistant(name)
     assert_served(fast, model, inputs, no_repeat_ngram_size=0, repetition_penalty=1.3, **call)
+
+
+def test_an_output_of_another_size() -> None:
+    """The caller gets the original's error."""
+    model, fast = accelerated("bart")
+    for each in (model, fast):
+        with pytest.raises(RuntimeError, match="shape"):
+            each.generate(encoder_outputs=BaseModelOutput(torch.zeros(1, 5, 48)), max_new_tokens=3)
 
 
 def test_without_a_cache() -> None:

@@ -1,6 +1,7 @@
 """A decoder model whose few rows are computed by the kernels."""
 
 import ctypes
+import re
 from collections.abc import Callable
 
 import torch
@@ -10,6 +11,7 @@ from transformers.pytorch_utils import Conv1D
 
 import cpuaccel
 from cpuaccel import BackendError, Stepper
+from cpuaccel_plugins.decoding.attention import fuse_attention
 from cpuaccel_plugins.decoding.experts import FewRowsExperts, as_linear, is_experts
 from cpuaccel_plugins.decoding.layer import FusedForward, Positions
 from cpuaccel_plugins.decoding.library import KernelsError, kernels
@@ -21,6 +23,11 @@ FLOATS = (torch.float32, torch.bfloat16)
 SAMPLE = torch.tensor([[1, 2, 3]])
 """Tokens on which the fused layers are compared with the model's own code."""
 
+
+ONCE = re.compile(
+    r"encoder_attn\.[kv]_proj$|EncDecAttention\.[kv]$|crossattention\.self\.(key|value)$"
+)
+"""Names of linears that run once in a ``generate``: for keys and values of an encoder's output."""
 
 Choose = Callable[[str, torch.nn.Linear], type[FewRowsLinear]]
 """Chooses how a linear is computed, by its name in the model."""
@@ -55,13 +62,17 @@ def make_stepper(model: torch.nn.Module, choose: Choose) -> Stepper:
             layer.forward = forward
             fused.append(forward)
     _check(copied, [*fused, *experts])
+    attention = fuse_attention(copied, _stepped_modules(copied), library)
     chosen = getattr(model.config.get_text_config(decoder=True), "num_experts_per_tok", 1)
     evidence = {"linears": len(linears), "fused_layers": sum(forward.agrees for forward in fused)}
+    if attention:
+        evidence["fused_attention"] = len(attention)
     if experts:
         evidence["mixtures"] = sum(one.agrees for one in experts)
+    names = {module: name for name, module in copied.named_modules()}
     return Stepper(
         copied,
-        sum(linear.bytes_read for linear in linears)
+        sum(linear.bytes_read for linear in linears if not ONCE.search(names[linear]))
         + sum(one.bytes_read(chosen) for one in experts),
         evidence,
     )
