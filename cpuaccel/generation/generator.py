@@ -117,9 +117,9 @@ class Generator:
     def _build(self, eager: torch.nn.Module) -> Generation:
         variants = self._variants
         pipeline = variants.report.pipeline
-        self._encoder = None
-        if variants.forked:
+        if variants.forked:  # the parent's encoder is kept: it may wait for its threads
             return _not_applied(pipeline, "the process was forked")
+        self._encoder = None
         allowed = verdict(eager)
         if not allowed or not isinstance(eager, PreTrainedModel):
             return _not_applied(pipeline, allowed.reason, allowed.remedy)
