@@ -1,28 +1,21 @@
 """The encoder that ``generate`` calls before the first token, served as calls of a model are."""
 
-import functools
-import inspect
-from dataclasses import replace
-
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from cpuaccel.building.settings import BuildSettings
 from cpuaccel.generation.subject import ENCODERS, OUTPUTS, extra_outputs, new_cache
-from cpuaccel.model.redirected import redirected
-from cpuaccel.model.torch_modes import inference
+from cpuaccel.model.signature import Inputs
 from cpuaccel.pipeline import Pipeline
-from cpuaccel.planning.plan import make_plan
-from cpuaccel.report import CallKey, Report
-from cpuaccel.serving import Serving
-from cpuaccel.variants import Variants
+from cpuaccel.report import CallKey
+from cpuaccel.served_part import ServedPart
 
 UNREAD = {"whisper": ("attention_mask",)}
 """Inputs that encoders take and don't read, by ``model_type``: each length of Whisper's mask, which
 is that of the whole recording, would be another way of calling."""
 
 
-class ServedEncoder:
-    """Calls of an encoder, served by variants of its own.
+class ServedEncoder(ServedPart):
+    """Calls of an encoder in ``generate``.
 
     Attributes:
         parts: attributes of the model, by which ``generate`` reaches these calls.
@@ -43,31 +36,24 @@ class ServedEncoder:
             pipeline: of the model.
             settings: of the model.
         """
-        # The model stays as it is: what a stepper is compared with, and what a fallback needs.
-        settings = replace(settings, inplace=False, keep_original=True)
-        self._variants = Variants(encoder, [make_plan(encoder, pipeline)], settings)
-        self._serving = Serving(self._variants)
+        super().__init__(encoder, pipeline, settings)
         self._model = model
         self._config = encoder.config
-        functools.update_wrapper(self, encoder.forward)
-        self.__signature__ = inspect.signature(encoder.forward)
-        self._served = redirected(encoder, self)
         self._input: str = encoder.main_input_name
         attribute = ENCODERS.get(model.config.model_type)
         self.parts = (
-            {"get_encoder": self._get_encoder} if attribute is None else {attribute: self._served}
+            {"get_encoder": self._get_encoder} if attribute is None else {attribute: self.stand_in}
         )
 
     def __call__(self, *args: object, **kwargs: object) -> object:
         """Encode."""
-        self._variants.refresh()
-        reference = self._variants.reference
-        inputs = reference.binder.bind(args, needed(kwargs, self._config))
-        with inference():
-            if reason := extra_outputs(inputs):
-                self._serving.count_fallback(CallKey.METHOD, reason)
-                return reference.serve(inputs)
-            return self._serving.serve(inputs)
+        return super().__call__(*args, **needed(kwargs, self._config))
+
+    def _serve(self, inputs: Inputs) -> object:
+        if reason := extra_outputs(inputs):
+            self._serving.count_fallback(CallKey.METHOD, reason)
+            return self._variants.reference.serve(inputs)
+        return super()._serve(inputs)
 
     def first_call(self, inputs: dict[str, object]) -> dict[str, object] | None:
         """Let a call without a cache begin with one, as the first call in ``generate`` does.
@@ -91,13 +77,8 @@ class ServedEncoder:
             named[OUTPUTS] = self(**{name: inputs[name]}, **mask)
         return {**named, "use_cache": True, "past_key_values": new_cache(self._model)}
 
-    @property
-    def report(self) -> Report:
-        """What was built for the encoder, and what served its calls."""
-        return self._variants.report
-
     def _get_encoder(self, modality: str | None = None) -> object:
-        return self._served if modality is None else self._model.get_encoder(modality)
+        return self.stand_in if modality is None else self._model.get_encoder(modality)
 
 
 def needed(inputs: dict[str, object], config: PreTrainedConfig) -> dict[str, object]:
