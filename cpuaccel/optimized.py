@@ -44,7 +44,8 @@ class OptimizedModel(torch.nn.Module):
     It is called like the original, returns the same output type without gradients, has the
     original's attributes and is an instance of its class (``isinstance``, ``__class__``). The
     original serves calls in training mode. Other methods run the original's code, in which
-    ``self(...)`` calls the optimized model; those that compute without it are logged and counted.
+    ``self(...)`` and calls of parts of ``self`` are optimized; those that compute without them are
+    logged and counted.
     With ``strict=True`` a call that the optimized model can't serve raises ``StepError``.
     """
 

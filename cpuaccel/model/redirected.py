@@ -24,6 +24,12 @@ class _Redirected:
     def __call__(self, *args: object, **kwargs: object) -> object:
         return self._redirected_call(*args, **kwargs)
 
+    def __setattr__(self, name: str, value: object) -> None:
+        """Set on the model what is meant: no stand-in for another one may stay there."""
+        if issubclass(type(value), _Redirected):
+            value = object.__getattribute__(value, "_redirected_model")
+        super().__setattr__(name, value)
+
     @property
     def forward(self) -> Call:
         return self._redirected_call
