@@ -2,7 +2,6 @@
 
 import functools
 import logging
-import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ from cpuaccel.pipeline import Pipeline
 from cpuaccel.planning.plan import make_plan
 from cpuaccel.plugin.host import host
 from cpuaccel.report import CallKey, Fallback, Report
+from cpuaccel.served_part import CalledParts, ServedParts
 from cpuaccel.serving import Serving
 from cpuaccel.variants import Choose, Route, Variants
 
@@ -34,8 +34,8 @@ logger = logging.getLogger("cpuaccel")
 TRANSFORMERS = ("transformers>=5",)
 """The first whose caches have layers."""
 
-_OTHER_METHODS = re.compile(r"generate|generate_batch|generate_speech|get_\w+_features")
-"""Methods other than ``forward`` by which Transformers models are run."""
+_GENERATING = frozenset({"generate", "generate_batch", "generate_speech"})
+"""Methods that call models in loops."""
 
 
 class OptimizedModel(torch.nn.Module):
@@ -44,7 +44,8 @@ class OptimizedModel(torch.nn.Module):
     It is called like the original, returns the same output type without gradients, has the
     original's attributes and is an instance of its class (``isinstance``, ``__class__``). The
     original serves calls in training mode. Other methods run the original's code, in which
-    ``self(...)`` calls the optimized model; those that compute without it are logged and counted.
+    ``self(...)`` and calls of parts of ``self`` are optimized; those that compute without them are
+    logged and counted.
     With ``strict=True`` a call that the optimized model can't serve raises ``StepError``.
     """
 
@@ -57,6 +58,7 @@ class OptimizedModel(torch.nn.Module):
         self._reference = variants.reference
         self._serving = Serving(variants)
         self._generator = _make_generator(variants, self._serving)
+        self._parts = ServedParts(variants)
 
         # Trainer and others read the names of the inputs from the signature of forward.
         self.forward = functools.partial(self._serve)
@@ -160,8 +162,8 @@ class OptimizedModel(torch.nn.Module):
                 'optimize(..., lock="cpuaccel.lock"), or save a model for each pipeline'
             )
         self._reference.released.restore_original()
-        generates = self._generator is not None and self._generator.serves
-        return save(self._variants, Path(folder), generates=generates)
+        prompt = None if self._generator is None else self._generator.example
+        return save(self._variants, Path(folder), prompt=prompt)
 
     def train(self, mode: bool = True) -> Self:
         """Switch between training, where the original runs, and evaluation."""
@@ -210,7 +212,7 @@ class OptimizedModel(torch.nn.Module):
             if "_reference" not in self.__dict__:  # in __init__
                 raise
         value = getattr(self._reference.original, name)
-        if _OTHER_METHODS.fullmatch(name) and callable(value):
+        if name in _GENERATING and callable(value):
             return self._counted_method(name, value)
         if can_redirect(value, self._reference.original):
             return self._redirected_method(name, value)
@@ -271,8 +273,9 @@ class OptimizedModel(torch.nn.Module):
     def _redirected_method(self, name: str, method: MethodType) -> Callable[..., object]:
         """Wrap a method of the original: its calls of ``self`` reach the optimized model.
 
-        A method that returns the original returns the optimized model. One that computes without
-        calling ``self`` runs the original's code: log and count it.
+        Where it gets tensors, its calls of parts of ``self`` are optimized, too. A method that
+        returns the original returns the optimized model. One that computes without such calls runs
+        the original's code: log and count it.
         """
         original = self._reference.original
 
@@ -286,15 +289,31 @@ class OptimizedModel(torch.nn.Module):
                 called = True
                 return self(*inputs, **named)
 
-            output = redirect(method, call, args, kwargs)
-            if output is original:
+            if self.training or is_captured() or not tensors((args, kwargs)):
+                output, parts = redirect(method, call, args, kwargs), None
+            else:
+                self._variants.refresh()
+                model = self._reference.evaluated
+                parts = self._parts.of(model)
+                with inference():
+                    output = redirect(getattr(model, name), call, args, kwargs, parts)
+            if output is original or output is self._reference.eager:
                 return self
             computed = not called and (args or kwargs) and _has_new_values(output, (args, kwargs))
             if computed and not self.training:
-                self._serving.count_fallback(CallKey.METHOD, f"{name} is not accelerated")
+                self._count_method(name, parts)
             return output
 
         return run
+
+    def _count_method(self, name: str, parts: CalledParts | None) -> None:
+        """Count a call of a method that computed without calling ``self``."""
+        fell_back = "" if parts is None else parts.fell_back
+        if parts is not None and parts.called and not fell_back:
+            self.report.count(CallKey.OPTIMIZED)
+        else:
+            reason = f": {fell_back}" if fell_back else ""
+            self._serving.count_fallback(CallKey.METHOD, f"{name} is not accelerated{reason}")
 
 
 def _make_generator(variants: Variants, serving: Serving) -> "Generator | None":

@@ -249,6 +249,7 @@ class Report:
         audited: number of calls that were compared with the original while serving.
         largest_audited: the largest relative difference among them.
         generation: what was built for ``generate``; None until it is called.
+        parts: of parts that methods other than ``forward`` called, by name.
         tuning: how ``backends="auto"`` chose the pipeline; otherwise None.
     """
 
@@ -260,6 +261,7 @@ class Report:
         self.variants: list[VariantReport] = []
         self.tuning: TuningRecord | None = None
         self.generation: GenerationRecord | None = None
+        self.parts: dict[str, Report] = {}
         self.audited = 0
         self.largest_audited: Difference | None = None
         self.reset_calls()
@@ -326,6 +328,8 @@ class Report:
         lines += [str(variant) for variant in self.variants]
         if self.generation is not None:
             lines.append(str(self.generation))
+        for name, part in self.parts.items():
+            lines += [f"{name}: {line}" for line in str(part).splitlines()]
         fallbacks = self.fallbacks
         counted = [
             f"{count} {key}{f' ({fallbacks[key]})' if key in fallbacks else ''}"
@@ -352,5 +356,6 @@ class Report:
             "audited": self.audited,
             "largest_audited": self.largest_audited and asdict(self.largest_audited),
             "generation": self.generation and self.generation.to_dict(),
+            "parts": {name: part.to_dict() for name, part in self.parts.items()},
             "tuning": self.tuning and self.tuning.to_dict(),
         }

@@ -21,6 +21,7 @@ LAYERS = (
     {"tuning"},
     {"optimized"},
     {"generation"},
+    {"served_part"},
     {"serving"},
     {"artifact"},
     {"variants"},

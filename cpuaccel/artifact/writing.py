@@ -18,31 +18,28 @@ from cpuaccel.building.reference import Reference
 from cpuaccel.building.variant import Variant
 from cpuaccel.errors import ArtifactError
 from cpuaccel.model.precision import dtype_name
-from cpuaccel.model.signature import Signature, cloned
+from cpuaccel.model.signature import Inputs, Signature, cloned
 from cpuaccel.planning.toml import write_pipeline
 from cpuaccel.plugin.backend import Form
 from cpuaccel.variants import Variants
 
-PROMPT = torch.arange(1, 9)[None]
-"""Tokens of which the original's logits are stored where the pipeline serves ``generate``."""
 
-
-def save(variants: Variants, folder: Path, *, generates: bool) -> list[Path]:
+def save(variants: Variants, folder: Path, *, prompt: Inputs | None) -> list[Path]:
     """Write a folder that ``cpuaccel.load`` reads, or replace it in one step.
 
     Args:
         variants: what was built for calls.
         folder: the folder.
-        generates: whether something was built for ``generate``.
+        prompt: inputs of a call whose output is stored, if something was built for ``generate``.
     """
-    if not variants.built and not generates:
+    if not variants.built and prompt is None:
         raise ArtifactError(
             f"cannot save to {folder}: nothing is built yet. Pass example_inputs to optimize(), or "
             "call the model or its generate once"
         )
     try:
         with replace_folder(folder) as new:
-            names = _write(variants, new, generates=generates)
+            names = _write(variants, new, prompt)
             write_sums(new, names)
     except (OSError, TypeError, ValueError, KeyError, safetensors.SafetensorError) as error:
         raise ArtifactError(
@@ -52,7 +49,7 @@ def save(variants: Variants, folder: Path, *, generates: bool) -> list[Path]:
     return [folder / name for name in (*names, layout.SUMS)]
 
 
-def _write(variants: Variants, folder: Path, *, generates: bool) -> list[str]:
+def _write(variants: Variants, folder: Path, asked: Inputs | None) -> list[str]:
     reference = variants.reference
     (plan,) = variants.plans
     weights, tied = collect_tensors(reference.original)
@@ -65,7 +62,7 @@ def _write(variants: Variants, folder: Path, *, generates: bool) -> list[str]:
             file = scripts.get(id(variant.model))
             script = None if file is None else _script(variant, file)
             examples.append(Example.from_output(variant.signature, output, script))
-    prompt = _prompt(variants.reference) if generates else None
+    prompt = None if asked is None else _prompt(variants.reference, asked)
     record = Record(
         model=model,
         settings=Settings.model_validate(variants.settings, from_attributes=True),
@@ -78,7 +75,7 @@ def _write(variants: Variants, folder: Path, *, generates: bool) -> list[str]:
     _write_json(variants.report.to_dict(), folder / layout.REPORT)
     _write_json(record.model_dump(mode="json"), folder / layout.RECORD)
     configs = {} if config is None else {layout.CONFIG: config}
-    if generates:
+    if prompt is not None:
         configs[layout.GENERATION_CONFIG] = describe_generation(reference.original)
     for name, settings in configs.items():
         _write_json(settings, folder / name)
@@ -91,9 +88,9 @@ def _write(variants: Variants, folder: Path, *, generates: bool) -> list[str]:
     return [*layout.REQUIRED, *configs, *dict.fromkeys(scripts.values())]
 
 
-def _prompt(reference: Reference) -> Example:
+def _prompt(reference: Reference, inputs: Inputs) -> Example:
     """Record the original's logits for a prompt."""
-    signature = Signature.from_inputs(reference.original, {"input_ids": PROMPT, "use_cache": False})
+    signature = Signature.from_inputs(reference.original, inputs)
     with torch.no_grad():
         return Example.from_output(signature, reference.run(signature.inputs), None)
 

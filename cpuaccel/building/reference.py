@@ -68,8 +68,13 @@ class Reference:
     def serve(self, inputs: Mapping[str, object]) -> object:
         """Answer a call: by the original itself if it is in eval mode, and keeps its state."""
         self.released.restore_original()
+        return self.binder.call(self.evaluated, inputs)
+
+    @property
+    def evaluated(self) -> torch.nn.Module:
+        """The original itself if it is in eval mode, otherwise the copy."""
         evaluates = self._evaluates and not self.original.training
-        return self.binder.call(self.original if evaluates else self.eager, inputs)
+        return self.original if evaluates else self.eager
 
     @contextmanager
     def restored_buffers(self) -> Iterator[None]:

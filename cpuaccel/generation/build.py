@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 import torch
 from transformers import GenerationMixin, PreTrainedModel
@@ -12,6 +12,7 @@ from cpuaccel.building.apply import Cost, applying, not_applied
 from cpuaccel.building.settings import BuildSettings
 from cpuaccel.errors import BackendError
 from cpuaccel.generation.cache import unsupported
+from cpuaccel.generation.casting import Casting
 from cpuaccel.generation.meter import Meter, read_bandwidth
 from cpuaccel.generation.proof import (
     FEWEST_POSITIONS,
@@ -20,6 +21,7 @@ from cpuaccel.generation.proof import (
     Closeness,
     prove,
 )
+from cpuaccel.generation.subject import Subject, encoder_of, positions_of, stepped_part
 from cpuaccel.generation.unloaded_weights import UnloadedWeights
 from cpuaccel.model.copying import cast_copy
 from cpuaccel.model.precision import default_tolerance
@@ -27,7 +29,7 @@ from cpuaccel.pipeline import Options
 from cpuaccel.planning.plan import Plan, PlannedStep
 from cpuaccel.plugin.backend import Backend, Stepper
 from cpuaccel.plugin.verdict import Verdict
-from cpuaccel.report import Outcome, Status
+from cpuaccel.report import Outcome, Report, Status
 
 logger = logging.getLogger("cpuaccel")
 
@@ -41,12 +43,14 @@ class Generation:
         stepper: serves ``forward`` in ``generate``; None if the step was not applied.
         closeness: of the stepper to the original.
         meter: what was generated since then.
+        encoder: the report of the encoder, which is served by variants of its own.
     """
 
     outcome: Outcome
     stepper: Stepper | None = None
     closeness: Closeness | None = None
     meter: Meter = field(default_factory=Meter)
+    encoder: Report | None = None
 
     def __str__(self) -> str:
         lines = [f"generate  {self.outcome}"]
@@ -54,6 +58,8 @@ class Generation:
             lines.append(f"fidelity  {self.closeness}")
         if served := str(self.meter):
             lines.append(f"generated {served}")
+        if self.encoder is not None:
+            lines += [f"encoder   {line}" for line in str(self.encoder).splitlines()]
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, object]:
@@ -63,6 +69,7 @@ class Generation:
             "outcome": asdict(self.outcome),
             "fidelity": None if closeness is None else asdict(closeness),
             **self.meter.to_dict(),
+            "encoder": self.encoder and self.encoder.to_dict(),
         }
 
 
@@ -76,21 +83,18 @@ def verdict(model: torch.nn.Module) -> Verdict:
     name = type(model).__name__
     if not isinstance(model, PreTrainedModel) or not isinstance(model, GenerationMixin):
         return Verdict.no(f"{name} is not a Transformers model with generate", "")
-    if model.config.is_encoder_decoder:
-        return Verdict.no(f"{name} has an encoder and a decoder; only decoders are accelerated", "")
     dtypes = {p.dtype for p in model.parameters() if p.is_floating_point()}
     if not dtypes <= {torch.float32, torch.bfloat16}:
         return Verdict.no(
             f"{name} has weights in {', '.join(sorted(map(str, dtypes)))}",
             "Cast it to float32 or bfloat16",
         )
-    config = model.config.get_text_config(decoder=True)
-    positions = getattr(config, "max_position_embeddings", None)
+    positions = positions_of(model)
     if positions is not None and positions < FEWEST_POSITIONS:
         return Verdict.no(
             f"{name} has {positions} positions, and {FEWEST_POSITIONS} are compared", ""
         )
-    cache = DynamicCache(config=config)
+    cache = DynamicCache(config=model.config.get_text_config(decoder=True))
     if reason := unsupported(cache):
         return Verdict.no(reason, "")
     return Verdict.yes()
@@ -120,15 +124,18 @@ def build(
     bandwidth = read_bandwidth()  # before there is a stepper: it takes memory
     cost = Cost()
     cast = model if plan.dtype is None else cast_copy(model, plan.dtype)
+    assert isinstance(cast, PreTrainedModel)
     unloaded, tolerance = UnloadedWeights(cast, on_move), settings.tolerance
     unload = None if settings.keep_original else unloaded.unload
     try:
         with applying(name) as restored, torch.no_grad():
-            stepper = backend.stepper(cast, plan.host, unload)
+            stepper = backend.stepper(stepped_part(cast), plan.host, unload)
+            if plan.dtype is not None and encoder_of(model) is not None:
+                stepper = replace(stepper, forward=Casting(stepper.forward, plan.dtype))
             dtypes = {p.dtype for p in cast.parameters() if p.is_floating_point()}
             with unloaded.kept_out(model):
                 closeness = prove(
-                    model,
+                    Subject.of(model),
                     stepper.forward,
                     default_tolerance(dtypes) if tolerance is None else tolerance,
                     None if tolerance is not None else _divergence(backend, dtypes),

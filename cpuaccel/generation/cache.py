@@ -1,5 +1,6 @@
 """A cache that grows without copying its contents at each token."""
 
+from collections.abc import Mapping
 from typing import Self
 
 import torch
@@ -8,10 +9,16 @@ from transformers.cache_utils import (
     DynamicCache,
     DynamicLayer,
     DynamicSlidingWindowLayer,
+    EncoderDecoderCache,
 )
+
+from cpuaccel.generation.cross_cache import CrossLayer
 
 SPARE = 64
 """Least number of tokens that new memory has room for."""
+
+Growable = DynamicCache | EncoderDecoderCache
+"""The caches that ``unsupported`` has nothing against."""
 
 
 class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]
@@ -90,6 +97,23 @@ class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]
         super().crop(tokens_to_remove)
         self._memory = None
 
+    def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
+        """Reorder the rows for beam search; copy only those that change places.
+
+        They change in what a caller holds of them, too: in a search nobody does.
+        """
+        memory, keys, values = self._memory, self.keys, self.values
+        if memory is None or keys is None or values is None or len(beam_idx) != len(keys):
+            super().reorder_cache(beam_idx)
+            return
+        if _begin(memory, (keys, values), keys.shape[2]) is None:
+            super().reorder_cache(beam_idx)
+            return
+        moved = (beam_idx != torch.arange(len(beam_idx))).nonzero().squeeze(1)
+        if len(moved):
+            for rows in (keys, values):
+                rows.index_copy_(0, moved, rows.index_select(0, beam_idx[moved]))
+
     def reset(self) -> None:
         """Drop the contents."""
         super().reset()
@@ -117,6 +141,14 @@ class GrowingWindowLayer(GrowingLayer, DynamicSlidingWindowLayer):
         # Of a window of 1, Transformers keeps all.
         self.keys, self.values = keys[:, :, -before:], values[:, :, -before:]
         return keys, values
+
+
+GROWING: dict[type[DynamicLayer], type[GrowingLayer]] = {
+    DynamicLayer: GrowingLayer,
+    DynamicSlidingWindowLayer: GrowingWindowLayer,
+}
+
+SUPPORTED = {*GROWING, *GROWING.values(), CrossLayer}
 
 
 def _begin(
@@ -150,41 +182,72 @@ def _allocate(kept: torch.Tensor, new: torch.Tensor, used: int, total: int) -> t
 class Restorable:
     """The state of a cache before a call, to which it can be set back."""
 
-    def __init__(self, cache: DynamicCache) -> None:
-        self._cache = cache
-        self._states = [vars(layer).copy() for layer in cache.layers]
+    def __init__(self, cache: Growable) -> None:
+        self._parts = _parts(cache)
+        self._states = [[vars(layer).copy() for layer in part.layers] for part in self._parts]
+        self._updated = cache.is_updated if isinstance(cache, EncoderDecoderCache) else {}
+        self._was_updated = self._updated.copy()
 
     def restore(self) -> None:
         """Drop what the layers have got since then; they replace their tensors, or append."""
-        del self._cache.layers[len(self._states) :]
-        for layer, state in zip(self._cache.layers, self._states, strict=True):
-            vars(layer).clear()
-            vars(layer).update(state)
+        for part, states in zip(self._parts, self._states, strict=True):
+            del part.layers[len(states) :]
+            for layer, state in zip(part.layers, states, strict=True):
+                vars(layer).clear()
+                vars(layer).update(state)
+        self._updated.clear()
+        self._updated.update(self._was_updated)
 
 
-def layers_of(cache: DynamicCache) -> list[DynamicLayer]:
+def layers_of(cache: Growable) -> list[DynamicLayer]:
     """The layers of a cache that ``unsupported`` has nothing against."""
-    return [layer for layer in cache.layers if isinstance(layer, DynamicLayer)]
+    layers = (layer for part in _parts(cache) for layer in part.layers)
+    return [layer for layer in layers if isinstance(layer, DynamicLayer)]
 
 
-def let_grow(cache: DynamicCache) -> None:
-    """Replace the layers of a cache that concatenate by layers that grow, with their contents."""
-    if cache.layer_class_to_replicate is DynamicLayer:
-        cache.layer_class_to_replicate = GrowingLayer
-    for index, layer in enumerate(cache.layers):
-        if type(layer) is DynamicLayer:
-            cache.layers[index] = GrowingLayer.of(layer)
-        elif type(layer) is DynamicSlidingWindowLayer:
-            cache.layers[index] = GrowingWindowLayer.of(layer)
+def let_grow(cache: Growable) -> None:
+    """Replace the layers of a cache that concatenate by layers that grow, with their contents.
+
+    Layers for cross-attention, which don't grow, are replaced by those that are not copied in vain.
+    """
+    _replace(_parts(cache)[0], GROWING)
+    if isinstance(cache, EncoderDecoderCache):
+        _replace(cache.cross_attention_cache, {DynamicLayer: CrossLayer})
+
+
+def cast_cross_layers(cache: object, dtype: torch.dtype) -> None:
+    """Cast keys and values of cross-attention, to which an original adds none of its own."""
+    if isinstance(cache, EncoderDecoderCache):
+        for layer in layers_of(cache.cross_attention_cache):
+            if layer.keys is not None and layer.values is not None:
+                layer.keys, layer.values = layer.keys.to(dtype), layer.values.to(dtype)
 
 
 def unsupported(cache: object) -> str:
     """Say why a stepper can't work with a cache; empty if it can."""
     if not isinstance(cache, Cache):
         return "there is no cache (use_cache=False)"
-    if type(cache) is not DynamicCache or cache.offloading:
-        return f"the cache is of another kind ({type(cache).__name__})"
-    kinds = {type(layer) for layer in cache.layers}
-    growing = {GrowingLayer, GrowingWindowLayer}
-    others = kinds - growing - {DynamicLayer, DynamicSlidingWindowLayer}
-    return f"the cache has layers of another kind ({others.pop().__name__})" if others else ""
+    for part in _parts(cache) if type(cache) is EncoderDecoderCache else [cache]:
+        if type(part) is not DynamicCache or part.offloading:
+            return f"the cache is of another kind ({type(part).__name__})"
+        kinds = {type(layer) for layer in part.layers}
+        if others := kinds - SUPPORTED:
+            return f"the cache has layers of another kind ({others.pop().__name__})"
+    return ""
+
+
+def _parts(cache: Growable) -> list[DynamicCache]:
+    """The cache of self-attention, and that of cross-attention if there is one."""
+    if isinstance(cache, EncoderDecoderCache):
+        return [cache.self_attention_cache, cache.cross_attention_cache]
+    return [cache]
+
+
+def _replace(
+    cache: DynamicCache, kinds: Mapping[type[DynamicLayer], type[GrowingLayer] | type[CrossLayer]]
+) -> None:
+    if cache.layer_class_to_replicate is DynamicLayer:
+        cache.layer_class_to_replicate = kinds[DynamicLayer]
+    for index, layer in enumerate(cache.layers):
+        if isinstance(layer, DynamicLayer) and type(layer) in kinds:
+            cache.layers[index] = kinds[type(layer)].of(layer)

@@ -6,18 +6,34 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from types import MethodType
 from typing import cast
 
 import torch
 from transformers import PreTrainedModel
-from transformers.cache_utils import DynamicCache
+from transformers.utils.generic import ModelOutput
 
 from cpuaccel.errors import StepError
 from cpuaccel.generation.build import Generation, build, generating_step, verdict
-from cpuaccel.generation.cache import Restorable, layers_of, let_grow, unsupported
+from cpuaccel.generation.cache import (
+    Growable,
+    Restorable,
+    cast_cross_layers,
+    layers_of,
+    let_grow,
+    unsupported,
+)
+from cpuaccel.generation.encoder import ServedEncoder
 from cpuaccel.generation.meter import Meter
-from cpuaccel.model.redirected import can_redirect, redirect
+from cpuaccel.generation.subject import (
+    DECODERS,
+    encoder_of,
+    example_call,
+    extra_outputs,
+    stepped_part,
+)
+from cpuaccel.model.redirected import can_redirect, redirect, redirected
 from cpuaccel.plugin.backend import Stepper
 from cpuaccel.report import CallKey, Outcome, Status
 from cpuaccel.serving import Serving
@@ -35,6 +51,7 @@ class Generator:
         self._lock = threading.RLock()
         self._state = -1
         self._generation: Generation | None = None
+        self._encoder: ServedEncoder | None = None
 
     def generate(self, eager: torch.nn.Module, *args: object, **kwargs: object) -> object:
         """Run ``generate`` of the original in eval mode, with its arguments.
@@ -52,18 +69,28 @@ class Generator:
             self._serving.count_fallback(CallKey.METHOD, f"generate is not accelerated: {reason}")
             return method(*args, **kwargs)
         assert isinstance(eager, PreTrainedModel)
-        call = _Forward(eager, stepper, self._serving, generation.meter)
+        part = stepped_part(eager)
+        call = _Forward(part, stepper, self._serving, generation.meter, self._encoder)
+        parts = {} if self._encoder is None else dict(self._encoder.parts)
+        if part is not eager:
+            parts[DECODERS[eager.config.model_type]] = redirected(part, call)
         begun = time.perf_counter()
-        output = redirect(cast(MethodType, method), call, args, kwargs)
+        output = redirect(
+            cast(MethodType, method), call if part is eager else eager, args, kwargs, parts
+        )
         generation.meter.record_generate(time.perf_counter() - begun)
         if not call.fell_back:
             self._variants.report.count(CallKey.OPTIMIZED)
         return output
 
     @property
-    def serves(self) -> bool:
-        """Whether a stepper was built."""
-        return self._generation is not None and self._generation.stepper is not None
+    def example(self) -> dict[str, object] | None:
+        """Inputs of a call of the model, if a stepper was built."""
+        if self._generation is None or self._generation.stepper is None:
+            return None
+        original = self._variants.reference.original
+        assert isinstance(original, PreTrainedModel)
+        return example_call(original)
 
     def prepare(self, eager: torch.nn.Module) -> None:
         """Build the stepper for the original in eval mode.
@@ -90,8 +117,9 @@ class Generator:
     def _build(self, eager: torch.nn.Module) -> Generation:
         variants = self._variants
         pipeline = variants.report.pipeline
-        if variants.forked:
+        if variants.forked:  # the parent's encoder is kept: it may wait for its threads
             return _not_applied(pipeline, "the process was forked")
+        self._encoder = None
         allowed = verdict(eager)
         if not allowed or not isinstance(eager, PreTrainedModel):
             return _not_applied(pipeline, allowed.reason, allowed.remedy)
@@ -99,7 +127,12 @@ class Generator:
             planned = generating_step(plan)
             if planned is not None:
                 on_move = variants.reference.weights.accept_moved
-                return build(planned, plan, eager, variants.settings, on_move)
+                generation = build(planned, plan, eager, variants.settings, on_move)
+                encoder = encoder_of(eager)
+                if generation.stepper is None or encoder is None:
+                    return generation
+                self._encoder = ServedEncoder(eager, encoder, plan.pipeline, variants.settings)
+                return replace(generation, encoder=self._encoder.report)
         raise AssertionError("a generator is made only where a step generates")
 
 
@@ -115,9 +148,15 @@ class _Forward:
     """
 
     def __init__(
-        self, eager: PreTrainedModel, stepper: Stepper, serving: Serving, meter: Meter
+        self,
+        eager: PreTrainedModel,
+        stepper: Stepper,
+        serving: Serving,
+        meter: Meter,
+        encoder: ServedEncoder | None,
     ) -> None:
         self._eager = eager
+        self._encoder = encoder
         self._stepper = stepper
         self._serving = serving
         self._meter = meter
@@ -129,26 +168,35 @@ class _Forward:
         """Serve one prefill or step."""
         if args:
             kwargs = self._named(args, kwargs)
-        reason = _unserved(kwargs)
+        first = None if self._encoder is None else self._encoder.first_call(kwargs)
+        if first is None:
+            return self._serve(kwargs, kwargs)
+        output = self._serve(first, kwargs)
+        assert isinstance(output, ModelOutput)
+        return type(output)(**{k: v for k, v in output.items() if k != "past_key_values"})
+
+    def _serve(self, inputs: dict[str, object], asked: dict[str, object]) -> object:
+        """Serve a call with a cache, by the original with what was asked where it must be."""
+        reason = _unserved(inputs)
         if reason:
-            return self._by_original(reason, kwargs)
-        cache = kwargs["past_key_values"]
-        assert isinstance(cache, DynamicCache)
+            return self._by_original(reason, asked)
+        cache = inputs["past_key_values"]
+        assert isinstance(cache, Growable)
         let_grow(cache)
         length, before = cache.get_seq_length(), Restorable(cache)
         begun = time.perf_counter()
         try:
-            output = self._stepper.forward(**kwargs)
+            output = self._stepper.forward(**inputs)
         except Exception as error:
             logger.debug("the stepper raised", exc_info=True)
             before.restore()
-            return self._by_original(f"{type(error).__name__} in the stepper", kwargs)
+            return self._by_original(f"{type(error).__name__} in the stepper", asked)
         seconds = time.perf_counter() - begun
         logits = getattr(output, "logits", None)
         assert isinstance(logits, torch.Tensor)
         if not bool(logits.isfinite().all()):
             before.restore()
-            return self._by_original("NaN or infinity in the logits", kwargs)
+            return self._by_original("NaN or infinity in the logits", asked)
         tokens = cache.get_seq_length() - length
         self._meter.record(len(logits), tokens, seconds, _bytes_of(cache))
         return output
@@ -167,20 +215,20 @@ class _Forward:
     def _by_original(self, reason: str, kwargs: dict[str, object]) -> object:
         self.fell_back = True
         self._serving.count_fallback(CallKey.METHOD, f"a call in generate is not served: {reason}")
+        cast_cross_layers(kwargs.get("past_key_values"), self._eager.dtype)
         return self._eager(**kwargs)
 
 
 def _unserved(kwargs: dict[str, object]) -> str:
     """Say why a stepper can't serve a call; empty if it can."""
-    for name in ("output_attentions", "output_hidden_states", "labels"):
-        if kwargs.get(name) is not None and kwargs[name] is not False:
-            return f"{name} is asked for"
+    if reason := extra_outputs(kwargs):
+        return reason
     if kwargs.get("use_cache") is False:
         return "use_cache=False"
     return unsupported(kwargs.get("past_key_values"))
 
 
-def _bytes_of(cache: DynamicCache) -> int:
+def _bytes_of(cache: Growable) -> int:
     return sum(
         tensor.numel() * tensor.element_size()
         for layer in layers_of(cache)

@@ -1,16 +1,13 @@
 """Comparing a stepper with the original, token by token, before it serves ``generate``."""
 
-import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import cast
 
 import torch
-from transformers import PreTrainedModel
-from transformers.cache_utils import DynamicCache
 
 from cpuaccel.errors import BackendError
-from cpuaccel.generation.cache import let_grow
+from cpuaccel.generation.subject import Subject, new_cache, positions_of
 from cpuaccel.report import Difference
 
 PROMPT = 12
@@ -90,12 +87,12 @@ class Closeness:
 
 
 def prove(
-    model: PreTrainedModel, forward: Forward, tolerance: float, divergence: float | None = None
+    subject: Subject, forward: Forward, tolerance: float, divergence: float | None = None
 ) -> Closeness:
     """Compare the logits for a prompt, steps, chunks, cropped and reordered caches, and padding.
 
     Args:
-        model: the original.
+        subject: the original.
         forward: the stepper's.
         tolerance: largest accepted difference, relative to the largest logit.
         divergence: limit the mean divergence of the distributions by this instead, and the
@@ -104,9 +101,9 @@ def prove(
     Raises:
         BackendError: they differ by more.
     """
-    tokens = _sample(model, forward)
+    tokens = _sample(subject, forward)
     probes = (_single, _far, _padded, _rolled_back)
-    compared = [one for probe in probes for one in probe(model, forward, tokens)]
+    compared = [one for probe in probes for one in probe(subject, forward, tokens)]
     differences = tuple(_difference(one) for one in compared)
     tokens_compared = sum(len(one.logits) for one in compared)
     closeness = Closeness(
@@ -131,32 +128,32 @@ def prove(
     return closeness
 
 
-def _single(model: PreTrainedModel, forward: Forward, tokens: torch.Tensor) -> Iterator[Compared]:
-    ids = tokens[:1]
-    expected = _logits(model(input_ids=ids, use_cache=False))[0]
-    step = _Run(model, forward)
+def _single(subject: Subject, forward: Forward, tokens: torch.Tensor) -> Iterator[Compared]:
+    rows = slice(0, 1)
+    ids = tokens[rows]
+    expected = _whole(subject, ids, rows)[0]
+    step = _Run(subject, forward, rows)
     yield Compared("a prompt", step(ids[:, :PROMPT])[0], expected[:PROMPT])
     steps = [step(ids[:, at : at + 1])[0] for at in range(PROMPT, ids.shape[1])]
     yield Compared("single steps", torch.cat(steps), expected[PROMPT:])
 
 
-def _far(model: PreTrainedModel, forward: Forward, tokens: torch.Tensor) -> Iterator[Compared]:
+def _far(subject: Subject, forward: Forward, tokens: torch.Tensor) -> Iterator[Compared]:
     """Positions in the second half of those that the model has."""
-    config = model.config.get_text_config(decoder=True)
-    begin = getattr(config, "max_position_embeddings", 4 * FEWEST_POSITIONS) // 2
-    ids = tokens[1:2, :PROMPT]
+    begin = (positions_of(subject.model) or 4 * FEWEST_POSITIONS) // 2
+    rows = slice(1, 2)
+    ids = tokens[rows, :PROMPT]
     positions = torch.arange(begin, begin + PROMPT)[None]
-    expected = _Run(model, model)(ids, positions=positions)
-    logits = _Run(model, forward)(ids, positions=positions)
+    expected = _Run(subject, subject.model, rows)(ids, positions=positions)
+    logits = _Run(subject, forward, rows)(ids, positions=positions)
     yield Compared("far positions", logits[0], expected[0])
 
 
-def _rolled_back(
-    model: PreTrainedModel, forward: Forward, tokens: torch.Tensor
-) -> Iterator[Compared]:
-    ids = tokens[2:, : PROMPT + CHUNK]
-    expected = _logits(model(input_ids=ids, use_cache=False))[0]
-    step = _Run(model, forward)
+def _rolled_back(subject: Subject, forward: Forward, tokens: torch.Tensor) -> Iterator[Compared]:
+    rows = slice(2, 3)
+    ids = tokens[rows, : PROMPT + CHUNK]
+    expected = _whole(subject, ids, rows)[0]
+    step = _Run(subject, forward, rows)
     step.cache.activate_past_recording()  # type: ignore[no-untyped-call]
     step(ids[:, :PROMPT])
     yield Compared("a chunk", step(ids[:, PROMPT:])[0], expected[PROMPT:])
@@ -165,7 +162,7 @@ def _rolled_back(
     yield Compared("a cropped cache", step(after)[0], expected[PROMPT + 2 : PROMPT + 3])
 
 
-def _padded(model: PreTrainedModel, forward: Forward, tokens: torch.Tensor) -> Iterator[Compared]:
+def _padded(subject: Subject, forward: Forward, tokens: torch.Tensor) -> Iterator[Compared]:
     total = PROMPT + PADDED_STEPS
     ids = tokens[:, :total]
     mask = torch.ones(len(PADDED), total, dtype=torch.int64)
@@ -173,9 +170,9 @@ def _padded(model: PreTrainedModel, forward: Forward, tokens: torch.Tensor) -> I
         mask[row, : PROMPT - length] = 0
     positions = (mask.cumsum(-1) - 1).clamp_min(0)
     real = mask.bool()
-    reference = _Run(model, model)
+    reference = _Run(subject, subject.model)
     expected = reference(ids, mask, positions)
-    step = _Run(model, forward)
+    step = _Run(subject, forward)
     prompt = step(ids[:, :PROMPT], mask[:, :PROMPT], positions[:, :PROMPT])
     seen = real[:, :PROMPT]
     yield Compared("a padded batch", prompt[seen], expected[:, :PROMPT][seen])
@@ -183,7 +180,7 @@ def _padded(model: PreTrainedModel, forward: Forward, tokens: torch.Tensor) -> I
     steps = []
     for at in range(PROMPT, total):
         if at == PROMPT + PADDED_STEPS // 2:
-            step.cache.reorder_cache(cast(torch.LongTensor, order))
+            step.reorder(order)
             ids, mask, positions, expected = (t[order] for t in (ids, mask, positions, expected))
         now = slice(at, at + 1)
         logits = step(ids[:, now], mask[:, : at + 1], positions[:, now])
@@ -194,11 +191,11 @@ def _padded(model: PreTrainedModel, forward: Forward, tokens: torch.Tensor) -> I
 class _Run:
     """A model with a cache of its own; returns logits of shape (batch, tokens, vocabulary)."""
 
-    def __init__(self, model: PreTrainedModel, forward: Forward) -> None:
-        self._forward = forward
-        self._has_positions = "position_ids" in inspect.signature(model.forward).parameters
-        self.cache = DynamicCache(config=model.config.get_text_config(decoder=True))
-        let_grow(self.cache)
+    def __init__(
+        self, subject: Subject, forward: Forward, rows: slice | torch.Tensor = slice(None)
+    ) -> None:
+        self._subject, self._forward, self._rows = subject, forward, rows
+        self.cache = new_cache(subject.model)
 
     def __call__(
         self,
@@ -206,28 +203,38 @@ class _Run:
         mask: torch.Tensor | None = None,
         positions: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        named: dict[str, object] = {} if mask is None else {"attention_mask": mask}
-        if positions is not None and self._has_positions:
-            named["position_ids"] = positions
-        return _logits(
-            self._forward(input_ids=ids, past_key_values=self.cache, use_cache=True, **named)
-        )
+        inputs = self._subject.inputs(ids, self._rows, mask, positions)
+        output = self._forward(**inputs, past_key_values=self.cache, use_cache=True)
+        cache = getattr(output, "past_key_values", None)
+        if cache is not None:  # as in generate: some decoders make another one at the first call
+            self.cache = cache
+        return _logits(output)
+
+    def reorder(self, order: torch.Tensor) -> None:
+        """Let the rows change places."""
+        self.cache.reorder_cache(cast(torch.LongTensor, order))
+        self._rows = order
 
 
-def _sample(model: PreTrainedModel, forward: Forward) -> torch.Tensor:
+def _whole(subject: Subject, ids: torch.Tensor, rows: slice) -> torch.Tensor:
+    """The original's logits for all tokens at once, without a cache."""
+    return _logits(subject.model(**subject.inputs(ids, rows), use_cache=False))
+
+
+def _sample(subject: Subject, forward: Forward) -> torch.Tensor:
     """Sample the tokens of the probes by the stepper itself, shape (rows, tokens).
 
     Far from any text, as random tokens are, rounding changes a trained model's distribution by
     three times as much and more.
     """
-    config = model.config.get_text_config(decoder=True)
+    config = subject.model.config.get_text_config(decoder=True)
     random = torch.Generator().manual_seed(0)
-    begin = config.bos_token_id
-    if isinstance(begin, int):
+    begin = subject.first_token
+    if begin is not None:
         first = torch.full((len(PADDED), 1), begin)
     else:
         first = torch.randint(config.vocab_size, (len(PADDED), 1), generator=random)
-    step, tokens = _Run(model, forward), [first]
+    step, tokens = _Run(subject, forward), [first]
     while len(tokens) < PROMPT + STEPS:
         chances = step(tokens[-1])[:, -1].float().softmax(-1)
         if not bool(chances.isfinite().all()):

@@ -12,16 +12,23 @@ Call = Callable[..., object]
 class _Redirected:
     """A model with another ``forward``. It shares the attributes of the model, by one dict."""
 
-    __slots__ = ("_redirected_call", "_redirected_model")
+    __slots__ = ("_redirected_call", "_redirected_model", "_redirected_parts")
 
     _redirected_call: Call
     _redirected_model: torch.nn.Module
+    _redirected_parts: Mapping[str, object]
 
     def __init_subclass__(cls) -> None:
         """Keep the model's own ``__init_subclass__`` from registering the class."""
 
     def __call__(self, *args: object, **kwargs: object) -> object:
         return self._redirected_call(*args, **kwargs)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """Set on the model what is meant: no stand-in for another one may stay there."""
+        if issubclass(type(value), _Redirected):
+            value = object.__getattribute__(value, "_redirected_model")
+        super().__setattr__(name, value)
 
     @property
     def forward(self) -> Call:
@@ -36,10 +43,17 @@ class _Redirected:
 
 
 @functools.lru_cache(maxsize=128)
-def _redirected_class(kind: type[torch.nn.Module]) -> type[torch.nn.Module]:
-    names = {"__module__": kind.__module__, "__qualname__": kind.__qualname__}
+def _redirected_class(
+    kind: type[torch.nn.Module], parts: tuple[str, ...] = ()
+) -> type[torch.nn.Module]:
+    names: dict[str, object] = {"__module__": kind.__module__, "__qualname__": kind.__qualname__}
+    names |= {name: property(functools.partial(_get_part, name)) for name in parts}
     bases = (_Redirected, kind)
     return new_class(kind.__name__, bases, exec_body=lambda body: body.update(names))
+
+
+def _get_part(name: str, redirected: _Redirected) -> object:
+    return redirected._redirected_parts[name]
 
 
 def can_redirect(method: object, model: torch.nn.Module) -> bool:
@@ -51,8 +65,34 @@ def can_redirect(method: object, model: torch.nn.Module) -> bool:
     )
 
 
+def redirected(
+    model: torch.nn.Module, call: Call, parts: Mapping[str, object] | None = None
+) -> torch.nn.Module:
+    """Return a model that is another one's, but for calls of it and for some attributes.
+
+    Args:
+        model: what is set on the returned model is set on this one.
+        call: serves calls of the returned model and of its ``forward``.
+        parts: attributes that it has instead of the model's, by name.
+    """
+    parts = parts or {}
+    kind: type[object] = _redirected_class(type(model), tuple(parts))  # type: ignore[arg-type]
+    instance = object.__new__(kind)
+    assert isinstance(instance, torch.nn.Module)
+    # Not by the model's own __setattr__, which would register modules and parameters.
+    object.__setattr__(instance, "__dict__", model.__dict__)
+    object.__setattr__(instance, "_redirected_call", call)
+    object.__setattr__(instance, "_redirected_model", model)
+    object.__setattr__(instance, "_redirected_parts", parts)
+    return instance
+
+
 def redirect(
-    method: MethodType, call: Call, args: Sequence[object], kwargs: Mapping[str, object]
+    method: MethodType,
+    call: Call,
+    args: Sequence[object],
+    kwargs: Mapping[str, object],
+    parts: Mapping[str, object] | None = None,
 ) -> object:
     """Run a method of a model; what it sets is set on the model.
 
@@ -61,16 +101,13 @@ def redirect(
         call: serves ``self(...)`` and ``self.forward(...)`` in the method.
         args: of the method, without ``self``.
         kwargs: of the method.
+        parts: attributes of ``self`` in the method instead of the model's, by name.
 
     Returns:
         What the method returns; the model itself where it returns ``self``.
     """
     model = method.__self__
     assert isinstance(model, torch.nn.Module)
-    instance = object.__new__(_redirected_class(type(model)))  # type: ignore[arg-type]
-    # Not by the model's own __setattr__, which would register modules and parameters.
-    object.__setattr__(instance, "__dict__", model.__dict__)
-    object.__setattr__(instance, "_redirected_call", call)
-    object.__setattr__(instance, "_redirected_model", model)
+    instance = redirected(model, call, parts)
     output: object = method.__func__(instance, *args, **kwargs)
     return model if output is instance else output

@@ -88,8 +88,9 @@ class Stepper:
 
     Attributes:
         forward: called with the arguments of the model's own ``forward``, by name. It extends the
-            cache in ``past_key_values`` and returns what the model returns. A prefill is a call
-            with an empty cache, a step one with a new token for each row. An original may go on
+            cache in ``past_key_values`` and returns what the model returns. An encoder-decoder gets
+            ``encoder_outputs`` and an ``EncoderDecoderCache``. A prefill is a call with an empty
+            cache, a step one with a new token for each row. An original may go on
             with the same cache.
         bytes_per_step: bytes of weights that a step reads.
         evidence: what shows that the backend took effect.
@@ -192,11 +193,12 @@ class Backend(ABC, Generic[OptionsT]):
         return self.check(host)
 
     def stepper(self, model: torch.nn.Module, host: Host, unload: Unload | None = None) -> Stepper:
-        """Optimize a decoder model for ``generate``; only called where ``generates`` is true.
+        """Optimize a model for ``generate``; only called where ``generates`` is true.
 
         Args:
-            model: a ``transformers.PreTrainedModel`` with a ``DynamicCache``, in eval mode and in
-                the pipeline's precision. Must not be changed; the new model may share its weights.
+            model: a ``transformers.PreTrainedModel`` with a ``DynamicCache``, or, if it is an
+                encoder-decoder, with two in an ``EncoderDecoderCache``, in eval mode and in the
+                pipeline's precision. Must not be changed; the new model may share its weights.
             host: this machine and environment.
             unload: with ``keep_original=False``: call it with each parameter of the model as soon
                 as the stepper keeps it in a form of its own. None otherwise.

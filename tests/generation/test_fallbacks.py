@@ -20,7 +20,6 @@ from tests.generation.models import (
     prompt,
 )
 from tests.generation.steppers import Faults, other_steppers, stepping, without_positions
-from tests.models import generator
 
 UNSERVED: dict[str, tuple[dict[str, Any], str]] = {
     "without a cache": ({"use_cache": False}, "use_cache=False"),
@@ -59,17 +58,6 @@ def test_attentions_are_the_originals() -> None:
         for layer, other in zip(step, of_original, strict=True):
             torch.testing.assert_close(layer, other)
     assert "output_attentions is" in fast.report.fallbacks["fallback:method"]
-
-
-def test_an_encoder_and_decoder() -> None:
-    model = generator("t5").eval()
-    fast: Any = cpuaccel.optimize(model, ["onednn"])
-    inputs = {key: tensor % 60 for key, tensor in prompt(9, 2).items()}
-    call = {**inputs, "max_new_tokens": 8, "do_sample": False}
-    assert torch.equal(fast.generate(**call), model.generate(**call))
-    assert fast.report.calls == {"fallback:method": 1}
-    assert "an encoder and a decoder" in fast.report.fallbacks["fallback:method"]
-    assert fast.report.generation.outcome.status is Status.SKIPPED
 
 
 def test_a_pipeline_without_a_step_that_generates() -> None:

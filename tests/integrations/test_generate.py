@@ -1,6 +1,5 @@
 """Generation with an optimized model: the original's tokens, and a warning in the log."""
 
-import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -181,9 +180,7 @@ FEATURES: dict[str, Callable[[], dict[str, torch.Tensor]]] = {
 
 
 @pytest.mark.parametrize("method", list(FEATURES))
-def test_features_of_one_kind_fall_back_with_a_warning(
-    method: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_features_of_one_kind_are_optimized(method: str) -> None:
     model, inputs = generator("clip").eval(), FEATURES[method]()
     fast = cpuaccel.optimize(model, ["jit"])
     found, expected = getattr(fast, method)(**inputs), getattr(model, method)(**inputs)
@@ -192,8 +189,9 @@ def test_features_of_one_kind_fall_back_with_a_warning(
         first, (expected if isinstance(expected, torch.Tensor) else expected[0]).detach()
     )
     assert not first.requires_grad
-    assert fast.report.calls == {"fallback:method": 1}
-    assert [r.levelno for r in caplog.records if r.name == "cpuaccel"] == [logging.WARNING]
+    assert fast.report.calls == {"optimized": 1}
+    (part,) = fast.report.parts.values()
+    assert part.applied == ("jit",)
 
 
 def test_a_model_without_generate() -> None:

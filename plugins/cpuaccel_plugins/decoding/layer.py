@@ -106,7 +106,7 @@ class FusedForward:
         return (
             self.agrees
             and hidden.shape[0] * hidden.shape[1] <= MOST_ROWS
-            and (mask is None or _is_plain(mask))
+            and (mask is None or is_plain(mask))
             and positions[0].shape[-1] == self._parts.projections.head_size
         )
 
@@ -146,7 +146,7 @@ class FusedForward:
         library.cpuaccel_attend(
             ctypes.byref(parts.attention),
             *(query.data_ptr(), ctypes.byref(cached(keys)), ctypes.byref(cached(values))),
-            *_described_mask(mask, keys.shape[2]),
+            *mask_arguments(mask, keys.shape[2]),
             *(batch, tokens, hidden.data_ptr(), attended.data_ptr(), kind),
         )
         if not isinstance(parts.feed_forward, CFeedForward):
@@ -159,7 +159,7 @@ class FusedForward:
         return output
 
 
-def _described_mask(mask: torch.Tensor | None, keys: int) -> tuple[int | None, int, int]:
+def mask_arguments(mask: torch.Tensor | None, keys: int) -> tuple[int | None, int, int]:
     """The address of a mask, and its strides over rows and queries."""
     if mask is None:
         return None, 0, 0
@@ -169,7 +169,7 @@ def _described_mask(mask: torch.Tensor | None, keys: int) -> tuple[int | None, i
     return mask.data_ptr(), 0 if len(mask) == 1 else of_rows, of_queries
 
 
-def _is_plain(mask: object) -> bool:
+def is_plain(mask: object) -> bool:
     """Whether a mask is one of Booleans for all heads, true where a key is seen."""
     return (
         isinstance(mask, torch.Tensor)

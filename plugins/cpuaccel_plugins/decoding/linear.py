@@ -46,7 +46,8 @@ class FewRowsLinear(torch.nn.Module):
     def outputs(self, inputs: torch.Tensor, begin: int, count: int) -> torch.Tensor:
         """Compute ``count`` of the outputs, from ``begin`` on, of shape (*, count)."""
         rows = inputs.numel() // self.in_features
-        if rows > MOST_ROWS or inputs.dtype not in TYPES:
+        fits = inputs.shape[-1] == self.in_features  # of others torch says what is wrong
+        if rows > MOST_ROWS or inputs.dtype not in TYPES or not fits:
             return self._many_rows(inputs, slice(begin, begin + count))
         inputs = inputs.contiguous()
         output = inputs.new_empty(*inputs.shape[:-1], count)
@@ -115,7 +116,7 @@ class Int8Linear(FewRowsLinear):
     def __init__(self, original: torch.nn.Linear, library: ctypes.CDLL) -> None:
         super().__init__(original, library)
         self.steps, self.scales = quantize(self.weight)
-        del self.weight
+        self.weight = self.steps  # T5 casts activations to the weight's dtype unless it is 8 bits
         self.described = self._describe(self.steps, self.scales)
 
     def _many_rows(self, inputs: torch.Tensor, outputs: slice) -> torch.Tensor:

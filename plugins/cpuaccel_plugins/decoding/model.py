@@ -1,6 +1,7 @@
 """A decoder model whose few rows are computed by the kernels."""
 
 import ctypes
+import re
 from collections.abc import Callable
 
 import torch
@@ -10,6 +11,7 @@ from transformers.pytorch_utils import Conv1D
 
 import cpuaccel
 from cpuaccel import BackendError, Stepper, Unload
+from cpuaccel_plugins.decoding.attention import fuse_attention
 from cpuaccel_plugins.decoding.experts import FewRowsExperts, as_linear, is_experts
 from cpuaccel_plugins.decoding.layer import FusedForward, Positions
 from cpuaccel_plugins.decoding.library import KernelsError, kernels
@@ -21,6 +23,11 @@ FLOATS = (torch.float32, torch.bfloat16)
 SAMPLE = torch.tensor([[1, 2, 3]])
 """Tokens on which the fused layers are compared with the model's own code."""
 
+
+ONCE = re.compile(
+    r"encoder_attn\.[kv]_proj$|EncDecAttention\.[kv]$|crossattention\.self\.(key|value)$"
+)
+"""Names of linears that run once in a ``generate``: for keys and values of an encoder's output."""
 
 Choose = Callable[[str, torch.nn.Linear], type[FewRowsLinear]]
 """Chooses how a linear is computed, by its name in the model."""
@@ -49,23 +56,28 @@ def make_stepper(model: torch.nn.Module, choose: Choose, unload: Unload | None) 
     linears, experts = _replace(copied, choose, library, unload)
     if not linears and not experts:
         raise BackendError(f"{type(model).__name__} has no linears", "Leave the step out")
+    assert isinstance(model, PreTrainedModel)
     positions = Positions()
     fused = []
-    for layer in copied.modules():
+    # The encoder isn't there to compare layers that read its output.
+    for layer in () if model.config.is_encoder_decoder else copied.modules():
         parts = find_parts(layer)
         if parts is not None:
             forward = FusedForward(layer, parts, library, positions)
             layer.forward = forward
             fused.append(forward)
     _check(copied, [*fused, *experts])
-    assert isinstance(model, PreTrainedModel)
+    attention = fuse_attention(copied, _stepped_modules(copied), library)
     chosen = getattr(model.config.get_text_config(decoder=True), "num_experts_per_tok", 1)
     evidence = {"linears": len(linears), "fused_layers": sum(forward.agrees for forward in fused)}
+    if attention:
+        evidence["fused_attention"] = len(attention)
     if experts:
         evidence["mixtures"] = sum(one.agrees for one in experts)
+    names = {module: name for name, module in copied.named_modules()}
     return Stepper(
         copied,
-        sum(linear.bytes_read for linear in linears)
+        sum(linear.bytes_read for linear in linears if not ONCE.search(names[linear]))
         + sum(one.bytes_read(chosen) for one in experts),
         evidence,
     )
@@ -77,11 +89,12 @@ def _replace(
     """Replace the linears of a model and the experts of its mixtures."""
     linears: dict[torch.nn.Module, FewRowsLinear] = {}
     experts: list[FewRowsExperts] = []
+    stepped = _stepped_modules(model)
     for prefix, parent in list(model.named_modules()):
         for name, child in list(parent.named_children()):
             path = f"{prefix}.{name}".lstrip(".")
             linear = _as_linear(child)
-            if not runs_its_class(child):
+            if child not in stepped or not runs_its_class(child):
                 continue
             if linear is not None:
                 if child not in linears:
@@ -107,8 +120,19 @@ def _unload(weight: object, made: FewRowsLinear, unload: Unload | None) -> None:
         unload(weight)
 
 
+def _stepped_modules(model: torch.nn.Module) -> set[torch.nn.Module]:
+    """The modules that compute each token: all, or the decoder's and the head."""
+    assert isinstance(model, PreTrainedModel)
+    if not model.config.is_encoder_decoder:
+        return set(model.modules())
+    decoder, head = model.get_decoder(), model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    return {head, *decoder.modules()} - set(model.get_encoder().modules())
+
+
 def _check(model: torch.nn.Module, checked: list[FusedForward | FewRowsExperts]) -> None:
     """Compare layers and experts with the model's own code, on a prompt and a step after it."""
+    if not checked:
+        return
     assert isinstance(model, PreTrainedModel)
     cache = DynamicCache(config=model.config.get_text_config(decoder=True))
     cache.activate_past_recording()  # type: ignore[no-untyped-call]
