@@ -119,7 +119,7 @@ def build(
                 model,
                 stepper.forward,
                 default_tolerance(dtypes) if tolerance is None else tolerance,
-                None if tolerance is not None else _divergence(backend, dtypes),
+                None if tolerance is not None else _divergence(backend, stepper, dtypes),
             )
     except BackendError as error:
         return Generation(not_applied(name, error))
@@ -127,8 +127,12 @@ def build(
     return Generation(outcome, stepper, closeness, Meter(stepper.bytes_per_step, read_bandwidth()))
 
 
-def _divergence(backend: Backend[Options], dtypes: set[torch.dtype]) -> float | None:
+def _divergence(
+    backend: Backend[Options], stepper: Stepper, dtypes: set[torch.dtype]
+) -> float | None:
     """The limit of the divergence; None to limit the differences of the logits."""
+    if stepper.largest_divergence is not None:
+        return stepper.largest_divergence
     if backend.tolerance > 0:
         return LARGEST_DIVERGENCE_COARSE
     return LARGEST_DIVERGENCE_BF16 if torch.bfloat16 in dtypes else None

@@ -10,11 +10,13 @@ from transformers.cache_utils import (
     DynamicSlidingWindowLayer,
 )
 
+from cpuaccel.generation.storing import SlidingLayer, StoringLayer
+
 SPARE = 64
 """Least number of tokens that new memory has room for."""
 
 
-class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]
+class GrowingLayer(StoringLayer):
     """Keys and values at the beginning of memory that has room for more tokens.
 
     ``keys`` and ``values`` are views of the used part, so whatever works with a ``DynamicLayer``
@@ -67,6 +69,7 @@ class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]
 
     def __copy__(self) -> Self:
         """Share the contents, but not the memory after them."""
+        self.read()
         copied = type(self)()
         copied.__dict__.update(self.__dict__)
         copied._memory = self._memory = None
@@ -120,18 +123,27 @@ class Restorable:
             vars(layer).update(state)
 
 
-def layers_of(cache: DynamicCache) -> list[DynamicLayer]:
-    """The layers of a cache that ``unsupported`` has nothing against."""
-    return [layer for layer in cache.layers if isinstance(layer, DynamicLayer)]
+def bytes_of(cache: DynamicCache) -> int:
+    """Bytes of keys and values in a cache that ``let_grow`` was called with."""
+    total = 0
+    for layer in cache.layers:
+        assert isinstance(layer, StoringLayer)
+        if layer.storage is not None:
+            total += layer.storage.nbytes
+        else:
+            total += sum(tensor.nbytes for tensor in layer.read() if tensor is not None)
+    return total
 
 
 def let_grow(cache: DynamicCache) -> None:
-    """Replace the layers of a cache that concatenate by layers that grow, with their contents."""
+    """Replace the layers of a cache by ones that grow and that may use a storage."""
     if cache.layer_class_to_replicate is DynamicLayer:
         cache.layer_class_to_replicate = GrowingLayer
     for index, layer in enumerate(cache.layers):
         if type(layer) is DynamicLayer:
             cache.layers[index] = GrowingLayer.of(layer)
+        elif type(layer) is DynamicSlidingWindowLayer:
+            cache.layers[index] = SlidingLayer.of(layer)
 
 
 def unsupported(cache: object) -> str:
@@ -141,5 +153,5 @@ def unsupported(cache: object) -> str:
     if type(cache) is not DynamicCache or cache.offloading:
         return f"the cache is of another kind ({type(cache).__name__})"
     kinds = {type(layer) for layer in cache.layers}
-    others = kinds - {DynamicLayer, GrowingLayer, DynamicSlidingWindowLayer}
+    others = kinds - {DynamicLayer, GrowingLayer, DynamicSlidingWindowLayer, SlidingLayer}
     return f"the cache has layers of another kind ({others.pop().__name__})" if others else ""

@@ -82,14 +82,26 @@ class Stepper:
         forward: called with the arguments of the model's own ``forward``, by name. It extends the
             cache in ``past_key_values`` and returns what the model returns. A prefill is a call
             with an empty cache, a step one with a new token for each row. An original may go on
-            with the same cache.
+            with the same cache. A ``BackendError`` lets the original serve a call, with the reason
+            in the report; the cache is then set back to what it held before.
         bytes_per_step: bytes of weights that a step reads.
         evidence: what shows that the backend took effect.
+        largest_divergence: largest mean divergence of the next token's distribution that is
+            accepted by default, in nats, where the user's options ask for coarser weights than the
+            backend's ``tolerance`` is about. None for that one's limit.
+
+    A stepper whose engine has keys and values in a memory of its own ends a call with
+    ``layer.put(storage)`` for each layer of the cache, with a ``cpuaccel.Storage``, and begins the
+    next one with ``layer.storage``: where that is what the last call left, perhaps reordered, the
+    engine goes on from there. It is None where anybody else has read or changed the contents,
+    which are in ``layer.keys`` and ``layer.values`` from then on. (A cache without layers makes
+    them by ``cache.layer_class_to_replicate()``.)
     """
 
     forward: Callable[..., object]
     bytes_per_step: int
     evidence: Evidence = field(default_factory=dict)
+    largest_divergence: float | None = None
 
 
 class Backend(ABC, Generic[OptionsT]):

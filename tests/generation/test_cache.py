@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from transformers.cache_utils import (
     DynamicCache,
     DynamicLayer,
-    DynamicSlidingWindowLayer,
     StaticCache,
 )
 
 from cpuaccel.generation.cache import GrowingLayer, let_grow, unsupported
-from tests.generation.models import decoder
+from cpuaccel.generation.storing import SlidingLayer
+from tests.generation.models import WINDOW, decoder
 
 HEADS, SIZE = 2, 3
 
@@ -150,10 +150,11 @@ def test_the_source_of_a_growing_layer_stays_as_it_is() -> None:
     assert torch.equal(source.keys, kept)
 
 
-def test_sliding_windows_stay_transformers_own() -> None:
+def test_sliding_windows_stay_sliding() -> None:
     cache = DynamicCache(config=decoder("gemma3").config)
     let_grow(cache)
-    assert [type(layer) for layer in cache.layers] == [DynamicSlidingWindowLayer, GrowingLayer]
+    assert [type(layer) for layer in cache.layers] == [SlidingLayer, GrowingLayer]
+    assert cache.layers[0].sliding_window == WINDOW
     assert unsupported(cache) == ""
 
 
