@@ -1,0 +1,160 @@
+"""Prefill and steps of a decoder on OpenVINO."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from transformers import PreTrainedModel
+from transformers.cache_utils import DynamicCache, DynamicLayer
+
+from cpuaccel import BackendError
+from cpuaccel_plugins.openvino.decoding.export import KEPT, PAST, POSITIONS
+from cpuaccel_plugins.openvino.decoding.request import Request, Rows, StateLayer, Variables
+
+if TYPE_CHECKING:
+    import openvino
+
+MASK = "attention_mask"
+
+IGNORED = frozenset({"use_cache", "return_dict"})
+"""Arguments that say what a stepper does anyway."""
+
+
+class StatefulForward:
+    """Serves the forward of a decoder by requests, one for each text."""
+
+    def __init__(
+        self,
+        compiled: "openvino.CompiledModel",
+        variables: Variables,
+        model: PreTrainedModel,
+        cache_dtype: torch.dtype,
+    ) -> None:
+        """Serve a model's forward.
+
+        Args:
+            compiled: an exported decoder.
+            variables: the names of its variables, layer by layer.
+            model: what was exported.
+            cache_dtype: of the keys and values in OpenVINO's memory.
+        """
+        self._compiled = compiled
+        self._variables = variables
+        self._inputs = {name for port in compiled.inputs for name in port.get_names()}
+        self._dtype = model.dtype
+        # The compiled model reads some of them where they are.
+        self._weights = [t.detach() for t in (*model.parameters(), *model.buffers())]
+        cache = DynamicCache(config=model.config.get_text_config(decoder=True))
+        output = model(input_ids=PAST[:1], past_key_values=cache, use_cache=True)
+        self._output: Callable[..., object] = type(output)
+        shapes = [(layer.keys.shape, layer.values.shape) for layer in cache.layers]
+        self._token_bytes = [
+            cache_dtype.itemsize * sum(heads * size for _, heads, _, size in pair)
+            for pair in shapes
+        ]
+
+    def run_once(self) -> None:
+        """Let OpenVINO choose its kernels, by a call with several tokens.
+
+        In 2026.4 some are made for the sizes of the first call, and wrong after one with one key.
+        """
+        Request(self._compiled, self._variables).run(self._named(PAST, 0), None)
+
+    def __call__(
+        self,
+        *,
+        past_key_values: DynamicCache,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        **others: object,
+    ) -> object:
+        """Compute the logits, and extend the cache.
+
+        Raises:
+            BackendError: an argument is not one of the graph's inputs, or has another form.
+        """
+        for name, value in others.items():
+            if name not in IGNORED and value is not None and value is not False:
+                raise BackendError(f"{name} is passed, which the graph does not have")
+        if input_ids is None:
+            raise BackendError("embeddings are passed, and no tokens")
+        past = past_key_values.get_seq_length()
+        inputs = self._named(input_ids, past, attention_mask, position_ids, logits_to_keep)
+        request, rows = self._request(past_key_values)
+        logits = request.run(inputs, rows)
+        batch, total = inputs[MASK].shape
+        for index, layer in enumerate(past_key_values.layers):
+            size = batch * total * self._token_bytes[index]
+            layer.put(StateLayer(request, request.version, index, total, None, self._dtype, size))
+        return self._output(logits=logits.to(self._dtype), past_key_values=past_key_values)
+
+    def _named(
+        self,
+        ids: torch.Tensor,
+        past: int,
+        mask: torch.Tensor | None = None,
+        positions: torch.Tensor | None = None,
+        kept: int | torch.Tensor = 0,
+    ) -> dict[str, torch.Tensor]:
+        """The inputs of the graph, for tokens after a number of others."""
+        batch, new = ids.shape
+        total = past + new
+        if mask is None:
+            mask = torch.ones(batch, total, dtype=torch.int64)
+        elif mask.shape != (batch, total):
+            raise BackendError(f"the mask has the shape {tuple(mask.shape)}")
+        elif positions is None and POSITIONS in self._inputs and not bool(mask.all()):
+            raise BackendError("a mask of padding is passed without positions")
+        inputs = {"input_ids": ids, MASK: mask.long()}
+        if POSITIONS in self._inputs:
+            positions = torch.arange(past, total)[None] if positions is None else positions
+            inputs[POSITIONS] = positions.expand(batch, new)
+        if KEPT in self._inputs:
+            indices = torch.arange(new)
+            inputs[KEPT] = indices[-kept:] if isinstance(kept, int) else indices[kept]
+        return inputs
+
+    def _request(self, cache: DynamicCache) -> tuple[Request, Rows | None]:
+        """The request that has the contents of a cache, and the rows to go on with."""
+        layers = cache.layers
+        while cache.layer_class_to_replicate is not None and len(layers) < len(self._variables):
+            layers.append(cache.layer_class_to_replicate())
+        if len(layers) != len(self._variables):
+            raise BackendError(f"the cache has {len(layers)} layers")
+        first = layers[0].storage
+        if isinstance(first, StateLayer) and self._goes_on(cache, first):
+            return first.request, first.rows
+        request = Request(self._compiled, self._variables)
+        if cache.get_seq_length():
+            request.fill([_all_tokens(layer) for layer in layers])
+        return request, None
+
+    def _goes_on(self, cache: DynamicCache, first: StateLayer) -> bool:
+        """Whether all layers have what their request has now."""
+        request = first.request
+        return (
+            request.compiled is self._compiled
+            and request.version == first.version
+            and not request.is_broken
+            and all(
+                isinstance(storage := layer.storage, StateLayer)
+                and storage.request is request
+                and storage.version == first.version
+                and storage.rows == first.rows
+                for layer in cache.layers
+            )
+        )
+
+
+def _all_tokens(layer: DynamicLayer) -> tuple[torch.Tensor, torch.Tensor]:
+    """The keys and values of a layer, with zeros for tokens that have left its window."""
+    assert layer.keys is not None
+    assert layer.values is not None
+    missing = layer.get_seq_length() - layer.keys.shape[2]
+    padding = (0, 0, missing, 0)
+    return (
+        torch.nn.functional.pad(layer.keys, padding),
+        torch.nn.functional.pad(layer.values, padding),
+    )
