@@ -13,6 +13,9 @@ from cpuaccel.generation.cache import unsupported
 from cpuaccel.generation.meter import Meter, read_bandwidth
 from cpuaccel.generation.proof import (
     FEWEST_POSITIONS,
+    LARGEST_DIFFERENCE,
+    LARGEST_DIFFERENCE_4_BITS,
+    LARGEST_DIVERGENCE_4_BITS,
     LARGEST_DIVERGENCE_BF16,
     LARGEST_DIVERGENCE_COARSE,
     Closeness,
@@ -120,6 +123,7 @@ def build(
                 stepper.forward,
                 default_tolerance(dtypes) if tolerance is None else tolerance,
                 None if tolerance is not None else _divergence(backend, stepper, dtypes),
+                LARGEST_DIFFERENCE_4_BITS if stepper.in_4_bits else LARGEST_DIFFERENCE,
             )
     except BackendError as error:
         return Generation(not_applied(name, error))
@@ -131,8 +135,8 @@ def _divergence(
     backend: Backend[Options], stepper: Stepper, dtypes: set[torch.dtype]
 ) -> float | None:
     """The limit of the divergence; None to limit the differences of the logits."""
-    if stepper.largest_divergence is not None:
-        return stepper.largest_divergence
+    if stepper.in_4_bits:
+        return LARGEST_DIVERGENCE_4_BITS
     if backend.tolerance > 0:
         return LARGEST_DIVERGENCE_COARSE
     return LARGEST_DIVERGENCE_BF16 if torch.bfloat16 in dtypes else None

@@ -32,13 +32,15 @@ FEWEST_POSITIONS = 2 * (PROMPT + STEPS)
 
 LARGEST_DIVERGENCE_BF16 = 0.01
 LARGEST_DIVERGENCE_COARSE = 0.05
-"""Largest mean divergence of the next token's distribution that is accepted in bfloat16 and of a
-backend with a tolerance of its own, in nats (Kullback-Leibler). Wrong ones diverge by far more; how
-good 8 bits are is measured on text."""
+LARGEST_DIVERGENCE_4_BITS = 0.5
+"""Largest mean divergence of the next token's distribution that is accepted in bfloat16, of a
+backend with a tolerance of its own and in 4 bits, in nats (Kullback-Leibler). Wrong ones diverge by
+far more; how good few bits are is measured on text."""
 
 LARGEST_DIFFERENCE = 0.25
-"""Largest difference that is accepted of such a backend besides, relative to the largest logit: a
-model with nearly equal logits hardly diverges, whatever is wrong."""
+LARGEST_DIFFERENCE_4_BITS = 0.5
+"""Largest difference that is accepted of them besides, relative to the largest logit: a model with
+nearly equal logits hardly diverges, whatever is wrong."""
 
 REMEDY = "Leave the step out, or report this to the plugin's author"
 
@@ -87,7 +89,11 @@ class Closeness:
 
 
 def prove(
-    model: PreTrainedModel, forward: Forward, tolerance: float, divergence: float | None = None
+    model: PreTrainedModel,
+    forward: Forward,
+    tolerance: float,
+    divergence: float | None = None,
+    largest_difference: float = LARGEST_DIFFERENCE,
 ) -> Closeness:
     """Compare the logits for a prompt, steps, chunks, cropped and reordered caches, and padding.
 
@@ -95,8 +101,8 @@ def prove(
         model: the original.
         forward: the stepper's.
         tolerance: largest accepted difference, relative to the largest logit.
-        divergence: limit the mean divergence of the distributions by this instead, and the
-            differences by ``LARGEST_DIFFERENCE``.
+        divergence: limit the mean divergence of the distributions by this instead.
+        largest_difference: the limit of the differences then.
 
     Raises:
         BackendError: they differ by more.
@@ -120,7 +126,7 @@ def prove(
             f"average, more than {divergence}",
             REMEDY,
         )
-    tolerance = tolerance if divergence is None else LARGEST_DIFFERENCE
+    tolerance = tolerance if divergence is None else largest_difference
     for difference in differences:
         if not difference.relative <= tolerance:
             raise BackendError(
@@ -161,6 +167,8 @@ def _rolled_back(
     step.cache.crop(-CHUNK + 2)
     after = ids[:, PROMPT + 2 : PROMPT + 3]
     yield Compared("a cropped cache", step(after)[0], expected[PROMPT + 2 : PROMPT + 3])
+    by_original = _Run(model, model, step.cache)(ids[:, PROMPT + 3 :])[0]
+    yield Compared("the original over its cache", by_original, expected[PROMPT + 3 :])
 
 
 def _padded(model: PreTrainedModel, forward: Forward, tokens: torch.Tensor) -> Iterator[Compared]:
@@ -190,12 +198,15 @@ def _padded(model: PreTrainedModel, forward: Forward, tokens: torch.Tensor) -> I
 
 
 class _Run:
-    """A model with a cache of its own; returns logits of shape (batch, tokens, vocabulary)."""
+    """A model with a cache; returns logits of shape (batch, tokens, vocabulary)."""
 
-    def __init__(self, model: PreTrainedModel, forward: Forward) -> None:
+    def __init__(
+        self, model: PreTrainedModel, forward: Forward, cache: DynamicCache | None = None
+    ) -> None:
         self._forward = forward
         self._has_positions = "position_ids" in inspect.signature(model.forward).parameters
-        self.cache = DynamicCache(config=model.config.get_text_config(decoder=True))
+        config = model.config.get_text_config(decoder=True)
+        self.cache = DynamicCache(config=config) if cache is None else cache
         let_grow(self.cache)
 
     def __call__(

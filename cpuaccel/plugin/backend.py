@@ -86,22 +86,21 @@ class Stepper:
             in the report; the cache is then set back to what it held before.
         bytes_per_step: bytes of weights that a step reads.
         evidence: what shows that the backend took effect.
-        largest_divergence: largest mean divergence of the next token's distribution that is
-            accepted by default, in nats, where the user's options ask for coarser weights than the
-            backend's ``tolerance`` is about. None for that one's limit.
+        in_4_bits: whether the user's options ask for weights in 4 bits: logits may then differ by
+            more than by the backend's ``tolerance``.
 
     A stepper whose engine has keys and values in a memory of its own ends a call with
-    ``layer.put(storage)`` for each layer of the cache, with a ``cpuaccel.Storage``, and begins the
-    next one with ``layer.storage``: where that is what the last call left, perhaps reordered, the
-    engine goes on from there. It is None where anybody else has read or changed the contents,
-    which are in ``layer.keys`` and ``layer.values`` from then on. (A cache without layers makes
-    them by ``cache.layer_class_to_replicate()``.)
+    ``layer.put(storage)`` for each layer of the cache (a ``cpuaccel.CacheLayer``), with a
+    ``cpuaccel.Storage``, and begins the next one with ``layer.storage``: where that is what the
+    last call left, perhaps reordered, the engine goes on from there. It is None where anybody else
+    has read or changed the contents, which are in ``layer.keys`` and ``layer.values`` from then on.
+    A cache without layers makes them by ``cache.layer_class_to_replicate()``.
     """
 
     forward: Callable[..., object]
     bytes_per_step: int
     evidence: Evidence = field(default_factory=dict)
-    largest_divergence: float | None = None
+    in_4_bits: bool = False
 
 
 class Backend(ABC, Generic[OptionsT]):

@@ -19,9 +19,6 @@ from cpuaccel_plugins.openvino.runtime_graph import execution_evidence
 if TYPE_CHECKING:
     import openvino
 
-LARGEST_DIVERGENCE_INT4 = 0.5
-"""Largest mean divergence of the next token's distribution that is accepted in 4 bits, in nats."""
-
 VARIABLE = re.compile(r"\.layers\.(\d+)\.(keys|values)output\.")
 """What the exporter names a variable: the names of an input and an output, one after the other."""
 
@@ -50,7 +47,7 @@ def make_stepper(model: torch.nn.Module, weights: Weights, backend: str) -> Step
         forward,
         bytes_per_step(exported, getattr(config, "num_experts_per_tok", 1)),
         {**execution_evidence(compiled, precision), **_state_evidence(compiled, weights)},
-        LARGEST_DIVERGENCE_INT4 if weights is Weights.INT4 else None,
+        in_4_bits=weights is Weights.INT4,
     )
 
 

@@ -81,13 +81,15 @@ def export(model: PreTrainedModel, backend: str, *, keeps: bool = True) -> "open
     shapes["past_key_values"] = [{0: open_size, 2: open_size}] * (2 * len(cache.layers))
     # Imported here, because it imports OpenVINO.
     with environment_variable(*TELEMETRY_OFF), quiet_export():
-        from transformers.exporters.exporter_openvino import OpenVINOConfig, OpenVINOExporter
+        from transformers.exporters.configs import OpenVINOConfig
+        from transformers.exporters.exporter_openvino import OpenVINOExporter
 
         exporter = "Transformers' OpenVINOExporter"
         describe = describe_openvino_error
         with engine_errors(exporter, model, leave_out(backend), describe=describe):
             config = OpenVINOConfig(dynamic=True, dynamic_shapes=shapes)
             exported: openvino.Model
-            exported, _ = OpenVINOExporter().export_program(copied, inputs, config)
+            exporting = OpenVINOExporter()  # type: ignore[no-untyped-call]
+            exported, _ = exporting.export_program(copied, inputs, config)
     fuse_shared_heads(exported)
     return exported

@@ -123,8 +123,7 @@ class StateLayer:
             raise BackendError("the cache is lost, because OpenVINO failed", "Generate anew")
         selected = slice(None) if rows is None else torch.tensor(rows)
         keys, values = (
-            tensor[selected, :, : self.tokens].to(self.dtype)
-            for tensor in request.read(self.layer)
+            tensor[selected, :, : self.tokens].to(self.dtype) for tensor in request.read(self.layer)
         )
         return keys, values
 

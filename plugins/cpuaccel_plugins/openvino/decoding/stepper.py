@@ -1,13 +1,13 @@
 """Prefill and steps of a decoder on OpenVINO."""
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, cast
 
 import torch
 from transformers import PreTrainedModel
-from transformers.cache_utils import DynamicCache, DynamicLayer
+from transformers.cache_utils import DynamicCache
 
-from cpuaccel import BackendError
+from cpuaccel import BackendError, CacheLayer
 from cpuaccel_plugins.openvino.decoding.export import KEPT, PAST, POSITIONS
 from cpuaccel_plugins.openvino.decoding.request import Request, Rows, StateLayer, Variables
 
@@ -47,10 +47,9 @@ class StatefulForward:
         cache = DynamicCache(config=model.config.get_text_config(decoder=True))
         output = model(input_ids=PAST[:1], past_key_values=cache, use_cache=True)
         self._output: Callable[..., object] = type(output)
-        shapes = [(layer.keys.shape, layer.values.shape) for layer in cache.layers]
         self._token_bytes = [
-            cache_dtype.itemsize * sum(heads * size for _, heads, _, size in pair)
-            for pair in shapes
+            cache_dtype.itemsize * sum(part[0, :, 0].numel() for part in (keys, values))
+            for keys, values, _ in cache
         ]
 
     def run_once(self) -> None:
@@ -85,7 +84,7 @@ class StatefulForward:
         request, rows = self._request(past_key_values)
         logits = request.run(inputs, rows)
         batch, total = inputs[MASK].shape
-        for index, layer in enumerate(past_key_values.layers):
+        for index, layer in enumerate(_layers(past_key_values)):
             size = batch * total * self._token_bytes[index]
             layer.put(StateLayer(request, request.version, index, total, None, self._dtype, size))
         return self._output(logits=logits.to(self._dtype), past_key_values=past_key_values)
@@ -118,21 +117,21 @@ class StatefulForward:
 
     def _request(self, cache: DynamicCache) -> tuple[Request, Rows | None]:
         """The request that has the contents of a cache, and the rows to go on with."""
-        layers = cache.layers
-        while cache.layer_class_to_replicate is not None and len(layers) < len(self._variables):
-            layers.append(cache.layer_class_to_replicate())
+        while cache.layer_class_to_replicate and len(cache.layers) < len(self._variables):
+            cache.layers.append(cache.layer_class_to_replicate())
+        layers = _layers(cache)
         if len(layers) != len(self._variables):
             raise BackendError(f"the cache has {len(layers)} layers")
         first = layers[0].storage
-        if isinstance(first, StateLayer) and self._goes_on(cache, first):
+        if isinstance(first, StateLayer) and self._goes_on(first, layers):
             return first.request, first.rows
         request = Request(self._compiled, self._variables)
         if cache.get_seq_length():
             request.fill([_all_tokens(layer) for layer in layers])
         return request, None
 
-    def _goes_on(self, cache: DynamicCache, first: StateLayer) -> bool:
-        """Whether all layers have what their request has now."""
+    def _goes_on(self, first: StateLayer, layers: Sequence[CacheLayer]) -> bool:
+        """Whether all layers have what the request of the first one has now."""
         request = first.request
         return (
             request.compiled is self._compiled
@@ -143,12 +142,16 @@ class StatefulForward:
                 and storage.request is request
                 and storage.version == first.version
                 and storage.rows == first.rows
-                for layer in cache.layers
+                for layer in layers
             )
         )
 
 
-def _all_tokens(layer: DynamicLayer) -> tuple[torch.Tensor, torch.Tensor]:
+def _layers(cache: DynamicCache) -> Sequence[CacheLayer]:
+    return cast(Sequence[CacheLayer], cache.layers)
+
+
+def _all_tokens(layer: CacheLayer) -> tuple[torch.Tensor, torch.Tensor]:
     """The keys and values of a layer, with zeros for tokens that have left its window."""
     assert layer.keys is not None
     assert layer.values is not None

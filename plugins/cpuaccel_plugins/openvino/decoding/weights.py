@@ -4,6 +4,7 @@ import contextlib
 import enum
 import io
 import logging
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -79,7 +80,6 @@ def _constants(node: "openvino.Node") -> "list[openvino.Node]":
 
 
 def _nbytes(constant: "openvino.Node") -> float:
-    count = 1
-    for size in constant.get_output_shape(0):
-        count *= size
-    return count * constant.get_element_type().bitwidth / 8
+    bits: int = constant.get_element_type().bitwidth
+    shape: list[int] = constant.get_output_shape(0)
+    return math.prod(shape) * bits / 8
