@@ -116,7 +116,7 @@ def compare(model: Qwen2ForCausalLM, folder: str, options: argparse.Namespace) -
     script = str(Path(__file__).with_name("openvino_genai_peer.py"))
     arguments = [folder, str(options.words), str(options.tokens), json.dumps(properties)]
     with subprocess.Popen(  # noqa: S603
-        [options.peer, script, *arguments],
+        [options.peer, "-I", script, *arguments],  # this file has the name of its package
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -1,6 +1,6 @@
 """Generate with OpenVINO GenAI, once for each line on standard input; see openvino_genai.py.
 
-    python openvino_genai_peer.py FOLDER WORDS TOKENS PROPERTIES
+    python -I openvino_genai_peer.py FOLDER WORDS TOKENS PROPERTIES
 
 PROPERTIES are those of the compiled model, as JSON. Answers each line with one line of JSON: the
 number of new tokens, and the seconds to the first one and after it, as OpenVINO GenAI measures
