@@ -32,7 +32,7 @@ FEWEST_POSITIONS = 2 * (PROMPT + STEPS)
 
 LARGEST_DIVERGENCE_BF16 = 0.01
 LARGEST_DIVERGENCE_COARSE = 0.05
-LARGEST_DIVERGENCE_4_BITS = 0.5
+LARGEST_DIVERGENCE_4_BITS = 1.0
 """Largest mean divergence of the next token's distribution that is accepted in bfloat16, of a
 backend with a tolerance of its own and in 4 bits, in nats (Kullback-Leibler). Wrong ones diverge by
 far more; how good few bits are is measured on text."""

@@ -1,5 +1,6 @@
 """Prefill and steps of a decoder on OpenVINO."""
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, cast
 
@@ -42,15 +43,18 @@ class StatefulForward:
         self._variables = variables
         self._inputs = {name for port in compiled.inputs for name in port.get_names()}
         self._dtype = model.dtype
+        config = model.config.get_text_config(decoder=True)
+        self._vocabulary: int = config.vocab_size
+        self._positions: int = getattr(config, "max_position_embeddings", sys.maxsize)
         # The compiled model reads some of them where they are.
         self._weights = [t.detach() for t in (*model.parameters(), *model.buffers())]
-        cache = DynamicCache(config=model.config.get_text_config(decoder=True))
+        cache = DynamicCache(config=config)
         output = model(input_ids=PAST[:1], past_key_values=cache, use_cache=True)
         self._output: Callable[..., object] = type(output)
-        self._token_bytes = [
-            cache_dtype.itemsize * sum(part[0, :, 0].numel() for part in (keys, values))
-            for keys, values, _ in cache
+        self._sizes = [
+            [(part.shape[1], part.shape[3]) for part in (keys, values)] for keys, values, _ in cache
         ]
+        self._cache_itemsize = cache_dtype.itemsize
 
     def run_once(self) -> None:
         """Let OpenVINO choose its kernels, by a call with several tokens.
@@ -77,16 +81,21 @@ class StatefulForward:
         for name, value in others.items():
             if name not in IGNORED and value is not None and value is not False:
                 raise BackendError(f"{name} is passed, which the graph does not have")
-        if input_ids is None:
-            raise BackendError("embeddings are passed, and no tokens")
+        if input_ids is None or input_ids.dim() != 2 or not input_ids.numel():
+            raise BackendError("no tokens are passed")
+        if not bool(((input_ids >= 0) & (input_ids < self._vocabulary)).all()):
+            raise BackendError("a token is not in the vocabulary")
         past = past_key_values.get_seq_length()
         inputs = self._named(input_ids, past, attention_mask, position_ids, logits_to_keep)
-        request, rows = self._request(past_key_values)
+        request, rows = self._request(past_key_values, len(input_ids), past)
         logits = request.run(inputs, rows)
         batch, total = inputs[MASK].shape
-        for index, layer in enumerate(_layers(past_key_values)):
-            size = batch * total * self._token_bytes[index]
-            layer.put(StateLayer(request, request.version, index, total, None, self._dtype, size))
+        for index, (layer, sizes) in enumerate(
+            zip(_layers(past_key_values), self._sizes, strict=True)
+        ):
+            count = batch * total * sum(heads * size for heads, size in sizes)
+            nbytes = self._cache_itemsize * count
+            layer.put(StateLayer(request, request.version, index, total, None, self._dtype, nbytes))
         return self._output(logits=logits.to(self._dtype), past_key_values=past_key_values)
 
     def _named(
@@ -107,15 +116,18 @@ class StatefulForward:
         elif positions is None and POSITIONS in self._inputs and not bool(mask.all()):
             raise BackendError("a mask of padding is passed without positions")
         inputs = {"input_ids": ids, MASK: mask.long()}
+        positions = torch.arange(past, total)[None] if positions is None else positions
+        # Past them the original raises, or computes other frequencies than the traced ones.
+        if not bool(((positions >= 0) & (positions < self._positions)).all()):
+            raise BackendError(f"a position is not one of the {self._positions} of the model")
         if POSITIONS in self._inputs:
-            positions = torch.arange(past, total)[None] if positions is None else positions
             inputs[POSITIONS] = positions.expand(batch, new)
         if KEPT in self._inputs:
             indices = torch.arange(new)
             inputs[KEPT] = indices[-kept:] if isinstance(kept, int) else indices[kept]
         return inputs
 
-    def _request(self, cache: DynamicCache) -> tuple[Request, Rows | None]:
+    def _request(self, cache: DynamicCache, batch: int, past: int) -> tuple[Request, Rows | None]:
         """The request that has the contents of a cache, and the rows to go on with."""
         while cache.layer_class_to_replicate and len(cache.layers) < len(self._variables):
             cache.layers.append(cache.layer_class_to_replicate())
@@ -126,8 +138,14 @@ class StatefulForward:
         if isinstance(first, StateLayer) and self._goes_on(first, layers):
             return first.request, first.rows
         request = Request(self._compiled, self._variables)
-        if cache.get_seq_length():
-            request.fill([_all_tokens(layer) for layer in layers])
+        if past:
+            contents = [_all_tokens(layer) for layer in layers]
+            # OpenVINO would read past the end of smaller tensors.
+            for tensors, sizes in zip(contents, self._sizes, strict=True):
+                for tensor, (heads, size) in zip(tensors, sizes, strict=True):
+                    if tensor.shape != (batch, heads, past, size):
+                        raise BackendError(f"the cache has tensors of shape {tuple(tensor.shape)}")
+            request.fill(contents)
         return request, None
 
     def _goes_on(self, first: StateLayer, layers: Sequence[CacheLayer]) -> bool:

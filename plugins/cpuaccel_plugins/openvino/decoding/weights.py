@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import openvino
 
 GROUP = 32
-"""Inputs of a linear that share a scale in 4 bits. Symmetric ones are much worse."""
+"""Inputs of a linear that share a scale in 4 bits."""
 
 
 class Weights(enum.StrEnum):
@@ -28,8 +28,7 @@ class Weights(enum.StrEnum):
     INT8 = "int8"
     """In 8 bits, with a scale for each output."""
     INT4 = "int4"
-    """In 4 bits, with a scale and an offset for each output and 32 inputs. Embedding and head have
-    8 bits."""
+    """In 4 bits, with a scale for each output and 32 inputs; embedding and head in 8 bits."""
 
 
 def compress(
@@ -47,7 +46,7 @@ def compress(
             if weights is Weights.INT8:
                 return nncf.compress_weights(exported, mode=nncf.CompressWeightsMode.INT8_SYM)
             return nncf.compress_weights(
-                exported, mode=nncf.CompressWeightsMode.INT4_ASYM, group_size=GROUP
+                exported, mode=nncf.CompressWeightsMode.INT4_SYM, group_size=GROUP
             )
 
 
