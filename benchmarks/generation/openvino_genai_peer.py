@@ -22,7 +22,7 @@ def main() -> None:
     os.dup2(2, 1)  # the library logs to standard output
     folder, words, tokens, properties = sys.argv[1:]
     pipeline = openvino_genai.LLMPipeline(folder, "CPU", **json.loads(properties))
-    prompt = openvino.Tensor(np.full((1, int(words)), 5, dtype=np.int64))
+    random = np.random.default_rng(0)
     config = openvino_genai.GenerationConfig(
         max_new_tokens=int(tokens),
         ignore_eos=True,
@@ -32,6 +32,8 @@ def main() -> None:
         do_sample=False,
     )
     for _ in sys.stdin:
+        # Another one each time, because it keeps the states of prompts.
+        prompt = openvino.Tensor(random.integers(3, 500, (1, int(words))))
         metrics = pipeline.generate(prompt, config).perf_metrics
         first = metrics.get_ttft().mean / 1000
         rest = metrics.get_generate_duration().mean / 1000 - first
