@@ -48,6 +48,8 @@ if TYPE_CHECKING:  # "as" makes a name public for type checkers
     from cpuaccel.plugin.host import Host as Host
     from cpuaccel.plugin.host import host as host
     from cpuaccel.plugin.manager import plugin_host as plugin_host
+    from cpuaccel.plugin.storage import CacheLayer as CacheLayer
+    from cpuaccel.plugin.storage import Storage as Storage
     from cpuaccel.plugin.verdict import Verdict as Verdict
     from cpuaccel.report import Outcome as Outcome
     from cpuaccel.report import Report as Report
@@ -71,6 +73,7 @@ _HOMES = {
     "cpuaccel.plugin.hookspecs": "hookimpl",
     "cpuaccel.plugin.host": "Host host",
     "cpuaccel.plugin.manager": "plugin_host",
+    "cpuaccel.plugin.storage": "CacheLayer Storage",
     "cpuaccel.plugin.verdict": "Verdict",
     "cpuaccel.report": "Outcome Report",
 }

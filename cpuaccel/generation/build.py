@@ -16,13 +16,16 @@ from cpuaccel.generation.casting import Casting
 from cpuaccel.generation.meter import Meter, read_bandwidth
 from cpuaccel.generation.proof import (
     FEWEST_POSITIONS,
+    LARGEST_DIFFERENCE,
+    LARGEST_DIFFERENCE_4_BITS,
+    LARGEST_DIVERGENCE_4_BITS,
     LARGEST_DIVERGENCE_BF16,
     LARGEST_DIVERGENCE_COARSE,
     Closeness,
     prove,
 )
 from cpuaccel.generation.subject import Subject, encoder_of, positions_of, stepped_part
-from cpuaccel.generation.unloaded_weights import UnloadedWeights
+from cpuaccel.generation.weights.unloaded_weights import UnloadedWeights
 from cpuaccel.model.copying import cast_copy
 from cpuaccel.model.precision import default_tolerance
 from cpuaccel.pipeline import Options
@@ -138,7 +141,8 @@ def build(
                     Subject.of(model),
                     stepper.forward,
                     default_tolerance(dtypes) if tolerance is None else tolerance,
-                    None if tolerance is not None else _divergence(backend, dtypes),
+                    None if tolerance is not None else _divergence(backend, stepper, dtypes),
+                    LARGEST_DIFFERENCE_4_BITS if stepper.in_4_bits else LARGEST_DIFFERENCE,
                 )
     except BackendError as error:
         return Generation(not_applied(name, error))
@@ -149,8 +153,12 @@ def build(
     return Generation(outcome, stepper, closeness, Meter(stepper.bytes_per_step, bandwidth))
 
 
-def _divergence(backend: Backend[Options], dtypes: set[torch.dtype]) -> float | None:
+def _divergence(
+    backend: Backend[Options], stepper: Stepper, dtypes: set[torch.dtype]
+) -> float | None:
     """The limit of the divergence; None to limit the differences of the logits."""
+    if stepper.in_4_bits:
+        return LARGEST_DIVERGENCE_4_BITS
     if backend.tolerance > 0:
         return LARGEST_DIVERGENCE_COARSE
     return LARGEST_DIVERGENCE_BF16 if torch.bfloat16 in dtypes else None

@@ -13,6 +13,8 @@ from transformers.cache_utils import (
 )
 
 from cpuaccel.generation.cross_cache import CrossLayer
+from cpuaccel.generation.storing import StoringLayer
+from cpuaccel.plugin.storage import Storage
 
 SPARE = 64
 """Least number of tokens that new memory has room for."""
@@ -21,7 +23,7 @@ Growable = DynamicCache | EncoderDecoderCache
 """The caches that ``unsupported`` has nothing against."""
 
 
-class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]
+class GrowingLayer(StoringLayer):
     """Keys and values in memory that has room for more tokens after them.
 
     ``keys`` and ``values`` are views of the used part, so whatever works with a ``DynamicLayer``
@@ -36,7 +38,10 @@ class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]
     def of(cls, layer: DynamicLayer) -> Self:
         """Take over the contents of another layer."""
         growing = cls.__new__(cls)
-        growing.__dict__.update(layer.__dict__)
+        for name, value in vars(
+            layer
+        ).items():  # keys and values are attributes of some layers only
+            setattr(growing, name, value)
         growing._memory = None
         return growing
 
@@ -89,6 +94,7 @@ class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]
 
     def __copy__(self) -> Self:
         """Share the contents, but not the memory after them."""
+        self.read()
         self._memory = None
         return type(self).of(self)
 
@@ -97,13 +103,17 @@ class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]
         super().crop(tokens_to_remove)
         self._memory = None
 
-    def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
+    def reorder_cache(self, beam_idx: torch.Tensor) -> None:
         """Reorder the rows for beam search; copy only those that change places.
 
         They change in what a caller holds of them, too: in a search nobody does.
         """
-        memory, keys, values = self._memory, self.keys, self.values
-        if memory is None or keys is None or values is None or len(beam_idx) != len(keys):
+        memory = self._memory
+        if memory is None or self.storage is not None:
+            super().reorder_cache(beam_idx)
+            return
+        keys, values = self.read()
+        if keys is None or values is None or len(beam_idx) != len(keys):
             super().reorder_cache(beam_idx)
             return
         if _begin(memory, (keys, values), keys.shape[2]) is None:
@@ -138,9 +148,21 @@ class GrowingWindowLayer(GrowingLayer, DynamicSlidingWindowLayer):
         if self.record_past:  # until it is cropped
             self.keys, self.values = keys, values
             return keys[:, :, -before - tokens :], values[:, :, -before - tokens :]
-        # Of a window of 1, Transformers keeps all.
-        self.keys, self.values = keys[:, :, -before:], values[:, :, -before:]
+        self.keys, self.values = self._select(keys, values)
         return keys, values
+
+    def put(self, storage: Storage) -> None:
+        """Replace the contents by what is in an engine's memory: all tokens."""
+        super().put(storage)
+        self.cumulative_length = storage.tokens
+
+    def _select(
+        self, keys: torch.Tensor, values: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        if self.record_past:
+            return keys, values
+        last = slice(-self.sliding_window + 1, None)  # of a window of 1, Transformers keeps all
+        return keys[:, :, last], values[:, :, last]
 
 
 GROWING: dict[type[DynamicLayer], type[GrowingLayer]] = {
@@ -205,8 +227,19 @@ def layers_of(cache: Growable) -> list[DynamicLayer]:
     return [layer for layer in layers if isinstance(layer, DynamicLayer)]
 
 
+def bytes_of(cache: Growable) -> int:
+    """Bytes of keys and values in a cache that ``let_grow`` was called with."""
+    total = 0
+    for layer in layers_of(cache):
+        if isinstance(layer, StoringLayer) and layer.storage is not None:
+            total += layer.storage.nbytes
+        else:
+            total += sum(t.nbytes for t in (layer.keys, layer.values) if t is not None)
+    return total
+
+
 def let_grow(cache: Growable) -> None:
-    """Replace the layers of a cache that concatenate by layers that grow, with their contents.
+    """Replace the layers of a cache by ones that grow, and that may use a storage.
 
     Layers for cross-attention, which don't grow, are replaced by those that are not copied in vain.
     """

@@ -14,13 +14,13 @@ import torch
 from transformers import PreTrainedModel
 from transformers.utils.generic import ModelOutput
 
-from cpuaccel.errors import StepError
+from cpuaccel.errors import BackendError, StepError
 from cpuaccel.generation.build import Generation, build, generating_step, verdict
 from cpuaccel.generation.cache import (
     Growable,
     Restorable,
+    bytes_of,
     cast_cross_layers,
-    layers_of,
     let_grow,
     unsupported,
 )
@@ -190,6 +190,8 @@ class _Forward:
         except Exception as error:
             logger.debug("the stepper raised", exc_info=True)
             before.restore()
+            if isinstance(error, BackendError):
+                return self._by_original(error.reason, asked)
             return self._by_original(f"{type(error).__name__} in the stepper", asked)
         seconds = time.perf_counter() - begun
         logits = getattr(output, "logits", None)
@@ -198,7 +200,7 @@ class _Forward:
             before.restore()
             return self._by_original("NaN or infinity in the logits", asked)
         tokens = cache.get_seq_length() - length
-        self._meter.record(len(logits), tokens, seconds, _bytes_of(cache))
+        self._meter.record(len(logits), tokens, seconds, bytes_of(cache))
         return output
 
     def _named(self, args: tuple[object, ...], kwargs: dict[str, object]) -> dict[str, object]:
@@ -226,12 +228,3 @@ def _unserved(kwargs: dict[str, object]) -> str:
     if kwargs.get("use_cache") is False:
         return "use_cache=False"
     return unsupported(kwargs.get("past_key_values"))
-
-
-def _bytes_of(cache: Growable) -> int:
-    return sum(
-        tensor.numel() * tensor.element_size()
-        for layer in layers_of(cache)
-        for tensor in (layer.keys, layer.values)
-        if tensor is not None
-    )

@@ -7,6 +7,7 @@ from typing import cast
 import torch
 
 from cpuaccel.errors import BackendError
+from cpuaccel.generation.cache import Growable
 from cpuaccel.generation.subject import Subject, new_cache, positions_of
 from cpuaccel.report import Difference
 
@@ -29,13 +30,15 @@ FEWEST_POSITIONS = 2 * (PROMPT + STEPS)
 
 LARGEST_DIVERGENCE_BF16 = 0.01
 LARGEST_DIVERGENCE_COARSE = 0.05
-"""Largest mean divergence of the next token's distribution that is accepted in bfloat16 and of a
-backend with a tolerance of its own, in nats (Kullback-Leibler). Wrong ones diverge by far more; how
-good 8 bits are is measured on text."""
+LARGEST_DIVERGENCE_4_BITS = 1.0
+"""Largest mean divergence of the next token's distribution that is accepted in bfloat16, of a
+backend with a tolerance of its own and in 4 bits, in nats (Kullback-Leibler). Wrong ones diverge by
+far more; how good few bits are is measured on text."""
 
 LARGEST_DIFFERENCE = 0.25
-"""Largest difference that is accepted of such a backend besides, relative to the largest logit: a
-model with nearly equal logits hardly diverges, whatever is wrong."""
+LARGEST_DIFFERENCE_4_BITS = 0.5
+"""Largest difference that is accepted of them besides, relative to the largest logit: a model with
+nearly equal logits hardly diverges, whatever is wrong."""
 
 TOKENS_AT_ONCE = 4
 """Tokens whose distributions are compared at once."""
@@ -87,7 +90,11 @@ class Closeness:
 
 
 def prove(
-    subject: Subject, forward: Forward, tolerance: float, divergence: float | None = None
+    subject: Subject,
+    forward: Forward,
+    tolerance: float,
+    divergence: float | None = None,
+    largest_difference: float = LARGEST_DIFFERENCE,
 ) -> Closeness:
     """Compare the logits for a prompt, steps, chunks, cropped and reordered caches, and padding.
 
@@ -95,8 +102,8 @@ def prove(
         subject: the original.
         forward: the stepper's.
         tolerance: largest accepted difference, relative to the largest logit.
-        divergence: limit the mean divergence of the distributions by this instead, and the
-            differences by ``LARGEST_DIFFERENCE``.
+        divergence: limit the mean divergence of the distributions by this instead.
+        largest_difference: the limit of the differences then.
 
     Raises:
         BackendError: they differ by more.
@@ -119,7 +126,7 @@ def prove(
             f"average, more than {divergence}",
             REMEDY,
         )
-    tolerance = tolerance if divergence is None else LARGEST_DIFFERENCE
+    tolerance = tolerance if divergence is None else largest_difference
     for difference in differences:
         if not difference.relative <= tolerance:
             raise BackendError(
@@ -160,6 +167,8 @@ def _rolled_back(subject: Subject, forward: Forward, tokens: torch.Tensor) -> It
     step.cache.crop(-CHUNK + 2)
     after = ids[:, PROMPT + 2 : PROMPT + 3]
     yield Compared("a cropped cache", step(after)[0], expected[PROMPT + 2 : PROMPT + 3])
+    by_original = _Run(subject, subject.model, rows, step.cache)(ids[:, PROMPT + 3 :])[0]
+    yield Compared("the original over its cache", by_original, expected[PROMPT + 3 :])
 
 
 def _padded(subject: Subject, forward: Forward, tokens: torch.Tensor) -> Iterator[Compared]:
@@ -189,13 +198,17 @@ def _padded(subject: Subject, forward: Forward, tokens: torch.Tensor) -> Iterato
 
 
 class _Run:
-    """A model with a cache of its own; returns logits of shape (batch, tokens, vocabulary)."""
+    """A model with a cache; returns logits of shape (batch, tokens, vocabulary)."""
 
     def __init__(
-        self, subject: Subject, forward: Forward, rows: slice | torch.Tensor = slice(None)
+        self,
+        subject: Subject,
+        forward: Forward,
+        rows: slice | torch.Tensor = slice(None),
+        cache: Growable | None = None,
     ) -> None:
         self._subject, self._forward, self._rows = subject, forward, rows
-        self.cache = new_cache(subject.model)
+        self.cache = new_cache(subject.model) if cache is None else cache
 
     def __call__(
         self,

@@ -90,15 +90,26 @@ class Stepper:
         forward: called with the arguments of the model's own ``forward``, by name. It extends the
             cache in ``past_key_values`` and returns what the model returns. An encoder-decoder gets
             ``encoder_outputs`` and an ``EncoderDecoderCache``. A prefill is a call with an empty
-            cache, a step one with a new token for each row. An original may go on
-            with the same cache.
+            cache, a step one with a new token for each row. An original may go on with the same
+            cache. A ``BackendError`` lets the original serve a call, with the reason in the report;
+            the cache is then set back to what it held before.
         bytes_per_step: bytes of weights that a step reads.
         evidence: what shows that the backend took effect.
+        in_4_bits: whether the user's options ask for weights in 4 bits: logits may then differ by
+            more than by the backend's ``tolerance``.
+
+    A stepper whose engine has keys and values in a memory of its own ends a call with
+    ``layer.put(storage)`` for each layer of the cache (a ``cpuaccel.CacheLayer``), with a
+    ``cpuaccel.Storage``, and begins the next one with ``layer.storage``: where that is what the
+    last call left, perhaps reordered, the engine goes on from there. It is None where anybody else
+    has read or changed the contents, which are in ``layer.keys`` and ``layer.values`` from then on.
+    A cache without layers makes them by ``cache.layer_class_to_replicate()``.
     """
 
     forward: Callable[..., object]
     bytes_per_step: int
     evidence: Evidence = field(default_factory=dict)
+    in_4_bits: bool = False
 
 
 class Backend(ABC, Generic[OptionsT]):

@@ -12,6 +12,9 @@ LAYERS = 2
 WINDOW = 8
 """Tokens of the sliding window of gemma3."""
 
+BACKENDS = ("onednn", "openvino")
+"""Backends whose tokens are the original's."""
+
 SIZE = {
     "vocab_size": VOCABULARY,
     "hidden_size": 64,
@@ -81,10 +84,10 @@ def decoder(name: str, *, seed: int = 0, **changes: object) -> Any:
 
 
 @functools.cache
-def accelerated(name: str) -> tuple[Any, Any]:
-    """A decoder and what ``onednn`` makes of it, shared by the tests of a process."""
+def accelerated(name: str, backend: str = "onednn") -> tuple[Any, Any]:
+    """A decoder and what a backend makes of it, shared by the tests of a process."""
     model = decoder(name)
-    return model, cpuaccel.optimize(model, ["onednn"])
+    return model, cpuaccel.optimize(model, [backend])
 
 
 def prompt(length: int = 11, batch: int = 1, *, seed: int = 0) -> dict[str, torch.Tensor]:

@@ -2,6 +2,8 @@
 
 import copy
 import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -23,7 +25,14 @@ from cpuaccel.generation.cache import (
     let_grow,
     unsupported,
 )
-from tests.generation.models import accelerated, assert_served, decoder, left_padded, prompt
+from tests.generation.models import (
+    WINDOW,
+    accelerated,
+    assert_served,
+    decoder,
+    left_padded,
+    prompt,
+)
 
 HEADS, SIZE = 2, 3
 
@@ -32,7 +41,7 @@ Pair = tuple[GrowingLayer, DynamicLayer]
 UPDATE = st.tuples(st.sampled_from(["update", "update in inference"]), st.integers(1, 5))
 CHANGE = st.one_of(
     st.tuples(st.just("crop"), st.integers(0, 6)),
-    st.tuples(st.sampled_from(["reorder", "select", "copy", "deepcopy", "reset"])),
+    st.tuples(st.sampled_from(["reorder", "select", "copy", "deepcopy", "reset", "store"])),
     st.tuples(st.just("repeat"), st.integers(1, 3)),
     st.tuples(st.just("update in bf16"), st.integers(1, 2)),
     st.tuples(st.just("record the past")),
@@ -44,6 +53,40 @@ def states(
     batch: int, tokens: int, dtype: torch.dtype = torch.float32
 ) -> tuple[torch.Tensor, torch.Tensor]:
     return tuple(torch.randn(2, batch, HEADS, tokens, SIZE, dtype=dtype).unbind())  # type: ignore[return-value]
+
+
+@dataclass(frozen=True)
+class Memory:
+    """A storage that has tensors, some of whose rows are wanted."""
+
+    keys: torch.Tensor
+    values: torch.Tensor
+    rows: tuple[int, ...]
+
+    @classmethod
+    def of(cls, layer: DynamicLayer) -> "Memory":
+        assert layer.keys is not None
+        assert layer.values is not None
+        return cls(layer.keys.clone(), layer.values.clone(), tuple(range(len(layer.keys))))
+
+    @property
+    def tokens(self) -> int:
+        return self.keys.shape[2]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.keys.dtype
+
+    @property
+    def nbytes(self) -> int:
+        return self.keys.nbytes + self.values.nbytes
+
+    def read(self) -> tuple[torch.Tensor, torch.Tensor]:
+        rows = torch.tensor(self.rows)
+        return self.keys[rows], self.values[rows]
+
+    def reorder(self, rows: Sequence[int]) -> "Memory":
+        return replace(self, rows=tuple(self.rows[row] for row in rows))
 
 
 def is_same(found: torch.Tensor | None, expected: torch.Tensor | None) -> bool:
@@ -63,6 +106,8 @@ def holds_the_same(layers: Pair) -> bool:
     assert growing.is_initialized == dynamic.is_initialized
     assert growing.get_mask_sizes(3) == dynamic.get_mask_sizes(3)
     assert public(growing) == public(dynamic)
+    if growing.storage is not None:  # what it has is compared when it is read
+        return True
     return is_same(growing.keys, dynamic.keys) and is_same(growing.values, dynamic.values)
 
 
@@ -76,7 +121,7 @@ def raises(call: Any) -> str:
 
 def run(layers: Pair, name: str, number: int) -> list[Pair]:
     """Run one operation on both layers; returns the copies that it makes."""
-    _, dynamic = layers
+    growing, dynamic = layers
     kept = dynamic.keys is not None and dynamic.keys.dim() == 4
     batch = len(dynamic.keys) if kept else 2
     if name == "update in inference":
@@ -88,6 +133,9 @@ def run(layers: Pair, name: str, number: int) -> list[Pair]:
         assert all(map(torch.equal, found, expected))
     elif name in ("copy", "deepcopy"):
         return [tuple(getattr(copy, name)(layer) for layer in layers)]  # type: ignore[list-item]
+    elif name == "store":
+        if kept and dynamic.keys.shape[2] and not isinstance(dynamic, DynamicSlidingWindowLayer):
+            growing.put(Memory.of(dynamic))
     elif name == "reset":
         for layer in layers:
             layer.reset()
@@ -127,6 +175,62 @@ def test_any_operations(window: int | None, operations: list[tuple[int, tuple[An
     for which, (name, *number) in operations:
         pairs += run(pairs[which % len(pairs)], name, *(number or [0]))
         assert all(map(holds_the_same, pairs))
+    for growing, _ in pairs:
+        growing.read()
+    assert all(map(holds_the_same, pairs))
+
+
+SLIDING = st.lists(
+    st.one_of(
+        st.tuples(st.just("update"), st.integers(1, 5)),
+        st.tuples(st.sampled_from(["store", "reorder", "deepcopy"]), st.just(0)),
+        st.tuples(st.just("crop"), st.integers(1, 3)),
+    ),
+    max_size=16,
+)
+
+
+@settings(max_examples=100)
+@given(SLIDING, st.booleans())
+def test_any_operations_on_a_sliding_window(
+    operations: list[tuple[str, int]], record_past: bool
+) -> None:
+    """A storage has all tokens; whoever reads the layer sees those of the window."""
+    torch.manual_seed(0)
+    dynamic = DynamicSlidingWindowLayer(WINDOW)
+    dynamic.record_past = record_past
+    layer = GrowingWindowLayer.of(dynamic)
+    everything: list[torch.Tensor] = []
+    cropped = False  # cropped twice, Transformers' layer holds less than the window
+    for name, number in operations:
+        length = dynamic.get_seq_length()
+        if name == "update":
+            cropped = False
+            new = states(2, number)
+            found, expected = layer.update(*new), dynamic.update(*new)
+            assert all(map(torch.equal, found, expected))
+            everything = [torch.cat(pair, 2) for pair in zip(everything, new)] or list(new)
+        elif name == "store" and length:
+            layer.put(Memory(*everything, (0, 1)))
+        elif name == "reorder" and length:
+            for each in (layer, dynamic):
+                each.reorder_cache(torch.tensor([1, 0]))
+            everything = [part[[1, 0]] for part in everything]
+        elif name == "deepcopy":
+            layer = copy.deepcopy(layer)
+        elif name == "crop" and number < length and not cropped:
+            if length >= WINDOW and not record_past:
+                continue
+            cropped = True
+            for each in (layer, dynamic):
+                each.crop(-number)
+            everything = [part[:, :, :-number] for part in everything]
+        assert layer.get_seq_length() == dynamic.get_seq_length()
+        assert layer.get_mask_sizes(3) == dynamic.get_mask_sizes(3)
+    if everything:
+        window = min(WINDOW - 1, dynamic.get_seq_length())
+        assert torch.equal(layer.keys[:, :, -window:], dynamic.keys[:, :, -window:])
+        assert torch.equal(layer.values[:, :, -window:], dynamic.values[:, :, -window:])
 
 
 def test_single_tokens_are_written_into_the_same_memory() -> None:

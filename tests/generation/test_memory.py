@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import cpuaccel
-from cpuaccel.generation.mapped_memory import mapped
+from cpuaccel.generation.weights.mapped_memory import mapped
 from tests.generation.models import decoder, left_padded, prompt, tokens_of
 from tests.required import requires
 
@@ -22,7 +22,7 @@ LINUX = "linux: 4.4"
 def _files_of_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the kernels stay where they are compiled, and write weights to another folder."""
     monkeypatch.setattr(
-        "cpuaccel.generation.unloaded_weights.cache_folder", lambda kind: tmp_path / kind
+        "cpuaccel.generation.weights.unloaded_weights.cache_folder", lambda kind: tmp_path / kind
     )
 
 

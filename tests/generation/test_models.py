@@ -9,6 +9,7 @@ import cpuaccel
 from cpuaccel.report import Status
 from tests.generation.models import (
     ARCHITECTURES,
+    BACKENDS,
     LAYERS,
     accelerated,
     assert_same_tokens,
@@ -28,32 +29,36 @@ SEARCHES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("search", SEARCHES.values(), ids=list(SEARCHES))
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_searches_of_a_padded_batch(name: str, search: dict[str, Any]) -> None:
-    model, fast = accelerated(name)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_searches_of_a_padded_batch(name: str, backend: str, search: dict[str, Any]) -> None:
+    model, fast = accelerated(name, backend)
     assert_served(fast, model, left_padded(), **search)
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_prompt_lookup(name: str) -> None:
-    model, fast = accelerated(name)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_prompt_lookup(name: str, backend: str) -> None:
+    model, fast = accelerated(name, backend)
     repeated = prompt(7)
     inputs = {key: tensor.repeat(1, 3) for key, tensor in repeated.items()}
     assert_served(fast, model, inputs, prompt_lookup_num_tokens=4, max_new_tokens=20)
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_assisted_decoding(name: str) -> None:
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_assisted_decoding(name: str, backend: str) -> None:
     """The same model assists, so that candidates are accepted, or one whose are rejected."""
-    model, fast = accelerated(name)
+    model, fast = accelerated(name, backend)
     for assistant in (decoder(name), decoder("llama", seed=3, num_hidden_layers=1)):
         assert_served(fast, model, prompt(), assistant_model=assistant)
 
 
 @pytest.mark.parametrize("length", [1, 2, 16, 17, 40])
 @pytest.mark.parametrize("name", ["llama", "gemma3"])
-def test_prompts_of_every_length(name: str, length: int) -> None:
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_prompts_of_every_length(name: str, backend: str, length: int) -> None:
     """The kernels compute at most 16 rows; the window of gemma3 has 8 tokens."""
-    model, fast = accelerated(name)
+    model, fast = accelerated(name, backend)
     assert_served(fast, model, prompt(length), max_new_tokens=20)
 
 
@@ -64,38 +69,44 @@ def test_batches_of_every_size(name: str, batch: int) -> None:
     assert_served(fast, model, prompt(3, batch))
 
 
-def test_long_texts() -> None:
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_long_texts(backend: str) -> None:
     """The cache outgrows its memory several times."""
-    model, fast = accelerated("llama")
+    model, fast = accelerated("llama", backend)
     assert_served(fast, model, prompt(5, 2), max_new_tokens=200)
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma3"])
-def test_a_prefill_in_parts(name: str) -> None:
-    model, fast = accelerated(name)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_prefill_in_parts(name: str, backend: str) -> None:
+    model, fast = accelerated(name, backend)
     assert_served(fast, model, prompt(20), prefill_chunk_size=6)
 
 
-def test_guidance() -> None:
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_guidance(backend: str) -> None:
     """A logits processor calls the model itself, with a cache of its own."""
-    model, fast = accelerated("llama")
+    model, fast = accelerated("llama", backend)
     assert_same_tokens(fast, model, prompt(), guidance_scale=1.5)
 
 
-def test_an_early_exit() -> None:
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_an_early_exit(backend: str) -> None:
     """The first layers of the model assist it."""
-    model, fast = accelerated("llama")
+    model, fast = accelerated("llama", backend)
     assert_same_tokens(fast, model, prompt(), assistant_early_exit=1)
 
 
-def test_an_optimized_assistant() -> None:
-    model, fast = accelerated("llama")
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_an_optimized_assistant(backend: str) -> None:
+    model, fast = accelerated("llama", backend)
     _, assistant = accelerated("qwen2")
     assert_served(fast, model, prompt(), assistant_model=assistant)
 
 
-def test_a_prompt_of_embeddings() -> None:
-    model, fast = accelerated("llama")
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_prompt_of_embeddings(backend: str) -> None:
+    model, fast = accelerated("llama", backend)
     inputs = prompt()
     embeddings = model.get_input_embeddings()(inputs["input_ids"]).detach()
     call = {"inputs_embeds": embeddings, "max_new_tokens": 12, "do_sample": False}

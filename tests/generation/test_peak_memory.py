@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from cpuaccel.generation.mapped_memory import drop_pages, mapped, move_to_file
-from cpuaccel.generation.unloaded_weights import UnloadedWeights
+from cpuaccel.generation.weights.mapped_memory import drop_pages, mapped, move_to_file
+from cpuaccel.generation.weights.unloaded_weights import UnloadedWeights
 from tests.required import requires
 
 LINUX = "linux: 4.4"
@@ -61,7 +61,7 @@ def test_a_large_linear_is_compared_in_parts(
 ) -> None:
     """With the same outputs, and only while it is compared."""
     monkeypatch.setenv("CPUACCEL_CACHE", str(tmp_path))
-    monkeypatch.setattr("cpuaccel.generation.unloaded_weights.MOST_READ", 1000)
+    monkeypatch.setattr("cpuaccel.generation.weights.unloaded_weights.MOST_READ", 1000)
     model: Any = torch.nn.Sequential(torch.nn.Linear(24, 130, bias=bias), torch.nn.Linear(130, 4))
     inputs = torch.randn(2, 3, 24)
     expected, first = model(inputs), model[0]

@@ -9,6 +9,7 @@ import torch
 
 import cpuaccel
 from tests.generation.models import (
+    BACKENDS,
     LAYERS,
     accelerated,
     assert_same_tokens,
@@ -98,8 +99,9 @@ def test_weights_in_8_bits_are_quantized_again() -> None:
     assert fast.report.calls == {"optimized": 2}
 
 
-def test_it_is_built_once_for_unchanged_weights() -> None:
-    _, fast = accelerated("llama")
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_it_is_built_once_for_unchanged_weights(backend: str) -> None:
+    _, fast = accelerated("llama", backend)
     fast.generate(**prompt(), max_new_tokens=2)
     built = fast.report.generation
     fast.generate(**prompt(), max_new_tokens=2)
@@ -200,9 +202,10 @@ def turns(
 
 @pytest.mark.parametrize("order", ["fff", "fof", "off", "foo", "ofo"])
 @pytest.mark.parametrize("name", ["llama", "gemma3", "gpt2"])
-def test_a_conversation_over_one_cache(name: str, order: str) -> None:
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_conversation_over_one_cache(name: str, order: str, backend: str) -> None:
     """Of turns by the optimized model and by the original, in any order."""
-    model, fast = accelerated(name)
+    model, fast = accelerated(name, backend)
     before = fast.report.calls
     found, keys = turns([fast if kind == "f" else model for kind in order])
     expected, keys_of_original = turns([model] * 3)
@@ -227,11 +230,12 @@ def test_a_conversation_in_two_precisions(name: str, order: str) -> None:
         assert bool((behind[begin - 1 : begin + 5] <= 5e-2 * logits.abs().max()).all())
 
 
-def test_a_cache_of_the_caller() -> None:
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_cache_of_the_caller(backend: str) -> None:
     """It is extended in place, as by the original."""
     from transformers import DynamicCache
 
-    model, fast = accelerated("llama")
+    model, fast = accelerated("llama", backend)
     caches = [DynamicCache(config=model.config) for _ in range(2)]
     found, expected = (
         tokens_of(m, prompt(), past_key_values=cache)
@@ -241,9 +245,10 @@ def test_a_cache_of_the_caller() -> None:
     assert [cache.get_seq_length() for cache in caches] == [found.shape[1] - 1] * 2
 
 
-def test_a_copied_prefix_is_used_for_several_texts() -> None:
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_copied_prefix_is_used_for_several_texts(backend: str) -> None:
     """As the documentation of Transformers does it for a common prompt."""
-    model, fast = accelerated("llama")
+    model, fast = accelerated("llama", backend)
     prefix = prompt(20)["input_ids"]
     results = []
     for each in (fast, model):

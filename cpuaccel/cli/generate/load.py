@@ -73,7 +73,7 @@ def _model_class(transformers: Any, config: Any, name: str) -> Any:
 
 def is_mapped(model: "torch.nn.Module") -> bool:
     """Whether most of a model's weights are in memory that is mapped from its checkpoint."""
-    from cpuaccel.generation.mapped_memory import mapped
+    from cpuaccel.generation.weights.mapped_memory import mapped
 
     weights = list(model.parameters())
     return 2 * sum(w.numel() for w in mapped(weights)) > sum(w.numel() for w in weights)

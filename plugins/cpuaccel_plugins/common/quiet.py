@@ -11,7 +11,10 @@ from typing import TextIO
 
 logger = logging.getLogger("cpuaccel")
 
-_LOGGERS = ("torch.fx.experimental.symbolic_shapes", "torch.onnx", "onnxscript", "onnx_ir")
+_LOGGERS = (
+    *("torch.fx.experimental.symbolic_shapes", "torch.onnx", "onnxscript", "onnx_ir"),
+    "transformers.exporters",
+)
 """Loggers that warn about what an error says too, or about operators that are not used."""
 
 

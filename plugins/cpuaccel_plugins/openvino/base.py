@@ -17,8 +17,27 @@ from cpuaccel_plugins.openvino.runtime_graph import execution_evidence
 if TYPE_CHECKING:
     import openvino
 
+DECODING = ("torch>=2.11", "transformers>=5.23", "openvino>=2026.4")
+"""What ``generate`` requires: Transformers' exporters."""
+
 PRECISIONS = {torch.float32: "f32", torch.bfloat16: "bf16"}
 """Supported precisions, with their names in INFERENCE_PRECISION_HINT."""
+
+Settings = dict[str, str | int | bool]
+"""Properties of a compiled model, by name."""
+
+
+def cpu_settings(precision: torch.dtype) -> Settings:
+    """Compile for one call at a time, in one precision, with as many threads as torch uses."""
+    return {
+        "INFERENCE_PRECISION_HINT": PRECISIONS[precision],
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": 1,
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        # Pinned threads and torch's threads would wait for each other on the same cores.
+        "ENABLE_CPU_PINNING": False,
+    }
+
 
 OptionsT = TypeVar("OptionsT", bound=Options)
 
@@ -53,14 +72,7 @@ class OpenVinoBackend(Backend[OptionsT], Generic[OptionsT]):
 
         bfloat16 = weight_dtypes(model) == {torch.bfloat16}
         precision = context.dtype or (torch.bfloat16 if bfloat16 else torch.float32)
-        settings: dict[str, str | int | bool] = {
-            "INFERENCE_PRECISION_HINT": PRECISIONS[precision],
-            "PERFORMANCE_HINT": "LATENCY",
-            "NUM_STREAMS": 1,
-            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-            # Pinned threads and torch's threads would wait for each other on the same cores.
-            "ENABLE_CPU_PINNING": False,
-        }
+        settings = cpu_settings(precision)
         if attends_to_one_key(converted, context.signature.tensor_inputs):
             settings |= UNFUSED
         if cache_dir is not None:

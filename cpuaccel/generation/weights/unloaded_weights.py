@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager
 
 import torch
 
-from cpuaccel.generation.mapped_memory import drop_pages, mapped, move_to_file
+from cpuaccel.generation.weights.mapped_memory import drop_pages, mapped, move_to_file
 from cpuaccel.model.torch_modes import outside_inference_mode
 from cpuaccel.plugin.cache_folder import cache_folder
 

@@ -1,0 +1,1 @@
+"""The memory of weights that a stepper holds in another form."""

@@ -1,0 +1,1 @@
+"""Decoders on OpenVINO, for ``generate``: a graph with the keys and values as its state."""

@@ -1,0 +1,95 @@
+"""Exporting a decoder to a graph whose keys and values are its state."""
+
+import inspect
+from typing import TYPE_CHECKING
+
+import torch
+from transformers import PreTrainedModel
+from transformers.cache_utils import DynamicCache
+
+import cpuaccel
+from cpuaccel import BackendError
+from cpuaccel_plugins.common.engine_errors import engine_errors, leave_out
+from cpuaccel_plugins.common.environment import environment_variable
+from cpuaccel_plugins.common.quiet import quiet_export
+from cpuaccel_plugins.decoding.parts import runs_its_class
+from cpuaccel_plugins.openvino.conversion import TELEMETRY_OFF
+from cpuaccel_plugins.openvino.decoding.shared_heads import fuse_shared_heads
+from cpuaccel_plugins.openvino.errors import describe_openvino_error
+
+if TYPE_CHECKING:
+    import openvino
+
+PAST = torch.tensor([[1, 2, 3], [2, 3, 1]])
+"""Tokens in the cache of the call that is traced. Sizes of 0 and 1 would become constants."""
+
+NEW = torch.tensor([[3, 1], [1, 2]])
+"""New tokens of that call."""
+
+POSITIONS = "position_ids"
+KEPT = "logits_to_keep"
+"""Inputs that some models don't have: positions, shape (batch, tokens), and the indices of the
+tokens whose logits are computed."""
+
+
+def export(model: PreTrainedModel, backend: str, *, keeps: bool = True) -> "openvino.Model":
+    """Export a decoder with Transformers' own exporter, for any batch, length and state.
+
+    Args:
+        model: in eval mode, with weights in float32 or bfloat16, which the result shares.
+        backend: the name of the backend, for errors.
+        keeps: whether the graph has the input ``logits_to_keep``, if the model has it.
+
+    Returns:
+        A graph with the inputs ``input_ids``, ``attention_mask`` (of all tokens), ``beam_idx``
+        (rows of the state for each new row), and ``POSITIONS`` and ``KEPT`` where the model has
+        them; its output is ``logits``. Each layer has two variables, its keys and its values, of
+        shape (batch, heads, tokens, head size) in float32; in sliding attention too they have all
+        tokens.
+
+    Raises:
+        BackendError: the model has hooks, or can't be exported.
+    """
+    name = type(model).__name__
+    if not all(runs_its_class(module) for module in model.modules()):
+        raise BackendError(
+            f"{name} has hooks, or modules with another forward, which a graph would not call",
+            "Remove them, or use onednn",
+        )
+    copied = cpuaccel.shared_copy(model)  # the exporter changes the model while it traces
+    assert isinstance(copied, PreTrainedModel)
+    cache = DynamicCache()
+    copied(input_ids=PAST, past_key_values=cache, use_cache=True)
+    batch, new = NEW.shape
+    length = PAST.shape[1]
+    inputs: dict[str, object] = {
+        "input_ids": NEW,
+        "attention_mask": torch.ones(batch, length + new, dtype=torch.int64),
+    }
+    parameters = inspect.signature(model.forward).parameters
+    if POSITIONS in parameters:
+        inputs[POSITIONS] = torch.arange(length, length + new).repeat(batch, 1)
+    if keeps and KEPT in parameters:
+        inputs[KEPT] = torch.arange(new)
+    open_size = torch.export.Dim.AUTO
+    shapes: dict[str, object] = {
+        key: dict.fromkeys(range(value.dim()), open_size)
+        for key, value in inputs.items()
+        if isinstance(value, torch.Tensor)
+    }
+    inputs["past_key_values"] = cache
+    shapes["past_key_values"] = [{0: open_size, 2: open_size}] * (2 * len(cache.layers))
+    # Imported here, because it imports OpenVINO.
+    with environment_variable(*TELEMETRY_OFF), quiet_export():
+        from transformers.exporters.configs import OpenVINOConfig
+        from transformers.exporters.exporter_openvino import OpenVINOExporter
+
+        exporter = "Transformers' OpenVINOExporter"
+        describe = describe_openvino_error
+        with engine_errors(exporter, model, leave_out(backend), describe=describe):
+            config = OpenVINOConfig(dynamic=True, dynamic_shapes=shapes)
+            exported: openvino.Model
+            exporting = OpenVINOExporter()  # type: ignore[no-untyped-call]
+            exported, _ = exporting.export_program(copied, inputs, config)
+    fuse_shared_heads(exported)
+    return exported
