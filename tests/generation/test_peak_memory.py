@@ -17,31 +17,24 @@ LINUX = "linux: 4.4"
 ROOT = Path(__file__).parents[2]
 
 
-@requires(LINUX)
-def test_peak_memory_is_that_of_the_packed_weights(tmp_path: Path) -> None:
-    """Of a model in bfloat16 that is loaded from a folder, and is twice as large."""
+def decoder_config(layers: int) -> Any:
+    """The config of a decoder, whose layers have 11.7 M parameters each."""
     import transformers
 
-    config = transformers.LlamaConfig(
+    return transformers.LlamaConfig(
         vocab_size=4096,
         hidden_size=1024,
         intermediate_size=2816,
-        num_hidden_layers=24,
+        num_hidden_layers=layers,
         num_attention_heads=16,
         num_key_value_heads=8,
     )
-    with torch.device("meta"):
-        model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
-    model.to_empty(device="cpu")
-    torch.manual_seed(0)
-    with torch.no_grad():
-        for weight in model.parameters():  # of rank one: random numbers take long
-            rows = weight.view(-1, 1024)
-            rows.copy_(0.02 * torch.randn(len(rows), 1) * torch.randn(1024))
-    model.save_pretrained(tmp_path)
-    del model
+
+
+def measure(folder: Path, *arguments: str, layers: int) -> Any:
+    """Measure a model in a process of its own, and assert that all its linears were unloaded."""
     done = subprocess.run(
-        [sys.executable, "-m", "tests.generation.peak_memory", str(tmp_path)],
+        [sys.executable, "-m", "tests.generation.peak_memory", str(folder), *arguments],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -50,9 +43,40 @@ def test_peak_memory_is_that_of_the_packed_weights(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     measured = json.loads(done.stdout.splitlines()[-1])
     assert measured["calls"] == {"optimized": 1}
-    assert measured["unloaded"] == 7 * 24 + 1
+    assert measured["unloaded"] == 7 * layers + 1
+    return measured
+
+
+@requires(LINUX)
+def test_peak_memory_is_that_of_the_packed_weights(tmp_path: Path) -> None:
+    """Of a model in bfloat16 that is loaded from a folder, and is twice as large."""
+    import transformers
+
+    with torch.device("meta"):
+        model = transformers.AutoModelForCausalLM.from_config(
+            decoder_config(24), dtype=torch.bfloat16
+        )
+    model.to_empty(device="cpu")
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for weight in model.parameters():  # of rank one: random numbers take long
+            rows = weight.view(-1, 1024)
+            rows.copy_(0.02 * torch.randn(len(rows), 1) * torch.randn(1024))
+    model.save_pretrained(tmp_path)
+    del model
+    measured = measure(tmp_path, layers=24)
     assert measured["packed"] > 280e6
-    assert measured["grown"] <= 1.25 * (measured["packed"] + measured["cache"]), measured
+    assert measured["peak"] <= 1.25 * (measured["packed"] + measured["cache"]), measured
+
+
+@requires(LINUX)
+def test_a_model_in_memory_becomes_smaller_weight_by_weight(tmp_path: Path) -> None:
+    """It takes four times the packed weights, which never come on top of it."""
+    decoder_config(8).save_pretrained(tmp_path)
+    measured = measure(tmp_path, "in-memory", layers=8)
+    assert measured["loaded"] > 4 * measured["packed"] > 390e6
+    assert measured["peak"] <= measured["loaded"] + measured["packed"] / 2, measured
+    assert measured["after"] <= measured["loaded"] / 2, measured
 
 
 @pytest.mark.parametrize("bias", [False, True])
