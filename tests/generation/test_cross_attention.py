@@ -28,6 +28,7 @@ from tests.generation.encoder_decoders import (
 )
 from tests.generation.steppers import Step, as_it_is, stepping
 from tests.generation.test_cache import is_same, states
+from tests.models import generator
 
 OPERATIONS = st.lists(
     st.one_of(
@@ -259,3 +260,15 @@ def test_a_right_stepper_is_accepted(offer: Offer) -> None:
     model = encoder_decoder("m2m100")
     fast: Any = cpuaccel.optimize(model, ["stepping"])
     assert_served(fast, model, source("m2m100", model))
+
+
+def test_an_encoder_whose_inputs_are_not_known(caplog: pytest.LogCaptureFixture) -> None:
+    model = generator("speech2text").eval()
+    fast: Any = cpuaccel.optimize(model, ["onednn"])
+    inputs = torch.randn(2, 40, 80, generator=torch.Generator().manual_seed(0))
+    call = {"max_new_tokens": 6, "do_sample": False}
+    found, expected = (m.generate(inputs, **call) for m in (fast, model))
+    assert torch.equal(found, expected)
+    assert fast.report.calls == {"fallback:method": 1}
+    assert "nothing is known of what Speech2TextEncoder reads" in caplog.text
+    assert fast.report.generation.outcome.status is Status.SKIPPED

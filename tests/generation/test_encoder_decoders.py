@@ -57,7 +57,7 @@ def test_the_report(name: str) -> None:
     assert generation.to_dict()["encoder"]["calls"] == generation.encoder.calls
 
 
-@pytest.mark.parametrize("name", ["whisper", "t5", "bart", "blip"])
+@pytest.mark.parametrize("name", ["t5", "bart", "blip"])
 def test_8_bits(name: str) -> None:
     model = encoder_decoder(name)
     fast: Any = cpuaccel.optimize(model, ["int8"])
@@ -72,7 +72,7 @@ def test_8_bits(name: str) -> None:
 
 
 @pytest.mark.usefixtures("any_bf16")
-@pytest.mark.parametrize("name", ["whisper", "t5", "donut", "blip"])
+@pytest.mark.parametrize("name", ["whisper", "t5", "blip"])
 def test_another_precision(name: str) -> None:
     model = encoder_decoder(name)
     fast: Any = cpuaccel.optimize(model, ["onednn"], dtype="bfloat16")
@@ -192,12 +192,12 @@ def test_outputs_are_complete() -> None:
 
 
 def test_changed_weights_of_the_encoder() -> None:
-    model = encoder_decoder("t5")
+    model = encoder_decoder("bart")
     fast: Any = cpuaccel.optimize(model, ["onednn"])
-    inputs = source("t5", model)
+    inputs = source("bart", model)
     before = text_of(fast, inputs)
     with torch.no_grad():
-        for parameter in model.get_encoder().block.parameters():
+        for parameter in model.get_encoder().layers.parameters():
             parameter.mul_(2)
     assert_same_text(fast, model, inputs)
     assert not torch.equal(text_of(fast, inputs), before)

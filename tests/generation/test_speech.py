@@ -93,7 +93,7 @@ def test_transcripts_in_8_bits(whisper: tuple[Any, Any]) -> None:
     model, processor = whisper
     fast: Any = cpuaccel.optimize(model, ["int8"])
     wrong = 0
-    for recording in recordings()[1:4]:
+    for recording in recordings()[2:4]:
         inputs = features(processor, recording)
         found, expected = (
             processor.batch_decode(m.generate(inputs), skip_special_tokens=True)[0].split()
@@ -102,7 +102,7 @@ def test_transcripts_in_8_bits(whisper: tuple[Any, Any]) -> None:
         wrong += abs(len(found) - len(expected))
         wrong += sum(a != b for a, b in zip(found, expected, strict=False))
     assert wrong <= 1
-    assert fast.report.calls == {"optimized": 3}
+    assert fast.report.calls == {"optimized": 2}
 
 
 def transcribed(model: Any, processor: Any, inputs: Any, **call: Any) -> Any:
@@ -122,11 +122,11 @@ GREEDY = {"generate_kwargs": {"num_beams": 1}}
 
 PIPELINES: dict[str, tuple[Any, dict[str, Any]]] = {
     "short": (lambda: recordings()[1], {}),  # in beams, by default
-    "batched": (lambda: recordings()[1:4], {"batch_size": 2, **GREEDY}),
+    "batched": (lambda: recordings()[1:3], {"batch_size": 2, **GREEDY}),
     "with timestamps": (lambda: recordings()[3], {"return_timestamps": True, **GREEDY}),
     "long-form": (lambda: joined(0, 1, 2, 3, 4, 0), {"return_timestamps": True, **GREEDY}),
     "chunked": (
-        lambda: joined(3, 2, 4),
+        lambda: joined(3, 2),
         {"chunk_length_s": 8, "stride_length_s": 2, "batch_size": 2, **GREEDY},
     ),
 }
