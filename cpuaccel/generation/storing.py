@@ -83,6 +83,10 @@ class StoringLayer(DynamicLayer):  # type: ignore[no-untyped-call]
 class SlidingLayer(StoringLayer, DynamicSlidingWindowLayer):  # type: ignore[no-untyped-call]
     """A layer of sliding attention; its storage holds all tokens, and its tensors the last ones."""
 
+    # Transformers' exporters replace them in the class while they trace, for all threads.
+    update = DynamicSlidingWindowLayer.update
+    get_mask_sizes = DynamicSlidingWindowLayer.get_mask_sizes
+
     @classmethod
     def of(cls, layer: DynamicSlidingWindowLayer) -> "SlidingLayer":
         """Take over the contents of another layer."""
