@@ -76,8 +76,7 @@ def main() -> None:
 
 def write_graph(model: Qwen2ForCausalLM, folder: Path, weights: Weights) -> None:
     """Write the graph of a model for OpenVINO GenAI, which cuts it before the head itself."""
-    with torch.no_grad():
-        exported = compress(export(model, "openvino", keeps=False), weights, model, "openvino")
+    exported = compress(export(model, "openvino", keeps=False), weights, model, "openvino")
     openvino.save_model(exported, folder / "openvino_model.xml", compress_to_fp16=False)
     model.config.save_pretrained(folder)
 

@@ -136,12 +136,16 @@ class GrowingWindowLayer(GrowingLayer, DynamicSlidingWindowLayer):
     At its end, which a window of tokens later reaches, the window is copied to new memory.
     """
 
+    # Transformers' exporters replace them in the class while they trace, for all threads.
+    _concatenate = DynamicSlidingWindowLayer.update
+    get_mask_sizes = DynamicSlidingWindowLayer.get_mask_sizes
+
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Append to the window, and return all that the new tokens see."""
         if not self._may_append(key_states, value_states):
-            return DynamicSlidingWindowLayer.update(self, key_states, value_states)  # type: ignore[no-untyped-call]
+            return self._concatenate(key_states, value_states)  # type: ignore[no-untyped-call]
         tokens, before = key_states.shape[-2], self.sliding_window - 1
         self.cumulative_length += tokens
         keys, values = self._append(key_states, value_states)

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from transformers.cache_utils import DynamicCache
+from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
 import cpuaccel
 from cpuaccel.generation.cache import Restorable, let_grow
+from cpuaccel.generation.storing import SlidingLayer
 from cpuaccel.report import Status
 from tests.generation.models import (
     LAYERS,
@@ -290,6 +291,34 @@ def test_a_model_with_hooks() -> None:
     fast: Any = cpuaccel.optimize(model, ["openvino"])
     assert_falls_back(fast, model, prompt(), "hooks")
     assert fast.report.generation.outcome.status is Status.FAILED
+
+
+def test_exports_at_once() -> None:
+    """The exporter replaces functions of torch, and has to put back the real ones."""
+    from cpuaccel_plugins.openvino.decoding.export import export
+
+    before = torch.randint, torch.nn.functional.scaled_dot_product_attention
+    models = [decoder("llama", num_hidden_layers=1, seed=seed) for seed in range(2)]
+    with ThreadPoolExecutor(2) as pool:
+        exported = list(pool.map(lambda model: export(model, "openvino"), models))
+    assert [len(graph.get_variables()) for graph in exported] == [2, 2]
+    assert (torch.randint, torch.nn.functional.scaled_dot_product_attention) == before
+
+
+def test_a_window_during_an_export() -> None:
+    """In another thread, where the exporter lets layers keep all tokens."""
+    from transformers.exporters import exporter_dynamo  # noqa: F401
+    from transformers.exporters.utils import apply_patches
+
+    keys = torch.randn(1, 2, 9, 3)
+    layer, expected = SlidingLayer(4), DynamicSlidingWindowLayer(4)
+    expected.update(keys, keys)
+    with apply_patches("dynamo"):
+        layer.update(keys, keys)
+        assert DynamicSlidingWindowLayer.update is DynamicLayer.update
+        sizes = layer.get_mask_sizes(1)
+    assert torch.equal(layer.keys, expected.keys)
+    assert sizes == expected.get_mask_sizes(1)
 
 
 def test_evidence() -> None:

@@ -1,6 +1,7 @@
 """Exporting a decoder to a graph whose keys and values are its state."""
 
 import inspect
+import threading
 from typing import TYPE_CHECKING
 
 import torch
@@ -31,7 +32,11 @@ KEPT = "logits_to_keep"
 """Inputs that some models don't have: positions, shape (batch, tokens), and the indices of the
 tokens whose logits are computed."""
 
+_exporting = threading.Lock()
+"""The exporter replaces functions of torch while it traces: two at once would not restore them."""
 
+
+@torch.no_grad()
 def export(model: PreTrainedModel, backend: str, *, keeps: bool = True) -> "openvino.Model":
     """Export a decoder with Transformers' own exporter, for any batch, length and state.
 
@@ -80,7 +85,7 @@ def export(model: PreTrainedModel, backend: str, *, keeps: bool = True) -> "open
     inputs["past_key_values"] = cache
     shapes["past_key_values"] = [{0: open_size, 2: open_size}] * (2 * len(cache.layers))
     # Imported here, because it imports OpenVINO.
-    with environment_variable(*TELEMETRY_OFF), quiet_export():
+    with _exporting, environment_variable(*TELEMETRY_OFF), quiet_export():
         from transformers.exporters.configs import OpenVINOConfig
         from transformers.exporters.exporter_openvino import OpenVINOExporter
 
