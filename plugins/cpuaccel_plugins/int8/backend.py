@@ -1,5 +1,6 @@
 """The backend ``int8``, and which processors it needs."""
 
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
@@ -75,7 +76,7 @@ class Int8(Backend[Int8Options]):
         made = make_stepper(model, choose, unload)
         require_matches(options.float_names, names)
         require_matches(options.int4_names, names, "int4_names")
-        return made
+        return replace(made, in_4_bits=bool(options.int4_names))
 
 
 def _is_finite(weight: torch.Tensor) -> bool:
