@@ -38,10 +38,8 @@ class GrowingLayer(StoringLayer):
     def of(cls, layer: DynamicLayer) -> Self:
         """Take over the contents of another layer."""
         growing = cls.__new__(cls)
-        for name, value in vars(
-            layer
-        ).items():  # keys and values are attributes of some layers only
-            setattr(growing, name, value)
+        for name, value in vars(layer).items():
+            setattr(growing, name, value)  # also keys and values, which may be properties
         growing._memory = None
         return growing
 
@@ -71,26 +69,48 @@ class GrowingLayer(StoringLayer):
         self._memory = None
         return False
 
+    def extend(self, tokens: int) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Make room for new tokens, which the caller has to write at the end.
+
+        Returns:
+            All keys and all values, with the room; None if the layer is empty.
+        """
+        keys, values = self.read()
+        if keys is None or values is None or not keys.numel() or keys.requires_grad:
+            return None
+        self._tensors = self._grown(keys, values, tokens)
+        return self._tensors
+
     def _append(
         self, key_states: torch.Tensor, value_states: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Write new states after those that are kept, and return views of both."""
-        assert self.keys is not None
-        assert self.values is not None
+        tokens = key_states.shape[-2]
+        keys, values = self._grown(key_states, value_states, tokens)
+        begin = keys.shape[2] - tokens
+        keys[:, :, begin:].copy_(key_states)
+        values[:, :, begin:].copy_(value_states)
+        return keys, values
+
+    def _grown(
+        self, like_keys: torch.Tensor, like_values: torch.Tensor, tokens: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Views of what is kept, with room for tokens after it."""
+        keys, values = self.read()
+        assert keys is not None
+        assert values is not None
         used = DynamicLayer.get_seq_length(self)
-        total = used + key_states.shape[-2]
+        total = used + tokens
         memory = self._memory
-        begin = None if memory is None else _begin(memory, (self.keys, self.values), total)
+        begin = None if memory is None else _begin(memory, (keys, values), total)
         if memory is None or begin is None:
             begin = 0
             memory = self._memory = (
-                _allocate(self.keys, key_states, used, total),
-                _allocate(self.values, value_states, used, total),
+                _allocate(keys, like_keys, used, total),
+                _allocate(values, like_values, used, total),
             )
-        for part, new in zip(memory, (key_states, value_states), strict=True):
-            part[:, :, begin + used : begin + total].copy_(new)
-        keys, values = (part[:, :, begin : begin + total] for part in memory)
-        return keys, values
+        one, other = (part[:, :, begin : begin + total] for part in memory)
+        return one, other
 
     def __copy__(self) -> Self:
         """Share the contents, but not the memory after them."""

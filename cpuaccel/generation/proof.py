@@ -7,7 +7,7 @@ from typing import cast
 import torch
 
 from cpuaccel.errors import BackendError
-from cpuaccel.generation.cache import Growable
+from cpuaccel.generation.cache import Growable, cast_cross_layers
 from cpuaccel.generation.subject import Subject, new_cache, positions_of
 from cpuaccel.report import Difference
 
@@ -167,6 +167,7 @@ def _rolled_back(subject: Subject, forward: Forward, tokens: torch.Tensor) -> It
     step.cache.crop(-CHUNK + 2)
     after = ids[:, PROMPT + 2 : PROMPT + 3]
     yield Compared("a cropped cache", step(after)[0], expected[PROMPT + 2 : PROMPT + 3])
+    cast_cross_layers(step.cache, subject.model.dtype)  # as when an original goes on
     by_original = _Run(subject, subject.model, rows, step.cache)(ids[:, PROMPT + 3 :])[0]
     yield Compared("the original over its cache", by_original, expected[PROMPT + 3 :])
 

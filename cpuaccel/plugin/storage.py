@@ -48,6 +48,15 @@ class CacheLayer(Protocol):
         """Replace the contents by what is in an engine's memory."""
         ...
 
+    def extend(self, tokens: int) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Make room for new tokens, which the caller has to write at the end.
+
+        Returns:
+            All keys and all values, with the room, shape (batch, heads, tokens, head size); None if
+            the layer is empty.
+        """
+        ...
+
     def get_seq_length(self) -> int:
         """Number of tokens, also of those that have left a sliding window."""
         ...

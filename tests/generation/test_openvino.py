@@ -10,8 +10,7 @@ import torch
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
 import cpuaccel
-from cpuaccel.generation.cache import Restorable, let_grow
-from cpuaccel.generation.storing import SlidingLayer
+from cpuaccel.generation.cache import GrowingWindowLayer, Restorable, let_grow
 from cpuaccel.report import Status
 from tests.generation.models import (
     LAYERS,
@@ -311,7 +310,7 @@ def test_a_window_during_an_export() -> None:
     from transformers.exporters.utils import apply_patches
 
     keys = torch.randn(1, 2, 9, 3)
-    layer, expected = SlidingLayer(4), DynamicSlidingWindowLayer(4)
+    layer, expected = GrowingWindowLayer(4), DynamicSlidingWindowLayer(4)
     expected.update(keys, keys)
     with apply_patches("dynamo"):
         layer.update(keys, keys)

@@ -37,6 +37,13 @@ class Positions(threading.local):
         return expanded
 
 
+Chained = Callable[
+    [int, torch.Tensor, torch.Tensor | None, tuple[torch.Tensor, torch.Tensor], Cache],
+    torch.Tensor | None,
+]
+"""Computes a layer together with others, or returns None; see chain.py."""
+
+
 class FusedForward:
     """The forward of a layer: by the kernels, or by the layer's own code.
 
@@ -44,13 +51,17 @@ class FusedForward:
 
     Attributes:
         agrees: whether they never differed.
+        parts: of the layer.
+        chain: computes all layers at once.
     """
+
+    chain: Chained | None = None
 
     def __init__(
         self, layer: torch.nn.Module, parts: Parts, library: ctypes.CDLL, positions: Positions
     ) -> None:
         self._plain: Callable[..., torch.Tensor] = layer.forward
-        self._parts = parts
+        self.parts = parts
         self._library = library
         self._positions = positions
         self._checking = True
@@ -76,12 +87,15 @@ class FusedForward:
             and past_key_values is not None
             and self._can_compute(hidden_states, attention_mask, position_embeddings)
         ):
-            output = self._compute(
-                hidden_states, attention_mask, position_embeddings, past_key_values
-            )
+            call = (hidden_states, attention_mask, position_embeddings, past_key_values)
+            if self.chain is not None:
+                output = self.chain(self.parts.index, *call)
+                if output is not None:
+                    return output
+            output = self._compute(*call)
             if not self._checking:
                 return output
-            layer = past_key_values.layers[self._parts.index]
+            layer = past_key_values.layers[self.parts.index]
             assert isinstance(layer, DynamicLayer)
             layer.crop(-hidden_states.shape[1])
         else:
@@ -107,7 +121,7 @@ class FusedForward:
             self.agrees
             and hidden.shape[0] * hidden.shape[1] <= MOST_ROWS
             and (mask is None or is_plain(mask))
-            and positions[0].shape[-1] == self._parts.projections.head_size
+            and positions[0].shape[-1] == self.parts.projections.head_size
         )
 
     def _compare(self, output: torch.Tensor, plain: torch.Tensor) -> None:
@@ -115,7 +129,7 @@ class FusedForward:
         if not agrees(output, plain):
             logger.info(
                 "layer %d computes something else than Llama's, and runs as it is",
-                self._parts.index,
+                self.parts.index,
             )
             self.agrees = False
 
@@ -126,7 +140,7 @@ class FusedForward:
         positions: tuple[torch.Tensor, torch.Tensor],
         cache: Cache,
     ) -> torch.Tensor:
-        parts, library = self._parts, self._library
+        parts, library = self.parts, self._library
         batch, tokens, _ = hidden.shape
         heads, size = parts.attention.heads, parts.attention.head_size
         rows, kind = batch * tokens, TYPES[hidden.dtype]

@@ -2,7 +2,7 @@
 
 import ctypes
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from transformers import PreTrainedModel
@@ -12,6 +12,7 @@ from transformers.pytorch_utils import Conv1D
 import cpuaccel
 from cpuaccel import BackendError, Stepper, Unload
 from cpuaccel_plugins.decoding.attention import fuse_attention
+from cpuaccel_plugins.decoding.chain import Chain, can_be_chained
 from cpuaccel_plugins.decoding.experts import FewRowsExperts, as_linear, is_experts
 from cpuaccel_plugins.decoding.layer import FusedForward, Positions
 from cpuaccel_plugins.decoding.library import KernelsError, kernels
@@ -53,23 +54,24 @@ def make_stepper(model: torch.nn.Module, choose: Choose, unload: Unload | None) 
             skipped=True,
         ) from error
     copied = cpuaccel.shared_copy(model)
+    assert isinstance(copied, PreTrainedModel)
     linears, experts = _replace(copied, choose, library, unload)
     if not linears and not experts:
         raise BackendError(f"{type(model).__name__} has no linears", "Leave the step out")
     assert isinstance(model, PreTrainedModel)
     positions = Positions()
-    fused = []
+    fused: dict[torch.nn.Module, FusedForward] = {}
     # The encoder isn't there to compare layers that read its output.
     for layer in () if model.config.is_encoder_decoder else copied.modules():
         parts = find_parts(layer)
         if parts is not None:
-            forward = FusedForward(layer, parts, library, positions)
-            layer.forward = forward
-            fused.append(forward)
-    _check(copied, [*fused, *experts])
+            fused[layer] = FusedForward(layer, parts, library, positions)
+            layer.forward = fused[layer]
+    _check(copied, [*fused.values(), *experts])
+    _chain(copied, fused, library, positions)
     attention = fuse_attention(copied, _stepped_modules(copied), library)
     chosen = getattr(model.config.get_text_config(decoder=True), "num_experts_per_tok", 1)
-    evidence = {"linears": len(linears), "fused_layers": sum(forward.agrees for forward in fused)}
+    evidence = {"linears": len(linears), "fused_layers": sum(f.agrees for f in fused.values())}
     if attention:
         evidence["fused_attention"] = len(attention)
     if experts:
@@ -140,6 +142,21 @@ def _check(model: torch.nn.Module, checked: list[FusedForward | FewRowsExperts])
         model(input_ids=ids, past_key_values=cache, use_cache=True)
     for one in checked:
         one.finish_checking()
+
+
+def _chain(
+    model: PreTrainedModel,
+    fused: Mapping[torch.nn.Module, FusedForward],
+    library: ctypes.CDLL,
+    positions: Positions,
+) -> None:
+    """Let one call compute all layers, where that is what the model's code does."""
+    config = model.config.get_text_config(decoder=True)
+    layers = [forward.parts for forward in fused.values() if forward.agrees]
+    if can_be_chained([*fused], layers, config):
+        chain = Chain(layers, config, library, positions)
+        for forward in fused.values():
+            forward.chain = chain
 
 
 def _as_linear(module: torch.nn.Module) -> torch.nn.Linear | None:

@@ -60,6 +60,16 @@ class CFeedForward(ctypes.Structure):
     ]
 
 
+class CLayer(ctypes.Structure):
+    """``Layer``."""
+
+    _fields_: ClassVar = [
+        ("projections", ctypes.POINTER(CProjections)),
+        ("attention", ctypes.POINTER(CAttention)),
+        ("feed_forward", ctypes.POINTER(CFeedForward)),
+    ]
+
+
 class CExpert(ctypes.Structure):
     """``Expert``."""
 

@@ -15,7 +15,7 @@ struct Heads {
 
 // A tensor of shape (batch, heads, tokens, head size), the last axis contiguous.
 struct Cached {
-  const void* data;
+  void* data;
   int64_t type, batch_stride, head_stride, token_stride, tokens;
 };
 

@@ -42,6 +42,12 @@ struct FeedForward {
   int64_t activation;
 };
 
+struct Layer {
+  const Projections* projections;
+  const Attention* attention;
+  const FeedForward* feed_forward;
+};
+
 }  // extern "C"
 
 namespace {
@@ -127,6 +133,42 @@ void finish_head(const Norm& norm, float* head, const float* cos, const float* s
   }
 }
 
+// query: float32 (rows, heads, head size). keys and values get those of the rows as their last tokens.
+// cos, sin: float32 (rows, head size).
+void project(const Projections* p, const void* hidden, int64_t type, int64_t rows, int64_t tokens,
+             const float* cos, const float* sin, float* query, const Cached& keys,
+             const Cached& values) {
+  int64_t size = p->head_size, heads = p->query.outputs / size, key_heads = p->key.outputs / size;
+  Activations x = normalized(p->before, hidden, type, rows, p->query.inputs);
+  for (const Linear* linear : {&p->query, &p->key, &p->value}) x.prepare(linear->type);
+#pragma omp parallel
+  {
+    std::vector<float> head(rows * size);
+#pragma omp for schedule(static)
+    for (int64_t unit = 0; unit < heads + 2 * key_heads; unit++) {
+      bool is_query = unit < heads, is_key = !is_query && unit < heads + key_heads;
+      int64_t h = is_query ? unit : is_key ? unit - heads : unit - heads - key_heads;
+      const Linear& linear = is_query ? p->query : is_key ? p->key : p->value;
+      const Cached& cached = is_key ? keys : values;
+      compute(linear, x, head.data(), size, h * size, (h + 1) * size);
+      for (int64_t r = 0; r < rows; r++) {
+        float* one = &head[r * size];
+        if (is_query || is_key)
+          finish_head(is_query ? p->query_norm : p->key_norm, one, cos ? cos + r * size : nullptr,
+                      sin ? sin + r * size : nullptr, size);
+        int64_t place = r / tokens * cached.batch_stride + h * cached.head_stride +
+                        (cached.tokens - tokens + r % tokens) * cached.token_stride;
+        for (int64_t d = 0; d < size; d++) {
+          if (is_query)
+            query[(r * heads + h) * size + d] = one[d];
+          else
+            store(cached.data, type, place + d, one[d]);
+        }
+      }
+    }
+  }
+}
+
 }  // namespace
 
 extern "C" {
@@ -148,36 +190,12 @@ void cpuaccel_linear(const Linear* linear, const void* x, void* y, int64_t type,
   }
 }
 
-// query: float32 (rows, heads, head size). key, value: (rows, key heads, head size) of the type.
-// cos, sin: float32 (rows, head size).
+// key, value: (rows, key heads, head size) of the type. The others as in project.
 void cpuaccel_project(const Projections* p, const void* hidden, int64_t type, int64_t rows,
                       const float* cos, const float* sin, float* query, void* key, void* value) {
-  int64_t size = p->head_size, heads = p->query.outputs / size, key_heads = p->key.outputs / size;
-  Activations x = normalized(p->before, hidden, type, rows, p->query.inputs);
-  for (const Linear* linear : {&p->query, &p->key, &p->value}) x.prepare(linear->type);
-#pragma omp parallel
-  {
-    std::vector<float> head(rows * size);
-#pragma omp for schedule(static)
-    for (int64_t unit = 0; unit < heads + 2 * key_heads; unit++) {
-      bool is_query = unit < heads, is_key = !is_query && unit < heads + key_heads;
-      int64_t h = is_query ? unit : is_key ? unit - heads : unit - heads - key_heads;
-      const Linear& linear = is_query ? p->query : is_key ? p->key : p->value;
-      compute(linear, x, head.data(), size, h * size, (h + 1) * size);
-      for (int64_t r = 0; r < rows; r++) {
-        float* one = &head[r * size];
-        if (is_query || is_key)
-          finish_head(is_query ? p->query_norm : p->key_norm, one, cos ? cos + r * size : nullptr,
-                      sin ? sin + r * size : nullptr, size);
-        for (int64_t d = 0; d < size; d++) {
-          if (is_query)
-            query[(r * heads + h) * size + d] = one[d];
-          else
-            store(is_key ? key : value, type, (r * key_heads + h) * size + d, one[d]);
-        }
-      }
-    }
-  }
+  int64_t size = p->head_size, width = p->key.outputs;
+  project(p, hidden, type, rows, rows, cos, sin, query, Cached{key, type, 0, size, width, rows},
+          Cached{value, type, 0, size, width, rows});
 }
 
 // result = hidden + output(attention). mask: (batch, 1, tokens, keys), or null for a causal one.
@@ -225,6 +243,27 @@ void cpuaccel_feed_forward(const FeedForward* f, const void* hidden, void* resul
       gate_outputs(f->gate, f->up, f->activation, x, gated, gate.data(), up.data(), begin, end);
     }
     add_output(f->down, f->after, gated, parts, hidden, result, type, shared);
+  }
+}
+
+// Consecutive layers. caches: for each layer its keys and its values, with room for these tokens at
+// the end. The others as in the functions above.
+void cpuaccel_layers(const Layer* layers, int64_t number, const Cached* caches, const void* hidden,
+                     void* result, int64_t type, int64_t batch, int64_t tokens, const float* cos,
+                     const float* sin, const bool* mask, int64_t mask_batch_stride,
+                     int64_t mask_query_stride) {
+  int64_t rows = batch * tokens, size = rows * layers->projections->query.inputs;
+  std::vector<float> query, attended(size), computed(size);  // large enough for either type
+  for (int64_t l = 0; l < number; l++) {
+    const Cached &keys = caches[2 * l], &values = caches[2 * l + 1];
+    query.resize(rows * layers[l].projections->query.outputs);
+    project(layers[l].projections, hidden, type, rows, tokens, cos, sin, query.data(), keys,
+            values);
+    cpuaccel_attend(layers[l].attention, query.data(), &keys, &values, mask, mask_batch_stride,
+                    mask_query_stride, batch, tokens, hidden, attended.data(), type);
+    void* output = l + 1 < number ? computed.data() : result;
+    cpuaccel_feed_forward(layers[l].feed_forward, attended.data(), output, type, rows);
+    hidden = output;
   }
 }
 
