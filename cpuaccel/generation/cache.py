@@ -11,6 +11,7 @@ from transformers.cache_utils import (
 )
 
 from cpuaccel.generation.storing import SlidingLayer, StoringLayer
+from cpuaccel.plugin.storage import Storage
 
 SPARE = 64
 """Least number of tokens that new memory has room for."""
@@ -74,6 +75,11 @@ class GrowingLayer(StoringLayer):
         copied.__dict__.update(self.__dict__)
         copied._memory = self._memory = None
         return copied
+
+    def put(self, storage: Storage) -> None:
+        """Replace the contents by what is in an engine's memory."""
+        super().put(storage)
+        self._memory = None
 
     def crop(self, tokens_to_remove: int) -> None:
         """Remove the last tokens; what a caller holds of them is not overwritten later."""

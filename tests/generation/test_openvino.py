@@ -24,7 +24,9 @@ from tests.generation.models import (
     tokens_of,
 )
 from tests.generation.test_models import assert_logits_close
-from tests.required import BF16, requires
+from tests.required import BF16, OPENVINO_DECODING, requires
+
+pytestmark = requires(*OPENVINO_DECODING)
 
 CLOSE = {"rtol": 1e-3, "atol": 1e-4}
 GREEDY = {"max_new_tokens": 12, "do_sample": False}
@@ -271,6 +273,7 @@ def test_embeddings_are_served_by_the_original() -> None:
     """And the tokens after them by the graph."""
     model, fast = accelerated("llama", "openvino")
     embeddings = model.get_input_embeddings()(prompt()["input_ids"]).detach()
+    fast.prepare_generation()
     steps = fast.report.generation.meter.steps
     found, expected = (m.generate(inputs_embeds=embeddings, **GREEDY) for m in (fast, model))
     assert torch.equal(found, expected)
@@ -374,7 +377,7 @@ def test_other_weights_are_refused() -> None:
 
 
 @requires(BF16)
-def test_bf16_weights() -> None:
+def test_bfloat16_weights() -> None:
     model = decoder("gemma3").to(torch.bfloat16)
     fast: Any = cpuaccel.optimize(model, ["openvino"])
     assert_logits_close(fast, model)
