@@ -57,6 +57,7 @@ EXAMPLES = ("transformers>=4.48", "datasets>=5", "accelerate", "nervaluate", "so
 NATIVE = ("torch>=2.4", "transformers>=5")
 ONNXRUNTIME = ("torch>=2.13", "onnxruntime>=1.32", "onnxscript>=0.7")
 OPENVINO = ("torch>=2.8", "openvino>=2026.4")
+OPENVINO_DECODING = ("torch>=2.11", "transformers>=5.23", "openvino>=2026.4", "nncf>=3.4")
 OPENVINO_INT8 = (*OPENVINO, "nncf>=3.4")
 ZENTORCH = ("torch>=2.13", "zentorch>=2.13", "vendor: AuthenticAMD", "flag: avx512f")
 HUGE_PAGES = ("linux: 6.1", "path: /sys/kernel/mm/transparent_hugepage/hpage_pmd_size")
@@ -72,6 +73,7 @@ NEEDS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("*::test_openvino_in_another_precision", (BF16, *OPENVINO)),
     ("*disk*", ("may mount",)),
     # Engines.
+    ("tests/generation/*openvino*", OPENVINO_DECODING),
     ("tests/plugins/aten_graph*", ("torch>=2.6",)),
     ("tests/plugins/aten_graph/test_memory.py::*huge_pages*", HUGE_PAGES),
     ("tests/plugins/int8/*", ("torch>=2.6", INT8)),

@@ -3,16 +3,18 @@
 import functools
 from typing import Any
 
+import pytest
 import torch
 
 import cpuaccel
+from tests.required import OPENVINO_DECODING, requires
 
 VOCABULARY = 500
 LAYERS = 2
 WINDOW = 8
 """Tokens of the sliding window of gemma3."""
 
-BACKENDS = ("onednn", "openvino")
+BACKENDS = ("onednn", pytest.param("openvino", marks=requires(*OPENVINO_DECODING)))
 """Backends whose tokens are the original's."""
 
 SIZE = {

@@ -9,7 +9,14 @@ import transformers
 from transformers.generation.streamers import BaseStreamer
 
 import cpuaccel
-from tests.generation.models import VOCABULARY, accelerated, assert_served, decoder, prompt
+from tests.generation.models import (
+    BACKENDS,
+    VOCABULARY,
+    accelerated,
+    assert_served,
+    decoder,
+    prompt,
+)
 
 TEXTS = ["a short one", "one that is quite a bit longer than the first", "x"]
 TEMPLATE = "{% for m in messages %}{{ m['role'] }} {{ m['content'] }} {% endfor %}"
@@ -78,8 +85,9 @@ class Recorder(BaseStreamer):
         self.ended = True
 
 
-def test_a_streamer() -> None:
-    model, fast = accelerated("llama")
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_streamer(backend: str) -> None:
+    model, fast = accelerated("llama", backend)
     recorders = [Recorder(), Recorder()]
     for each, recorder in zip((fast, model), recorders, strict=True):
         each.generate(**prompt(), max_new_tokens=8, do_sample=False, streamer=recorder)
@@ -100,17 +108,19 @@ def test_a_streamer_of_text() -> None:
     assert any(texts[0])
 
 
-def test_an_end_of_text() -> None:
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_an_end_of_text(backend: str) -> None:
     """Rows end at different tokens, and are filled up with padding."""
-    model, fast = accelerated("llama")
+    model, fast = accelerated("llama", backend)
     inputs = prompt(6, 3)
     expected = model.generate(**inputs, max_new_tokens=12, do_sample=False)
     end = [int(expected[0, 8]), int(expected[1, 10])]
     assert_served(fast, model, inputs, eos_token_id=end, pad_token_id=0)
 
 
-def test_stopping_criteria() -> None:
-    model, fast = accelerated("llama")
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_stopping_criteria(backend: str) -> None:
+    model, fast = accelerated("llama", backend)
 
     class AfterFour(transformers.StoppingCriteria):
         def __call__(self, ids: torch.Tensor, scores: object, **_: object) -> torch.Tensor:
@@ -141,9 +151,10 @@ PROCESSORS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("call", PROCESSORS.values(), ids=list(PROCESSORS))
-def test_logits_processors(call: dict[str, Any]) -> None:
-    model, fast = accelerated("llama")
+def test_logits_processors(call: dict[str, Any], backend: str) -> None:
+    model, fast = accelerated("llama", backend)
     assert_served(fast, model, prompt(), **call)
 
 
@@ -162,8 +173,9 @@ def test_a_logits_processor_of_the_caller() -> None:
     assert not bool((found[:, -5:] % 2).any())
 
 
-def test_scores_and_logits() -> None:
-    model, fast = accelerated("llama")
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_scores_and_logits(backend: str) -> None:
+    model, fast = accelerated("llama", backend)
     call = {"max_new_tokens": 6, "do_sample": False, "return_dict_in_generate": True}
     found, expected = (
         m.generate(**prompt(), **call, output_scores=True, output_logits=True)

@@ -3,7 +3,7 @@
 import contextlib
 import io
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,19 +29,34 @@ Sample = dict[str, torch.Tensor]
 """Inputs of one row, by name."""
 
 
+@contextlib.contextmanager
+def quiet_nncf() -> Iterator[None]:
+    """Keep what NNCF prints and logs off the terminal, and its telemetry off the network."""
+    # It prints tables and progress bars on standard output.
+    with environment_variable(*TELEMETRY_OFF), contextlib.redirect_stdout(io.StringIO()):
+        import nncf  # noqa: F401  sets the level of its logger
+
+        logger = logging.getLogger("nncf")
+        level = logger.level
+        # Its own function would change the handlers too, which may be others'.
+        logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
+
+
 def quantize(
     converted: "openvino.Model", samples: Sequence[Sample], host: Host, model: torch.nn.Module
 ) -> "openvino.Model":
     """Quantize weights per channel and activations per tensor, with the preset for transformers."""
-    # NNCF prints progress bars on standard output.
-    with environment_variable(*TELEMETRY_OFF), contextlib.redirect_stdout(io.StringIO()):
+    with quiet_nncf():
         import nncf
         from nncf.quantization.advanced_parameters import (
             AdvancedQuantizationParameters,
             OverflowFix,
         )
 
-        nncf.set_log_level(logging.ERROR)
         data = nncf.Dataset(
             [{name: _to_numpy(tensor) for name, tensor in sample.items()} for sample in samples]
         )

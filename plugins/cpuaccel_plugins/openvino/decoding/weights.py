@@ -1,17 +1,13 @@
 """The weights of an exported decoder: compressed to few bits, and their size."""
 
-import contextlib
 import enum
-import io
-import logging
 import math
 from typing import TYPE_CHECKING
 
 import torch
 
 from cpuaccel_plugins.common.engine_errors import engine_errors, leave_out
-from cpuaccel_plugins.common.environment import environment_variable
-from cpuaccel_plugins.openvino.conversion import TELEMETRY_OFF
+from cpuaccel_plugins.openvino.quantization import quiet_nncf
 
 if TYPE_CHECKING:
     import openvino
@@ -37,11 +33,9 @@ def compress(
     """Compress weights with NNCF, which needs no samples for it."""
     if weights is Weights.FLOAT:
         return exported
-    # NNCF prints tables and progress bars on standard output.
-    with environment_variable(*TELEMETRY_OFF), contextlib.redirect_stdout(io.StringIO()):
+    with quiet_nncf():
         import nncf
 
-        nncf.set_log_level(logging.ERROR)
         with engine_errors("nncf.compress_weights", model, leave_out(backend)):
             if weights is Weights.INT8:
                 return nncf.compress_weights(exported, mode=nncf.CompressWeightsMode.INT8_SYM)
