@@ -118,6 +118,11 @@ class GrowingLayer(StoringLayer):
         self._memory = None
         return type(self).of(self)
 
+    def put(self, storage: Storage) -> None:
+        """Replace the contents by what is in an engine's memory."""
+        super().put(storage)
+        self._memory = None
+
     def crop(self, tokens_to_remove: int) -> None:
         """Remove the last tokens; what a caller holds of them is not overwritten later."""
         super().crop(tokens_to_remove)
