@@ -75,7 +75,6 @@ Activations normalized(const Norm& norm, const void* hidden, int64_t type, int64
 
 inline float activated(int64_t activation, float x) {
   switch (activation) {
-    case SILU: return x / (1.0f + std::exp(-x));
     case GELU: return 0.5f * x * (1.0f + std::erf(x * 0.70710678118654752f));
     default: {
       float inner = 0.79788456080286536f * (x + 0.044715f * x * x * x);
@@ -90,9 +89,19 @@ void gate_outputs(const Linear& gate_linear, const Linear& up_linear, int64_t ac
                   int64_t end) {
   compute(gate_linear, x, gate, BLOCK, begin, end);
   compute(up_linear, x, up, BLOCK, begin, end);
-  for (int64_t r = 0; r < x.rows; r++)
-    for (int64_t i = 0; i < end - begin; i++)
-      gated.row(r)[begin + i] = activated(activation, gate[r * BLOCK + i]) * up[r * BLOCK + i];
+  for (int64_t r = 0; r < x.rows; r++) {
+    float *one = gate + r * BLOCK, *other = up + r * BLOCK;
+    if (activation == SILU) {
+      for (int64_t i = 0; i < BLOCK; i += LANES) {
+        Floats lanes = wide_lanes(one + i);
+        lanes /= 1.0f + exp_lanes(-lanes);
+        std::memcpy(one + i, &lanes, sizeof lanes);
+      }
+    } else {
+      for (int64_t i = 0; i < end - begin; i++) one[i] = activated(activation, one[i]);
+    }
+    for (int64_t i = 0; i < end - begin; i++) gated.row(r)[begin + i] = one[i] * other[i];
+  }
 }
 
 // Hidden states after a linear: normalized, and added to what they were before.

@@ -81,6 +81,22 @@ inline float sum_of(Floats lanes) {
 }
 #endif
 
+// e to the power of each lane, within a few units in the last place; 0 and infinity beyond float32.
+inline Floats exp_lanes(Floats x) {
+  constexpr float LEAST = -87, LARGEST = 88, LOG2_E = 1.44269504f, TO_INTEGER = 12582912;
+  constexpr float LN2_HIGH = 0.693359375f, LN2_LOW = -2.12194440e-4f;
+  Floats shifted = x * LOG2_E + TO_INTEGER, powers = shifted - TO_INTEGER;
+  Floats rest = x - powers * LN2_HIGH - powers * LN2_LOW;
+  Floats sum = rest * (1.0f / 5040) + (1.0f / 720);
+  for (float factor : {1.0f / 120, 1.0f / 24, 1.0f / 6, 0.5f, 1.0f, 1.0f})
+    sum = sum * rest + factor;
+  Lanes<int32_t> bits = (Lanes<int32_t>)sum + ((Lanes<int32_t>)shifted << 23);
+  Lanes<int32_t> infinite = (Lanes<int32_t>)(Floats{} + INFINITY);
+  Lanes<int32_t> is_large = x > LARGEST, is_nan = x != x;
+  bits = (bits & (x >= LEAST) & ~is_large) | (infinite & is_large);
+  return (Floats)((bits & ~is_nan) | ((Lanes<int32_t>)x & is_nan));
+}
+
 inline float widen(float value) { return value; }
 inline float widen(int8_t value) { return static_cast<float>(value); }
 inline float widen(bfloat16 value) {
