@@ -18,9 +18,11 @@ struct FourBits {
   bfloat16 scales[2], least[2];
   uint8_t bits[GROUP];
 
-  float weight(int i) const {
-    int step = i < GROUP ? bits[i] & LARGEST : bits[i - GROUP] >> 4;
-    return step * widen(scales[i / GROUP]) + widen(least[i / GROUP]);
+  void unpack(float* x) const {
+    for (int i = 0; i < GROUP; i++) {
+      x[i] = (bits[i] & LARGEST) * widen(scales[0]) + widen(least[0]);
+      x[i + GROUP] = (bits[i] >> 4) * widen(scales[1]) + widen(least[1]);
+    }
   }
 };
 static_assert(sizeof(FourBits) == 40 && FourBits::NUMBER == EightBits::NUMBER);
@@ -115,9 +117,11 @@ inline void products(const FourBits* weight, const float* x, const float*, int64
   int64_t row = size / FourBits::NUMBER;
   for (int o = 0; o < OUTPUTS; o++)
     for (int r = 0; r < ROWS; r++) {
-      float sum = 0;
-      for (int64_t k = 0; k < size; k++)
-        sum += weight[o * row + k / FourBits::NUMBER].weight(k % FourBits::NUMBER) * x[r * size + k];
+      float sum = 0, weights[FourBits::NUMBER];
+      for (int64_t k = 0; k < row; k++) {
+        weight[o * row + k].unpack(weights);
+        sum += product(weights, x + r * size + k * FourBits::NUMBER, FourBits::NUMBER);
+      }
       sums[o * ROWS + r] = sum;
     }
 }
@@ -182,9 +186,14 @@ void cpuaccel_pack(const void* weight, int64_t type, FourBits* result, int64_t c
 
 void cpuaccel_unpack(const FourBits* weight, void* result, int64_t type, int64_t count) {
 #pragma omp parallel for schedule(static)
-  for (int64_t block = 0; block < count; block++)
-    for (int i = 0; i < FourBits::NUMBER; i++)
-      store(result, type, block * FourBits::NUMBER + i, weight[block].weight(i));
+  for (int64_t block = 0; block < count; block++) {
+    float x[FourBits::NUMBER];
+    weight[block].unpack(x);
+    if (type == FLOAT32)
+      std::memcpy(static_cast<float*>(result) + block * FourBits::NUMBER, x, sizeof x);
+    else
+      narrow_all(x, static_cast<bfloat16*>(result) + block * FourBits::NUMBER, FourBits::NUMBER);
+  }
 }
 
 }  // extern "C"
