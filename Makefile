@@ -8,7 +8,7 @@ SHELL := /bin/bash
 # in no other part.
 LONG := tests/plugins/test_inductor.py tests/plugins/test_zentorch.py tests/plugins/onednn tests/cli
 ENGINES := tests/plugins/int8 $(filter-out $(LONG),$(wildcard tests/plugins/test_*.py))
-PARTS := rest tests/examples tests/tuning $(LONG) $(ENGINES) tests/integrations tests/artifact tests/generation
+PARTS := rest tests/generation tests/examples tests/tuning $(LONG) $(ENGINES) tests/integrations tests/artifact
 PYTEST = python -m pytest
 # How many parts run side by side, with one thread each: on two cores three, since some wait for
 # processes that hang on purpose. Under `make --jobs`, make decides.
