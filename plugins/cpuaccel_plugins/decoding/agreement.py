@@ -1,6 +1,10 @@
 """Whether the kernels compute what a part of a model computes by its own code."""
 
+import logging
+
 import torch
+
+logger = logging.getLogger("cpuaccel")
 
 LIMITS = {torch.float32: 1e-4, torch.bfloat16: 0.1, torch.int8: 0.1, torch.uint8: 0.3}
 """Largest accepted difference by the coarsest dtype, relative to the largest magnitude. Weights in
@@ -21,3 +25,32 @@ def agrees(
         return False
     difference = (found - expected).abs().max() / expected.abs().max()
     return bool(difference <= max(LIMITS[expected.dtype], LIMITS[weights]))
+
+
+class Checked:
+    """A part of a model that the kernels compute. At first its own code does, too.
+
+    Attributes:
+        checking: whether both are computed, and compared.
+        agrees: whether they never differed.
+    """
+
+    def __init__(self, name: str) -> None:
+        """Begin to check a part, of which the log has the name."""
+        self._name = name
+        self._compared = False
+        self.checking = self.agrees = True
+
+    def finish_checking(self) -> None:
+        """From now on compute by the kernels alone, if both were compared and agree."""
+        self.checking = False
+        self.agrees &= self._compared
+
+    def compare(self, found: torch.Tensor, expected: torch.Tensor) -> None:
+        """Compare the kernels' output with that of the part's own code."""
+        self._compared = True
+        if not agrees(found, expected):
+            logger.info(
+                "%s computes something else than the kernels, and runs as it is", self._name
+            )
+            self.agrees = False

@@ -4,20 +4,17 @@ Where rows are few, and only where these and the module's own code give the same
 """
 
 import ctypes
-import logging
 from collections.abc import Callable
 
 import torch
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, EncoderDecoderCache
 
-from cpuaccel_plugins.decoding.agreement import agrees
+from cpuaccel_plugins.decoding.agreement import Checked
 from cpuaccel_plugins.decoding.layer import is_plain, mask_arguments
 from cpuaccel_plugins.decoding.linear import MOST_ROWS, FewRowsLinear
 from cpuaccel_plugins.decoding.parts import runs_its_class
 from cpuaccel_plugins.decoding.structures import TYPES, CAttention, CNorm, cached
-
-logger = logging.getLogger("cpuaccel")
 
 KINDS = frozenset(
     f"{name}Attention" for name in ("Bart", "MBart", "Marian", "M2M100", "Whisper", "TrOCR")
@@ -38,39 +35,29 @@ SOURCE = 7
 Attended = tuple[torch.Tensor, torch.Tensor | None]
 
 
-class FusedAttention:
+class FusedAttention(Checked):
     """The forward of an attention: by the kernels, or by its own code.
 
-    At first it computes both, and compares them.
-
     Attributes:
-        agrees: whether they never differed.
         width: of the states whose keys it computes.
     """
 
     def __init__(self, module: torch.nn.Module, library: ctypes.CDLL) -> None:
+        self._index = int(module.layer_idx)  # type: ignore[arg-type]
+        super().__init__(f"an attention of layer {self._index}")
         self._plain: Callable[..., Attended] = module.forward
         self._query, self._key, self._value, output = (
             _linear(module, name) for name in ("q_proj", "k_proj", "v_proj", "out_proj")
         )
         self._output = output  # keeps what the structure points to
         self._heads, self._size = int(module.num_heads), int(module.head_dim)  # type: ignore[arg-type]
-        self._index = int(module.layer_idx)  # type: ignore[arg-type]
         self._described = CAttention(
             output.described,
             CNorm(None, 0, 0.0),
             *(self._heads, self._heads, self._size, float(module.scaling)),  # type: ignore[arg-type]
         )
         self._library = library
-        self._checking = True
-        self._compared = False
-        self.agrees = True
         self.width = self._key.in_features
-
-    def finish_checking(self) -> None:
-        """From now on compute by the kernels alone, if both were compared and agree."""
-        self._checking = False
-        self.agrees &= self._compared
 
     def __call__(
         self,
@@ -86,7 +73,7 @@ class FusedAttention:
             assert isinstance(past_key_values, EncoderDecoderCache)
             is_own = key_value_states is None
             output = self._compute(hidden_states, past_key_values, attention_mask, is_own)
-            if not self._checking:
+            if not self.checking:
                 return output, None
             if is_own:
                 layer = past_key_values.self_attention_cache.layers[self._index]
@@ -100,10 +87,7 @@ class FusedAttention:
             **kwargs,
         )
         if output is not None:
-            self._compared = True
-            if not agrees(output, plain[0]):
-                logger.info("an attention of layer %d runs as it is", self._index)
-                self.agrees = False
+            self.compare(output, plain[0])
         return plain
 
     def _can_compute(

@@ -5,19 +5,16 @@ code give the same results; others run as they are.
 """
 
 import ctypes
-import logging
 import threading
 from collections.abc import Callable
 
 import torch
 from transformers.cache_utils import Cache, DynamicLayer
 
-from cpuaccel_plugins.decoding.agreement import agrees
+from cpuaccel_plugins.decoding.agreement import Checked
 from cpuaccel_plugins.decoding.linear import MOST_ROWS
 from cpuaccel_plugins.decoding.parts import Parts
 from cpuaccel_plugins.decoding.structures import TYPES, CFeedForward, cached
-
-logger = logging.getLogger("cpuaccel")
 
 
 class Positions(threading.local):
@@ -44,13 +41,10 @@ Chained = Callable[
 """Computes a layer together with others, or returns None; see chain.py."""
 
 
-class FusedForward:
+class FusedForward(Checked):
     """The forward of a layer: by the kernels, or by the layer's own code.
 
-    At first it computes both, and compares them.
-
     Attributes:
-        agrees: whether they never differed.
         parts: of the layer.
         chain: computes all layers at once.
     """
@@ -60,18 +54,11 @@ class FusedForward:
     def __init__(
         self, layer: torch.nn.Module, parts: Parts, library: ctypes.CDLL, positions: Positions
     ) -> None:
+        super().__init__(f"layer {parts.index}")
         self._plain: Callable[..., torch.Tensor] = layer.forward
         self.parts = parts
         self._library = library
         self._positions = positions
-        self._checking = True
-        self._compared = False
-        self.agrees = True
-
-    def finish_checking(self) -> None:
-        """From now on compute by the kernels alone, if both were compared and agree."""
-        self._checking = False
-        self.agrees &= self._compared
 
     def __call__(
         self,
@@ -93,7 +80,7 @@ class FusedForward:
                 if output is not None:
                     return output
             output = self._compute(*call)
-            if not self._checking:
+            if not self.checking:
                 return output
             layer = past_key_values.layers[self.parts.index]
             assert isinstance(layer, DynamicLayer)
@@ -108,7 +95,7 @@ class FusedForward:
             **kwargs,
         )
         if output is not None:
-            self._compare(output, plain)
+            self.compare(output, plain)
         return plain
 
     def _can_compute(
@@ -123,15 +110,6 @@ class FusedForward:
             and (mask is None or is_plain(mask))
             and positions[0].shape[-1] == self.parts.projections.head_size
         )
-
-    def _compare(self, output: torch.Tensor, plain: torch.Tensor) -> None:
-        self._compared = True
-        if not agrees(output, plain):
-            logger.info(
-                "layer %d computes something else than Llama's, and runs as it is",
-                self.parts.index,
-            )
-            self.agrees = False
 
     def _compute(
         self,
