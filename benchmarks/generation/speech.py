@@ -1,0 +1,132 @@
+"""Compare backends with eager and CTranslate2 on Whisper, in one run, in turn, with equal threads.
+
+    python -m venv peer && peer/bin/pip install ctranslate2 transformers torch
+    python benchmarks/generation/speech.py MODEL_FOLDER RECORDINGS_FOLDER --peer peer/bin/python
+
+Each run transcribes all recordings (wav, 16 kHz, mono), one after the other, each padded to 30
+seconds; features are computed beforehand. CTranslate2 is the engine of faster-whisper; it converts
+the same folder. Prints how many transcripts have the tokens of eager's, medians, and paired ratios.
+"""
+
+import argparse
+import json
+import subprocess
+import tempfile
+import wave
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import WhisperForConditionalGeneration, WhisperProcessor
+
+import cpuaccel
+from cpuaccel.timing import Ratio, interleave
+
+RATE = 16000
+EAGER = "eager"
+BACKENDS = ("onednn", "int8")
+PEERS = {"CTranslate2 float32": "float32", "CTranslate2 int8": "int8"}
+PAIRS = {"onednn": "CTranslate2 float32", "int8": "CTranslate2 int8"}
+"""Which backend is compared with which computation of the peer."""
+
+Transcripts = list[list[int]]
+
+
+def main() -> None:
+    """Compare, and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", type=Path, metavar="MODEL_FOLDER")
+    parser.add_argument("recordings", type=Path, metavar="RECORDINGS_FOLDER")
+    parser.add_argument("--peer", required=True, help="Python of an environment with its packages")
+    parser.add_argument("--beams", type=int, nargs="+", default=[1, 5])
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    model = WhisperForConditionalGeneration.from_pretrained(options.model, dtype=torch.float32)
+    model = model.eval()
+    processor = WhisperProcessor.from_pretrained(options.model)
+    features = [
+        processor(samples, sampling_rate=RATE, return_tensors="pt").input_features
+        for samples in map(read, sorted(options.recordings.glob("*.wav")))
+    ]
+    optimized: dict[str, Any] = {EAGER: model}
+    for name in BACKENDS:
+        optimized[name] = cpuaccel.optimize(model, [name])
+    for beams in options.beams:
+        with tempfile.TemporaryDirectory() as folder:
+            np.save(Path(folder) / "features.npy", torch.cat(features).numpy())
+            compare(optimized, features, folder, beams, options)
+    print(optimized["onednn"].report)
+
+
+def read(file: Path) -> np.ndarray:
+    """Read the samples of a recording as floats."""
+    with wave.open(str(file)) as recording:
+        samples = np.frombuffer(recording.readframes(recording.getnframes()), np.int16)
+    return samples.astype(np.float32) / 2**15
+
+
+def compare(
+    optimized: dict[str, Any],
+    features: list[torch.Tensor],
+    folder: str,
+    beams: int,
+    options: argparse.Namespace,
+) -> None:
+    """Transcribe in turn, and print what came out."""
+    found: dict[str, Transcripts] = {}
+
+    def ours(name: str) -> Callable[[], None]:
+        def run() -> None:
+            with torch.inference_mode():
+                found[name] = [
+                    optimized[name].generate(one, num_beams=beams, do_sample=False)[0].tolist()
+                    for one in features
+                ]
+
+        return run
+
+    threads = torch.get_num_threads()
+    script = str(Path(__file__).with_name("ctranslate2_peer.py"))
+    with subprocess.Popen(  # noqa: S603
+        [options.peer, script, str(options.model), folder, str(threads)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as peer:
+        assert peer.stdin is not None
+        assert peer.stdout is not None
+
+        def theirs(name: str) -> Callable[[], None]:
+            def run() -> None:
+                peer.stdin.write(f"{PEERS[name]} {beams}\n")
+                peer.stdin.flush()
+                found[name] = json.loads(peer.stdout.readline())
+
+            return run
+
+        runs = {name: ours(name) for name in optimized} | {name: theirs(name) for name in PEERS}
+        times = interleave(runs, rounds=options.rounds, warmup=1)
+    print(
+        f"{cpuaccel.host().processor}, {threads} threads, {len(features)} recordings, {beams} beams"
+    )
+    expected = list(map(text_of, found[EAGER]))
+    for name in runs:
+        same = sum(map(list.__eq__, map(text_of, found[name]), expected))
+        seconds = float(np.median(times[name]))
+        over = (
+            "" if name == EAGER else f", {Ratio.from_times(times[EAGER], times[name])} over eager"
+        )
+        print(f"{name:20} {seconds:6.2f} s{over}, {same} of {len(expected)} with eager's tokens")
+    for name, other in PAIRS.items():
+        print(f"{name} over {other}: {Ratio.from_times(times[other], times[name])}")
+
+
+def text_of(tokens: list[int]) -> list[int]:
+    """The tokens of the text: those before the first of Whisper's own."""
+    return [token for token in tokens if token < 50256]
+
+
+if __name__ == "__main__":
+    main()
