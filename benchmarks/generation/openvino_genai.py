@@ -10,7 +10,6 @@ texts. OpenVINO GenAI gets the graph that the backend ``openvino`` exports, with
 
 import argparse
 import json
-import subprocess
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 import openvino
 import torch
+from peer import running
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 import cpuaccel
@@ -112,21 +112,11 @@ def compare(model: Qwen2ForCausalLM, folder: str, options: argparse.Namespace) -
         "KV_CACHE_PRECISION": options.kv_cache or PRECISIONS[model.dtype],
         "ATTENTION_BACKEND": options.attention,
     }
-    script = str(Path(__file__).with_name("openvino_genai_peer.py"))
-    arguments = [folder, str(options.words), str(options.tokens), json.dumps(properties)]
-    with subprocess.Popen(  # noqa: S603
-        [options.peer, "-I", script, *arguments],  # this file has the name of its package
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as peer:
-        assert peer.stdin is not None
-        assert peer.stdout is not None
+    arguments = [folder, options.words, options.tokens, json.dumps(properties)]
+    with running(options.peer, "openvino_genai_peer.py", arguments) as peer:
 
         def theirs() -> None:
-            peer.stdin.write("\n")
-            peer.stdin.flush()
-            answer = json.loads(peer.stdout.readline())
+            answer = peer.ask()
             assert answer["tokens"] == options.tokens, answer
             first[PEER].append(answer["first"])
             rest[PEER].append(answer["rest"])

@@ -9,8 +9,6 @@ the same folder. Prints how many transcripts have the tokens of eager's, medians
 """
 
 import argparse
-import json
-import subprocess
 import tempfile
 import wave
 from collections.abc import Callable
@@ -19,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from peer import running
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
 import cpuaccel
@@ -88,21 +87,12 @@ def compare(
         return run
 
     threads = torch.get_num_threads()
-    script = str(Path(__file__).with_name("ctranslate2_peer.py"))
-    with subprocess.Popen(  # noqa: S603
-        [options.peer, script, str(options.model), folder, str(threads)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as peer:
-        assert peer.stdin is not None
-        assert peer.stdout is not None
+    arguments = [options.model, folder, threads]
+    with running(options.peer, "ctranslate2_peer.py", arguments) as peer:
 
         def theirs(name: str) -> Callable[[], None]:
             def run() -> None:
-                peer.stdin.write(f"{PEERS[name]} {beams}\n")
-                peer.stdin.flush()
-                found[name] = json.loads(peer.stdout.readline())
+                found[name] = peer.ask(f"{PEERS[name]} {beams}")
 
             return run
 
