@@ -23,7 +23,7 @@ def main() -> None:
     source, folder, threads = sys.argv[1:]
     converted = str(Path(folder) / "converted")
     TransformersConverter(source).convert(converted)
-    features = np.load(Path(folder) / "features.npy")
+    features = np.load(Path(folder) / "features.npy", allow_pickle=False)
     start = json.loads((Path(source) / "generation_config.json").read_text())
     prompt = [start["decoder_start_token_id"], start["no_timestamps_token_id"]]
     models: dict[str, ctranslate2.models.Whisper] = {}
