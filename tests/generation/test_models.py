@@ -18,6 +18,7 @@ from tests.generation.models import (
     left_padded,
     prompt,
 )
+from tests.required import OPENVINO_DECODING, requires
 
 SEARCHES: dict[str, dict[str, Any]] = {
     "greedy": {},
@@ -27,16 +28,30 @@ SEARCHES: dict[str, dict[str, Any]] = {
 }
 
 
+LIKE_OTHERS = {"phi3", "granite", "olmo2", "qwen3_moe"}
+"""Models that OpenVINO computes like others of them: the export of each takes seconds."""
+
+each_model = pytest.mark.parametrize(
+    ("name", "backend"),
+    [
+        *((name, "onednn") for name in ARCHITECTURES),
+        *(
+            pytest.param(name, "openvino", marks=requires(*OPENVINO_DECODING))
+            for name in ARCHITECTURES
+            if name not in LIKE_OTHERS
+        ),
+    ],
+)
+
+
 @pytest.mark.parametrize("search", SEARCHES.values(), ids=list(SEARCHES))
-@pytest.mark.parametrize("name", ARCHITECTURES)
-@pytest.mark.parametrize("backend", BACKENDS)
+@each_model
 def test_searches_of_a_padded_batch(name: str, backend: str, search: dict[str, Any]) -> None:
     model, fast = accelerated(name, backend)
     assert_served(fast, model, left_padded(), **search)
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
-@pytest.mark.parametrize("backend", BACKENDS)
+@each_model
 def test_prompt_lookup(name: str, backend: str) -> None:
     model, fast = accelerated(name, backend)
     repeated = prompt(7)
@@ -44,8 +59,7 @@ def test_prompt_lookup(name: str, backend: str) -> None:
     assert_served(fast, model, inputs, prompt_lookup_num_tokens=4, max_new_tokens=20)
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
-@pytest.mark.parametrize("backend", BACKENDS)
+@each_model
 def test_assisted_decoding(name: str, backend: str) -> None:
     """The same model assists, so that candidates are accepted, or one whose are rejected."""
     model, fast = accelerated(name, backend)
