@@ -56,8 +56,8 @@ class GrowingLayer(StoringLayer):
         """
         if not self._may_append(key_states, value_states):
             return super().update(key_states, value_states)
-        self.keys, self.values = self._append(key_states, value_states)
-        return self.keys, self.values
+        self._tensors = keys, values = self._append(key_states, value_states)
+        return keys, values
 
     def _may_append(self, key_states: torch.Tensor, value_states: torch.Tensor) -> bool:
         """Whether new states are such that the memory can hold; the original's may not be."""
@@ -76,10 +76,10 @@ class GrowingLayer(StoringLayer):
             All keys and all values, with the room; None if the layer is empty.
         """
         keys, values = self.read()
-        if keys is None or values is None or not keys.numel() or keys.requires_grad:
+        if keys is None or values is None or not keys.numel():
             return None
-        self._tensors = self._grown(keys, values, tokens)
-        return self._tensors
+        self._tensors = grown = self._grown(keys, values, tokens)
+        return grown
 
     def _append(
         self, key_states: torch.Tensor, value_states: torch.Tensor
@@ -174,10 +174,9 @@ class GrowingWindowLayer(GrowingLayer, DynamicSlidingWindowLayer):
         tokens, before = key_states.shape[-2], self.sliding_window - 1
         self.cumulative_length += tokens
         keys, values = self._append(key_states, value_states)
+        self._tensors = self._select(keys, values)
         if self.record_past:  # until it is cropped
-            self.keys, self.values = keys, values
             return keys[:, :, -before - tokens :], values[:, :, -before - tokens :]
-        self.keys, self.values = self._select(keys, values)
         return keys, values
 
     def put(self, storage: Storage) -> None:

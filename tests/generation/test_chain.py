@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import cpuaccel
+from cpuaccel.generation.cache import let_grow
 from cpuaccel_plugins.decoding.chain import Chain
 from tests.generation.models import assert_same_tokens, assert_served, decoder, left_padded, prompt
 
@@ -95,3 +96,22 @@ def test_layers_that_are_left_out(calls: Calls) -> None:
 
 def filled(model: Any) -> Any:
     return model(input_ids=torch.tensor([[3, 4]]), use_cache=True).past_key_values
+
+
+def test_a_cache_that_was_filled_with_gradients(calls: Calls) -> None:
+    """By the original, as for a score of a text; the stepper goes on without them."""
+    model = decoder("llama")
+    fast: Any = cpuaccel.optimize(model, ["onednn"])
+    fast.prepare_generation()
+    stepper = fast.report.generation.stepper.forward
+    calls.computed = calls.refused = 0
+    for each in (stepper, model):
+        cache = filled(model)
+        let_grow(cache)
+        assert cache.layers[0].keys.requires_grad
+        with torch.no_grad():
+            logits = each(input_ids=torch.tensor([[5]]), past_key_values=cache, use_cache=True)
+        if each is stepper:
+            found = logits.logits
+    assert torch.allclose(found, logits.logits, atol=1e-5)
+    assert (calls.computed, calls.refused) == (1, 0)

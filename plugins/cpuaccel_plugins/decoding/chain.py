@@ -106,9 +106,9 @@ def _can_extend(layer: object, dtype: torch.dtype) -> bool:
         isinstance(layer, DynamicLayer)
         and not isinstance(layer, DynamicSlidingWindowLayer)
         and hasattr(layer, "extend")
+        and layer.get_seq_length() > 0
         and layer.keys is not None
         and layer.keys.dtype == dtype  # an original of another precision may have replaced them
-        and layer.get_seq_length() > 0
     )
 
 
