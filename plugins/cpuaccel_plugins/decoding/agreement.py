@@ -46,10 +46,15 @@ class Checked:
         self.checking = False
         self.agrees &= self._compared
 
-    def compare(self, found: torch.Tensor, expected: torch.Tensor) -> None:
-        """Compare the kernels' output with that of the part's own code."""
+    def compare(
+        self,
+        found: torch.Tensor,
+        expected: torch.Tensor,
+        weights: torch.dtype = torch.float32,
+    ) -> None:
+        """Compare the kernels' output with that of the part's own code; see ``agrees``."""
         self._compared = True
-        if not agrees(found, expected):
+        if not agrees(found, expected, weights):
             logger.info(
                 "%s computes something else than the kernels, and runs as it is", self._name
             )

@@ -1,16 +1,13 @@
 """A mixture's experts: few rows read the weights of the experts that were chosen, and no others."""
 
 import ctypes
-import logging
 
 import torch
 
-from cpuaccel_plugins.decoding.agreement import agrees
+from cpuaccel_plugins.decoding.agreement import Checked
 from cpuaccel_plugins.decoding.linear import MOST_ROWS, FewRowsLinear
 from cpuaccel_plugins.decoding.parts import ACTIVATIONS
 from cpuaccel_plugins.decoding.structures import TYPES, CExpert
-
-logger = logging.getLogger("cpuaccel")
 
 ARCHITECTURES = frozenset({"mixtral", "olmoe", "qwen2_moe", "qwen3_moe"})
 """Packages of Transformers whose experts have the same code. Others may compute what a comparison
@@ -39,14 +36,8 @@ def as_linear(weights: torch.Tensor) -> torch.nn.Linear:
     return linear
 
 
-class FewRowsExperts(torch.nn.Module):
-    """The experts of a mixture, as their model calls them.
-
-    At first it computes few rows in both ways, and compares them.
-
-    Attributes:
-        agrees: whether they never differed.
-    """
+class FewRowsExperts(Checked, torch.nn.Module):
+    """The experts of a mixture, as their model calls them."""
 
     def __init__(
         self,
@@ -55,7 +46,8 @@ class FewRowsExperts(torch.nn.Module):
         down: FewRowsLinear,
         library: ctypes.CDLL,
     ) -> None:
-        super().__init__()
+        torch.nn.Module.__init__(self)
+        Checked.__init__(self, "a mixture of experts")
         activation = original.act_fn
         assert isinstance(activation, torch.nn.Module)
         self._plain: torch.nn.Module | None = original
@@ -75,12 +67,10 @@ class FewRowsExperts(torch.nn.Module):
                 for index in range(self._number)
             )
         )
-        self._compared = False
-        self.agrees = True
 
     def finish_checking(self) -> None:
         """From now on compute without the model's own code, if both were compared and agree."""
-        self.agrees &= self._compared
+        super().finish_checking()
         if self.agrees:
             self._plain = None
 
@@ -107,10 +97,7 @@ class FewRowsExperts(torch.nn.Module):
         if self._plain is None:
             return output
         plain: torch.Tensor = self._plain(hidden_states, top_k_index, top_k_weights)
-        self._compared = True
-        if not agrees(output, plain, self._gate_up.dtype):
-            logger.info("the experts compute something else than Mixtral's, and run as they are")
-            self.agrees = False
+        self.compare(output, plain, self._gate_up.dtype)
         return plain
 
     def _few_rows(

@@ -2,7 +2,7 @@
 
 import ctypes
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from transformers import PreTrainedModel
@@ -11,6 +11,7 @@ from transformers.pytorch_utils import Conv1D
 
 import cpuaccel
 from cpuaccel import BackendError, Stepper, Unload
+from cpuaccel_plugins.decoding.agreement import Checked
 from cpuaccel_plugins.decoding.attention import fuse_attention
 from cpuaccel_plugins.decoding.chain import Chain, can_be_chained
 from cpuaccel_plugins.decoding.experts import FewRowsExperts, as_linear, is_experts
@@ -131,7 +132,7 @@ def _stepped_modules(model: torch.nn.Module) -> set[torch.nn.Module]:
     return {head, *decoder.modules()} - set(model.get_encoder().modules())
 
 
-def _check(model: torch.nn.Module, checked: list[FusedForward | FewRowsExperts]) -> None:
+def _check(model: torch.nn.Module, checked: Sequence[Checked]) -> None:
     """Compare layers and experts with the model's own code, on a prompt and a step after it."""
     if not checked:
         return
