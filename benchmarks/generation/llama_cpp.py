@@ -16,12 +16,12 @@ import gguf
 import numpy as np
 import torch
 from peer import running
+from rates import Rates
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import cpuaccel
-from cpuaccel.cli.bench.generate import Clock
 from cpuaccel.cli.models.source import find_source
-from cpuaccel.timing import Ratio, interleave
+from cpuaccel.timing import interleave
 
 SHAPE: dict[str, Any] = {
     "hidden_size": 896,
@@ -34,6 +34,8 @@ SHAPE: dict[str, Any] = {
     "eos_token_id": None,
     "pad_token_id": 0,
 }
+
+PEER = "llama.cpp"
 
 NAMES = {
     "input_layernorm": "attn_norm",
@@ -113,45 +115,18 @@ def compare(model: LlamaForCausalLM, file: Path, options: argparse.Namespace) ->
     fast: Any = cpuaccel.optimize(model, ["int8"])
     fast.prepare_generation()
     prompt = torch.full((1, options.words + 1), 5)
-    threads = torch.get_num_threads()
-    arguments = [threads, options.words, options.tokens]
-    first: dict[str, list[float]] = {"int8": [], "llama.cpp": []}
-    rest: dict[str, list[float]] = {"int8": [], "llama.cpp": []}
-
-    def ours() -> None:
-        clock = Clock()
-        fast.generate(
-            prompt,
-            attention_mask=torch.ones_like(prompt),
-            do_sample=False,
-            min_new_tokens=options.tokens,
-            max_new_tokens=options.tokens,
-            streamer=clock,
-        )
-        first["int8"].append(clock.first_token)
-        rest["int8"].append(clock.rest)
-
-    with running(options.peer, "llama_cpp_peer.py", [file, *arguments]) as peer:
+    rates = Rates(options.tokens)
+    arguments = [file, torch.get_num_threads(), options.words, options.tokens]
+    with running(options.peer, "llama_cpp_peer.py", arguments) as peer:
 
         def theirs() -> None:
             timings = peer.ask()
             assert timings["predicted_n"] == options.tokens, timings
-            first["llama.cpp"].append(timings["prompt_ms"] / 1000)
-            rest["llama.cpp"].append(timings["predicted_ms"] / 1000)
+            rates.add(PEER, timings["prompt_ms"] / 1000, timings["predicted_ms"] / 1000)
 
-        interleave({"int8": ours, "llama.cpp": theirs}, rounds=options.rounds, warmup=1)
-    for times in (*first.values(), *rest.values()):
-        del times[0]  # the warm-up
-    print(f"{cpuaccel.host().processor}, {threads} threads, prompt of {options.words} tokens")
-    for name in first:
-        rates = [(options.tokens - 1) / seconds for seconds in rest[name]]
-        print(
-            f"{name:10} first token {1000 * float(np.median(first[name])):6.0f} ms, "
-            f"{float(np.median(rates)):6.1f} tokens/s"
-        )
-    for what, times in (("first token", first), ("tokens/s", rest)):
-        ratio = Ratio.from_times(times["llama.cpp"], times["int8"])
-        print(f"int8 over llama.cpp, {what}: {ratio}")
+        runs = {"int8": lambda: rates.generate("int8", fast, prompt), PEER: theirs}
+        interleave(runs, rounds=options.rounds, warmup=1)
+    rates.print(options.words, PEER)
 
 
 if __name__ == "__main__":

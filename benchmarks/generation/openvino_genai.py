@@ -11,18 +11,18 @@ texts. OpenVINO GenAI gets the graph that the backend ``openvino`` exports, with
 import argparse
 import json
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import openvino
 import torch
 from peer import running
+from rates import Rates
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 import cpuaccel
-from cpuaccel.cli.bench.generate import Clock
-from cpuaccel.timing import Ratio, interleave
+from cpuaccel.timing import interleave
 from cpuaccel_plugins.openvino.base import PRECISIONS, cpu_settings
 from cpuaccel_plugins.openvino.decoding.export import export
 from cpuaccel_plugins.openvino.decoding.weights import Weights, compress
@@ -84,29 +84,13 @@ def write_graph(model: Qwen2ForCausalLM, folder: Path, weights: Weights) -> None
 def compare(model: Qwen2ForCausalLM, folder: str, options: argparse.Namespace) -> None:
     """Generate in turn, and print what came out."""
     prompt = torch.full((1, options.words), 5)
-    names = [*options.backends, PEER]
-    first: dict[str, list[float]] = {name: [] for name in names}
-    rest: dict[str, list[float]] = {name: [] for name in names}
+    rates = Rates(options.tokens)
 
-    def ours(name: str) -> Any:
+    def ours(name: str) -> Callable[[], None]:
         fast: Any = cpuaccel.optimize(model, [name], strict=True)
         fast.prepare_generation()
         print(fast.report.generation)
-
-        def run() -> None:
-            clock = Clock()
-            fast.generate(
-                prompt,
-                attention_mask=torch.ones_like(prompt),
-                do_sample=False,
-                min_new_tokens=options.tokens,
-                max_new_tokens=options.tokens,
-                streamer=clock,
-            )
-            first[name].append(clock.first_token)
-            rest[name].append(clock.rest)
-
-        return run
+        return lambda: rates.generate(name, fast, prompt)
 
     properties = cpu_settings(model.dtype) | {
         "KV_CACHE_PRECISION": options.kv_cache or PRECISIONS[model.dtype],
@@ -118,25 +102,11 @@ def compare(model: Qwen2ForCausalLM, folder: str, options: argparse.Namespace) -
         def theirs() -> None:
             answer = peer.ask()
             assert answer["tokens"] == options.tokens, answer
-            first[PEER].append(answer["first"])
-            rest[PEER].append(answer["rest"])
+            rates.add(PEER, answer["first"], answer["rest"])
 
         runs = {name: ours(name) for name in options.backends}
         interleave({**runs, PEER: theirs}, rounds=options.rounds, warmup=1)
-    for times in (*first.values(), *rest.values()):
-        del times[0]  # the warm-up
-    threads = torch.get_num_threads()
-    print(f"{cpuaccel.host().processor}, {threads} threads, prompt of {options.words} tokens")
-    for name in names:
-        rates = [(options.tokens - 1) / seconds for seconds in rest[name]]
-        print(
-            f"{name:14} first token {1000 * float(np.median(first[name])):6.0f} ms, "
-            f"{float(np.median(rates)):6.1f} tokens/s"
-        )
-    for name in options.backends:
-        for what, times in (("first token", first), ("tokens/s", rest)):
-            ratio = Ratio.from_times(times[PEER], times[name])
-            print(f"{name} over {PEER}, {what}: {ratio}")
+    rates.print(options.words, PEER)
 
 
 if __name__ == "__main__":
