@@ -1,6 +1,8 @@
 """Tiny decoders with random weights, and comparisons of what they generate."""
 
 import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -92,6 +94,17 @@ def accelerated(name: str, backend: str = "onednn") -> tuple[Any, Any]:
     return model, cpuaccel.optimize(model, [backend])
 
 
+def add_adapters(model: Any, *names: str) -> None:
+    """Add adapters with other weights each; peft is needed."""
+    from peft import LoraConfig
+
+    for seed, name in enumerate(names):
+        torch.manual_seed(seed)
+        config = LoraConfig(r=4, target_modules=["q_proj", "up_proj"], init_lora_weights=False)
+        model.add_adapter(config, name)
+    model.eval()
+
+
 def prompt(length: int = 11, batch: int = 1, *, seed: int = 0) -> dict[str, torch.Tensor]:
     """Random tokens, as arguments of ``generate``."""
     random = torch.Generator().manual_seed(seed)
@@ -126,11 +139,18 @@ def assert_same_tokens(
     assert torch.equal(tokens_of(fast, inputs, **call), expected)
 
 
+@contextmanager
+def served_once(fast: Any) -> Iterator[None]:
+    """Assert that the stepper serves one call of ``generate``, and the original none."""
+    before = fast.report.calls
+    yield
+    assert fast.report.calls - before == {"optimized": 1}, fast.report
+
+
 def assert_served(fast: Any, model: Any, inputs: dict[str, torch.Tensor], **call: object) -> None:
     """Assert that the stepper serves one call of ``generate``, with the original's tokens."""
-    before = fast.report.calls
-    assert_same_tokens(fast, model, inputs, **call)
-    assert fast.report.calls - before == {"optimized": 1}, fast.report
+    with served_once(fast):
+        assert_same_tokens(fast, model, inputs, **call)
 
 
 def assert_falls_back(

@@ -14,6 +14,7 @@ from cpuaccel.report import Status
 from tests.generation.models import (
     LAYERS,
     accelerated,
+    add_adapters,
     assert_falls_back,
     assert_served,
     decoder,
@@ -132,14 +133,9 @@ def test_bfloat16_weights() -> None:
 @requires("peft>=0.17")
 @pytest.mark.filterwarnings("ignore:Already found a `peft_config` attribute:UserWarning")
 def test_another_adapter_is_used() -> None:
-    from peft import LoraConfig
-
     model = decoder("llama", num_hidden_layers=1)
-    for seed, name in enumerate(("one", "two")):
-        torch.manual_seed(seed)
-        config = LoraConfig(r=4, target_modules=["q_proj", "up_proj"], init_lora_weights=False)
-        model.add_adapter(config, name)
-    fast: Any = cpuaccel.optimize(model.eval(), ["openvino"])
+    add_adapters(model, "one", "two")
+    fast: Any = cpuaccel.optimize(model, ["openvino"])
     generated = []
     for name in ("one", "two"):
         model.set_adapter(name)

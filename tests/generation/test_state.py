@@ -12,6 +12,7 @@ from tests.generation.models import (
     BACKENDS,
     LAYERS,
     accelerated,
+    add_adapters,
     assert_same_tokens,
     assert_served,
     decoder,
@@ -142,14 +143,9 @@ def test_released_weights() -> None:
 @requires("peft>=0.17")
 @pytest.mark.filterwarnings("ignore:Already found a `peft_config` attribute:UserWarning")
 def test_another_adapter_is_used() -> None:
-    from peft import LoraConfig
-
     model = decoder("llama")
-    for seed, name in enumerate(("one", "two")):
-        torch.manual_seed(seed)
-        config = LoraConfig(r=4, target_modules=["q_proj", "up_proj"], init_lora_weights=False)
-        model.add_adapter(config, name)
-    fast: Any = cpuaccel.optimize(model.eval(), ["onednn"])
+    add_adapters(model, "one", "two")
+    fast: Any = cpuaccel.optimize(model, ["onednn"])
     generated = []
     for name in ("one", "two", "one"):
         model.set_adapter(name)
