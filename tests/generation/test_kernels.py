@@ -13,15 +13,16 @@ from torch.nn.functional import linear
 import cpuaccel
 from cpuaccel.report import Status
 from cpuaccel_plugins.decoding import library
-from cpuaccel_plugins.decoding.linear import MOST_ROWS, FewRowsLinear, Int8Linear
+from cpuaccel_plugins.decoding.eight_bits import Int8Linear
+from cpuaccel_plugins.decoding.linear import MOST_ROWS, FewRowsLinear
 from tests.generation.models import assert_falls_back, assert_served, decoder, left_padded
 
 SIZES = [(1, 1), (7, 13), (33, 100), (16, 32), (17, 8), (100, 33), (64, 129)]
 """Inputs and outputs; most are no multiples of a vector's length or of a block."""
 
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 1e-2}
-BF16_STEPS = 256
-"""Many rows are multiplied with weights of few bits in bfloat16 where that is faster."""
+LEAST_STEPS = 254
+"""Activations in 8 bits are off by this part of the largest near them, at most."""
 
 DTYPES = pytest.mark.parametrize("dtype", TOLERANCE, ids=["float32", "bf16"])
 
@@ -64,14 +65,20 @@ def test_the_weight_in_8_bits(inputs: int, outputs: int, bias: bool, dtype: torc
     original = make(inputs, outputs, bias, dtype)
     before = original.weight.clone()
     quantized = Int8Linear(original, library.kernels())
-    exact = quantized.steps.float() * quantized.scales[:, None]
+    exact = quantized.unpacked(0, outputs, torch.float32)
     half_a_step = original.weight.float().abs().amax(1, keepdim=True) / 127 / 2
     assert bool(((exact - original.weight.float()).abs() <= half_a_step * 1.01 + 1e-9).all())
-    for rows in range(1, MOST_ROWS + 2):
+    wide = None if original.bias is None else original.bias.float()
+    for rows in (*range(1, MOST_ROWS + 2), 70):
         x = torch.randn(rows, inputs, dtype=dtype)
-        wide = None if original.bias is None else original.bias.float()
-        rounding = exact.abs().sum(1) * x.abs().max() / (65534 if rows <= MOST_ROWS else BF16_STEPS)
-        assert_close(quantized(x), linear(x.float(), exact, wide).to(dtype), rounding)
+        expected = linear(x.float(), exact, wide).to(dtype)
+        rounding = exact.abs().sum(1) * x.abs().max() / LEAST_STEPS
+        in_integers = quantized.many_in_integers(x, 0, outputs)
+        assert_close(in_integers, expected, rounding)
+        # In bfloat16 weights, activations and outputs are rounded, by up to 1/512.
+        assert_close(quantized.many_in_floats(x, 0, outputs), expected, 2 * rounding)
+        if rows <= MOST_ROWS:
+            assert torch.equal(quantized(x), in_integers)
     assert torch.equal(original.weight, before)
 
 
@@ -119,9 +126,9 @@ def test_extreme_weights_in_8_bits(dtype: torch.dtype) -> None:
 
 @torch.no_grad()
 def test_a_large_activation_blurs_only_those_near_it() -> None:
-    """Activations in 16 bits have a scale for each 256 of them."""
+    """Activations in 8 bits have a scale for each 32 of them."""
     original = make(600, 5, False, torch.float32)
-    original.weight[:, :256] = 0
+    original.weight[:, :32] = 0
     quantized = Int8Linear(original, library.kernels())
     inputs = torch.randn(1, 600)
     expected = quantized(inputs)

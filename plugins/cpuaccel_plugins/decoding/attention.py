@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, EncoderDecoderCache
 
-from cpuaccel_plugins.decoding.agreement import Checked
+from cpuaccel_plugins.decoding.agreement import ROUNDED, Checked
 from cpuaccel_plugins.decoding.layer import is_plain, mask_arguments
 from cpuaccel_plugins.decoding.linear import MOST_ROWS, FewRowsLinear
 from cpuaccel_plugins.decoding.parts import runs_its_class
@@ -49,6 +49,8 @@ class FusedAttention(Checked):
         self._query, self._key, self._value, output = (
             _linear(module, name) for name in ("q_proj", "k_proj", "v_proj", "out_proj")
         )
+        linears = (self._query, self._key, self._value, output)
+        self._rounding = ROUNDED if any(one.has_few_bits for one in linears) else 0.0
         self._output = output  # keeps what the structure points to
         self._heads, self._size = int(module.num_heads), int(module.head_dim)  # type: ignore[arg-type]
         self._described = CAttention(
@@ -87,7 +89,7 @@ class FusedAttention(Checked):
             **kwargs,
         )
         if output is not None:
-            self.compare(output, plain[0])
+            self.compare(output, plain[0], self._rounding)
         return plain
 
     def _can_compute(

@@ -4,7 +4,7 @@ import ctypes
 
 import torch
 
-from cpuaccel_plugins.decoding.agreement import Checked
+from cpuaccel_plugins.decoding.agreement import FEW_BITS, Checked
 from cpuaccel_plugins.decoding.linear import MOST_ROWS, FewRowsLinear
 from cpuaccel_plugins.decoding.parts import ACTIVATIONS
 from cpuaccel_plugins.decoding.structures import TYPES, CExpert
@@ -12,6 +12,9 @@ from cpuaccel_plugins.decoding.structures import TYPES, CExpert
 ARCHITECTURES = frozenset({"mixtral", "olmoe", "qwen2_moe", "qwen3_moe"})
 """Packages of Transformers whose experts have the same code. Others may compute what a comparison
 on small numbers doesn't show, such as limits."""
+
+PANEL = 16
+"""What the sizes of an expert must be multiples of: each begins with a panel of packed weights."""
 
 
 def is_experts(module: torch.nn.Module) -> bool:
@@ -25,6 +28,7 @@ def is_experts(module: torch.nn.Module) -> bool:
         and [name for name, _ in module.named_children()] == ["act_fn"]
         and type(module.act_fn) in ACTIVATIONS
         and all(weight.dim() == 3 and weight.dtype in TYPES for weight in weights.values())
+        and all(size % PANEL == 0 for weight in weights.values() for size in weight.shape[1:])
     )
 
 
@@ -74,9 +78,14 @@ class FewRowsExperts(Checked, torch.nn.Module):
         if self.agrees:
             self._plain = None
 
+    @property
+    def linears(self) -> tuple[FewRowsLinear, FewRowsLinear]:
+        """All experts' matrices, as linears."""
+        return self._gate_up, self._down
+
     def bytes_read(self, chosen: int) -> int:
         """Bytes of weights that one row reads, of ``chosen`` experts."""
-        return (self._gate_up.bytes_read + self._down.bytes_read) * chosen // self._number
+        return sum(linear.stored.nbytes for linear in self.linears) * chosen // self._number
 
     def forward(
         self, hidden_states: torch.Tensor, top_k_index: torch.Tensor, top_k_weights: torch.Tensor
@@ -97,7 +106,7 @@ class FewRowsExperts(Checked, torch.nn.Module):
         if self._plain is None:
             return output
         plain: torch.Tensor = self._plain(hidden_states, top_k_index, top_k_weights)
-        self.compare(output, plain, self._gate_up.dtype)
+        self.compare(output, plain, FEW_BITS.get(self._gate_up.dtype, 0.0))
         return plain
 
     def _few_rows(

@@ -32,41 +32,38 @@ class Int4Linear(FewRowsLinear):
         del self.weight
         bias = None if self._float_bias is None else self._float_bias.data_ptr()
         self.described = CLinear(
-            *(self.blocks.data_ptr(), None, bias),
+            *(self.blocks.data_ptr(), bias),
             *(self.out_features, self.in_features, FOUR_BITS),
         )
 
-    def unpacked(self, outputs: slice, dtype: torch.dtype) -> torch.Tensor:
-        """The weight of some outputs, shape (outputs, inputs), in float32 or bfloat16."""
+    def unpacked(self, begin: int, count: int, dtype: torch.dtype) -> torch.Tensor:
+        """The weight of ``count`` outputs, shape (count, inputs), in float32 or bfloat16."""
         row = self.in_features // BLOCK
-        blocks = self.blocks[outputs.start * row : outputs.stop * row]
-        weight = torch.empty(outputs.stop - outputs.start, self.in_features, dtype=dtype)
+        blocks = self.blocks[begin * row : (begin + count) * row]
+        weight = torch.empty(count, self.in_features, dtype=dtype)
         self._library.cpuaccel_unpack(
             blocks.data_ptr(), weight.data_ptr(), TYPES[dtype], len(blocks)
         )
         return weight
 
-    def _many_rows(self, inputs: torch.Tensor, outputs: slice) -> torch.Tensor:
+    def _many_rows(self, inputs: torch.Tensor, begin: int, count: int) -> torch.Tensor:
         dtype = torch.float32 if faster_in_float32() else torch.bfloat16
-        bias = None if self._float_bias is None else self._float_bias[outputs].to(dtype)
-        weight = self.unpacked(outputs, dtype)
+        bias = None
+        if self._float_bias is not None:
+            bias = self._float_bias[begin : begin + count].to(dtype)
+        weight = self.unpacked(begin, count, dtype)
         output = torch.nn.functional.linear(inputs.to(dtype), weight, bias)
         return output.to(inputs.dtype)
 
     @property
-    def dtype(self) -> torch.dtype:
-        """Of the packed weight, which holds two weights in a byte."""
-        return self.blocks.dtype
+    def stored(self) -> torch.Tensor:
+        """The packed weight, of which a byte holds two weights."""
+        return self.blocks
 
     @property
     def bytes_of_output(self) -> int:
         """Bytes of the weights of one output, with scales."""
         return self.in_features // BLOCK * BLOCK_BYTES
-
-    @property
-    def bytes_read(self) -> int:
-        """Bytes of weights that one step reads."""
-        return self.blocks.numel()
 
 
 def fits_in_4_bits(linear: torch.nn.Linear) -> bool:

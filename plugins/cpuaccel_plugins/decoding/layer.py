@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from transformers.cache_utils import Cache, DynamicLayer
 
-from cpuaccel_plugins.decoding.agreement import Checked
+from cpuaccel_plugins.decoding.agreement import ROUNDED, Checked
 from cpuaccel_plugins.decoding.linear import MOST_ROWS
 from cpuaccel_plugins.decoding.parts import Parts
 from cpuaccel_plugins.decoding.structures import TYPES, CFeedForward, cached
@@ -95,7 +95,7 @@ class FusedForward(Checked):
             **kwargs,
         )
         if output is not None:
-            self.compare(output, plain)
+            self.compare(output, plain, ROUNDED if self.parts.has_few_bits else 0.0)
         return plain
 
     def _can_compute(

@@ -29,6 +29,9 @@ COMPILE_SECONDS = 120
 
 ARGUMENTS = {
     "cpuaccel_linear": (*[POINTER] * 3, *[NUMBER] * 2),
+    "cpuaccel_linear_of_many": (*[POINTER] * 3, *[NUMBER] * 2),
+    "cpuaccel_pack8": (POINTER, NUMBER, POINTER, NUMBER, NUMBER),
+    "cpuaccel_unpack8": (POINTER, POINTER, NUMBER, NUMBER, NUMBER),
     "cpuaccel_pack": (POINTER, NUMBER, POINTER, NUMBER),
     "cpuaccel_unpack": (POINTER, POINTER, NUMBER, NUMBER),
     "cpuaccel_project": (*[POINTER] * 2, *[NUMBER] * 2, *[POINTER] * 5),
@@ -47,7 +50,14 @@ ARGUMENTS = {
         NUMBER,
     ),
 }
-"""The types of each function's arguments; none of them returns anything."""
+"""The types of each function's arguments; none of these returns anything."""
+
+NUMBERS = {
+    "cpuaccel_threads": (),
+    "cpuaccel_panel": (),
+    "cpuaccel_packed_bytes": (NUMBER, NUMBER),
+}
+"""The types of the arguments of each function that returns a number."""
 
 
 class KernelsError(Exception):
@@ -72,10 +82,10 @@ def kernels() -> ctypes.CDLL:
         library = ctypes.CDLL(str(path))
     except OSError as error:
         raise KernelsError(f"{path} can't be loaded: {error}") from error
-    for name, types in ARGUMENTS.items():
+    for name, types in (ARGUMENTS | NUMBERS).items():
         function = getattr(library, name)  # by [] it would be another object each time
-        function.argtypes, function.restype = types, None
-    library.cpuaccel_threads.restype = NUMBER
+        function.argtypes = types
+        function.restype = NUMBER if name in NUMBERS else None
     if library.cpuaccel_threads() != torch.get_num_threads():
         # Two pools of threads on the same cores wait for each other.
         raise KernelsError("the compiler's OpenMP is not the one that torch uses")

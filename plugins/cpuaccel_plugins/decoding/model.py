@@ -11,6 +11,7 @@ from transformers.pytorch_utils import Conv1D
 
 import cpuaccel
 from cpuaccel import BackendError, Stepper, Unload
+from cpuaccel_plugins.aten_graph.memory import use_huge_pages
 from cpuaccel_plugins.decoding.agreement import Checked
 from cpuaccel_plugins.decoding.attention import fuse_attention
 from cpuaccel_plugins.decoding.chain import Chain, can_be_chained
@@ -72,15 +73,22 @@ def make_stepper(model: torch.nn.Module, choose: Choose, unload: Unload | None) 
     _chain(copied, fused, library, positions)
     attention = fuse_attention(copied, _stepped_modules(copied), library)
     chosen = getattr(model.config.get_text_config(decoder=True), "num_experts_per_tok", 1)
-    evidence = {"linears": len(linears), "fused_layers": sum(f.agrees for f in fused.values())}
+    experts_linears = [linear for one in experts for linear in one.linears]
+    huge = use_huge_pages(linear.stored for linear in (*linears, *experts_linears))
+    evidence: dict[str, int | str] = {
+        "linears": len(linears),
+        "fused_layers": sum(f.agrees for f in fused.values()),
+    }
     if attention:
         evidence["fused_attention"] = len(attention)
     if experts:
         evidence["mixtures"] = sum(one.agrees for one in experts)
+    if huge:
+        evidence["huge_pages"] = f"{huge // 2**20} MiB"
     names = {module: name for name, module in copied.named_modules()}
     return Stepper(
         copied,
-        sum(linear.bytes_read for linear in linears if not ONCE.search(names[linear]))
+        sum(linear.stored.nbytes for linear in linears if not ONCE.search(names[linear]))
         + sum(one.bytes_read(chosen) for one in experts),
         evidence,
     )

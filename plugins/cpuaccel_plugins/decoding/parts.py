@@ -44,6 +44,7 @@ class Parts:
         feed_forward: for the network after it, or, for a mixture, its norm and its own code.
         index: of the layer.
         kept: the tensors that the structures point to.
+        has_few_bits: whether weights have 8 or 4 bits.
     """
 
     projections: CProjections
@@ -51,6 +52,7 @@ class Parts:
     feed_forward: CFeedForward | Callable[[torch.Tensor], torch.Tensor]
     index: int
     kept: list[torch.Tensor]
+    has_few_bits: bool
 
 
 def find_parts(layer: torch.nn.Module) -> Parts | None:
@@ -130,6 +132,7 @@ def _parts(layer: torch.nn.Module) -> Parts | None:
         feed_forward,
         int(_number(attention, "layer_idx")),
         kept,
+        any(linear.has_few_bits for linear in linears.values()),
     )
 
 

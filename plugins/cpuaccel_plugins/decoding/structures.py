@@ -18,7 +18,7 @@ class CLinear(ctypes.Structure):
     """``Linear``."""
 
     _fields_: ClassVar = [
-        *((name, POINTER) for name in ("weight", "scales", "bias")),
+        *((name, POINTER) for name in ("weight", "bias")),
         *((name, NUMBER) for name in ("outputs", "inputs", "type")),
     ]
 

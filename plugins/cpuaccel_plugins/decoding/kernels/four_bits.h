@@ -65,7 +65,7 @@ struct Unpacked {
 #else
     __m512i sums = _mm512_madd_epi16(_mm512_maddubs_epi16(steps, values), _mm512_set1_epi16(1));
 #endif
-    return to_floats(sums) * (scales * x.scale) + least * wide_lanes(x.sums);
+    return to_floats((Integers)sums) * (scales * x.scale) + least * wide_lanes(x.sums);
   }
 };
 #elif defined(__AVX2__)
@@ -83,7 +83,7 @@ struct Unpacked {
 
   static Floats sums_of_four(__m256i steps, const int8_t* x) {
     __m256i pairs = _mm256_maddubs_epi16(steps, _mm256_loadu_si256((const __m256i*)x));
-    return to_floats(_mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+    return to_floats((Integers)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
   }
 
   Floats products(const EightBits& x) const {
@@ -95,35 +95,28 @@ struct Unpacked {
 #endif
 
 #ifdef __AVX2__
-template <int ROWS, int OUTPUTS>
-inline void products(const FourBits* weight, const EightBits* x, const float*, int64_t size,
-                     float* sums) {
+template <int ROWS>
+inline void products(const FourBits* weight, const EightBits* x, int64_t size, float* sums) {
   int64_t row = size / FourBits::NUMBER;
-  Floats lanes[OUTPUTS][ROWS] = {};
-  for (int64_t k = 0; k < row; k++)
-    for (int o = 0; o < OUTPUTS; o++) {
-      const FourBits* at = weight + o * row + k;
-      __builtin_prefetch(reinterpret_cast<const char*>(at) + AHEAD);
-      Unpacked weights(*at);
-      for (int r = 0; r < ROWS; r++) lanes[o][r] += weights.products(x[r * row + k]);
-    }
-  for (int o = 0; o < OUTPUTS; o++)
-    for (int r = 0; r < ROWS; r++) sums[o * ROWS + r] = sum_of(lanes[o][r]);
+  Floats lanes[ROWS] = {};
+  for (int64_t k = 0; k < row; k++) {
+    __builtin_prefetch(reinterpret_cast<const char*>(weight + k) + AHEAD);
+    Unpacked weights(weight[k]);
+    for (int r = 0; r < ROWS; r++) lanes[r] += weights.products(x[r * row + k]);
+  }
+  for (int r = 0; r < ROWS; r++) sums[r] = sum_of(lanes[r]);
 }
 #else
-template <int ROWS, int OUTPUTS>
-inline void products(const FourBits* weight, const float* x, const float*, int64_t size,
-                     float* sums) {
-  int64_t row = size / FourBits::NUMBER;
-  for (int o = 0; o < OUTPUTS; o++)
-    for (int r = 0; r < ROWS; r++) {
-      float sum = 0, weights[FourBits::NUMBER];
-      for (int64_t k = 0; k < row; k++) {
-        weight[o * row + k].unpack(weights);
-        sum += product(weights, x + r * size + k * FourBits::NUMBER, FourBits::NUMBER);
-      }
-      sums[o * ROWS + r] = sum;
+template <int ROWS>
+inline void products(const FourBits* weight, const float* x, int64_t size, float* sums) {
+  for (int r = 0; r < ROWS; r++) {
+    float weights[FourBits::NUMBER];
+    sums[r] = 0;
+    for (int64_t k = 0; k < size / FourBits::NUMBER; k++) {
+      weight[k].unpack(weights);
+      sums[r] += product(weights, x + r * size + k * FourBits::NUMBER, FourBits::NUMBER);
     }
+  }
 }
 #endif
 

@@ -199,6 +199,12 @@ void cpuaccel_linear(const Linear* linear, const void* x, void* y, int64_t type,
   }
 }
 
+// The same for many rows, with weights in 8 bits.
+void cpuaccel_linear_of_many(const Linear* linear, const void* x, void* y, int64_t type,
+                             int64_t rows) {
+  compute_many(*linear, x, y, type, rows);
+}
+
 // key, value: (rows, key heads, head size) of the type. The others as in project.
 void cpuaccel_project(const Projections* p, const void* hidden, int64_t type, int64_t rows,
                       const float* cos, const float* sin, float* query, void* key, void* value) {

@@ -1,11 +1,14 @@
-// A linear of a few rows: several outputs at once, of several rows at once.
+// Linears of a few rows, and of many with weights in 8 bits.
 //
-// Weights are row-major, (outputs, inputs), in float32, bfloat16, 8 bits with a scale for each
-// output, or 4 bits with a scale for each 32. No row of activations depends on another one.
+// Weights are row-major, (outputs, inputs), in float32, bfloat16, or 4 bits with a scale for each 32;
+// or packed in 8 bits. No row of activations depends on another one.
 
 #pragma once
 
+#include <type_traits>
+
 #include "activations.h"
+#include "eight_bits.h"
 #include "four_bits.h"
 #include "products.h"
 #include "vectors.h"
@@ -14,8 +17,7 @@ extern "C" {
 
 struct Linear {
   const void* weight;
-  const float* scales;  // null but for 8 bits
-  const float* bias;    // may be null
+  const float* bias;  // may be null
   int64_t outputs;
   int64_t inputs;
   int64_t type;
@@ -27,46 +29,58 @@ namespace {
 
 constexpr int BLOCK = 16;  // outputs that a thread computes in turn
 
-template <typename W, int ROWS, int OUTPUTS>
-inline void some_outputs(const Linear& linear, const Activations& x, int64_t row, float* y,
-                         int64_t y_stride, int64_t begin, int64_t end) {
-  const W* weight = static_cast<const W*>(linear.weight);
-  int64_t row_size = x.size / WeightsIn<W>::NUMBER;
-  auto* multiplied = x.multiplied(row, typename MultipliedWith<W>::Type{});
-  int64_t n = begin;
-  float sums[OUTPUTS * ROWS];
-  auto finish = [&](int count) {
-    for (int o = 0; o < count; o++)
-      for (int r = 0; r < ROWS; r++) {
-        float value = sums[o * ROWS + r];
-        if (linear.scales) value *= linear.scales[n + o];
-        if (linear.bias) value += linear.bias[n + o];
-        y[r * y_stride + n + o - begin] = value;
-      }
-  };
-  for (; n + OUTPUTS <= end; n += OUTPUTS) {
-    products<ROWS, OUTPUTS>(weight + n * row_size, multiplied, x.scales(row), x.size, sums);
-    finish(OUTPUTS);
-  }
-  for (; n < end; n++) {
-    products<ROWS, 1>(weight + n * row_size, multiplied, x.scales(row), x.size, sums);
-    finish(1);
-  }
+constexpr int FEW_ROWS = 4;  // rows that are computed at once
+constexpr int TILE_ROWS = 4, TILE_PANELS = 4;  // the same where rows are many
+
+// Call a function with a number from 1 to MOST as a constant.
+template <int MOST, typename F>
+inline void with_constant(int64_t number, F function) {
+  if constexpr (MOST > 1)
+    if (number < MOST) return with_constant<MOST - 1>(number, function);
+  function(std::integral_constant<int, MOST>{});
 }
 
 template <typename W>
 inline void outputs_of(const Linear& linear, const Activations& x, float* y, int64_t y_stride,
                        int64_t begin, int64_t end) {
-  for (int64_t row = 0; row < x.rows;) {
-    int64_t taken = std::min<int64_t>(4, x.rows - row);
-    float* to = y + row * y_stride;
-    switch (taken) {
-      case 1: some_outputs<W, 1, 8>(linear, x, row, to, y_stride, begin, end); break;
-      case 2: some_outputs<W, 2, 4>(linear, x, row, to, y_stride, begin, end); break;
-      case 3: some_outputs<W, 3, 4>(linear, x, row, to, y_stride, begin, end); break;
-      default: some_outputs<W, 4, 4>(linear, x, row, to, y_stride, begin, end);
-    }
-    row += taken;
+  const W* weight = static_cast<const W*>(linear.weight);
+  int64_t row_size = x.size / WeightsIn<W>::NUMBER;
+  for (int64_t row = 0; row < x.rows; row += FEW_ROWS)
+    with_constant<FEW_ROWS>(x.rows - row, [&](auto number) {
+      constexpr int rows = decltype(number)::value;
+      auto* multiplied = x.multiplied(row, typename MultipliedWith<W>::Type{});
+      for (int64_t n = begin; n < end; n++) {
+        float sums[rows];
+        products<rows>(weight + n * row_size, multiplied, x.size, sums);
+        for (int r = 0; r < rows; r++)
+          y[(row + r) * y_stride + n - begin] = sums[r] + (linear.bias ? linear.bias[n] : 0);
+      }
+    });
+}
+
+// Store the sums of a panel's outputs that are among those from `begin` to `end`.
+template <typename Store>
+inline void store_sums(const Linear& linear, const Floats& sums, int64_t panel, int64_t begin,
+                       int64_t end, Store store) {
+  int64_t first = panel * LANES;
+  for (int64_t n = std::max(begin, first); n < std::min(end, first + LANES); n++)
+    store(n, sums[n - first] + (linear.bias ? linear.bias[n] : 0));
+}
+
+inline void packed_outputs(const Linear& linear, const QuantizedRows& x, int64_t rows, float* y,
+                           int64_t y_stride, int64_t begin, int64_t end) {
+  Packed packed(linear.inputs);
+  for (int64_t panel = begin / LANES; panel * LANES < end; panel++) {
+    const int8_t* at = static_cast<const int8_t*>(linear.weight) + panel * packed.panel_bytes;
+    for (int64_t row = 0; row < rows; row += FEW_ROWS)
+      with_constant<FEW_ROWS>(rows - row, [&](auto number) {
+        constexpr int few = decltype(number)::value;
+        Floats sums[1][few];
+        packed_sums<few, 1>(at, packed, x, row, sums);
+        for (int r = 0; r < few; r++)
+          store_sums(linear, sums[0][r], panel, begin, end,
+                     [&](int64_t n, float sum) { y[(row + r) * y_stride + n - begin] = sum; });
+      });
   }
 }
 
@@ -78,7 +92,47 @@ void compute(const Linear& linear, const Activations& x, float* y, int64_t y_str
     case FLOAT32: outputs_of<float>(linear, x, y, y_stride, begin, end); break;
     case BFLOAT16: outputs_of<bfloat16>(linear, x, y, y_stride, begin, end); break;
     case INT4: outputs_of<FourBits>(linear, x, y, y_stride, begin, end); break;
-    default: outputs_of<int8_t>(linear, x, y, y_stride, begin, end);
+    default: packed_outputs(linear, x.quantized(), x.rows, y, y_stride, begin, end);
+  }
+}
+
+// Many rows, with weights in 8 bits: y in the type of x.
+void compute_many(const Linear& linear, const void* x, void* y, int64_t type, int64_t rows) {
+  constexpr int64_t CHUNK = 16 * TILE_ROWS;  // rows that a thread computes with the same weights
+  Packed packed(linear.inputs);
+  QuantizedRows quantized;
+  quantized.resize(rows, linear.inputs);
+  int64_t panels = Packed::panels(linear.outputs), inputs = linear.inputs;
+#pragma omp parallel
+  {
+    std::vector<float> wide(inputs);
+#pragma omp for schedule(static)
+    for (int64_t row = 0; row < rows; row++) {
+      for (int64_t i = 0; i < inputs; i++) wide[i] = load(x, type, row * inputs + i);
+      quantized.set(row, 0, wide.data(), inputs);
+    }
+#pragma omp for schedule(static) collapse(2)
+    for (int64_t first = 0; first < panels; first += TILE_PANELS)
+      for (int64_t chunk = 0; chunk < rows; chunk += CHUNK) {
+        const int8_t* at = static_cast<const int8_t*>(linear.weight) + first * packed.panel_bytes;
+        int64_t count = std::min<int64_t>(TILE_PANELS, panels - first);
+        int64_t end = std::min(rows, chunk + CHUNK);
+        for (int64_t row = chunk; row < end; row += TILE_ROWS)
+          with_constant<TILE_PANELS>(count, [&](auto panel_number) {
+            with_constant<TILE_ROWS>(end - row, [&](auto row_number) {
+              constexpr int p = decltype(panel_number)::value;
+              constexpr int r = decltype(row_number)::value;
+              Floats sums[p][r];
+              packed_sums<r, p>(at, packed, quantized, row, sums);
+              for (int i = 0; i < p; i++)
+                for (int j = 0; j < r; j++)
+                  store_sums(linear, sums[i][j], first + i, 0, linear.outputs,
+                             [&](int64_t n, float sum) {
+                               store(y, type, (row + j) * linear.outputs + n, sum);
+                             });
+            });
+          });
+      }
   }
 }
 

@@ -1,4 +1,4 @@
-// Sums of products of weights and activations: several outputs at once, of several rows at once.
+// Sums of products of weights and activations, of several rows at once.
 
 #pragma once
 
@@ -7,7 +7,6 @@
 
 namespace {
 
-constexpr int AHEAD = 16384;  // bytes: the processor's own prefetching stops where a page ends
 constexpr int CACHE_LINE = 64;
 
 // Fetch weights that are computed with later, once for each line of the cache.
@@ -17,122 +16,56 @@ inline void prefetch(const W* weight, int64_t column) {
     __builtin_prefetch(reinterpret_cast<const char*>(weight) + AHEAD);
 }
 
+// How many sums of a row are computed at once: each addition waits for the one before it.
+template <int ROWS>
+constexpr int SUMS = ROWS == 1 ? 4 : ROWS == 2 ? 2 : 1;
+
 // The sums of vectors, and of what is left from column k on.
-template <int ROWS, int OUTPUTS, typename W, typename X>
-inline void finish_sums(const Floats (&lanes)[OUTPUTS][ROWS], const W* weight, const X* x,
+template <int ROWS, typename W, typename X>
+inline void finish_sums(const Floats (&lanes)[SUMS<ROWS>][ROWS], const W* weight, const X* x,
                         int64_t size, int64_t k, float* sums) {
-  for (int o = 0; o < OUTPUTS; o++)
-    for (int r = 0; r < ROWS; r++) {
-      float sum = sum_of(lanes[o][r]);
-      for (int64_t rest = k; rest < size; rest++)
-        sum += widen(weight[o * size + rest]) * widen(x[r * size + rest]);
-      sums[o * ROWS + r] = sum;
-    }
+  for (int r = 0; r < ROWS; r++) {
+    Floats all = lanes[0][r];
+    for (int s = 1; s < SUMS<ROWS>; s++) all += lanes[s][r];
+    sums[r] = sum_of(all);
+    for (int64_t rest = k; rest < size; rest++)
+      sums[r] += widen(weight[rest]) * widen(x[r * size + rest]);
+  }
 }
 
-// OUTPUTS outputs of ROWS rows at once: activations are read once for all of these outputs, and
-// weights once for all of these rows.
-template <int ROWS, int OUTPUTS, typename W>
-inline void products(const W* weight, const float* x, const float*, int64_t size, float* sums) {
-  Floats lanes[OUTPUTS][ROWS] = {};
+// One output of ROWS rows: weights are read once for these rows, from one place to the next.
+template <int ROWS, typename W>
+inline void products(const W* weight, const float* x, int64_t size, float* sums) {
+  Floats lanes[SUMS<ROWS>][ROWS] = {};
   int64_t k = 0;
-  for (; k + LANES <= size; k += LANES) {
-    Floats activations[ROWS];
-    for (int r = 0; r < ROWS; r++) activations[r] = wide_lanes(x + r * size + k);
-    for (int o = 0; o < OUTPUTS; o++) {
-      const W* at = weight + o * size + k;
-      prefetch(at, k);
-      Floats wide = wide_lanes(at);
-      for (int r = 0; r < ROWS; r++) lanes[o][r] += wide * activations[r];
-    }
-  }
+  auto add = [&](Floats (&to)[ROWS], int64_t at) {
+    prefetch(weight + at, at);
+    Floats wide = wide_lanes(weight + at);
+    for (int r = 0; r < ROWS; r++) to[r] += wide * wide_lanes(x + r * size + at);
+  };
+  for (; k + SUMS<ROWS> * LANES <= size; k += SUMS<ROWS> * LANES)
+    for (int s = 0; s < SUMS<ROWS>; s++) add(lanes[s], k + s * LANES);
+  for (; k + LANES <= size; k += LANES) add(lanes[0], k);
   finish_sums(lanes, weight, x, size, k, sums);
 }
 
 #ifdef __AVX512BF16__
-template <int ROWS, int OUTPUTS>
-inline void products(const bfloat16* weight, const bfloat16* x, const float*, int64_t size,
-                     float* sums) {
+template <int ROWS>
+inline void products(const bfloat16* weight, const bfloat16* x, int64_t size, float* sums) {
   constexpr int PAIRS = 2 * LANES;
   auto pairs_at = [](const bfloat16* data) { return (__m512bh)_mm512_loadu_si512(data); };
-  Floats lanes[OUTPUTS][ROWS] = {};
+  Floats lanes[SUMS<ROWS>][ROWS] = {};
   int64_t k = 0;
-  for (; k + PAIRS <= size; k += PAIRS) {
-    __m512bh activations[ROWS];
-    for (int r = 0; r < ROWS; r++) activations[r] = pairs_at(x + r * size + k);
-    for (int o = 0; o < OUTPUTS; o++) {
-      const bfloat16* at = weight + o * size + k;
-      prefetch(at, k);
-      __m512bh pairs = pairs_at(at);
-      for (int r = 0; r < ROWS; r++)
-        lanes[o][r] = (Floats)_mm512_dpbf16_ps((__m512)lanes[o][r], pairs, activations[r]);
-    }
-  }
+  auto add = [&](Floats (&to)[ROWS], int64_t at) {
+    prefetch(weight + at, at);
+    __m512bh pairs = pairs_at(weight + at);
+    for (int r = 0; r < ROWS; r++)
+      to[r] = (Floats)_mm512_dpbf16_ps((__m512)to[r], pairs, pairs_at(x + r * size + at));
+  };
+  for (; k + SUMS<ROWS> * PAIRS <= size; k += SUMS<ROWS> * PAIRS)
+    for (int s = 0; s < SUMS<ROWS>; s++) add(lanes[s], k + s * PAIRS);
+  for (; k + PAIRS <= size; k += PAIRS) add(lanes[0], k);
   finish_sums(lanes, weight, x, size, k, sums);
-}
-#endif
-
-#ifdef __AVX2__
-#ifdef __AVX512BW__
-using Integers = __m512i;
-inline Integers integers_at(const int16_t* data) { return _mm512_loadu_si512(data); }
-inline Integers integers_at(const int8_t* data) {
-  return _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i*)data));
-}
-inline Integers add_products(Integers sums, Integers one, Integers other) {
-#ifdef __AVX512VNNI__
-  return _mm512_dpwssd_epi32(sums, one, other);
-#else
-  return _mm512_add_epi32(sums, _mm512_madd_epi16(one, other));
-#endif
-}
-inline Floats to_floats(Integers integers) { return (Floats)_mm512_cvtepi32_ps(integers); }
-#else
-using Integers = __m256i;
-inline Integers integers_at(const int16_t* data) {
-  return _mm256_loadu_si256((const __m256i*)data);
-}
-inline Integers integers_at(const int8_t* data) {
-  return _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)data));
-}
-inline Integers add_products(Integers sums, Integers one, Integers other) {
-  return _mm256_add_epi32(sums, _mm256_madd_epi16(one, other));
-}
-inline Floats to_floats(Integers integers) { return (Floats)_mm256_cvtepi32_ps(integers); }
-#endif
-
-template <int ROWS, int OUTPUTS>
-inline void products(const int8_t* weight, const int16_t* x, const float* scales, int64_t size,
-                     float* sums) {
-  constexpr int COUNT = sizeof(Integers) / sizeof(int16_t);
-  static_assert(sizeof(Integers) == sizeof(Floats) && GROUP % COUNT == 0);
-  int64_t groups = (size + GROUP - 1) / GROUP;
-  Floats lanes[OUTPUTS][ROWS] = {};
-  std::fill(sums, sums + OUTPUTS * ROWS, 0.0f);
-  for (int64_t group = 0; group < groups; group++) {
-    int64_t k = group * GROUP, end = std::min(size, k + GROUP);
-    Integers whole[OUTPUTS][ROWS] = {};
-    for (; k + COUNT <= end; k += COUNT) {
-      Integers activations[ROWS];
-      for (int r = 0; r < ROWS; r++) activations[r] = integers_at(x + r * size + k);
-      for (int o = 0; o < OUTPUTS; o++) {
-        const int8_t* at = weight + o * size + k;
-        prefetch(at, k);
-        Integers steps = integers_at(at);
-        for (int r = 0; r < ROWS; r++)
-          whole[o][r] = add_products(whole[o][r], steps, activations[r]);
-      }
-    }
-    for (int o = 0; o < OUTPUTS; o++)
-      for (int r = 0; r < ROWS; r++) {
-        float scale = scales[r * groups + group];
-        lanes[o][r] += to_floats(whole[o][r]) * scale;
-        for (int64_t rest = k; rest < end; rest++)
-          sums[o * ROWS + r] += weight[o * size + rest] * x[r * size + rest] * scale;
-      }
-  }
-  for (int o = 0; o < OUTPUTS; o++)
-    for (int r = 0; r < ROWS; r++) sums[o * ROWS + r] += sum_of(lanes[o][r]);
 }
 #endif
 

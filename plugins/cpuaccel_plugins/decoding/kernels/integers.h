@@ -1,0 +1,158 @@
+// Rows of activations in integers, and how the processor multiplies them with weights in 8 bits.
+//
+// With AVX512-VNNI both have 8 bits. Otherwise activations have 16: products of bytes could overflow
+// there.
+
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#include "vectors.h"
+
+namespace {
+
+constexpr int AHEAD = 16384;  // bytes: the processor's own prefetching stops where a page ends
+
+#ifdef __AVX512VNNI__
+// Unsigned bytes are multiplied with signed ones: weights are stored with 128 added.
+using Step = int8_t;
+constexpr int INTERLEAVED = 4, LARGEST_STEP = 127, ADDED = 128;
+#else
+using Step = int16_t;
+constexpr int INTERLEAVED = 2, LARGEST_STEP = 32767, ADDED = 0;
+#endif
+
+inline int8_t stored(int8_t step) { return static_cast<int8_t>(step + ADDED); }
+inline float restored(int8_t step) { return static_cast<int8_t>(step - ADDED); }
+
+using Integers = Lanes<int32_t>;
+
+inline Integers all_lanes(int32_t number) { return Integers{} + number; }
+
+// INTERLEAVED activations, in each lane.
+inline Integers interleaved_at(const Step* data) {
+  int32_t lane;
+  static_assert(sizeof lane == INTERLEAVED * sizeof(Step));
+  std::memcpy(&lane, data, sizeof lane);
+  return all_lanes(lane);
+}
+
+// INTERLEAVED weights for each lane, and the sums with their products added.
+#if defined(__AVX512VNNI__)
+inline Integers steps_at(const int8_t* data) { return lanes_at<int32_t>(data); }
+inline Integers add_products(Integers sums, Integers steps, Integers values) {
+  return (Integers)_mm512_dpbusd_epi32((__m512i)sums, (__m512i)steps, (__m512i)values);
+}
+inline Floats to_floats(Integers integers) {
+  return (Floats)_mm512_cvtepi32_ps((__m512i)integers);
+}
+#elif defined(__AVX512BW__)
+inline Integers steps_at(const int8_t* data) {
+  return (Integers)_mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i*)data));
+}
+inline Integers add_products(Integers sums, Integers steps, Integers values) {
+  return sums + (Integers)_mm512_madd_epi16((__m512i)steps, (__m512i)values);
+}
+inline Floats to_floats(Integers integers) {
+  return (Floats)_mm512_cvtepi32_ps((__m512i)integers);
+}
+#elif defined(__AVX2__)
+inline Integers steps_at(const int8_t* data) {
+  return (Integers)_mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)data));
+}
+inline Integers add_products(Integers sums, Integers steps, Integers values) {
+  return sums + (Integers)_mm256_madd_epi16((__m256i)steps, (__m256i)values);
+}
+inline Floats to_floats(Integers integers) {
+  return (Floats)_mm256_cvtepi32_ps((__m256i)integers);
+}
+#else
+inline Integers steps_at(const int8_t* data) {
+  int16_t wide[2 * LANES];
+  for (int i = 0; i < 2 * LANES; i++) wide[i] = data[i];
+  return lanes_at<int32_t>(wide);
+}
+inline Integers add_products(Integers sums, Integers steps, Integers values) {
+  Integers first = (steps << 16 >> 16) * (values << 16 >> 16);
+  return sums + first + (steps >> 16) * (values >> 16);
+}
+inline Floats to_floats(Integers integers) { return __builtin_convertvector(integers, Floats); }
+#endif
+
+// Numbers in integers of up to LARGEST, and what they must be multiplied with: NaN if one of them is
+// not finite.
+template <typename T, int LARGEST>
+inline float to_integers(const float* x, T* result, int64_t size) {
+  constexpr float SMALLEST = 1e-30f;      // the inverse of the scale must be finite
+  constexpr float TO_INTEGER = 12582912;  // 1.5 * 2^23: the last bits are the integer
+  uint32_t largest_bits = 0;
+  for (int64_t i = 0; i < size; i++) {
+    uint32_t bits;
+    std::memcpy(&bits, x + i, sizeof bits);
+    largest_bits = std::max(largest_bits, bits & 0x7FFFFFFF);
+  }
+  float largest;
+  std::memcpy(&largest, &largest_bits, sizeof largest);
+  if (!(largest >= SMALLEST && std::isfinite(largest))) {
+    std::fill(result, result + size, static_cast<T>(0));
+    return std::isfinite(largest) ? 0.0f : NAN;
+  }
+  float factor = LARGEST / largest;
+  for (int64_t i = 0; i < size; i++) {
+    float shifted = x[i] * factor + TO_INTEGER;
+    int32_t bits;
+    std::memcpy(&bits, &shifted, sizeof bits);
+    result[i] = static_cast<T>(bits);
+  }
+  return largest / LARGEST;
+}
+
+// Rows of activations: each 32 of a row share a scale.
+class QuantizedRows {
+ public:
+  static constexpr int64_t GROUP = 32;
+  int64_t size = 0, groups = 0;
+
+  static int64_t padded(int64_t size) { return (size + GROUP - 1) / GROUP * GROUP; }
+
+  void resize(int64_t rows, int64_t row_size) {
+    size = padded(row_size);
+    groups = size / GROUP;
+    steps_.resize(rows * size);
+    scales_.resize(rows * groups);
+    starts_.resize(rows * groups);
+  }
+
+  bool empty() const { return steps_.empty(); }
+  const Step* steps(int64_t row, int64_t group) const {
+    return &steps_[row * size + group * GROUP];
+  }
+  float scale(int64_t row, int64_t group) const { return scales_[row * groups + group]; }
+
+  // Where a sum of products begins, to undo what was added to the weights.
+  int32_t start(int64_t row, int64_t group) const { return starts_[row * groups + group]; }
+
+  // Set `count` numbers of a row from `column` on, which begins a group, and pads the last one.
+  void set(int64_t row, int64_t column, const float* x, int64_t count) {
+    for (int64_t at = 0; at < count; at += GROUP) {
+      int64_t group = row * groups + (column + at) / GROUP, full = std::min(GROUP, count - at);
+      Step* steps = &steps_[group * GROUP];
+      scales_[group] = to_integers<Step, LARGEST_STEP>(x + at, steps, full);
+      std::fill(steps + full, steps + GROUP, static_cast<Step>(0));
+      int32_t sum = 0;
+      for (int64_t i = 0; i < GROUP; i++) sum += steps[i];
+      starts_[group] = -ADDED * sum;
+    }
+  }
+
+ private:
+  std::vector<Step> steps_;
+  std::vector<float> scales_;
+  std::vector<int32_t> starts_;
+};
+
+}  // namespace
