@@ -58,12 +58,16 @@ template <typename W>
 inline void outputs_of(const Linear& linear, const Activations& x, float* y, int64_t y_stride,
                        int64_t begin, int64_t end) {
   for (int64_t row = 0; row < x.rows;) {
-    int64_t taken = std::min<int64_t>(4, x.rows - row);
+    int64_t taken = next_rows(x.rows - row);
     float* to = y + row * y_stride;
     switch (taken) {
       case 1: some_outputs<W, 1, 8>(linear, x, row, to, y_stride, begin, end); break;
       case 2: some_outputs<W, 2, 4>(linear, x, row, to, y_stride, begin, end); break;
       case 3: some_outputs<W, 3, 4>(linear, x, row, to, y_stride, begin, end); break;
+#ifdef __AVX512F__
+      case 5: some_outputs<W, 5, 4>(linear, x, row, to, y_stride, begin, end); break;
+      case 6: some_outputs<W, 6, 4>(linear, x, row, to, y_stride, begin, end); break;
+#endif
       default: some_outputs<W, 4, 4>(linear, x, row, to, y_stride, begin, end);
     }
     row += taken;

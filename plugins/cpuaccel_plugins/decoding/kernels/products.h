@@ -10,6 +10,18 @@ namespace {
 constexpr int AHEAD = 16384;  // bytes: the processor's own prefetching stops where a page ends
 constexpr int CACHE_LINE = 64;
 
+#ifdef __AVX512F__
+constexpr int MOST_AT_ONCE = 6;  // rows whose sums, for four outputs, fit into the registers
+#else
+constexpr int MOST_AT_ONCE = 4;
+#endif
+
+// How many of the rows that are left are computed at once: they are divided evenly.
+inline int64_t next_rows(int64_t left) {
+  int64_t times = (left + MOST_AT_ONCE - 1) / MOST_AT_ONCE;
+  return (left + times - 1) / times;
+}
+
 // Fetch weights that are computed with later, once for each line of the cache.
 template <typename W>
 inline void prefetch(const W* weight, int64_t column) {
@@ -19,34 +31,37 @@ inline void prefetch(const W* weight, int64_t column) {
 
 // The sums of vectors, and of what is left from column k on.
 template <int ROWS, int OUTPUTS, typename W, typename X>
-inline void finish_sums(const Floats (&lanes)[OUTPUTS][ROWS], const W* weight, const X* x,
-                        int64_t size, int64_t k, float* sums) {
-  for (int o = 0; o < OUTPUTS; o++)
-    for (int r = 0; r < ROWS; r++) {
-      float sum = sum_of(lanes[o][r]);
-      for (int64_t rest = k; rest < size; rest++)
-        sum += widen(weight[o * size + rest]) * widen(x[r * size + rest]);
-      sums[o * ROWS + r] = sum;
-    }
+inline void finish_sums(const Floats (&lanes)[OUTPUTS][ROWS], const W* weight, int64_t stride,
+                        const X* x, int64_t size, int64_t k, float* sums) {
+  sums_of<OUTPUTS * ROWS>(&lanes[0][0], sums);
+  for (; k < size; k++)
+    for (int o = 0; o < OUTPUTS; o++)
+      for (int r = 0; r < ROWS; r++)
+        sums[o * ROWS + r] += widen(weight[o * stride + k]) * widen(x[r * size + k]);
 }
 
 // OUTPUTS outputs of ROWS rows at once: activations are read once for all of these outputs, and
-// weights once for all of these rows.
+// weights, whose rows are `stride` apart, once for all of these rows.
 template <int ROWS, int OUTPUTS, typename W>
-inline void products(const W* weight, const float* x, const float*, int64_t size, float* sums) {
+inline void products(const W* weight, int64_t stride, const float* x, int64_t size, float* sums) {
   Floats lanes[OUTPUTS][ROWS] = {};
   int64_t k = 0;
   for (; k + LANES <= size; k += LANES) {
     Floats activations[ROWS];
     for (int r = 0; r < ROWS; r++) activations[r] = wide_lanes(x + r * size + k);
     for (int o = 0; o < OUTPUTS; o++) {
-      const W* at = weight + o * size + k;
+      const W* at = weight + o * stride + k;
       prefetch(at, k);
       Floats wide = wide_lanes(at);
       for (int r = 0; r < ROWS; r++) lanes[o][r] += wide * activations[r];
     }
   }
-  finish_sums(lanes, weight, x, size, k, sums);
+  finish_sums(lanes, weight, stride, x, size, k, sums);
+}
+
+template <int ROWS, int OUTPUTS, typename W>
+inline void products(const W* weight, const float* x, const float*, int64_t size, float* sums) {
+  products<ROWS, OUTPUTS>(weight, size, x, size, sums);
 }
 
 #ifdef __AVX512BF16__
@@ -68,7 +83,7 @@ inline void products(const bfloat16* weight, const bfloat16* x, const float*, in
         lanes[o][r] = (Floats)_mm512_dpbf16_ps((__m512)lanes[o][r], pairs, activations[r]);
     }
   }
-  finish_sums(lanes, weight, x, size, k, sums);
+  finish_sums(lanes, weight, size, x, size, k, sums);
 }
 #endif
 
@@ -131,8 +146,9 @@ inline void products(const int8_t* weight, const int16_t* x, const float* scales
           sums[o * ROWS + r] += weight[o * size + rest] * x[r * size + rest] * scale;
       }
   }
-  for (int o = 0; o < OUTPUTS; o++)
-    for (int r = 0; r < ROWS; r++) sums[o * ROWS + r] += sum_of(lanes[o][r]);
+  float wide[OUTPUTS * ROWS];
+  sums_of<OUTPUTS * ROWS>(&lanes[0][0], wide);
+  for (int i = 0; i < OUTPUTS * ROWS; i++) sums[i] += wide[i];
 }
 #endif
 
