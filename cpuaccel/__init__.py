@@ -44,11 +44,14 @@ if TYPE_CHECKING:  # "as" makes a name public for type checkers
     from cpuaccel.plugin.backend import Stepper as Stepper
     from cpuaccel.plugin.backend import Unload as Unload
     from cpuaccel.plugin.cache_folder import cache_folder as cache_folder
+    from cpuaccel.plugin.equal_rows import equal_rows as equal_rows
+    from cpuaccel.plugin.equal_rows import first_rows as first_rows
     from cpuaccel.plugin.hookspecs import hookimpl as hookimpl
     from cpuaccel.plugin.host import Host as Host
     from cpuaccel.plugin.host import host as host
     from cpuaccel.plugin.manager import plugin_host as plugin_host
     from cpuaccel.plugin.storage import CacheLayer as CacheLayer
+    from cpuaccel.plugin.storage import SourceCacheLayer as SourceCacheLayer
     from cpuaccel.plugin.storage import Storage as Storage
     from cpuaccel.plugin.verdict import Verdict as Verdict
     from cpuaccel.report import Outcome as Outcome
@@ -70,10 +73,11 @@ _HOMES = {
     "cpuaccel.planning.plan": "Plan explain",
     "cpuaccel.plugin.backend": "Applied Backend Context Evidence Form Stepper Unload",
     "cpuaccel.plugin.cache_folder": "cache_folder",
+    "cpuaccel.plugin.equal_rows": "equal_rows first_rows",
     "cpuaccel.plugin.hookspecs": "hookimpl",
     "cpuaccel.plugin.host": "Host host",
     "cpuaccel.plugin.manager": "plugin_host",
-    "cpuaccel.plugin.storage": "CacheLayer Storage",
+    "cpuaccel.plugin.storage": "CacheLayer SourceCacheLayer Storage",
     "cpuaccel.plugin.verdict": "Verdict",
     "cpuaccel.report": "Outcome Report",
 }

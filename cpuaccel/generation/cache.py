@@ -261,6 +261,8 @@ def bytes_of(cache: Growable) -> int:
     for layer in layers_of(cache):
         if isinstance(layer, StoringLayer) and layer.storage is not None:
             total += layer.storage.nbytes
+        elif isinstance(layer, CrossLayer):
+            total += layer.nbytes
         else:
             total += sum(t.nbytes for t in (layer.keys, layer.values) if t is not None)
     return total

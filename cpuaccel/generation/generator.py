@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from transformers.utils.generic import ModelOutput
 
 from cpuaccel.errors import BackendError, StepError
+from cpuaccel.generation import suppressed_tokens
 from cpuaccel.generation.build import Generation, build, generating_step, verdict
 from cpuaccel.generation.cache import (
     Growable,
@@ -71,7 +72,9 @@ class Generator:
         assert isinstance(eager, PreTrainedModel)
         part = stepped_part(eager)
         call = _Forward(part, stepper, self._serving, generation.meter, self._encoder)
-        parts = {} if self._encoder is None else dict(self._encoder.parts)
+        parts = suppressed_tokens.parts(eager)
+        if self._encoder is not None:
+            parts |= self._encoder.parts
         if part is not eager:
             parts[DECODERS[eager.config.model_type]] = redirected(part, call)
         begun = time.perf_counter()

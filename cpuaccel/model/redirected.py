@@ -2,11 +2,19 @@
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from types import MethodType, new_class
 
 import torch
 
 Call = Callable[..., object]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A part that is called with the redirected model before its other arguments."""
+
+    function: Call
 
 
 class _Redirected:
@@ -53,7 +61,8 @@ def _redirected_class(
 
 
 def _get_part(name: str, redirected: _Redirected) -> object:
-    return redirected._redirected_parts[name]
+    part = redirected._redirected_parts[name]
+    return MethodType(part.function, redirected) if isinstance(part, Method) else part
 
 
 def can_redirect(method: object, model: torch.nn.Module) -> bool:
@@ -73,7 +82,7 @@ def redirected(
     Args:
         model: what is set on the returned model is set on this one.
         call: serves calls of the returned model and of its ``forward``.
-        parts: attributes that it has instead of the model's, by name.
+        parts: attributes that it has instead of the model's, by name; see ``Method``.
     """
     parts = parts or {}
     kind: type[object] = _redirected_class(type(model), tuple(parts))  # type: ignore[arg-type]

@@ -60,3 +60,21 @@ class CacheLayer(Protocol):
     def get_seq_length(self) -> int:
         """Number of tokens, also of those that have left a sliding window."""
         ...
+
+
+class SourceCacheLayer(Protocol):
+    """A layer of the cache for keys and values of an encoder's output."""
+
+    def share(self, keys: torch.Tensor, values: torch.Tensor, places: torch.Tensor) -> None:
+        """Replace the contents by rows that several rows of the batch share.
+
+        Args:
+            keys: shape (sequences, heads, tokens, head size).
+            values: likewise.
+            places: of each row of the batch in them, int64, shape (batch,).
+        """
+        ...
+
+    def shared(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None:
+        """Return what ``share`` takes, which is held from now on; None if the layer is empty."""
+        ...

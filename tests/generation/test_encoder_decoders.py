@@ -48,9 +48,7 @@ def test_the_report(name: str) -> None:
     assert generation.outcome.status is Status.APPLIED
     # Two layers: self-attention, cross-attention, two linears or three; the head, a layer before.
     assert generation.outcome.evidence["linears"] == {"flan_t5": 23, "blip": 22}.get(name, 21)
-    # TrOCR has masks of numbers for its own tokens; T5 adds positions to the scores.
-    fused = {"t5": 0, "flan_t5": 0, "blip": 0, "trocr": 2}.get(name, 4)
-    assert generation.outcome.evidence.get("fused_attention", 0) == fused
+    assert generation.outcome.evidence["fused_layers"] == (0 if name == "blip" else 2)
     served = "fallback:not_applied" if name in NOT_EXPORTED else "optimized"
     assert generation.encoder.calls - before == {served: 1}
     assert "encoder   calls" in str(fast.report)
@@ -96,28 +94,37 @@ def test_bytes_of_a_step(name: str, head: int) -> None:
     assert fast.report.generation.stepper.bytes_per_step == read - once
 
 
-def test_attention_that_computes_something_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    kind = transformers.models.bart.modeling_bart.BartAttention
+@pytest.mark.parametrize(("name", "part"), [("bart", "Attention"), ("t5", "LayerNorm")])
+def test_a_layer_that_computes_something_else(
+    name: str, part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = getattr(transformers.models, name)
+    kind = getattr(getattr(module, f"modeling_{name}"), f"{name.title()}{part}")
     original = kind.forward
 
     def louder(self: Any, *args: Any, **kwargs: Any) -> Any:
-        output, weights = original(self, *args, **kwargs)
-        return 1.01 * output, weights
+        output = original(self, *args, **kwargs)
+        return (1.01 * output[0], output[1]) if isinstance(output, tuple) else 1.01 * output
 
     monkeypatch.setattr(kind, "forward", louder)
-    model = encoder_decoder("bart")
+    model = encoder_decoder(name)
     fast: Any = cpuaccel.optimize(model, ["onednn"])
-    assert_served(fast, model, source("bart", model))
-    assert "fused_attention" not in fast.report.generation.outcome.evidence
+    assert_served(fast, model, source(name, model))
+    assert fast.report.generation.outcome.evidence["fused_layers"] == 0
 
 
-def test_attention_with_a_hook_runs_as_it_is() -> None:
+@pytest.mark.parametrize("part", ["encoder_attn", "fc1", ""])
+def test_a_layer_with_a_hook_runs_as_it_is(part: str) -> None:
     model = encoder_decoder("bart")
-    attention = model.get_decoder().layers[0].encoder_attn
-    attention.register_forward_hook(lambda _module, _args, output: (2 * output[0], output[1]))
+    module = model.get_decoder().layers[0].get_submodule(part)
+    module.register_forward_hook(
+        lambda _module, _args, output: (
+            (2 * output[0], output[1]) if isinstance(output, tuple) else 2 * output
+        )
+    )
     fast: Any = cpuaccel.optimize(model, ["onednn"])
     assert_served(fast, model, source("bart", model))
-    assert fast.report.generation.outcome.evidence["fused_attention"] == 3
+    assert fast.report.generation.outcome.evidence["fused_layers"] == 1
 
 
 @pytest.mark.parametrize("name", ["whisper", "t5", "trocr"])

@@ -11,7 +11,7 @@ from transformers import PreTrainedConfig
 from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLayer
 
 from cpuaccel import CacheLayer
-from cpuaccel_plugins.decoding.layer import Positions, mask_arguments
+from cpuaccel_plugins.decoding.layer import Positions
 from cpuaccel_plugins.decoding.parts import Parts
 from cpuaccel_plugins.decoding.structures import (
     TYPES,
@@ -19,6 +19,7 @@ from cpuaccel_plugins.decoding.structures import (
     CFeedForward,
     CLayer,
     cached,
+    seen,
 )
 
 
@@ -83,7 +84,7 @@ class Chain:
         self._library.cpuaccel_layers(
             *(self._layers, len(layers), (CCached * len(described))(*described)),
             *(hidden.data_ptr(), output.data_ptr(), TYPES[hidden.dtype], batch, tokens),
-            *(cos.data_ptr(), sin.data_ptr(), *mask_arguments(mask, described[0].tokens)),
+            *(cos.data_ptr(), sin.data_ptr(), ctypes.byref(seen(mask, described[0].tokens)), None),
         )
         return output
 
@@ -117,5 +118,7 @@ def _described(parts: Parts) -> CLayer:
     return CLayer(
         ctypes.pointer(parts.projections),
         ctypes.pointer(parts.attention),
+        None,
+        None,
         ctypes.pointer(parts.feed_forward),
     )

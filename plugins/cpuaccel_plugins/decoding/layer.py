@@ -14,7 +14,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 from cpuaccel_plugins.decoding.agreement import ROUNDED, Checked
 from cpuaccel_plugins.decoding.linear import MOST_ROWS
 from cpuaccel_plugins.decoding.parts import Parts
-from cpuaccel_plugins.decoding.structures import TYPES, CFeedForward, cached
+from cpuaccel_plugins.decoding.structures import TYPES, CFeedForward, cached, seen
 
 
 class Positions(threading.local):
@@ -138,7 +138,7 @@ class FusedForward(Checked):
         library.cpuaccel_attend(
             ctypes.byref(parts.attention),
             *(query.data_ptr(), ctypes.byref(cached(keys)), ctypes.byref(cached(values))),
-            *mask_arguments(mask, keys.shape[2]),
+            ctypes.byref(seen(mask, keys.shape[2])),
             *(batch, tokens, hidden.data_ptr(), attended.data_ptr(), kind),
         )
         if not isinstance(parts.feed_forward, CFeedForward):
@@ -149,16 +149,6 @@ class FusedForward(Checked):
             *(attended.data_ptr(), output.data_ptr(), kind, rows),
         )
         return output
-
-
-def mask_arguments(mask: torch.Tensor | None, keys: int) -> tuple[int | None, int, int]:
-    """The address of a mask, and its strides over rows and queries."""
-    if mask is None:
-        return None, 0, 0
-    if mask.shape[-1] < keys:
-        raise ValueError(f"the mask has {mask.shape[-1]} keys, the cache {keys}")
-    of_rows, _, of_queries, _ = mask.stride()
-    return mask.data_ptr(), 0 if len(mask) == 1 else of_rows, of_queries
 
 
 def is_plain(mask: object) -> bool:

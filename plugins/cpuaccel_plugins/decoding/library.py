@@ -35,11 +35,11 @@ ARGUMENTS = {
     "cpuaccel_pack": (POINTER, NUMBER, POINTER, NUMBER),
     "cpuaccel_unpack": (POINTER, POINTER, NUMBER, NUMBER),
     "cpuaccel_project": (*[POINTER] * 2, *[NUMBER] * 2, *[POINTER] * 5),
-    "cpuaccel_attend": (*[POINTER] * 5, *[NUMBER] * 4, *[POINTER] * 2, NUMBER),
+    "cpuaccel_attend": (*[POINTER] * 5, *[NUMBER] * 2, *[POINTER] * 2, NUMBER),
     "cpuaccel_feed_forward": (*[POINTER] * 3, *[NUMBER] * 2),
     "cpuaccel_layers": (
         *(POINTER, NUMBER, *[POINTER] * 3),
-        *(*[NUMBER] * 3, *[POINTER] * 3, *[NUMBER] * 2),
+        *(*[NUMBER] * 3, *[POINTER] * 4),
     ),
     "cpuaccel_experts": (
         POINTER,

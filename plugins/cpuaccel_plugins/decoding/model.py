@@ -13,13 +13,13 @@ import cpuaccel
 from cpuaccel import BackendError, Stepper, Unload
 from cpuaccel_plugins.aten_graph.memory import use_huge_pages
 from cpuaccel_plugins.decoding.agreement import Checked
-from cpuaccel_plugins.decoding.attention import fuse_attention
 from cpuaccel_plugins.decoding.chain import Chain, can_be_chained
 from cpuaccel_plugins.decoding.experts import FewRowsExperts, as_linear, is_experts
 from cpuaccel_plugins.decoding.layer import FusedForward, Positions
 from cpuaccel_plugins.decoding.library import KernelsError, kernels
 from cpuaccel_plugins.decoding.linear import FewRowsLinear
 from cpuaccel_plugins.decoding.parts import find_parts, runs_its_class
+from cpuaccel_plugins.decoding.source_layers.fuse import fuse_layers
 
 FLOATS = (torch.float32, torch.bfloat16)
 
@@ -71,16 +71,12 @@ def make_stepper(model: torch.nn.Module, choose: Choose, unload: Unload | None) 
             layer.forward = fused[layer]
     _check(copied, [*fused.values(), *experts])
     _chain(copied, fused, library, positions)
-    attention = fuse_attention(copied, _stepped_modules(copied), library)
+    over_source = fuse_layers(copied, _stepped_modules(copied), library)
     chosen = getattr(model.config.get_text_config(decoder=True), "num_experts_per_tok", 1)
-    experts_linears = [linear for one in experts for linear in one.linears]
-    huge = use_huge_pages(linear.stored for linear in (*linears, *experts_linears))
-    evidence: dict[str, int | str] = {
-        "linears": len(linears),
-        "fused_layers": sum(f.agrees for f in fused.values()),
-    }
-    if attention:
-        evidence["fused_attention"] = len(attention)
+    of_experts = [linear for one in experts for linear in one.linears]
+    huge = use_huge_pages(linear.stored for linear in (*linears, *of_experts))
+    layers = sum(forward.agrees for forward in fused.values()) + over_source
+    evidence: dict[str, int | str] = {"linears": len(linears), "fused_layers": layers}
     if experts:
         evidence["mixtures"] = sum(one.agrees for one in experts)
     if huge:

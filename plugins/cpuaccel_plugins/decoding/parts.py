@@ -11,7 +11,13 @@ import torch
 from transformers import activations
 
 from cpuaccel_plugins.decoding.linear import FewRowsLinear
-from cpuaccel_plugins.decoding.structures import CAttention, CFeedForward, CNorm, CProjections
+from cpuaccel_plugins.decoding.structures import (
+    NO_NORM,
+    CAttention,
+    CFeedForward,
+    CNorm,
+    CProjections,
+)
 
 ARCHITECTURES = frozenset(
     {"llama", "mistral", "qwen2", "qwen3", "gemma3_text", "mixtral", "qwen3_moe"}
@@ -25,6 +31,8 @@ ACTIVATIONS: dict[type[torch.nn.Module], int] = {
     activations.GELUActivation: 1,
     activations.PytorchGELUTanh: 2,
     activations.GELUTanh: 2,
+    activations.NewGELUActivation: 2,
+    torch.nn.ReLU: 3,
 }
 
 LLAMA = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
@@ -98,10 +106,9 @@ def _parts(layer: torch.nn.Module) -> Parts | None:
     if set(linears) != (ATTENTION if is_mixture else ATTENTION | GATED - {"act_fn"}):
         return None
     kept: list[torch.Tensor] = []
-    nothing = CNorm(None, 0, 0.0)
 
     def norm(name: str, owner: dict[str, torch.nn.Module] = children) -> CNorm:
-        return _norm(owner[name], kept) if name in owner else nothing
+        return described_norm(owner[name], kept) if name in owner else NO_NORM
 
     is_gemma = set(children) == GEMMA
     size = int(_number(attention, "head_dim"))
@@ -114,6 +121,7 @@ def _parts(layer: torch.nn.Module) -> Parts | None:
             norm("pre_feedforward_layernorm" if is_gemma else "post_attention_layernorm"),
             *(linears[name].described for name in ("gate_proj", "up_proj", "down_proj")),
             norm("post_feedforward_layernorm"),
+            NO_NORM,
             ACTIVATIONS[type(gated["act_fn"])],
         )
     return Parts(
@@ -126,7 +134,8 @@ def _parts(layer: torch.nn.Module) -> Parts | None:
         ),
         CAttention(
             linears["o_proj"].described,
-            norm("post_attention_layernorm") if is_gemma else nothing,
+            norm("post_attention_layernorm") if is_gemma else NO_NORM,
+            NO_NORM,
             *(heads, key_heads, size, _number(attention, "scaling")),
         ),
         feed_forward,
@@ -143,8 +152,12 @@ def _number(module: torch.nn.Module, name: str) -> float:
     return value
 
 
-def _norm(norm: torch.nn.Module, kept: list[torch.Tensor]) -> CNorm:
-    """Describe a norm of root mean square; Gemma's weights are those that are added to 1."""
+def described_norm(norm: torch.nn.Module, kept: list[torch.Tensor]) -> CNorm:
+    """Describe a norm of root mean square; Gemma's weights are those that are added to 1.
+
+    Raises:
+        TypeError: it computes something else.
+    """
     named = "variance_epsilon" if hasattr(norm, "variance_epsilon") else "eps"
     epsilon, weight = _number(norm, named), norm.weight
     assert isinstance(weight, torch.Tensor)
@@ -154,5 +167,5 @@ def _norm(norm: torch.nn.Module, kept: list[torch.Tensor]) -> CNorm:
     for candidate in (weight.float(), 1 + weight.float()):
         if torch.allclose(norm(inputs).float(), scaled * candidate, atol=2e-2, rtol=2e-2):
             kept.append(candidate.contiguous())
-            return CNorm(kept[-1].data_ptr(), candidate.numel(), epsilon)
+            return CNorm(kept[-1].data_ptr(), None, candidate.numel(), epsilon)
     raise TypeError("another norm")

@@ -95,28 +95,32 @@ struct Unpacked {
 #endif
 
 #ifdef __AVX2__
-template <int ROWS>
+template <int ROWS, int OUTPUTS>
 inline void products(const FourBits* weight, const EightBits* x, int64_t size, float* sums) {
   int64_t row = size / FourBits::NUMBER;
-  Floats lanes[ROWS] = {};
-  for (int64_t k = 0; k < row; k++) {
-    __builtin_prefetch(reinterpret_cast<const char*>(weight + k) + AHEAD);
-    Unpacked weights(weight[k]);
-    for (int r = 0; r < ROWS; r++) lanes[r] += weights.products(x[r * row + k]);
-  }
-  for (int r = 0; r < ROWS; r++) sums[r] = sum_of(lanes[r]);
+  Floats lanes[OUTPUTS][ROWS] = {};
+  for (int o = 0; o < OUTPUTS; o++)
+    for (int64_t k = 0; k < row; k++) {
+      const FourBits* at = weight + o * row + k;
+      __builtin_prefetch(reinterpret_cast<const char*>(at) + AHEAD);
+      Unpacked weights(*at);
+      for (int r = 0; r < ROWS; r++) lanes[o][r] += weights.products(x[r * row + k]);
+    }
+  sums_of<OUTPUTS * ROWS>(&lanes[0][0], sums);
 }
 #else
-template <int ROWS>
+template <int ROWS, int OUTPUTS>
 inline void products(const FourBits* weight, const float* x, int64_t size, float* sums) {
-  for (int r = 0; r < ROWS; r++) {
-    float weights[FourBits::NUMBER];
-    sums[r] = 0;
-    for (int64_t k = 0; k < size / FourBits::NUMBER; k++) {
-      weight[k].unpack(weights);
-      sums[r] += product(weights, x + r * size + k * FourBits::NUMBER, FourBits::NUMBER);
+  int64_t row = size / FourBits::NUMBER;
+  for (int o = 0; o < OUTPUTS; o++)
+    for (int r = 0; r < ROWS; r++) {
+      float sum = 0, weights[FourBits::NUMBER];
+      for (int64_t k = 0; k < row; k++) {
+        weight[o * row + k].unpack(weights);
+        sum += product(weights, x + r * size + k * FourBits::NUMBER, FourBits::NUMBER);
+      }
+      sums[o * ROWS + r] = sum;
     }
-  }
 }
 #endif
 

@@ -11,16 +11,12 @@
 #include "activations.h"
 #include "attention.h"
 #include "experts.h"
+#include "feed_forward.h"
 #include "linear.h"
+#include "norms.h"
 #include "vectors.h"
 
 extern "C" {
-
-struct Norm {
-  const float* weight;  // null: no norm
-  int64_t size;
-  double epsilon;
-};
 
 struct Projections {
   Norm before;
@@ -31,20 +27,15 @@ struct Projections {
 
 struct Attention {
   Linear output;
-  Norm after;
+  Norm after, closing;
   Heads heads;
-};
-
-struct FeedForward {
-  Norm before;
-  Linear gate, up, down;
-  Norm after;
-  int64_t activation;
 };
 
 struct Layer {
   const Projections* projections;
   const Attention* attention;
+  const Projections* source_projections;  // of queries over an encoder's output; null: there is none
+  const Attention* source_attention;
   const FeedForward* feed_forward;
 };
 
@@ -52,80 +43,32 @@ struct Layer {
 
 namespace {
 
-enum Activation : int64_t { SILU = 0, GELU = 1, GELU_TANH = 2 };
-
-void normalize(const Norm& norm, float* x) {
-  if (!norm.weight) return;
-  float sum = product(x, x, norm.size);
-  float factor = 1.0f / std::sqrt(sum / norm.size + static_cast<float>(norm.epsilon));
-  for (int64_t i = 0; i < norm.size; i++) x[i] = x[i] * factor * norm.weight[i];
-}
-
-// All rows of the hidden states, normalized.
-Activations normalized(const Norm& norm, const void* hidden, int64_t type, int64_t rows,
-                       int64_t size) {
-  Activations x(rows, size);
-  for (int64_t r = 0; r < rows; r++) {
-    float* row = x.row(r);
-    for (int64_t i = 0; i < size; i++) row[i] = load(hidden, type, r * size + i);
-    normalize(norm, row);
-  }
-  return x;
-}
-
-inline float activated(int64_t activation, float x) {
-  switch (activation) {
-    case GELU: return 0.5f * x * (1.0f + std::erf(x * 0.70710678118654752f));
-    default: {
-      float inner = 0.79788456080286536f * (x + 0.044715f * x * x * x);
-      return 0.5f * x * (1.0f + std::tanh(inner));
-    }
-  }
-}
-
-// gated = activation(gate) * up, for outputs begin to end; the vectors hold BLOCK for each row.
-void gate_outputs(const Linear& gate_linear, const Linear& up_linear, int64_t activation,
-                  const Activations& x, Activations& gated, float* gate, float* up, int64_t begin,
-                  int64_t end) {
-  compute(gate_linear, x, gate, BLOCK, begin, end);
-  compute(up_linear, x, up, BLOCK, begin, end);
-  for (int64_t r = 0; r < x.rows; r++) {
-    float *one = gate + r * BLOCK, *other = up + r * BLOCK;
-    if (activation == SILU) {
-      for (int64_t i = 0; i < BLOCK; i += LANES) {
-        Floats lanes = wide_lanes(one + i);
-        lanes /= 1.0f + exp_lanes(-lanes);
-        std::memcpy(one + i, &lanes, sizeof lanes);
-      }
-    } else {
-      for (int64_t i = 0; i < end - begin; i++) one[i] = activated(activation, one[i]);
-    }
-    for (int64_t i = 0; i < end - begin; i++) gated.row(r)[begin + i] = one[i] * other[i];
-  }
-}
-
-// Hidden states after a linear: normalized, and added to what they were before.
-// The memory of the activations is reserved for the type of the weights.
-void add_output(const Linear& linear, const Norm& after, Activations& x, int64_t parts,
-                const void* hidden, void* result, int64_t type, std::vector<float>& shared) {
+// Hidden states after a linear: its outputs normalized and added to what they were before, and the
+// sums normalized. The memory of the activations is reserved for the type of the weights.
+void add_output(const Linear& linear, const Norm& after, const Norm& closing, Activations& x,
+                int64_t parts, const void* hidden, void* result, int64_t type,
+                std::vector<float>& shared) {
   int64_t size = linear.outputs, rows = x.rows;
+  bool is_plain = !after.weight && !closing.weight;
 #pragma omp for schedule(static)
   for (int64_t part = 0; part < parts; part++) x.narrow_part(linear.type, part);
 #pragma omp for schedule(static)
   for (int64_t block = 0; block < (size + BLOCK - 1) / BLOCK; block++) {
     int64_t begin = block * BLOCK, end = begin + BLOCK < size ? begin + BLOCK : size;
     compute(linear, x, &shared[begin], size, begin, end);
-    if (!after.weight)
+    if (is_plain)
       for (int64_t r = 0; r < rows; r++)
         for (int64_t i = r * size + begin; i < r * size + end; i++)
           store(result, type, i, load(hidden, type, i) + shared[i]);
   }
-  if (after.weight) {
+  if (!is_plain) {
 #pragma omp for schedule(static)
     for (int64_t r = 0; r < rows; r++) {
-      normalize(after, &shared[r * size]);
-      for (int64_t i = r * size; i < (r + 1) * size; i++)
-        store(result, type, i, load(hidden, type, i) + shared[i]);
+      float* row = &shared[r * size];
+      normalize(after, row);
+      for (int64_t i = 0; i < size; i++) row[i] += load(hidden, type, r * size + i);
+      normalize(closing, row);
+      for (int64_t i = 0; i < size; i++) store(result, type, r * size + i, row[i]);
     }
   }
 }
@@ -213,38 +156,33 @@ void cpuaccel_project(const Projections* p, const void* hidden, int64_t type, in
           Cached{value, type, 0, size, width, rows});
 }
 
-// result = hidden + output(attention). mask: (batch, 1, tokens, keys), or null for a causal one.
+// result = closing(hidden + after(output(attention))). query: float32 (rows, heads, head size).
 void cpuaccel_attend(const Attention* a, const float* query, const Cached* keys,
-                     const Cached* values, const bool* mask, int64_t mask_batch_stride,
-                     int64_t mask_query_stride, int64_t batch, int64_t tokens, const void* hidden,
-                     void* result, int64_t type) {
-  int64_t rows = batch * tokens;
-  const Heads& heads = a->heads;
-  Activations context(rows, heads.heads * heads.head_size);
+                     const Cached* values, const Seen* seen, int64_t batch, int64_t tokens,
+                     const void* hidden, void* result, int64_t type) {
+  int64_t rows = batch * tokens, key_heads = a->heads.key_heads, places = batch;
+  if (seen->places) places = *std::max_element(seen->places, seen->places + batch) + 1;
+  Activations context(rows, a->heads.heads * a->heads.head_size);
   int64_t parts = context.reserve(a->output.type);
   std::vector<float> shared(rows * a->output.outputs);
 #pragma omp parallel
   {
-    std::vector<float> scores;
+    std::vector<Query> queries;
+    std::vector<float> memory;
 #pragma omp for schedule(static) collapse(2)
-    for (int64_t b = 0; b < batch; b++)
-      for (int64_t h = 0; h < heads.key_heads; h++) {
-        if (keys->type == FLOAT32)
-          attend<float>(heads, query, *keys, *values, mask, mask_batch_stride, mask_query_stride,
-                        tokens, b, h, context.row(0), scores);
-        else
-          attend<bfloat16>(heads, query, *keys, *values, mask, mask_batch_stride, mask_query_stride,
-                           tokens, b, h, context.row(0), scores);
-      }
-    add_output(a->output, a->after, context, parts, hidden, result, type, shared);
+    for (int64_t place = 0; place < places; place++)
+      for (int64_t h = 0; h < key_heads; h++)
+        attend(a->heads, query, *keys, *values, *seen, batch, tokens, place, h, context.row(0),
+               queries, memory);
+    add_output(a->output, a->after, a->closing, context, parts, hidden, result, type, shared);
   }
 }
 
-// result = hidden + down(activation(gate) * up), of the normalized hidden states.
+// result = closing(hidden + after(down(activation(gate) * up))), of the normalized hidden states.
 void cpuaccel_feed_forward(const FeedForward* f, const void* hidden, void* result, int64_t type,
                            int64_t rows) {
-  int64_t size = f->gate.outputs;
-  Activations x = normalized(f->before, hidden, type, rows, f->gate.inputs);
+  int64_t size = f->up.outputs;
+  Activations x = normalized(f->before, hidden, type, rows, f->up.inputs);
   for (const Linear* linear : {&f->gate, &f->up}) x.prepare(linear->type);
   Activations gated(rows, size);
   int64_t parts = gated.reserve(f->down.type);
@@ -257,27 +195,38 @@ void cpuaccel_feed_forward(const FeedForward* f, const void* hidden, void* resul
       int64_t begin = block * BLOCK, end = begin + BLOCK < size ? begin + BLOCK : size;
       gate_outputs(f->gate, f->up, f->activation, x, gated, gate.data(), up.data(), begin, end);
     }
-    add_output(f->down, f->after, gated, parts, hidden, result, type, shared);
+    add_output(f->down, f->after, f->closing, gated, parts, hidden, result, type, shared);
   }
 }
 
 // Consecutive layers. caches: for each layer its keys and its values, with room for these tokens at
-// the end. The others as in the functions above.
+// the end, and, if it reads an encoder's output, the keys and values of that. seen: of the former;
+// source_seen: of the latter. The others as in the functions above.
 void cpuaccel_layers(const Layer* layers, int64_t number, const Cached* caches, const void* hidden,
                      void* result, int64_t type, int64_t batch, int64_t tokens, const float* cos,
-                     const float* sin, const bool* mask, int64_t mask_batch_stride,
-                     int64_t mask_query_stride) {
+                     const float* sin, const Seen* seen, const Seen* source_seen) {
   int64_t rows = batch * tokens, size = rows * layers->projections->query.inputs;
-  std::vector<float> query, attended(size), computed(size);  // large enough for either type
-  for (int64_t l = 0; l < number; l++) {
-    const Cached &keys = caches[2 * l], &values = caches[2 * l + 1];
-    query.resize(rows * layers[l].projections->query.outputs);
-    project(layers[l].projections, hidden, type, rows, tokens, cos, sin, query.data(), keys,
-            values);
-    cpuaccel_attend(layers[l].attention, query.data(), &keys, &values, mask, mask_batch_stride,
-                    mask_query_stride, batch, tokens, hidden, attended.data(), type);
-    void* output = l + 1 < number ? computed.data() : result;
-    cpuaccel_feed_forward(layers[l].feed_forward, attended.data(), output, type, rows);
+  // Large enough for either type.
+  std::vector<float> query, attended(size), over_source(size), computed(size);
+  for (const Layer* layer = layers; layer < layers + number; layer++) {
+    query.resize(rows * layer->projections->query.outputs);
+    project(layer->projections, hidden, type, rows, tokens, cos, sin, query.data(), caches[0],
+            caches[1]);
+    cpuaccel_attend(layer->attention, query.data(), &caches[0], &caches[1], seen, batch, tokens,
+                    hidden, attended.data(), type);
+    caches += 2;
+    hidden = attended.data();
+    if (layer->source_attention) {
+      query.resize(rows * layer->source_projections->query.outputs);
+      project(layer->source_projections, hidden, type, rows, tokens, nullptr, nullptr, query.data(),
+              caches[0], caches[1]);  // these are not written to: there are queries only
+      cpuaccel_attend(layer->source_attention, query.data(), &caches[0], &caches[1], source_seen,
+                      batch, tokens, hidden, over_source.data(), type);
+      caches += 2;
+      hidden = over_source.data();
+    }
+    void* output = layer + 1 < layers + number ? computed.data() : result;
+    cpuaccel_feed_forward(layer->feed_forward, hidden, output, type, rows);
     hidden = output;
   }
 }

@@ -5,8 +5,6 @@
 
 #pragma once
 
-#include <type_traits>
-
 #include "activations.h"
 #include "eight_bits.h"
 #include "four_bits.h"
@@ -29,33 +27,38 @@ namespace {
 
 constexpr int BLOCK = 16;  // outputs that a thread computes in turn
 
-constexpr int FEW_ROWS = 4;  // rows that are computed at once
-constexpr int TILE_ROWS = 4, TILE_PANELS = 4;  // the same where rows are many
-
-// Call a function with a number from 1 to MOST as a constant.
-template <int MOST, typename F>
-inline void with_constant(int64_t number, F function) {
-  if constexpr (MOST > 1)
-    if (number < MOST) return with_constant<MOST - 1>(number, function);
-  function(std::integral_constant<int, MOST>{});
-}
+constexpr int TILE_ROWS = 4, TILE_PANELS = 4;  // what is computed at once where rows are many
 
 template <typename W>
 inline void outputs_of(const Linear& linear, const Activations& x, float* y, int64_t y_stride,
                        int64_t begin, int64_t end) {
+  constexpr int OUTPUTS = 4;
   const W* weight = static_cast<const W*>(linear.weight);
   int64_t row_size = x.size / WeightsIn<W>::NUMBER;
-  for (int64_t row = 0; row < x.rows; row += FEW_ROWS)
-    with_constant<FEW_ROWS>(x.rows - row, [&](auto number) {
-      constexpr int rows = decltype(number)::value;
+  for (int64_t row = 0; row < x.rows;) {
+    int64_t taken = next_rows(x.rows - row);
+    with_constant<MOST_AT_ONCE>(taken, [&](auto number) {
+      constexpr int ROWS = decltype(number)::value;
       auto* multiplied = x.multiplied(row, typename MultipliedWith<W>::Type{});
-      for (int64_t n = begin; n < end; n++) {
-        float sums[rows];
-        products<rows>(weight + n * row_size, multiplied, x.size, sums);
-        for (int r = 0; r < rows; r++)
-          y[(row + r) * y_stride + n - begin] = sums[r] + (linear.bias ? linear.bias[n] : 0);
+      float sums[OUTPUTS * ROWS];
+      auto finish = [&](int64_t n, int64_t count) {
+        for (int64_t o = 0; o < count; o++)
+          for (int r = 0; r < ROWS; r++)
+            y[(row + r) * y_stride + n + o - begin] =
+                sums[o * ROWS + r] + (linear.bias ? linear.bias[n + o] : 0);
+      };
+      int64_t n = begin;
+      for (; n + OUTPUTS <= end; n += OUTPUTS) {
+        products<ROWS, OUTPUTS>(weight + n * row_size, multiplied, x.size, sums);
+        finish(n, OUTPUTS);
+      }
+      for (; n < end; n++) {
+        products<ROWS, 1>(weight + n * row_size, multiplied, x.size, sums);
+        finish(n, 1);
       }
     });
+    row += taken;
+  }
 }
 
 // Store the sums of a panel's outputs that are among those from `begin` to `end`.
@@ -72,15 +75,18 @@ inline void packed_outputs(const Linear& linear, const QuantizedRows& x, int64_t
   Packed packed(linear.inputs);
   for (int64_t panel = begin / LANES; panel * LANES < end; panel++) {
     const int8_t* at = static_cast<const int8_t*>(linear.weight) + panel * packed.panel_bytes;
-    for (int64_t row = 0; row < rows; row += FEW_ROWS)
-      with_constant<FEW_ROWS>(rows - row, [&](auto number) {
-        constexpr int few = decltype(number)::value;
-        Floats sums[1][few];
-        packed_sums<few, 1>(at, packed, x, row, sums);
-        for (int r = 0; r < few; r++)
+    for (int64_t row = 0; row < rows;) {
+      int64_t taken = next_rows(rows - row);
+      with_constant<MOST_AT_ONCE>(taken, [&](auto number) {
+        constexpr int ROWS = decltype(number)::value;
+        Floats sums[1][ROWS];
+        packed_sums<ROWS, 1>(at, packed, x, row, sums);
+        for (int r = 0; r < ROWS; r++)
           store_sums(linear, sums[0][r], panel, begin, end,
                      [&](int64_t n, float sum) { y[(row + r) * y_stride + n - begin] = sum; });
       });
+      row += taken;
+    }
   }
 }
 
