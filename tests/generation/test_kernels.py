@@ -13,7 +13,12 @@ from torch.nn.functional import linear
 import cpuaccel
 from cpuaccel.report import Status
 from cpuaccel_plugins.decoding import library
-from cpuaccel_plugins.decoding.linear import MOST_ROWS, FewRowsLinear, Int8Linear
+from cpuaccel_plugins.decoding.linear import (
+    MOST_ROWS,
+    MOST_ROWS_8_BITS,
+    FewRowsLinear,
+    Int8Linear,
+)
 from tests.generation.models import assert_falls_back, assert_served, decoder, left_padded
 
 SIZES = [(1, 1), (7, 13), (33, 100), (16, 32), (17, 8), (100, 33), (64, 129)]
@@ -67,10 +72,11 @@ def test_the_weight_in_8_bits(inputs: int, outputs: int, bias: bool, dtype: torc
     exact = quantized.steps.float() * quantized.scales[:, None]
     half_a_step = original.weight.float().abs().amax(1, keepdim=True) / 127 / 2
     assert bool(((exact - original.weight.float()).abs() <= half_a_step * 1.01 + 1e-9).all())
-    for rows in range(1, MOST_ROWS + 2):
+    for rows in (*range(1, MOST_ROWS + 2), MOST_ROWS_8_BITS, MOST_ROWS_8_BITS + 1):
         x = torch.randn(rows, inputs, dtype=dtype)
         wide = None if original.bias is None else original.bias.float()
-        rounding = exact.abs().sum(1) * x.abs().max() / (65534 if rows <= MOST_ROWS else BF16_STEPS)
+        steps = 65534 if rows <= MOST_ROWS_8_BITS else BF16_STEPS
+        rounding = exact.abs().sum(1) * x.abs().max() / steps
         assert_close(quantized(x), linear(x.float(), exact, wide).to(dtype), rounding)
     assert torch.equal(original.weight, before)
 

@@ -3,6 +3,7 @@
 import ctypes
 import functools
 from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 from torch.nn.functional import linear
@@ -12,6 +13,9 @@ from cpuaccel_plugins.decoding.structures import TYPES, CLinear
 
 MOST_ROWS = 16
 """Most rows of activations that the kernels compute: from there on arithmetic is the bound."""
+
+MOST_ROWS_8_BITS = 48
+"""The same with weights in 8 bits, which are cast to compute more rows."""
 
 MOST_CAST = 2**24
 """Most weights in 8 bits that are cast to floats at once."""
@@ -27,7 +31,10 @@ class FewRowsLinear(torch.nn.Module):
 
     Attributes:
         described: the structure for the kernels.
+        most_rows: most rows of activations that the kernels compute.
     """
+
+    most_rows: ClassVar[int] = MOST_ROWS
 
     def __init__(self, original: torch.nn.Linear, library: ctypes.CDLL) -> None:
         super().__init__()
@@ -47,7 +54,7 @@ class FewRowsLinear(torch.nn.Module):
         """Compute ``count`` of the outputs, from ``begin`` on, of shape (*, count)."""
         rows = inputs.numel() // self.in_features
         fits = inputs.shape[-1] == self.in_features  # of others torch says what is wrong
-        if rows > MOST_ROWS or inputs.dtype not in TYPES or not fits:
+        if rows > self.most_rows or inputs.dtype not in TYPES or not fits:
             return self._many_rows(inputs, slice(begin, begin + count))
         inputs = inputs.contiguous()
         output = inputs.new_empty(*inputs.shape[:-1], count)
@@ -65,8 +72,8 @@ class FewRowsLinear(torch.nn.Module):
         weight = self.weight[outputs]
         if inputs.dtype == torch.bfloat16 and faster_in_float32():
             bias = None if self._float_bias is None else self._float_bias[outputs]
-            return linear(inputs.float(), weight.float(), bias).to(inputs.dtype)
-        return linear(inputs, weight, None if self.bias is None else self.bias[outputs])
+            return float_linear(inputs.float(), weight.float(), bias).to(inputs.dtype)
+        return float_linear(inputs, weight, None if self.bias is None else self.bias[outputs])
 
     @property
     def dtype(self) -> torch.dtype:
@@ -113,6 +120,8 @@ class Int8Linear(FewRowsLinear):
     where products are faster so, and otherwise in float32.
     """
 
+    most_rows = MOST_ROWS_8_BITS
+
     def __init__(self, original: torch.nn.Linear, library: ctypes.CDLL) -> None:
         super().__init__(original, library)
         self.steps, self.scales = quantize(self.weight)
@@ -128,7 +137,8 @@ class Int8Linear(FewRowsLinear):
     def _cast(self, inputs: torch.Tensor, outputs: slice) -> torch.Tensor:
         dtype = torch.float32 if faster_in_float32() else torch.bfloat16
         # Exact in either type; scaling the outputs takes less than scaling the weight.
-        output = linear(inputs.to(dtype), self.steps[outputs].to(dtype)) * self.scales[outputs]
+        product = float_linear(inputs.to(dtype), self.steps[outputs].to(dtype))
+        output = product * self.scales[outputs]
         if self._float_bias is not None:
             output += self._float_bias[outputs]
         return output.to(inputs.dtype)
@@ -144,13 +154,43 @@ class Int8Linear(FewRowsLinear):
         return self.steps.numel() + 4 * self.scales.numel()
 
 
+def float_linear(
+    inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Compute many rows, by the faster of the libraries that torch has for float32."""
+    if inputs.dtype == weight.dtype == torch.float32 and faster_by_onednn():
+        return _by_onednn(inputs.contiguous(), weight, bias)
+    return linear(inputs, weight, bias)
+
+
+def _by_onednn(
+    inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
+) -> torch.Tensor:
+    output: torch.Tensor = torch.ops.mkldnn._linear_pointwise(inputs, weight, bias, "none", [], "")
+    return output
+
+
+@functools.cache
+def faster_by_onednn() -> bool:
+    """Whether oneDNN multiplies faster in float32 than MKL, which is torch's choice."""
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
+    weight, inputs = torch.zeros(512, 512), torch.zeros(64, 512)
+    ways: dict[bool, Callable[[], object]] = {
+        True: lambda: _by_onednn(inputs, weight, None),
+        False: lambda: linear(inputs, weight),
+    }
+    times = least_times(ways, rounds=3)
+    return times[True] < times[False]
+
+
 @functools.cache
 def faster_in_float32() -> bool:
     """Whether casting bfloat16 to float32 and multiplying is faster here; computes some."""
     weight, inputs = torch.zeros(512, 512, dtype=torch.bfloat16), torch.zeros(64, 512)
     narrow = inputs.bfloat16()
     ways: dict[bool, Callable[[], object]] = {
-        True: lambda: linear(narrow.float(), weight.float()),
+        True: lambda: float_linear(narrow.float(), weight.float()),
         False: lambda: linear(narrow, weight),
     }
     times = least_times(ways, rounds=3)
