@@ -6,9 +6,14 @@
 Each run transcribes all recordings (wav, 16 kHz, mono), one after the other, each padded to 30
 seconds; features are computed beforehand. CTranslate2 is the engine of faster-whisper; it converts
 the same folder. Prints how many transcripts have the tokens of eager's, medians, and paired ratios.
+
+With ``--join`` the recordings are one, of which the first 30 seconds are transcribed. With
+``--base`` the model is one of the base size with random weights, of which all compute 100 tokens of
+the joined recording: speeds are compared, and no texts.
 """
 
 import argparse
+import shutil
 import tempfile
 import wave
 from collections.abc import Callable
@@ -18,7 +23,12 @@ from typing import Any
 import numpy as np
 import torch
 from peer import running
-from transformers import WhisperForConditionalGeneration, WhisperProcessor
+from transformers import (
+    GenerationConfig,
+    WhisperConfig,
+    WhisperForConditionalGeneration,
+    WhisperProcessor,
+)
 
 import cpuaccel
 from cpuaccel.timing import Ratio, interleave
@@ -29,6 +39,16 @@ BACKENDS = ("onednn", "int8")
 PEERS = {"CTranslate2 float32": "float32", "CTranslate2 int8": "int8"}
 PAIRS = {"onednn": "CTranslate2 float32", "int8": "CTranslate2 int8"}
 """Which backend is compared with which computation of the peer."""
+
+BASE: dict[str, Any] = {
+    **{"d_model": 512, "encoder_layers": 6, "decoder_layers": 6},
+    **{"encoder_attention_heads": 8, "decoder_attention_heads": 8},
+    **{"encoder_ffn_dim": 2048, "decoder_ffn_dim": 2048},
+}
+"""The sizes of Whisper base."""
+
+BASE_TOKENS = 100
+"""New tokens of a model with random weights: about those of 30 seconds of speech."""
 
 Transcripts = list[list[int]]
 
@@ -41,14 +61,41 @@ def main() -> None:
     parser.add_argument("--peer", required=True, help="Python of an environment with its packages")
     parser.add_argument("--beams", type=int, nargs="+", default=[1, 5])
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--join", action="store_true")
+    parser.add_argument("--base", action="store_true")
     options = parser.parse_args()
-    model = WhisperForConditionalGeneration.from_pretrained(options.model, dtype=torch.float32)
-    model = model.eval()
+    recordings = [*map(read, sorted(options.recordings.glob("*.wav")))]
+    if options.join or options.base:
+        recordings = [np.concatenate(recordings)]
     processor = WhisperProcessor.from_pretrained(options.model)
     features = [
         processor(samples, sampling_rate=RATE, return_tensors="pt").input_features
-        for samples in map(read, sorted(options.recordings.glob("*.wav")))
+        for samples in recordings
     ]
+    with tempfile.TemporaryDirectory() as folder:
+        if options.base:
+            options.model = save_base(options.model, Path(folder) / "model")
+        run(options, features)
+
+
+def save_base(source: Path, folder: Path) -> Path:
+    """Save a model of the base size with random weights, with the other files of a model."""
+    shutil.copytree(source, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    config = WhisperConfig.from_pretrained(source)
+    for name, value in BASE.items():
+        setattr(config, name, value)
+    torch.manual_seed(0)
+    config.dtype = torch.float32
+    model = WhisperForConditionalGeneration(config)
+    model.generation_config = GenerationConfig.from_pretrained(source)
+    model.save_pretrained(folder)
+    return folder
+
+
+def run(options: argparse.Namespace, features: list[torch.Tensor]) -> None:
+    """Optimize the model, and compare for each number of beams."""
+    model = WhisperForConditionalGeneration.from_pretrained(options.model, dtype=torch.float32)
+    model = model.eval()
     optimized: dict[str, Any] = {EAGER: model}
     for name in BACKENDS:
         optimized[name] = cpuaccel.optimize(model, [name])
@@ -75,12 +122,15 @@ def compare(
 ) -> None:
     """Transcribe in turn, and print what came out."""
     found: dict[str, Transcripts] = {}
+    length = {"min_new_tokens": BASE_TOKENS, "max_new_tokens": BASE_TOKENS} if options.base else {}
 
     def ours(name: str) -> Callable[[], None]:
         def run() -> None:
             with torch.inference_mode():
                 found[name] = [
-                    optimized[name].generate(one, num_beams=beams, do_sample=False)[0].tolist()
+                    optimized[name]
+                    .generate(one, num_beams=beams, do_sample=False, **length)[0]
+                    .tolist()
                     for one in features
                 ]
 
@@ -92,7 +142,8 @@ def compare(
 
         def theirs(name: str) -> Callable[[], None]:
             def run() -> None:
-                found[name] = peer.ask(f"{PEERS[name]} {beams}")
+                tokens = BASE_TOKENS if options.base else 0
+                found[name] = peer.ask(f"{PEERS[name]} {beams} {tokens}")
 
             return run
 

@@ -22,7 +22,7 @@ class SuppressedTokens(SuppressTokensLogitsProcessor):
         """Take and return scores of shape (rows, vocabulary)."""
         vocabulary = scores.shape[-1]
         if len(self._mask) != vocabulary:
-            tokens = self.suppress_tokens
+            tokens = self.suppress_tokens.long()  # of an empty list it is one of floats
             self._mask = torch.zeros(vocabulary, dtype=torch.bool)
             self._mask[tokens[(tokens >= 0) & (tokens < vocabulary)]] = True
         return torch.where(self._mask, -float("inf"), scores)

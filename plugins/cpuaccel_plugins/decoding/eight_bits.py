@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 
 from cpuaccel_plugins.aten_graph.fastest import least_times
-from cpuaccel_plugins.decoding.linear import FewRowsLinear, faster_in_float32
+from cpuaccel_plugins.decoding.linear import FewRowsLinear, faster_in_float32, float_linear
 from cpuaccel_plugins.decoding.structures import TYPES
 
 MOST_CAST = 2**24
@@ -61,7 +61,7 @@ class Int8Linear(FewRowsLinear):
         narrow, parts = inputs.to(dtype), []
         for first in range(begin, begin + count, size):
             part = min(size, begin + count - first)
-            parts.append(torch.nn.functional.linear(narrow, self.unpacked(first, part, dtype)))
+            parts.append(float_linear(narrow, self.unpacked(first, part, dtype)))
         output = parts[0] if len(parts) == 1 else torch.cat(parts, -1)
         if self._float_bias is not None:
             output = output + self._float_bias[begin : begin + count]

@@ -4,7 +4,7 @@ import ctypes
 
 import torch
 
-from cpuaccel_plugins.decoding.linear import FewRowsLinear, faster_in_float32
+from cpuaccel_plugins.decoding.linear import FewRowsLinear, faster_in_float32, float_linear
 from cpuaccel_plugins.decoding.structures import FOUR_BITS, TYPES, CLinear
 
 BLOCK, BLOCK_BYTES = 64, 40
@@ -52,7 +52,7 @@ class Int4Linear(FewRowsLinear):
         if self._float_bias is not None:
             bias = self._float_bias[begin : begin + count].to(dtype)
         weight = self.unpacked(begin, count, dtype)
-        output = torch.nn.functional.linear(inputs.to(dtype), weight, bias)
+        output = float_linear(inputs.to(dtype), weight, bias)
         return output.to(inputs.dtype)
 
     @property
