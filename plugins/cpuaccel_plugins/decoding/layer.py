@@ -12,6 +12,7 @@ import torch
 from transformers.cache_utils import Cache, DynamicLayer
 
 from cpuaccel_plugins.decoding.agreement import ROUNDED, Checked
+from cpuaccel_plugins.decoding.eight_bits import many_rows_in_integers
 from cpuaccel_plugins.decoding.linear import MOST_ROWS
 from cpuaccel_plugins.decoding.parts import Parts
 from cpuaccel_plugins.decoding.structures import TYPES, CFeedForward, cached, seen
@@ -98,6 +99,9 @@ class FusedForward(Checked):
             self.compare(output, plain, ROUNDED if self.parts.has_few_bits else 0.0)
         return plain
 
+    def _computes_many(self) -> bool:
+        return self.parts.has_8_bits and many_rows_in_integers(self._library)
+
     def _can_compute(
         self,
         hidden: torch.Tensor,
@@ -106,7 +110,7 @@ class FusedForward(Checked):
     ) -> bool:
         return (
             self.agrees
-            and hidden.shape[0] * hidden.shape[1] <= MOST_ROWS
+            and (hidden.shape[0] * hidden.shape[1] <= MOST_ROWS or self._computes_many())
             and (mask is None or is_plain(mask))
             and positions[0].shape[-1] == self.parts.projections.head_size
         )

@@ -53,6 +53,7 @@ class Parts:
         index: of the layer.
         kept: the tensors that the structures point to.
         has_few_bits: whether weights have 8 or 4 bits.
+        has_8_bits: whether all of them have 8.
     """
 
     projections: CProjections
@@ -61,6 +62,7 @@ class Parts:
     index: int
     kept: list[torch.Tensor]
     has_few_bits: bool
+    has_8_bits: bool
 
 
 def find_parts(layer: torch.nn.Module) -> Parts | None:
@@ -142,6 +144,7 @@ def _parts(layer: torch.nn.Module) -> Parts | None:
         int(_number(attention, "layer_idx")),
         kept,
         any(linear.has_few_bits for linear in linears.values()),
+        all(linear.dtype == torch.int8 for linear in linears.values()),
     )
 
 

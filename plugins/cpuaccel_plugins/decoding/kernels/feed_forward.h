@@ -33,6 +33,16 @@ inline Floats activated(int64_t activation, Floats x) {
   }
 }
 
+inline void activate(int64_t activation, float* x, int64_t size) {
+  for (int64_t i = 0; i < size; i += LANES) {
+    size_t bytes = std::min<int64_t>(LANES, size - i) * sizeof(float);
+    Floats lanes = {};
+    std::memcpy(&lanes, x + i, bytes);
+    lanes = activated(activation, lanes);
+    std::memcpy(x + i, &lanes, bytes);
+  }
+}
+
 // result = activation(gate) * up, or activation(up), for outputs begin to end; the vectors hold
 // BLOCK for each row.
 void gate_outputs(const Linear& gate_linear, const Linear& up_linear, int64_t activation,
@@ -43,10 +53,7 @@ void gate_outputs(const Linear& gate_linear, const Linear& up_linear, int64_t ac
   if (is_gated) compute(up_linear, x, up, BLOCK, begin, end);
   for (int64_t r = 0; r < x.rows; r++) {
     float *one = gate + r * BLOCK, *other = up + r * BLOCK;
-    for (int64_t i = 0; i < BLOCK; i += LANES) {
-      Floats lanes = activated(activation, wide_lanes(one + i));
-      std::memcpy(one + i, &lanes, sizeof lanes);
-    }
+    activate(activation, one, BLOCK);
     for (int64_t i = 0; i < end - begin; i++)
       result.row(r)[begin + i] = is_gated ? one[i] * other[i] : one[i];
   }

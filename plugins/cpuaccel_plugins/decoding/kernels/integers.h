@@ -117,6 +117,9 @@ class QuantizedRows {
   static constexpr int64_t GROUP = 32;
   int64_t size = 0, groups = 0;
 
+  QuantizedRows() = default;
+  QuantizedRows(int64_t rows, int64_t row_size) { resize(rows, row_size); }
+
   static int64_t padded(int64_t size) { return (size + GROUP - 1) / GROUP * GROUP; }
 
   void resize(int64_t rows, int64_t row_size) {

@@ -13,23 +13,11 @@
 #include "experts.h"
 #include "feed_forward.h"
 #include "linear.h"
+#include "many_rows.h"
 #include "norms.h"
 #include "vectors.h"
 
 extern "C" {
-
-struct Projections {
-  Norm before;
-  Linear query, key, value;
-  Norm query_norm, key_norm;  // of each head
-  int64_t head_size;
-};
-
-struct Attention {
-  Linear output;
-  Norm after, closing;
-  Heads heads;
-};
 
 struct Layer {
   const Projections* projections;
@@ -63,25 +51,8 @@ void add_output(const Linear& linear, const Norm& after, const Norm& closing, Ac
   }
   if (!is_plain) {
 #pragma omp for schedule(static)
-    for (int64_t r = 0; r < rows; r++) {
-      float* row = &shared[r * size];
-      normalize(after, row);
-      for (int64_t i = 0; i < size; i++) row[i] += load(hidden, type, r * size + i);
-      normalize(closing, row);
-      for (int64_t i = 0; i < size; i++) store(result, type, r * size + i, row[i]);
-    }
-  }
-}
-
-// One head: normalized, and turned by its position (the second half is the pair of the first).
-void finish_head(const Norm& norm, float* head, const float* cos, const float* sin, int64_t size) {
-  normalize(norm, head);
-  if (!cos) return;
-  int64_t half = size / 2;
-  for (int64_t i = 0; i < half; i++) {
-    float low = head[i], high = head[i + half];
-    head[i] = low * cos[i] - high * sin[i];
-    head[i + half] = high * cos[i + half] + low * sin[i + half];
+    for (int64_t r = 0; r < rows; r++)
+      finish_row(after, closing, &shared[r * size], hidden, result, type, r, size);
   }
 }
 
@@ -90,6 +61,8 @@ void finish_head(const Norm& norm, float* head, const float* cos, const float* s
 void project(const Projections* p, const void* hidden, int64_t type, int64_t rows, int64_t tokens,
              const float* cos, const float* sin, float* query, const Cached& keys,
              const Cached& values) {
+  if (are_many(rows, p->query, p->key, p->value))
+    return project_many(p, hidden, type, rows, tokens, cos, sin, query, keys, values);
   int64_t size = p->head_size, heads = p->query.outputs / size, key_heads = p->key.outputs / size;
   Activations x = normalized(p->before, hidden, type, rows, p->query.inputs);
   for (const Linear* linear : {&p->query, &p->key, &p->value}) x.prepare(linear->type);
@@ -98,25 +71,12 @@ void project(const Projections* p, const void* hidden, int64_t type, int64_t row
     std::vector<float> head(rows * size);
 #pragma omp for schedule(static)
     for (int64_t unit = 0; unit < heads + 2 * key_heads; unit++) {
-      bool is_query = unit < heads, is_key = !is_query && unit < heads + key_heads;
-      int64_t h = is_query ? unit : is_key ? unit - heads : unit - heads - key_heads;
-      const Linear& linear = is_query ? p->query : is_key ? p->key : p->value;
-      const Cached& cached = is_key ? keys : values;
+      int64_t h = unit < heads ? unit : (unit - heads) % key_heads;
+      const Linear& linear =
+          unit < heads ? p->query : unit < heads + key_heads ? p->key : p->value;
       compute(linear, x, head.data(), size, h * size, (h + 1) * size);
-      for (int64_t r = 0; r < rows; r++) {
-        float* one = &head[r * size];
-        if (is_query || is_key)
-          finish_head(is_query ? p->query_norm : p->key_norm, one, cos ? cos + r * size : nullptr,
-                      sin ? sin + r * size : nullptr, size);
-        int64_t place = r / tokens * cached.batch_stride + h * cached.head_stride +
-                        (cached.tokens - tokens + r % tokens) * cached.token_stride;
-        for (int64_t d = 0; d < size; d++) {
-          if (is_query)
-            query[(r * heads + h) * size + d] = one[d];
-          else
-            store(cached.data, type, place + d, one[d]);
-        }
-      }
+      for (int64_t r = 0; r < rows; r++)
+        finish_unit(p, &head[r * size], unit, r, type, tokens, cos, sin, query, keys, values);
     }
   }
 }
@@ -145,7 +105,7 @@ void cpuaccel_linear(const Linear* linear, const void* x, void* y, int64_t type,
 // The same for many rows, with weights in 8 bits.
 void cpuaccel_linear_of_many(const Linear* linear, const void* x, void* y, int64_t type,
                              int64_t rows) {
-  compute_many(*linear, x, y, type, rows);
+  linear_of_many(*linear, x, y, type, rows);
 }
 
 // key, value: (rows, key heads, head size) of the type. The others as in project.
@@ -162,6 +122,9 @@ void cpuaccel_attend(const Attention* a, const float* query, const Cached* keys,
                      const void* hidden, void* result, int64_t type) {
   int64_t rows = batch * tokens, key_heads = a->heads.key_heads, places = batch;
   if (seen->places) places = *std::max_element(seen->places, seen->places + batch) + 1;
+  if (are_many(rows, a->output))
+    return attend_many(a, query, *keys, *values, *seen, places, batch, tokens, hidden, result,
+                       type);
   Activations context(rows, a->heads.heads * a->heads.head_size);
   int64_t parts = context.reserve(a->output.type);
   std::vector<float> shared(rows * a->output.outputs);
@@ -172,8 +135,8 @@ void cpuaccel_attend(const Attention* a, const float* query, const Cached* keys,
 #pragma omp for schedule(static) collapse(2)
     for (int64_t place = 0; place < places; place++)
       for (int64_t h = 0; h < key_heads; h++)
-        attend(a->heads, query, *keys, *values, *seen, batch, tokens, place, h, context.row(0),
-               queries, memory);
+        attend(a->heads, query, *keys, *values, *seen, batch, tokens, 0, tokens, place, h,
+               context.row(0), queries, memory);
     add_output(a->output, a->after, a->closing, context, parts, hidden, result, type, shared);
   }
 }
@@ -181,6 +144,8 @@ void cpuaccel_attend(const Attention* a, const float* query, const Cached* keys,
 // result = closing(hidden + after(down(activation(gate) * up))), of the normalized hidden states.
 void cpuaccel_feed_forward(const FeedForward* f, const void* hidden, void* result, int64_t type,
                            int64_t rows) {
+  if (are_many(rows, f->gate, f->up, f->down))
+    return feed_forward_many(f, hidden, result, type, rows);
   int64_t size = f->up.outputs;
   Activations x = normalized(f->before, hidden, type, rows, f->up.inputs);
   for (const Linear* linear : {&f->gate, &f->up}) x.prepare(linear->type);

@@ -1,4 +1,4 @@
-// Linears of a few rows, and of many with weights in 8 bits.
+// Linears of a few rows, and, with weights in 8 bits, of many.
 //
 // Weights are row-major, (outputs, inputs), in float32, bfloat16, or 4 bits with a scale for each 32;
 // or packed in 8 bits. No row of activations depends on another one.
@@ -27,7 +27,12 @@ namespace {
 
 constexpr int BLOCK = 16;  // outputs that a thread computes in turn
 
-constexpr int TILE_ROWS = 4, TILE_PANELS = 4;  // what is computed at once where rows are many
+// What is computed at once where rows are many: its sums fit into the registers twice.
+#ifdef __AVX512F__
+constexpr int TILE_ROWS = 4, TILE_PANELS = 3;
+#else
+constexpr int TILE_ROWS = 2, TILE_PANELS = 2;
+#endif
 
 template <typename W>
 inline void outputs_of(const Linear& linear, const Activations& x, float* y, int64_t y_stride,
@@ -61,13 +66,17 @@ inline void outputs_of(const Linear& linear, const Activations& x, float* y, int
   }
 }
 
-// Store the sums of a panel's outputs that are among those from `begin` to `end`.
-template <typename Store>
+// Those sums of a panel's outputs, with biases, that are between `begin` and `end`; y[0] is `begin`.
 inline void store_sums(const Linear& linear, const Floats& sums, int64_t panel, int64_t begin,
-                       int64_t end, Store store) {
+                       int64_t end, float* y) {
   int64_t first = panel * LANES;
+  if (begin <= first && first + LANES <= end) {
+    Floats whole = linear.bias ? sums + wide_lanes(linear.bias + first) : sums;
+    std::memcpy(y + first - begin, &whole, sizeof whole);
+    return;
+  }
   for (int64_t n = std::max(begin, first); n < std::min(end, first + LANES); n++)
-    store(n, sums[n - first] + (linear.bias ? linear.bias[n] : 0));
+    y[n - begin] = sums[n - first] + (linear.bias ? linear.bias[n] : 0);
 }
 
 inline void packed_outputs(const Linear& linear, const QuantizedRows& x, int64_t rows, float* y,
@@ -82,8 +91,7 @@ inline void packed_outputs(const Linear& linear, const QuantizedRows& x, int64_t
         Floats sums[1][ROWS];
         packed_sums<ROWS, 1>(at, packed, x, row, sums);
         for (int r = 0; r < ROWS; r++)
-          store_sums(linear, sums[0][r], panel, begin, end,
-                     [&](int64_t n, float sum) { y[(row + r) * y_stride + n - begin] = sum; });
+          store_sums(linear, sums[0][r], panel, begin, end, y + (row + r) * y_stride);
       });
       row += taken;
     }
@@ -102,44 +110,31 @@ void compute(const Linear& linear, const Activations& x, float* y, int64_t y_str
   }
 }
 
-// Many rows, with weights in 8 bits: y in the type of x.
-void compute_many(const Linear& linear, const void* x, void* y, int64_t type, int64_t rows) {
-  constexpr int64_t CHUNK = 16 * TILE_ROWS;  // rows that a thread computes with the same weights
+// All outputs of many rows, with weights in 8 bits. Within a parallel region.
+inline void many_rows(const Linear& linear, const QuantizedRows& x, int64_t rows, float* y,
+                      int64_t y_stride) {
+  constexpr int64_t CHUNK = 64;  // rows that a thread computes with the same weights
   Packed packed(linear.inputs);
-  QuantizedRows quantized;
-  quantized.resize(rows, linear.inputs);
-  int64_t panels = Packed::panels(linear.outputs), inputs = linear.inputs;
-#pragma omp parallel
-  {
-    std::vector<float> wide(inputs);
-#pragma omp for schedule(static)
-    for (int64_t row = 0; row < rows; row++) {
-      for (int64_t i = 0; i < inputs; i++) wide[i] = load(x, type, row * inputs + i);
-      quantized.set(row, 0, wide.data(), inputs);
-    }
+  int64_t panels = Packed::panels(linear.outputs);
 #pragma omp for schedule(static) collapse(2)
-    for (int64_t first = 0; first < panels; first += TILE_PANELS)
-      for (int64_t chunk = 0; chunk < rows; chunk += CHUNK) {
-        const int8_t* at = static_cast<const int8_t*>(linear.weight) + first * packed.panel_bytes;
-        int64_t count = std::min<int64_t>(TILE_PANELS, panels - first);
-        int64_t end = std::min(rows, chunk + CHUNK);
-        for (int64_t row = chunk; row < end; row += TILE_ROWS)
-          with_constant<TILE_PANELS>(count, [&](auto panel_number) {
-            with_constant<TILE_ROWS>(end - row, [&](auto row_number) {
-              constexpr int p = decltype(panel_number)::value;
-              constexpr int r = decltype(row_number)::value;
-              Floats sums[p][r];
-              packed_sums<r, p>(at, packed, quantized, row, sums);
-              for (int i = 0; i < p; i++)
-                for (int j = 0; j < r; j++)
-                  store_sums(linear, sums[i][j], first + i, 0, linear.outputs,
-                             [&](int64_t n, float sum) {
-                               store(y, type, (row + j) * linear.outputs + n, sum);
-                             });
-            });
+  for (int64_t first = 0; first < panels; first += TILE_PANELS)
+    for (int64_t chunk = 0; chunk < rows; chunk += CHUNK) {
+      const int8_t* at = static_cast<const int8_t*>(linear.weight) + first * packed.panel_bytes;
+      int64_t end = std::min(rows, chunk + CHUNK);
+      for (int64_t row = chunk; row < end; row += TILE_ROWS)
+        with_constant<TILE_PANELS>(panels - first, [&](auto panel_number) {
+          with_constant<TILE_ROWS>(end - row, [&](auto row_number) {
+            constexpr int PANELS = decltype(panel_number)::value;
+            constexpr int ROWS = decltype(row_number)::value;
+            Floats sums[PANELS][ROWS];
+            packed_sums<ROWS, PANELS>(at, packed, x, row, sums);
+            for (int p = 0; p < PANELS; p++)
+              for (int r = 0; r < ROWS; r++)
+                store_sums(linear, sums[p][r], first + p, 0, linear.outputs,
+                           y + (row + r) * y_stride);
           });
-      }
-  }
+        });
+    }
 }
 
 }  // namespace

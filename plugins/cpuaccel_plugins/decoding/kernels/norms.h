@@ -36,6 +36,15 @@ void normalize(const Norm& norm, float* x) {
   }
 }
 
+// One row of hidden states after a linear: normalized, added to what it was, and normalized again.
+inline void finish_row(const Norm& after, const Norm& closing, float* row, const void* hidden,
+                       void* result, int64_t type, int64_t r, int64_t size) {
+  normalize(after, row);
+  for (int64_t i = 0; i < size; i++) row[i] += load(hidden, type, r * size + i);
+  normalize(closing, row);
+  for (int64_t i = 0; i < size; i++) store(result, type, r * size + i, row[i]);
+}
+
 // All rows of the hidden states, normalized.
 Activations normalized(const Norm& norm, const void* hidden, int64_t type, int64_t rows,
                        int64_t size) {
