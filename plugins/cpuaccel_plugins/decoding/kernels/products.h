@@ -10,11 +10,7 @@ namespace {
 constexpr int AHEAD = 16384;  // bytes: the processor's own prefetching stops where a page ends
 constexpr int CACHE_LINE = 64;
 
-#ifdef __AVX512F__
-constexpr int MOST_AT_ONCE = 6;  // rows whose sums, for four outputs, fit into the registers
-#else
-constexpr int MOST_AT_ONCE = 4;
-#endif
+constexpr int MOST_AT_ONCE = 4;  // rows: the sums of more, for four outputs, are slower
 
 // How many of the rows that are left are computed at once: they are divided evenly.
 inline int64_t next_rows(int64_t left) {
