@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 import torch
+from transformers.modeling_outputs import BaseModelOutput
 
 import cpuaccel
+from cpuaccel.generation.subject import new_cache
 from cpuaccel_plugins.decoding.source_layers.chain import MOST_ROWS, Inputs, SourceChain
 from tests.generation.encoder_decoders import (
     accelerated,
@@ -158,3 +160,31 @@ def test_threads() -> None:
         thread.join()
     for index, tokens in enumerate(expected):
         assert torch.equal(found[index], tokens)
+
+
+@torch.no_grad()
+def test_layers_of_the_cache_that_somebody_read(calls: Calls) -> None:
+    """Rows of one layer are then numbered in another way; the answer stays the original's."""
+    model, fast = accelerated("bart")
+    fast.prepare_generation()
+    stepper = fast.report.generation.stepper.forward
+    encoded = model.get_encoder()(**source("bart", model))
+    tokens = torch.tensor([[3], [3]])
+    order = torch.tensor([1, 0])
+    logits = []
+    for each, reads in ((stepper, True), (stepper, False), (model, False)):
+        cache = new_cache(model)
+        states = BaseModelOutput(encoded.last_hidden_state)
+        call = {"encoder_outputs": states, "past_key_values": cache, "use_cache": True}
+        each(decoder_input_ids=tokens, **call)
+        cache.reorder_cache(order)
+        if reads:
+            layer = cache.cross_attention_cache.layers[0]
+            assert layer.keys is not None
+            layer.keys, layer.values = layer.keys.clone(), layer.values.clone()
+        call["encoder_outputs"] = BaseModelOutput(encoded.last_hidden_state[order])
+        logits.append(each(decoder_input_ids=tokens + 4, **call).logits)
+    torch.testing.assert_close(logits[0], logits[2])
+    torch.testing.assert_close(logits[1], logits[2])
+    assert calls.computed == [LAYERS] * 3
+    assert calls.refused == 1
