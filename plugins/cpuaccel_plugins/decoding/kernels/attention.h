@@ -137,6 +137,9 @@ void attend_all(const C* key, int64_t key_stride, const C* value, int64_t value_
       case 1: some(std::integral_constant<int, 1>{}, &queries[q]); break;
       case 2: some(std::integral_constant<int, 2>{}, &queries[q]); break;
       case 3: some(std::integral_constant<int, 3>{}, &queries[q]); break;
+#ifdef __AVX512F__
+      case 5: some(std::integral_constant<int, 5>{}, &queries[q]); break;
+#endif
       default: some(std::integral_constant<int, 4>{}, &queries[q]);
     }
     q += taken;

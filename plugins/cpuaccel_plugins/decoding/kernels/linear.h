@@ -64,6 +64,9 @@ inline void outputs_of(const Linear& linear, const Activations& x, float* y, int
       case 1: some_outputs<W, 1, 8>(linear, x, row, to, y_stride, begin, end); break;
       case 2: some_outputs<W, 2, 4>(linear, x, row, to, y_stride, begin, end); break;
       case 3: some_outputs<W, 3, 4>(linear, x, row, to, y_stride, begin, end); break;
+#ifdef __AVX512F__
+      case 5: some_outputs<W, 5, 4>(linear, x, row, to, y_stride, begin, end); break;
+#endif
       default: some_outputs<W, 4, 4>(linear, x, row, to, y_stride, begin, end);
     }
     row += taken;

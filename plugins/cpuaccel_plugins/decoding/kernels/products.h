@@ -10,7 +10,12 @@ namespace {
 constexpr int AHEAD = 16384;  // bytes: the processor's own prefetching stops where a page ends
 constexpr int CACHE_LINE = 64;
 
-constexpr int MOST_AT_ONCE = 4;  // rows: the sums of more, for four outputs, are slower
+// Rows whose sums, for four outputs, stay in the registers.
+#ifdef __AVX512F__
+constexpr int MOST_AT_ONCE = 5;
+#else
+constexpr int MOST_AT_ONCE = 4;
+#endif
 
 // How many of the rows that are left are computed at once: they are divided evenly.
 inline int64_t next_rows(int64_t left) {
