@@ -104,6 +104,10 @@ class Stepper:
     last call left, perhaps reordered, the engine goes on from there. It is None where anybody else
     has read or changed the contents, which are in ``layer.keys`` and ``layer.values`` from then on.
     A cache without layers makes them by ``cache.layer_class_to_replicate()``.
+
+    Layers of a cross-attention cache (a ``cpuaccel.SourceCacheLayer``) can hold the keys and values
+    of an encoder's output once for all rows that read the same output, as beams do:
+    ``cpuaccel.equal_rows`` finds these rows.
     """
 
     forward: Callable[..., object]

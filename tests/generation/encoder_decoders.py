@@ -139,11 +139,26 @@ MODELS = {
 }
 
 
+def _mt5() -> Any:
+    from transformers import MT5Config, MT5ForConditionalGeneration
+
+    sizes = {"d_model": 64, "d_kv": 16, "d_ff": 128, "num_layers": 2, "num_heads": 4}
+    return MT5ForConditionalGeneration(MT5Config(**{**START, **sizes}))
+
+
+RELATED = {
+    "mbart": functools.partial(_of_text, "MBart", "ForConditionalGeneration"),
+    "pegasus": functools.partial(_of_text, "Pegasus", "ForConditionalGeneration"),
+    "mt5": _mt5,
+}
+"""Models with the layers of some of the others."""
+
+
 def encoder_decoder(name: str, *, seed: int = 0) -> Any:
-    """Make one of ``MODELS`` in eval mode, with the same weights on every call."""
+    """Make one of these models in eval mode, with the same weights on every call."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = MODELS[name]().eval()
+        model = {**MODELS, **RELATED}[name]().eval()
         for parameter in model.parameters():  # texts that differ from token to token
             if parameter.dim() > 1:
                 torch.nn.init.normal_(parameter, std=0.15)

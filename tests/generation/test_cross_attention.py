@@ -34,7 +34,7 @@ OPERATIONS = st.lists(
     st.one_of(
         st.tuples(st.just("reorder"), st.lists(st.integers(0, 5), min_size=6, max_size=6)),
         st.tuples(st.just("select"), st.lists(st.integers(0, 5), min_size=6, max_size=6)),
-        st.tuples(st.sampled_from(["repeat", "reset", "replace"]), st.just([])),
+        st.tuples(st.sampled_from(["repeat", "reset", "replace", "share", "look"]), st.just([])),
     ),
     max_size=10,
 )
@@ -66,8 +66,25 @@ def test_any_operations(operations: list[tuple[str, list[int]]]) -> None:
             elif name == "replace":
                 layer.reset()
                 layer.update(*new)
-        assert is_same(layers[0].keys, layers[1].keys)
-        assert is_same(layers[0].values, layers[1].values)
+        cross, plain = layers
+        if name == "share":
+            keys, values = states(2, 5)
+            places = torch.tensor([1, 0, 0, 1, 1, 1])
+            cross.share(keys, values, places)
+            plain.reset()
+            plain.update(keys[places], values[places])
+        elif name == "look":
+            assert is_same(cross.keys, plain.keys)
+            assert is_same(cross.values, plain.values)
+        else:  # without reading the rows
+            shared = cross.shared()
+            assert (shared is None) == (not plain.get_seq_length())
+            if shared is not None:
+                *held, places = shared
+                assert name != "replace" or len(held[0]) == 2
+                assert is_same(held[0][places], plain.keys)
+                assert is_same(held[1][places], plain.values)
+        assert cross.get_seq_length() == plain.get_seq_length()
 
 
 def test_rows_are_copied_only_where_they_differ() -> None:

@@ -9,8 +9,9 @@ namespace {
 
 constexpr int CACHE_LINE = 64;
 
+// Rows whose sums, for four outputs, stay in the registers.
 #ifdef __AVX512F__
-constexpr int MOST_AT_ONCE = 6;  // rows whose sums fit into the registers
+constexpr int MOST_AT_ONCE = 5;
 #else
 constexpr int MOST_AT_ONCE = 4;
 #endif

@@ -88,13 +88,15 @@ class SourceChain:
             return None
         self._project_source(cache, source)
         shared = [_shared(cache.cross_attention_cache, parts.index) for parts in self._layers]
-        if any(len(places) != batch or k.dtype != hidden.dtype for k, _, places in shared):
+        places = shared[0][2].contiguous()
+        if len(places) != batch or any(keys.dtype != hidden.dtype for keys, _, _ in shared):
             return None
+        if not all(torch.equal(others, places) for _, _, others in shared[1:]):
+            return None  # somebody read some of the layers before rows changed places
         described: list[CCached] = []
         for parts, (*over_source, _) in zip(self._layers, shared, strict=True):
             extended = _extended(own, parts, hidden)
             described += map(cached, (*extended, *over_source))
-        places = shared[0][2].contiguous()
         hidden, output = hidden.contiguous(), torch.empty_like(hidden)
         keys, source_keys = described[0].tokens, described[2].tokens
         bias = None if inputs.bias is None else inputs.bias.float().contiguous()
