@@ -59,9 +59,10 @@ def test_peak_memory_is_that_of_the_packed_weights(tmp_path: Path) -> None:
     model.to_empty(device="cpu")
     torch.manual_seed(0)
     with torch.no_grad():
-        for weight in model.parameters():  # of rank one: random numbers take long
-            rows = weight.view(-1, 1024)
-            rows.copy_(0.02 * torch.randn(len(rows), 1) * torch.randn(1024))
+        noise = 0.02 * torch.randn(65537)  # repeated: random numbers take long
+        for weight in model.parameters():
+            flat = weight.view(-1)
+            flat.copy_(noise.repeat(len(flat) // len(noise) + 1)[: len(flat)])
     model.save_pretrained(tmp_path)
     del model
     measured = measure(tmp_path, layers=24)

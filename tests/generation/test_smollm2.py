@@ -20,8 +20,9 @@ pytestmark = requires(*SMOLLM2)
 
 QUESTIONS = ["What is the capital of France?", "Why is the sky blue?", "Write a line of verse."]
 
-MOST_DIVERGENCE, LEAST_AGREEMENT, MOST_PERPLEXITY = 0.01, 0.9, 1.01
-"""Limits of 8 bits: mean divergence in nats, share of equal best tokens, times the perplexity."""
+MOST_DIVERGENCE, LEAST_AGREEMENT, MOST_PERPLEXITY = 0.01, 0.9, 1.02
+"""Limits of 8 bits: mean divergence in nats, share of equal best tokens, times the perplexity, of
+which the standard error is 0.005 on so few tokens."""
 
 
 @pytest.fixture(scope="module")
