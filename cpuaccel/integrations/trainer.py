@@ -9,6 +9,7 @@ classes accept them with both versions, and any other pipeline. Use them directl
 
 from collections import Counter
 from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import torch
 import transformers
@@ -168,11 +169,11 @@ class CpuaccelTrainer(transformers.Trainer):
     def prediction_step(
         self,
         model: torch.nn.Module,
-        inputs: dict[str, torch.Tensor | object],
+        inputs: dict[str, torch.Tensor | Any],
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
-        **generate: object,
-    ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
+        **generate: Any,
+    ) -> tuple[Any, torch.Tensor | None, torch.Tensor | None]:
         """Predict one batch; ``generate`` are arguments for ``Seq2SeqTrainer``."""
         original = self.model
         if model is self.optimized:
