@@ -45,8 +45,7 @@ def whisper(folder: Path, *, multilingual: bool = True) -> Listener:
     """Save a tiny Whisper."""
     config = transformers.WhisperConfig(
         **SIZES,
-        **{"num_mel_bins": 16, "max_source_positions": 50, "max_length": 64},
-        **{"suppress_tokens": [], "begin_suppress_tokens": []},
+        **{"num_mel_bins": 16, "max_source_positions": 50},
     )
     model = _random(transformers.WhisperForConditionalGeneration, config)
     settings = model.generation_config
@@ -64,7 +63,7 @@ def speech2text(folder: Path) -> Listener:
     """Save a tiny Speech2Text."""
     config = transformers.Speech2TextConfig(
         **SIZES,
-        **{"input_feat_per_channel": 16, "conv_channels": 32, "max_length": 64},
+        **{"input_feat_per_channel": 16, "conv_channels": 32},
     )
     model = _random(transformers.Speech2TextForConditionalGeneration, config)
     model.generation_config.update(**SETTINGS)
@@ -95,7 +94,7 @@ def _random(kind: Any, config: Any) -> Any:
         torch.manual_seed(1)
         model = kind(config).eval()
         for parameter in model.parameters():  # texts that differ between recordings
-            if parameter.dim() > 1:
+            if parameter.dim() > 1 and parameter.requires_grad:
                 torch.nn.init.normal_(parameter, std=0.3)
     model.generation_config._from_model_config = False  # it has settings of its own
     return model
