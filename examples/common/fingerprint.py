@@ -40,7 +40,7 @@ def fingerprint(
         "compare_with_eager": run.compare_with_eager,
     }
     if isinstance(run, GeneratingRunArguments):
-        chosen["generation"] = [run.generation_num_beams, run.generation_max_length]
+        chosen["search"] = [run.generation_num_beams, run.generation_max_length]
     versions = [module.__version__ for module in (torch, transformers, cpuaccel)]
     return {
         "model": _of_model(model),
