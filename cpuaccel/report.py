@@ -233,6 +233,14 @@ os.register_at_fork(after_in_child=_renew_lock)
 class GenerationRecord(Protocol):
     """What a report shows of ``generate`` (``cpuaccel.generation``)."""
 
+    @property
+    def outcome(self) -> Outcome:
+        """Outcome of the step that generates."""
+
+    @property
+    def encoder(self) -> "Report | None":
+        """The report of the encoder; None for a model without one."""
+
     def to_dict(self) -> dict[str, object]:
         """Return the record as JSON-serializable data."""
 
@@ -309,6 +317,16 @@ class Report:
     def outcomes(self) -> tuple[Outcome, ...]:
         """The outcomes of the first variant, or those known before any was built."""
         return self.variants[0].outcomes if self.variants else self.planned
+
+    @property
+    def builds(self) -> tuple[VariantReport | Outcome, ...]:
+        """Everything that was built: variants, the step that generates, its encoder, parts."""
+        builds: list[VariantReport | Outcome] = [*self.variants]
+        reports = [*self.parts.values()]
+        if self.generation is not None:
+            builds.append(self.generation.outcome)
+            reports += [self.generation.encoder] if self.generation.encoder is not None else []
+        return (*builds, *(build for report in reports for build in report.builds))
 
     @property
     def applied(self) -> tuple[str, ...]:

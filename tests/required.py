@@ -139,6 +139,7 @@ NEEDS: tuple[tuple[str, tuple[str, ...]], ...] = (
         ("no intel-extension-for-pytorch",),
     ),
     ("tests/examples/*", EXAMPLES),
+    ("tests/examples/test_translation.py*", (*EXAMPLES, "sacrebleu>=2.4", "sentencepiece>=0.2")),
     ("tests/examples/test_trained*", ("path: ../shared/qa",)),
     ("tests/examples/test_third_party_plugin.py*", ("pip", "setuptools")),
 )

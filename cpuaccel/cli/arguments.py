@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    import torch
+
     from cpuaccel.pipeline import Pipeline
 
 DTYPES = ("float32", "bfloat16")
 DEFAULT_LENGTH = 128
+DEFAULT_TOKENS = 64
 
 ModelArgument = Annotated[
     str,
@@ -30,7 +33,7 @@ TaskOption = Annotated[
         metavar="TASK",
         help="Choose the head: question-answering, text-classification, token-classification, "
         "feature-extraction, fill-mask, text-generation, image-classification or "
-        "automatic-speech-recognition. "
+        "automatic-speech-recognition; translation in bench and tune. "
         "Default: the one that the model's config names.",
     ),
 ]
@@ -67,7 +70,17 @@ GenerateOption = Annotated[
         "--generate",
         min=1,
         metavar="N",
-        help="Time generate of a language model, greedily for N new tokens, instead of calls.",
+        help="Time generate of a language model or an encoder-decoder, for N new tokens, instead "
+        "of calls. By default 64 for encoder-decoders for speech and for translation.",
+    ),
+]
+BeamsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--num-beams",
+        min=1,
+        metavar="N",
+        help="With --generate: beams of the search, by default 1, which is greedy.",
     ),
 ]
 PromptLengthOption = Annotated[
@@ -75,7 +88,7 @@ PromptLengthOption = Annotated[
     typer.Option(
         "--prompt-len",
         metavar="N,N",
-        help="With --generate: tokens in the longest prompt, by default 128.",
+        help="With --generate: tokens in the longest prompt, or text to translate, by default 128.",
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
@@ -134,10 +147,18 @@ def _read_lengths(
     return read_numbers(seq_len or str(DEFAULT_LENGTH), "--seq-len")
 
 
+def read_tokens(model: str, generate: int | None, task: str | None) -> int | None:
+    """Return the number of tokens to generate; None where the model is to be called."""
+    from cpuaccel.cli.models.load import is_generating
+
+    return DEFAULT_TOKENS if generate is None and is_generating(model, task) else generate
+
+
 def read_use(
     command: str,
     model: str,
     generate: int | None,
+    num_beams: int | None,
     prompt_len: str | None,
     seq_len: str | None,
     padding: float | None,
@@ -148,11 +169,25 @@ def read_use(
 
     if generate is None:
         _refuse("--prompt-len", prompt_len, "needs --generate")
+        _refuse("--num-beams", num_beams, "needs --generate")
         return _read_lengths(command, model, seq_len, padding)
     _refuse("--seq-len", seq_len, "can't be used with --generate. Pass --prompt-len")
-    _refuse("--task", task, "can't be used with --generate. Leave it out")
+    from cpuaccel.cli.models.load import GENERATING
+
+    if task not in GENERATING:
+        _refuse("--task", task, f"must be {', '.join(GENERATING)} with --generate. Leave it out")
     _refuse("MODEL", model if model == DEMO else None, "is not a language model")
     return read_numbers(prompt_len or str(DEFAULT_LENGTH), "--prompt-len")
+
+
+def refuse_lengths(model: "torch.nn.Module", prompt_len: str | None, padding: float | None) -> None:
+    """Refuse lengths for a model whose encoder reads speech of one length."""
+    from cpuaccel.cli.models.cases import reads_speech
+
+    if reads_speech(model):
+        why = f"{type(model).__name__} reads speech of one length. Leave it out"
+        _refuse("--prompt-len", prompt_len, why)
+        _refuse("--padding", padding, why)
 
 
 def _refuse(option: str, value: object, why: str) -> None:

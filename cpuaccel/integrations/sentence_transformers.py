@@ -42,7 +42,9 @@ def optimize(
 ) -> Encoder:
     """Optimize the transformer in a sentence-transformers model.
 
-    Tokenizing, sorting by length, batching, pooling and other modules are unchanged.
+    Tokenizing, sorting by length, batching, pooling and other modules are unchanged. Of models for
+    texts and images, such as CLIP, the parts that each kind of input needs are optimized at its
+    first ``encode``.
 
     Args:
         model: a ``SentenceTransformer`` or ``CrossEncoder``, which is unchanged.

@@ -8,8 +8,8 @@ classes accept them with both versions, and any other pipeline. Use them directl
 """
 
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import torch
 import transformers
@@ -22,7 +22,7 @@ from cpuaccel.optimized import OptimizedModel
 from cpuaccel.pipeline import Pipeline
 from cpuaccel.planning.resolve import resolve_here
 from cpuaccel.planning.toml import read_pipeline
-from cpuaccel.report import CallKey, Outcome, Status
+from cpuaccel.report import CallKey, Report, Status
 
 _TIMES_COMPILATION = hasattr(transformers.Trainer, "torch_jit_model_eval")
 """Whether Trainer subtracts ``jit_compilation_time`` from the runtime, as before version 5."""
@@ -103,6 +103,8 @@ class CpuaccelArguments(transformers.TrainingArguments):
 class CpuaccelTrainer(transformers.Trainer):
     """A ``Trainer`` that evaluates and predicts with the pipeline that its arguments choose.
 
+    With ``Seq2SeqTrainer`` and ``predict_with_generate`` the optimized model generates.
+
     The first batch builds the optimized model, and the first one after the weights change rebuilds
     it. A training step drops it. Trainer's metrics get, with its prefix: ``jit_compilation_time``,
     the seconds of building and verifying in this evaluation, which are not part of the runtime;
@@ -145,7 +147,7 @@ class CpuaccelTrainer(transformers.Trainer):
     ) -> EvalLoopOutput:
         """Evaluate, and add cpuaccel's metrics."""
         before = self.optimized
-        built = 0 if before is None else len(before.report.variants)
+        known: tuple[object, ...] = () if before is None else before.report.builds
         calls = Counter[str]() if before is None else before.report.calls
         output = super().evaluation_loop(
             dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
@@ -153,15 +155,35 @@ class CpuaccelTrainer(transformers.Trainer):
         if self.optimized is None or output.metrics is None:
             return output
         if self.optimized is not before:
-            built, calls = 0, Counter()
+            known, calls = (), Counter()
         report = self.optimized.report
-        seconds = sum(variant.seconds for variant in report.variants[built:])
-        added = _metrics(report.outcomes, report.calls - calls, seconds)
+        new = [build for build in report.builds if not any(build is each for each in known)]
+        added = self._metrics(report, report.calls - calls, sum(build.seconds for build in new))
         if not _TIMES_COMPILATION:
             preparing = f"{metric_key_prefix}_model_preparation_time"
+            seconds = added["jit_compilation_time"]
             added["model_preparation_time"] = output.metrics.get(preparing, 0.0) + seconds
         output.metrics.update({f"{metric_key_prefix}_{name}": added[name] for name in added})
         return output
+
+    def prediction_step(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, torch.Tensor | Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+        **generate: Any,
+    ) -> tuple[Any, torch.Tensor | None, torch.Tensor | None]:
+        """Predict one batch; ``generate`` are arguments for ``Seq2SeqTrainer``."""
+        original = self.model
+        if model is self.optimized:
+            self.model = model  # on which Seq2SeqTrainer calls generate, not on its argument
+        try:
+            return super().prediction_step(
+                model, inputs, prediction_loss_only, ignore_keys, **generate
+            )
+        finally:
+            self.model = original
 
     def training_step(
         self,
@@ -173,13 +195,15 @@ class CpuaccelTrainer(transformers.Trainer):
         self.optimized = None
         return super().training_step(model, inputs, num_items_in_batch)
 
-
-def _metrics(outcomes: Iterable[Outcome], calls: Counter[str], seconds: float) -> dict[str, float]:
-    """Make the metrics of one evaluation, numbers only: Trainer's loggers accept no text."""
-    applied = {f"cpuaccel_{o.step}_applied": float(o.status is Status.APPLIED) for o in outcomes}
-    return {
-        "jit_compilation_time": round(seconds, 4),
-        **applied,
-        "cpuaccel_calls_optimized": calls[CallKey.OPTIMIZED],
-        "cpuaccel_calls_original": calls.total() - calls[CallKey.OPTIMIZED],
-    }
+    def _metrics(self, report: Report, calls: Counter[str], seconds: float) -> dict[str, float]:
+        """Make the metrics of one evaluation, numbers only: Trainer's loggers accept no text."""
+        pipeline = self.args.inference_pipeline
+        assert pipeline is not None
+        outcomes = [*report.outcomes, *([report.generation.outcome] if report.generation else [])]
+        return {
+            "jit_compilation_time": round(seconds, 4),
+            **{f"cpuaccel_{step.backend}_applied": 0.0 for step in pipeline.steps},
+            **{f"cpuaccel_{o.step}_applied": float(o.status is Status.APPLIED) for o in outcomes},
+            "cpuaccel_calls_optimized": calls[CallKey.OPTIMIZED],
+            "cpuaccel_calls_original": calls.total() - calls[CallKey.OPTIMIZED],
+        }

@@ -91,8 +91,10 @@ def _modules_in(value: object, path: str, depth: int = 0) -> Iterator[tuple[str,
             yield from _modules_in(inner, f"{path}[{index}]", depth + 1)
 
 
-def holders(model: torch.nn.Module) -> Iterator[Holder]:
+def holders(model: torch.nn.Module, without: frozenset[str] = STRUCTURE) -> Iterator[Holder]:
     """Yield all modules, and the objects of plain values, such as configurations, that they hold.
+
+    Objects in attributes of modules with names in ``without`` are left out.
 
     An object that holds anything else, a module or a lock for example, is not followed: its state
     may change for reasons of its own.
@@ -102,7 +104,7 @@ def holders(model: torch.nn.Module) -> Iterator[Holder]:
         holder = Holder(path, module, vars(module))
         yield holder
         for attribute, value in list(holder.values.items()):
-            if attribute not in STRUCTURE:
+            if attribute not in without:
                 objects: dict[int, Holder] = {}
                 if _is_plain(value, holder.name(attribute), objects, seen):
                     yield from objects.values()

@@ -112,7 +112,8 @@ class _Snapshot:
         self._registered = RemovableHandle.next_id  # before the tables: another thread may register
         tables = {name: getattr(torch_module, name) for name in _GLOBAL_HOOKS}
         for_all = Holder("torch.nn.modules.module", torch_module, tables)
-        self._watched = [_Watched(holder, ignored) for holder in (*holders(model), for_all)]
+        found = holders(model, _WITHOUT_EFFECT)
+        self._watched = [_Watched(holder, ignored) for holder in (*found, for_all)]
         read = [watched for watched in self._watched if watched.copies]
         self._getters = [itemgetter(*watched.copies) for watched in read]
         self._tables = [watched.holder.values for watched in read]

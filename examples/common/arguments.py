@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
-from transformers import HfArgumentParser
+from transformers import HfArgumentParser, Seq2SeqTrainingArguments
 
 from common.exits import UsageError
 from cpuaccel.errors import did_you_mean
@@ -25,6 +25,8 @@ RUN_OPTIONS = (
     "cpuaccel_backends",
     "cpuaccel_pipeline",
     "bf16_full_eval",
+    "generation_num_beams",
+    "generation_max_length",
     "no_cuda",
     "disable_tqdm",
 )
@@ -113,6 +115,29 @@ class RunArguments(CpuaccelArguments):
     def changes_the_model(self) -> bool:
         """Whether the model is to be optimized or cast."""
         return self.inference_pipeline is not None or self.bf16 or self.bf16_full_eval
+
+
+@dataclass
+class GeneratingRunArguments(RunArguments, Seq2SeqTrainingArguments):
+    """Run; all of the options of Seq2SeqTrainer and cpuaccel, and these."""
+
+    predict_with_generate: bool = field(
+        default=True, metadata={"help": "Always: the metrics are those of generated texts."}
+    )
+    # Not an option here: the model's own settings are part of what a run depends on.
+    generation_config: None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        """Check what argparse can't.
+
+        Raises:
+            UsageError: a number is below 1, or texts are not to be generated.
+            PipelineError: the pipeline is invalid.
+        """
+        super().__post_init__()
+        require_positive(self, "generation_num_beams", "generation_max_length")
+        if not self.predict_with_generate:
+            raise UsageError("--predict_with_generate must be true, got false. Leave it out")
 
 
 def require_positive(arguments: object, *options: str) -> None:

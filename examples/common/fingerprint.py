@@ -11,7 +11,7 @@ import transformers
 from datasets import Dataset
 
 import cpuaccel
-from common.arguments import RunArguments
+from common.arguments import GeneratingRunArguments, RunArguments
 
 ROWS = 1000
 """Rows of a dataset in memory at a time."""
@@ -32,13 +32,15 @@ def fingerprint(
         Digests by names that can tell the user what changed.
     """
     pipeline = run.inference_pipeline
-    chosen = {
+    chosen: dict[str, object] = {
         "steps": [] if pipeline is None else [repr(step) for step in pipeline.steps],
         "dtype": None if pipeline is None else str(pipeline.dtype),
         "bf16": [run.bf16, run.bf16_full_eval],
         "batch_size": run.per_device_eval_batch_size,
         "compare_with_eager": run.compare_with_eager,
     }
+    if isinstance(run, GeneratingRunArguments):
+        chosen["search"] = [run.generation_num_beams, run.generation_max_length]
     versions = [module.__version__ for module in (torch, transformers, cpuaccel)]
     return {
         "model": _of_model(model),

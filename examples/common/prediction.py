@@ -6,7 +6,7 @@ import logging
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,15 +19,13 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from common.arguments import RunArguments
 from common.exits import print_status
+from common.generation import PADDING, GeneratingTrainer, Generation
 from common.partial import Arrays, PartialResults
 from cpuaccel.integrations.trainer import CpuaccelTrainer
 from cpuaccel.report import Report
 
 CHUNK_BATCHES = 4
 """Batches in a chunk, the most that an interruption loses."""
-
-PADDING = -100
-"""The value with which Trainer pads outputs that differ in shape."""
 
 EAGER, OPTIMIZED = "eager", "optimized"
 
@@ -60,6 +58,7 @@ class Predicted:
         build_seconds: time to build the optimized model in this process.
         report: report of the optimized model; None if none was built.
         calls: number of batches that the optimized model and the original computed in this process.
+        applied: the steps of the pipeline, and whether each was applied in this process.
     """
 
     runs: dict[str, Predictions]
@@ -67,6 +66,7 @@ class Predicted:
     build_seconds: float = 0.0
     report: Report | None = None
     calls: Counter[str] = field(default_factory=Counter)
+    applied: dict[str, int] = field(default_factory=dict)
 
     @property
     def main(self) -> str:
@@ -83,6 +83,7 @@ def predict(
     *,
     lengths: Sequence[int] | None = None,
     reduce: Reduce | None = None,
+    generation: Generation | None = None,
     unit: str = "example",
 ) -> Predicted:
     """Predict a dataset, continuing an interrupted run.
@@ -96,9 +97,12 @@ def predict(
         lengths: length of each row, to batch rows of similar length.
         reduce: what to keep of the outputs of a batch, given outputs and labels, to save memory;
             everything by default.
+        generation: how tokens are generated, which are then the outputs; by default the model is
+            called.
         unit: noun for a row on the progress bar.
     """
-    trainers = _trainers(model, collator, run, reduce)
+    trainers = _trainers(model, collator, run, reduce, generation)
+    options: Mapping[str, Any] = {} if generation is None else generation.options
     chunks = _chunks(len(dataset), lengths, run.eval_batch_size)
     finished = {n: kept for n in range(len(chunks)) if (kept := partial.load(n)) is not None}
     done = sum(len(chunks[number]) for number in finished)
@@ -106,9 +110,10 @@ def predict(
         print_status(f"continuing after {done} of {len(dataset)} finished {unit}s")
     build_seconds = 0.0
     calls: Counter[str] = Counter()
+    applied: dict[str, int] = {}
     if EAGER in trainers and OPTIMIZED in trainers and len(finished) < len(chunks):
         # Building warms up the optimized model; warm up the original too.
-        trainers[EAGER].predict(dataset.select(chunks[0][: run.eval_batch_size]))
+        trainers[EAGER].predict(dataset.select(chunks[0][: run.eval_batch_size]), **options)
     with _progress_bar(len(dataset), done, unit, not run.disable_tqdm) as advance:
         for number, rows in enumerate(chunks):
             if number in finished:
@@ -117,13 +122,14 @@ def predict(
             arrays: Arrays = {}
             for name, trainer in trainers.items():
                 begun = time.perf_counter()
-                output = trainer.predict(chunk, metric_key_prefix="chunk")
+                output = trainer.predict(chunk, metric_key_prefix="chunk", **options)
                 seconds = time.perf_counter() - begun
                 metrics = output.metrics or {}
                 built = metrics.get("chunk_jit_compilation_time", 0.0)
                 build_seconds += built
                 for key in ("optimized", "original"):
                     calls[key] += int(metrics.get(f"chunk_cpuaccel_calls_{key}", 0))
+                applied |= _applied(metrics)
                 arrays[f"{name}_seconds"] = np.array(seconds - built)
                 for index, values in enumerate(_outputs(output.predictions)):
                     arrays[f"{name}_{index}"] = values
@@ -139,6 +145,7 @@ def predict(
         build_seconds,
         None if optimizing is None or optimizing.optimized is None else optimizing.optimized.report,
         calls,
+        applied,
     )
 
 
@@ -147,15 +154,17 @@ def _trainers(
     collator: Collator,
     run: RunArguments,
     reduce: Reduce | None,
+    generation: Generation | None,
 ) -> dict[str, CpuaccelTrainer]:
     quiet = copy.copy(run)
     quiet.disable_tqdm = True  # a bar for each chunk would interrupt ours
     plain = copy.copy(quiet)
     plain.jit_mode_eval = plain.use_ipex = plain.bf16 = plain.bf16_full_eval = False
     plain.cpuaccel_backends = plain.cpuaccel_pipeline = None
-    make = functools.partial(
-        CpuaccelTrainer, data_collator=collator, preprocess_logits_for_metrics=reduce
-    )
+    make: Callable[..., CpuaccelTrainer] = CpuaccelTrainer
+    if generation is not None:
+        make = functools.partial(GeneratingTrainer, processing_class=generation.tokenizer)
+    make = functools.partial(make, data_collator=collator, preprocess_logits_for_metrics=reduce)
     if not run.changes_the_model:
         return {EAGER: make(model, plain)}
     trainers = {}
@@ -168,6 +177,16 @@ def _trainers(
         # Trainer casts the model, but not sound or images.
         trainers[OPTIMIZED].data_collator = functools.partial(_in_bfloat16, collator)
     return trainers
+
+
+def _applied(metrics: Mapping[str, float]) -> dict[str, int]:
+    """Read which steps were applied, by name."""
+    found = {}
+    for name, value in metrics.items():
+        step = name.removeprefix("chunk_cpuaccel_").removesuffix("_applied")
+        if name == f"chunk_cpuaccel_{step}_applied":
+            found[step] = int(value)
+    return found
 
 
 def _in_bfloat16(collator: Collator, rows: list[Any]) -> dict[str, Any]:

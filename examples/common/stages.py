@@ -12,6 +12,7 @@ from common.arguments import DataArguments, ModelArguments, RunArguments, parse
 from common.data import FILES, check_source
 from common.files import make_output_dir
 from common.fingerprint import fingerprint
+from common.generation import Generation
 from common.partial import PartialResults
 from common.prediction import Array, Collator, Reduce, predict
 from common.summary import summarize
@@ -24,7 +25,10 @@ DataT = TypeVar("DataT", bound=DataArguments)
 
 
 def begin(
-    data_type: type[DataT], description: str | None, options: Mapping[str, str] = FILES
+    data_type: type[DataT],
+    description: str | None,
+    options: Mapping[str, str] = FILES,
+    run_type: type[RunArguments] = RunArguments,
 ) -> tuple[ModelArguments, DataT, RunArguments, list[str]]:
     """Parse the command line and make the folder for results.
 
@@ -32,6 +36,7 @@ def begin(
         data_type: the class of the example's options.
         description: what the example does, for ``--help``.
         options: the option that names local data, for each stage.
+        run_type: the class of the options of the run.
 
     Returns:
         The options of the model, the data and the run, and the stages: ``eval``, ``predict``.
@@ -42,7 +47,7 @@ def begin(
         ExampleError: the folder can't be made.
     """
     parsed: tuple[ModelArguments, DataT, RunArguments] = parse(
-        (ModelArguments, data_type, RunArguments), description
+        (ModelArguments, data_type, run_type), description
     )
     model, data, run = parsed
     stages = [stage for stage in FILES if getattr(run, f"do_{stage}")]
@@ -63,8 +68,10 @@ def run_stage(
     write: Write | None = None,
     lengths: Sequence[int] | None = None,
     reduce: Reduce | None = None,
+    generation: Generation | None = None,
     depends_on: object = None,
     unit: str = "example",
+    audio_seconds: float | None = None,
     **counts: int,
 ) -> None:
     """Predict a dataset, score and write the predictions, and print a summary.
@@ -81,23 +88,44 @@ def run_stage(
         write: writes the outputs of the main run.
         lengths: length of each row, to batch rows of similar length.
         reduce: see ``common.prediction.predict``.
+        generation: see ``common.prediction.predict``.
         depends_on: what the outputs depend on besides the model, the inputs and the options.
         unit: noun for a row.
+        audio_seconds: duration of all recordings, for the real-time factor; None for other data.
         counts: further counts for the summary.
     """
     output_dir = Path(run.output_dir)
     with PartialResults(
         output_dir / f"{stage}_partial",
-        fingerprint(model, inputs, run, depends_on=depends_on),
+        fingerprint(
+            model,
+            inputs,
+            run,
+            depends_on=depends_on,
+            **({} if generation is None else {"generation": generation.depends_on}),
+        ),
         restart=run.overwrite_output_dir,
     ) as partial:
         predicted = predict(
-            model, inputs, collator, run, partial, lengths=lengths, reduce=reduce, unit=unit
+            model,
+            inputs,
+            collator,
+            run,
+            partial,
+            lengths=lengths,
+            reduce=reduce,
+            generation=generation,
+            unit=unit,
         )
         metrics = {
-            name: {} if score is None else score(predictions.outputs)
+            name: {} if score is None else {**score(predictions.outputs)}
             for name, predictions in predicted.runs.items()
         }
+        if audio_seconds is not None:
+            counts["audio_seconds"] = round(audio_seconds)
+            for name, predictions in predicted.runs.items():
+                factor = sum(predictions.seconds) / audio_seconds
+                metrics[name]["real_time_factor"] = round(factor, 6)
         if write is not None:
             write(predicted.runs[predicted.main].outputs)
         summarize(stage, predicted, metrics, output_dir, unit=unit, **counts)

@@ -9,7 +9,6 @@ from rich.table import Table
 
 from common.files import write_json
 from common.prediction import EAGER, OPTIMIZED, Predicted
-from cpuaccel.report import Status
 from cpuaccel.timing import Ratio
 
 Metrics = Mapping[str, float]
@@ -42,8 +41,8 @@ def summarize(
     results: dict[str, object] = {**counts, **_figures(predicted, predicted.main, metrics)}
     if predicted.report is not None:
         results["jit_compilation_time"] = round(predicted.build_seconds, 4)
-        for outcome in predicted.report.outcomes:
-            results[f"cpuaccel_{outcome.step}_applied"] = int(outcome.status is Status.APPLIED)
+        for step, applied in predicted.applied.items():
+            results[f"cpuaccel_{step}_applied"] = applied
         for key, batches in predicted.calls.items():
             results[f"cpuaccel_calls_{key}"] = batches
     ratio, whole = _speedups(predicted)

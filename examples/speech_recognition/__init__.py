@@ -1,1 +1,1 @@
-"""Recognizing speech, with models that are trained with CTC."""
+"""Recognizing speech, with CTC models and with encoder-decoders."""

@@ -1,4 +1,4 @@
-"""Evaluate a speech-recognition model, optionally optimized by cpuaccel."""
+"""Evaluate a CTC speech-recognition model, optionally optimized by cpuaccel."""
 
 import sys
 from pathlib import Path
@@ -10,7 +10,7 @@ from common.exits import run
 
 def main() -> None:
     """Evaluate, predict, or both."""
-    from speech_recognition.evaluation import evaluate
+    from speech_recognition.ctc import evaluate
 
     evaluate()
 

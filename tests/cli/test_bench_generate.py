@@ -5,7 +5,7 @@ import pytest
 
 from tests.cli.conftest import Run
 from tests.interruption import interrupt_at
-from tests.required import NATIVE, requires
+from tests.required import NATIVE, ROOT, requires
 
 TINY = ("bench", "config:llama-tiny", "--generate", "4", "--threads", "1")
 ONCE = (*TINY, "--rounds", "1")
@@ -73,9 +73,75 @@ def test_one_token_has_no_rate(run: Run) -> None:
     assert jit[-8:-4] == ["-", "-", "-", "-"]
 
 
+SPEECH = ("--task", "automatic-speech-recognition")
+
+
+@requires(*NATIVE)
+@pytest.mark.parametrize("beams", [1, 3])
+def test_speech(run: Run, beams: int) -> None:
+    ran = run(
+        *("bench", "config:whisper-tiny", *SPEECH, "--generate", "5", "--num-beams", str(beams)),
+        *("--backends", "onednn", "--batch-size", "2", "--rounds", "2", "--threads", "1", "--json"),
+    )
+    assert ran.code == 0, ran.err
+    assert (ran.data["tokens"], ran.data["num_beams"]) == (5, beams)
+    eager, fast = ran.data["results"]
+    assert fast["status"] == "applied", fast["notes"]
+    for row in (eager, fast):
+        assert row["prompt_len"] is None
+        # Two rows of 64 frames of 10 ms.
+        assert row["real_time_factor"] == pytest.approx(row["call_ms"] / 1000 / 2 / 0.64)
+        assert (row["first_token_ms"] is None) == (beams > 1)
+        if beams > 1:
+            rate = 2 * 5 / row["call_ms"] * 1000
+            assert row["tokens_per_second"] == pytest.approx(rate)
+        else:
+            assert 0 < row["first_token_ms"] < row["call_ms"]
+    assert fast["call_ratio"]["pairs"] == fast["ratio"]["pairs"] == 2
+    assert fast["error"] <= 1e-4
+
+
+def test_a_task_that_needs_generate_has_a_number_of_tokens(run: Run) -> None:
+    ran = run(
+        *("bench", "config:marian-tiny", "--prompt-len", "6", "--rounds", "1"),
+        *("--backends", "jit", "--json"),
+    )
+    assert ran.code == 0, ran.err
+    assert ran.data["tokens"] == 64
+    eager, jit = ran.data["results"]
+    assert eager["prompt_len"] == 6
+    assert eager["real_time_factor"] is None
+    assert jit["status"] == "not applied"
+
+
+@requires(*NATIVE)
+def test_the_table_of_speech(run: Run) -> None:
+    command = ("bench", "config:whisper-tiny", "--generate", "3", "--rounds", "1")
+    ran = run(*command, "--backends", "onednn")
+    assert ran.code == 0, ran.err
+    assert "seconds of a whole call for a second of speech" in ran.out
+    ran = run(*command, "--num-beams", "2", "--backends", "onednn")
+    assert ran.code == 0, ran.err
+    assert "2 beams; tokens/s: of the whole call" in ran.out
+
+
+@requires("path: ../shared/asr")
+def test_a_saved_whisper(run: Run) -> None:
+    """The task of its folder is found in its config."""
+    folder = str(ROOT.parent / "shared" / "asr" / "model")
+    command = ("bench", folder, "--generate", "2", "--rounds", "1", "--backends", "jit", "--json")
+    ran = run(*command)
+    assert ran.code == 0, ran.err
+    assert ran.data["results"][0]["real_time_factor"] > 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (("config:bert-tiny", "--num-beams", "2"), "needs --generate, got 2"),
+        (("config:whisper-tiny", "--generate", "2", "--prompt-len", "4"), "of one length"),
+        (("config:whisper-tiny", "--generate", "2", "--padding", "0.5"), "of one length"),
+        (("config:marian-tiny", "--seq-len", "4"), "Pass --prompt-len"),
         (("config:bert-tiny", "--prompt-len", "8"), "needs --generate, got 8"),
         (("config:llama-tiny", "--generate", "4", "--seq-len", "8"), "Pass --prompt-len"),
         (("config:llama-tiny", "--generate", "4", "--task", "fill-mask"), "Leave it out"),

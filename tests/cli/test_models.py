@@ -3,12 +3,14 @@ import json
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from cpuaccel.cli.models.cases import make_prompt_cases
 from cpuaccel.cli.models.inputs import make_inputs
-from cpuaccel.cli.models.load import load_model
+from cpuaccel.cli.models.load import is_generating, load_model
 from cpuaccel.cli.models.source import demo_folder
 from cpuaccel.cli.models.zoo import ZOO
 from cpuaccel.errors import ModelError
@@ -26,7 +28,9 @@ MILLIONS = {
     "smollm2-135m": 134.5,
     "qwen2.5-0.5b": 494,
     "qwen2.5-1.5b": 1544,
+    "marian-base": 74,
     "vit-base": 86,
+    "whisper-base": 73,
     "wav2vec2-base": 94,
 }
 """Parameters of the published models, in millions."""
@@ -43,12 +47,25 @@ def need_architecture(name: str) -> None:
 @pytest.mark.parametrize("name", TINY)
 def test_tiny_models_accept_their_inputs(name: str) -> None:
     need_architecture(name)
+    if is_generating(f"config:{name}", None):
+        assert_generates(name)
+        return
     model = load_model(f"config:{name}")
     with torch.no_grad():
         output = model(**make_inputs(model, 2, 16, padding=0.25))
     assert not model.training
     assert output[0].isfinite().all()
     assert len(output[0]) == 2
+
+
+def assert_generates(name: str) -> None:
+    model: Any = load_model(f"config:{name}", generates=True)
+    (case,) = make_prompt_cases(model, [2], [16], 0.25)
+    (batch,) = case.batches
+    output = model.generate(**batch, max_new_tokens=3, min_new_tokens=3)
+    assert not model.training
+    assert len(output) == 2
+    assert output.shape[1] >= 3
 
 
 @pytest.mark.parametrize(("name", "millions"), MILLIONS.items())
@@ -59,7 +76,7 @@ def test_named_architectures_have_the_size_of_the_published_ones(
     if not hasattr(torch.device, "__enter__"):
         pytest.skip(f"torch {torch.__version__} has no meta device as a context")
     with torch.device("meta"):
-        model = load_model(f"config:{name}")
+        model = load_model(f"config:{name}", generates=is_generating(f"config:{name}", None))
     count = sum(parameter.numel() for parameter in model.parameters()) / 1e6
     assert count == pytest.approx(millions, rel=0.02)
 
@@ -83,6 +100,31 @@ def test_the_task_chooses_the_head(task: str, output: str) -> None:
     model = load_model("config:bert-tiny", task)
     with torch.no_grad():
         assert output in model(**make_inputs(model, 1, 8))
+
+
+@pytest.mark.parametrize("name", ["whisper-tiny", "marian-tiny"])
+def test_models_that_only_generate_are_not_called(name: str) -> None:
+    with pytest.raises(ModelError, match=r"Use cpuaccel bench|Choose another task"):
+        load_model(f"config:{name}")
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "generates"),
+    [
+        ("config:whisper-tiny", None, True),
+        ("config:whisper-tiny", "automatic-speech-recognition", True),
+        ("config:wav2vec2-tiny", "automatic-speech-recognition", False),
+        ("config:marian-tiny", None, True),
+        ("config:llama-tiny", None, False),
+        ("./missing", "automatic-speech-recognition", None),
+    ],
+)
+def test_which_models_only_generate(name: str, task: str | None, generates: bool | None) -> None:
+    if generates is None:
+        with pytest.raises(ModelError, match="there is no folder"):
+            is_generating(name, task)
+    else:
+        assert is_generating(name, task) is generates
 
 
 def test_random_weights_are_reproducible_and_do_not_change_the_random_state() -> None:

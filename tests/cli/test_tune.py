@@ -94,3 +94,14 @@ def test_generate(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert row["pipeline"] == "onednn"
     assert row["median_ms"] > 0
     assert [shape["length"] for shape in ran.data["batches"]] == [6, 9]
+
+
+def test_speech_is_generated(run: Run) -> None:
+    ran = run(
+        *("tune", "config:whisper-tiny", "--task", "automatic-speech-recognition"),
+        *("--generate", "3", "--num-beams", "2", "--budget", "60", "--threads", "1", "--json"),
+    )
+    assert ran.code == 0, ran.err
+    assert ran.data["rows"] == []
+    reasons = {one["name"]: one["reason"] for one in ran.data["not_tried"]}
+    assert reasons["jit"] == "it does not generate"

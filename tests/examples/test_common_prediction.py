@@ -11,7 +11,7 @@ pytest.importorskip("datasets", reason="the examples need the library datasets")
 import datasets
 from transformers import AutoModelForQuestionAnswering, DataCollatorWithPadding
 
-from common.arguments import RunArguments
+from common.arguments import GeneratingRunArguments, RunArguments
 from common.fingerprint import fingerprint
 from common.partial import PartialResults
 from common.prediction import predict
@@ -76,3 +76,20 @@ def test_a_fingerprint_names_what_changed(tmp_path: Path, tiny_qa_model: Path) -
     with torch.no_grad():
         next(model.parameters()).view(-1)[-1] += 1
     assert changed() == ["model"]
+
+
+def test_a_fingerprint_names_changed_options_of_generate(
+    tmp_path: Path, tiny_qa_model: Path
+) -> None:
+    model = AutoModelForQuestionAnswering.from_pretrained(tiny_qa_model)
+
+    def options(generation: list[object], **options: Any) -> str:
+        run = GeneratingRunArguments(str(tmp_path), use_cpu=True, report_to=[], **options)
+        return fingerprint(model, rows([3, 4]), run, generation=generation)["options"]
+
+    before = options([{"language": "en"}, "{}"])
+    assert options([{"language": "en"}, "{}"]) == before
+    assert options([{"language": "de"}, "{}"]) != before
+    assert options([{"language": "en"}, '{"num_beams": 2}']) != before
+    assert options([{"language": "en"}, "{}"], generation_num_beams=2) != before
+    assert options([{"language": "en"}, "{}"], generation_max_length=9) != before

@@ -217,3 +217,56 @@ def test_options(small: tuple[Any, Any], option: str) -> None:
     assert torch.equal(found, expected)
     assert len(found.unique()) > 1
     assert fast.report.calls - before == {"optimized": 1}
+
+
+NO_TIMESTAMPS = 449
+
+
+def of_words() -> Any:
+    """A tokenizer of Whisper's kind with a word for each number, and timestamps at the end."""
+    known = {10: "<|en|>", 11: "<|de|>", 12: "<|transcribe|>", 13: "<|translate|>"}
+    known |= {3: "<|startoftranscript|>", NO_TIMESTAMPS: "<|notimestamps|>", 2: "<|endoftext|>"}
+    known |= {n: f"<|{(n - 450) * 0.02:.2f}|>" for n in range(NO_TIMESTAMPS + 1, 500)}
+    special = [known[number] for number in sorted(known) if number <= NO_TIMESTAMPS]
+    vocabulary = {known.get(number, f"\u0120w{number}"): number for number in range(500)}
+    return transformers.WhisperTokenizer(
+        vocab=vocabulary, merges=[], pad_token="\u0120w0", additional_special_tokens=special
+    )
+
+
+WAYS: dict[str, dict[str, Any]] = {
+    "language": {"generate_kwargs": {"language": "de"}},
+    "task": {"generate_kwargs": {"language": "en", "task": "translate"}},
+    "detected language": {"return_language": True, "return_timestamps": True},
+}
+
+
+@pytest.fixture(scope="module")
+def in_words() -> tuple[Any, Any]:
+    """A tiny model whose timestamps are the last tokens, and what ``onednn`` makes of it."""
+    model = multilingual()
+    model.generation_config.update(
+        no_timestamps_token_id=NO_TIMESTAMPS, no_repeat_ngram_size=2, max_new_tokens=12
+    )
+    return model, cpuaccel.optimize(model, ["onednn"], strict=True)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_languages_and_tasks_in_a_pipeline(in_words: tuple[Any, Any], way: str) -> None:
+    model, fast = in_words
+    extractor = transformers.WhisperFeatureExtractor(feature_size=MELS, chunk_length=1)
+    extractor.n_samples, extractor.nb_max_frames = FRAMES * 160, FRAMES
+    sound = np.random.default_rng(5).normal(size=FRAMES * 150).astype(np.float32)
+    before = fast.report.calls
+    found, expected = (
+        transformers.pipeline(
+            "automatic-speech-recognition",
+            model=m,
+            tokenizer=of_words(),
+            feature_extractor=extractor,
+        )({"raw": sound, "sampling_rate": RATE}, **WAYS[way])
+        for m in (fast, model)
+    )
+    assert found == expected
+    assert len(found["text"].split()) > 3
+    assert fast.report.calls - before == {"optimized": 1}

@@ -284,7 +284,9 @@ def test_a_changed_generation_config() -> None:
     model = decoder("llama")
     fast: Any = cpuaccel.optimize(model, ["onednn"])
     assert_served(fast, model, prompt())
+    built = fast.report.generation
     fast.generation_config.repetition_penalty = 5.0
     assert_same_tokens(fast, model, prompt())
     assert model.generation_config.repetition_penalty == 5.0
     assert fast.report.calls == {"optimized": 2}
+    assert fast.report.generation is built

@@ -15,7 +15,9 @@ import torch
 transformers = pytest.importorskip("transformers", minversion="4.48")
 pytest.importorskip("sentence_transformers", minversion="5.7")
 
+from PIL import Image  # noqa: E402
 from sentence_transformers import CrossEncoder, SentenceTransformer  # noqa: E402
+from sentence_transformers.sentence_transformer import modules  # noqa: E402
 from sentence_transformers.sentence_transformer.modules import (  # noqa: E402
     Pooling,
     StaticEmbedding,
@@ -254,6 +256,51 @@ def test_a_cross_encoder(backends: list[str], tmp_path: Path) -> None:
     order = [found["corpus_id"] for found in fast.rank(TEXTS[0], VARIED)]
     assert order == [found["corpus_id"] for found in model.rank(TEXTS[0], VARIED)]
     assert report(fast).calls == {"optimized": math.ceil(len(pairs) / 4) + 1}
+
+
+def save_clip(folder: Path) -> str:
+    """Save a small CLIP with its processor."""
+    sizes = {"num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    tokens = {"bos_token_id": 2, "eos_token_id": 3, "pad_token_id": 0, "vocab_size": 64}
+    config = transformers.CLIPConfig(
+        text_config={**sizes, **tokens, "hidden_size": 32, "max_position_embeddings": 128},
+        vision_config={**sizes, "hidden_size": 32, "image_size": 16, "patch_size": 8},
+        projection_dim=16,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        transformers.CLIPModel(config).eval().save_pretrained(folder)
+    size = {"height": 16, "width": 16}
+    images = transformers.CLIPImageProcessor(size=size, crop_size=size)
+    transformers.CLIPProcessor(images, letters_tokenizer()).save_pretrained(folder)
+    return str(folder)
+
+
+def pictures() -> list[Image.Image]:
+    random = np.random.default_rng(0)
+    return [
+        Image.fromarray(random.integers(256, size=(20, 24, 3), dtype=np.uint8)) for _ in range(5)
+    ]
+
+
+@requires(*NATIVE)
+@pytest.mark.filterwarnings("ignore:.*CLIPModel.*")
+@pytest.mark.parametrize("module", ["CLIPModel", "Transformer"])
+def test_texts_and_images_by_clip(tmp_path: Path, module: str) -> None:
+    """They run what get_text_features and get_image_features call."""
+    kinds: Any = modules
+    model = SentenceTransformer(modules=[getattr(kinds, module)(save_clip(tmp_path))], device="cpu")
+    fast = optimize(model, ["onednn"], strict=True)
+    for inputs in (TEXTS, pictures(), TEXTS[:2]):
+        found, expected = (m.encode(inputs, batch_size=3) for m in (fast, model))
+        assert found.shape == (len(inputs), 16)
+        np.testing.assert_allclose(found, expected, atol=1e-5, rtol=1e-4)
+        assert not np.allclose(found[0], found[1], atol=1e-3)
+    assert report(fast).calls == {"optimized": 5}
+    for tower in ("text_model", "vision_model"):
+        part = report(fast).parts[tower]
+        assert part.applied == ("onednn",)
+        assert set(part.calls) == {"optimized"}
 
 
 def test_an_unavailable_step_is_logged(

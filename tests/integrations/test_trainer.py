@@ -2,7 +2,9 @@
 
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from cpuaccel import CpuaccelError, PipelineError  # noqa: E402
 from cpuaccel.integrations.trainer import CpuaccelArguments, CpuaccelTrainer  # noqa: E402
 from tests.conftest import Python  # noqa: E402
 from tests.models import encoder, generator  # noqa: E402
-from tests.required import BF16, IPEX, requires  # noqa: E402
+from tests.required import BF16, IPEX, NATIVE, requires  # noqa: E402
 
 Row = dict[str, torch.Tensor]
 
@@ -314,6 +316,67 @@ def test_the_classes_are_mixins(tmp_path: Path) -> None:
     eager = MyTrainer(model=model, args=arguments, eval_dataset=rows).evaluate()
     assert found["eval_loss"] == pytest.approx(eager["eval_loss"], abs=1e-5)
     assert found["eval_cpuaccel_calls_optimized"] + found["eval_cpuaccel_calls_original"] == 2
+
+
+class Generating(CpuaccelTrainer, transformers.Seq2SeqTrainer):
+    pass
+
+
+@pytest.fixture
+def translator() -> Any:
+    model = generator("t5", initializer_range=0.5, decoder_start_token_id=0).eval()
+    model.generation_config.update(max_new_tokens=6, no_repeat_ngram_size=2)
+    return model
+
+
+@pytest.fixture
+def texts() -> list[Row]:
+    torch.manual_seed(0)
+    return [{"input_ids": torch.randint(2, 64, (9,))} for _ in range(10)]
+
+
+def generating(folder: Path, model: Any, **options: Any) -> Generating:
+    @dataclass
+    class Arguments(CpuaccelArguments, transformers.Seq2SeqTrainingArguments):
+        pass
+
+    arguments = Arguments(
+        output_dir=str(folder), use_cpu=True, report_to=[], predict_with_generate=True, **options
+    )
+    return Generating(model=model, args=arguments)
+
+
+@requires(*NATIVE)
+def test_seq2seq_trainer_generates_with_the_pipeline(
+    tmp_path: Path, translator: Any, texts: list[Row]
+) -> None:
+    expected = generating(tmp_path, translator).predict(texts, num_beams=2)
+    fast = generating(tmp_path, translator, cpuaccel_backends="onednn")
+    found = fast.predict(texts, num_beams=2)
+    np.testing.assert_array_equal(found.predictions, expected.predictions)
+    assert len(np.unique(found.predictions)) > 3
+    assert found.metrics["test_cpuaccel_onednn_applied"] == 1
+    assert found.metrics["test_cpuaccel_calls_optimized"] == 2
+    assert found.metrics["test_cpuaccel_calls_original"] == 0
+    assert fast.optimized is not None
+    generation: Any = fast.optimized.report.generation
+    encoder = sum(variant.seconds for variant in generation.encoder.variants)
+    built = generation.outcome.seconds + encoder
+    assert found.metrics["test_jit_compilation_time"] == pytest.approx(built, abs=1e-3)
+    assert fast.model is translator
+    again = fast.predict(texts, num_beams=2)
+    assert again.metrics["test_jit_compilation_time"] == 0
+    assert again.metrics["test_cpuaccel_calls_optimized"] == 2
+
+
+def test_seq2seq_trainer_with_a_pipeline_that_does_not_generate(
+    tmp_path: Path, translator: Any, texts: list[Row]
+) -> None:
+    expected = generating(tmp_path, translator).predict(texts)
+    found = generating(tmp_path, translator, jit_mode_eval=True).predict(texts)
+    np.testing.assert_array_equal(found.predictions, expected.predictions)
+    assert found.metrics["test_cpuaccel_jit_applied"] == 0
+    assert found.metrics["test_cpuaccel_calls_original"] == 2
 
 
 def test_plugins_that_a_pipeline_file_blocks_are_not_imported(

@@ -115,7 +115,11 @@ def test_a_global_hook_is_detected() -> None:
 
 def test_what_does_not_change_the_outputs_is_not_a_change() -> None:
     model = Model()
+    model.generation_config = SimpleNamespace(max_length=5, nested=SimpleNamespace(top_k=3))
     state = WatchedState(model)
+    model.generation_config.max_length = 6
+    model.generation_config.nested.top_k = 4
+    assert not state.changed()
     model.train()
     model.eval()
     model.requires_grad_(False)

@@ -9,8 +9,8 @@ import torch
 import transformers
 
 import cpuaccel
+from cpuaccel.cli.models.cases import make_prompt_cases
 from cpuaccel.cli.models.load import load_model
-from cpuaccel.cli.models.zoo import GENERATION
 from cpuaccel.tuning.decisions.result import CandidateStatus
 from tests.required import requires
 from tests.tuning.conftest import Install
@@ -24,7 +24,7 @@ LONG = {"budget": 500, "time_limit": 500}
 
 @pytest.fixture
 def llama() -> Any:
-    return load_model("config:llama-tiny", GENERATION)
+    return load_model("config:llama-tiny")
 
 
 @pytest.fixture
@@ -105,6 +105,36 @@ def test_models_that_no_stepper_serves_keep_the_original(
     assert row.status is CandidateStatus.REFUSED
     assert "has 32 positions" in row.reason
     assert tuning(fast).winner.name == "eager"
+
+
+def test_speech_with_a_metric(install: Install) -> None:
+    """Of the texts, as a word error rate would be computed of recordings with transcripts."""
+    install("int8")
+    model: Any = load_model("config:whisper-tiny", generates=True)
+    (case,) = make_prompt_cases(model, [2], [], 0.0)
+    call = {"max_new_tokens": 5, "num_beams": 2}
+    (expected,) = (model.generate(**batch, **call, min_new_tokens=5) for batch in case.batches)
+
+    def right_tokens(outputs: list[object]) -> float:
+        (found,) = outputs
+        assert isinstance(found, torch.Tensor)
+        return float((found == expected).float().mean())
+
+    fast = cpuaccel.optimize(
+        model,
+        "auto",
+        example_inputs=case.batches,
+        generate=call,
+        metric=right_tokens,
+        max_drop=1.0,
+        **LONG,
+    )
+    row = rows(fast)["int8"]
+    assert row.status is CandidateStatus.MEASURED, row.reason
+    assert row.speedup is not None
+    assert row.metric is not None
+    assert 0 <= row.metric <= 1
+    assert tuning(fast).metric == 1
 
 
 @pytest.mark.parametrize(

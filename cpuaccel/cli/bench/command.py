@@ -8,6 +8,7 @@ import typer
 
 from cpuaccel.cli.arguments import (
     DTYPES,
+    BeamsOption,
     GenerateOption,
     JsonOption,
     ModelArgument,
@@ -16,7 +17,9 @@ from cpuaccel.cli.arguments import (
     read_names,
     read_numbers,
     read_pipelines,
+    read_tokens,
     read_use,
+    refuse_lengths,
 )
 from cpuaccel.cli.console import INTERRUPTED, print_json, progress_bar, rescued
 
@@ -52,13 +55,14 @@ def bench(
     ] = None,
     generate: GenerateOption = None,
     prompt_len: PromptLengthOption = None,
+    num_beams: BeamsOption = None,
     padding: Annotated[
         float | None,
         typer.Option(
             min=0.0,
             max=0.99,
             help="Fraction of the batch that is padding, in rows of evenly distributed lengths: on "
-            "the right, with --generate on the left. A batch of one row has none.",
+            "the right; prompts with --generate on the left. A batch of one row has none.",
         ),
     ] = None,
     dtype: Annotated[
@@ -96,13 +100,15 @@ def bench(
     - `cpuaccel bench ./my-model --backends jit --batch-size 1,8 --seq-len 128,384 --padding 0.5`
 
     - `cpuaccel bench config:qwen2.5-0.5b --generate 64 --prompt-len 128,1024 --backends int8`
+
+    - `cpuaccel bench ./whisper --task automatic-speech-recognition --num-beams 5 --backends onednn`
     """
     from cpuaccel.cli.models.load import load_model
     from cpuaccel.cli.models.source import DEMO
-    from cpuaccel.cli.models.zoo import GENERATION
 
     demo = model == DEMO
-    lengths = read_use("bench", model, generate, prompt_len, seq_len, padding, task)
+    generate = read_tokens(model, generate, task)
+    lengths = read_use("bench", model, generate, num_beams, prompt_len, seq_len, padding, task)
     sizes = read_numbers(batch_size or ("8" if generate is None else "1"), "--batch-size")
     dtypes = _dtypes(dtype, demo=demo)
     pipelines = _pipelines(backends or [], pipeline or [], demo=demo)
@@ -114,8 +120,10 @@ def bench(
     from cpuaccel.cli.models.cases import make_cases, make_prompt_cases
     from cpuaccel.plugin.host import host
 
-    loaded = load_model(model, task if generate is None else GENERATION).float()
-    if seq_len is not None or padding is not None:
+    loaded = load_model(model, task, generates=generate is not None).float()
+    if generate is not None:
+        refuse_lengths(loaded, prompt_len, padding)
+    elif seq_len is not None or padding is not None:
         _check_is_no_image(loaded)
     here = host()
     threads = threads or here.threads
@@ -131,7 +139,10 @@ def bench(
             work = CallBench(loaded, pipelines, cases, dtypes, *how)
         else:
             cases = make_prompt_cases(loaded, sizes, lengths, padding or 0.0)
-            work = GenerateBench(loaded, pipelines, cases, dtypes, *how, tokens=generate)
+            beams = num_beams or 1
+            work = GenerateBench(
+                loaded, pipelines, cases, dtypes, *how, tokens=generate, num_beams=beams
+            )
         try:
             work.run()
             if demo and isinstance(work, CallBench):
@@ -144,7 +155,7 @@ def bench(
         "torch": here.packages["torch"],
         "threads": threads,
         "padding": padding or 0.0,
-        **({} if generate is None else {"tokens": generate}),
+        **({} if generate is None else {"tokens": generate, "num_beams": num_beams or 1}),
         "interrupted": interrupted,
         "results": [result.to_dict() for result in work.results],
     }

@@ -45,10 +45,20 @@ class _Subject:
 
 
 class Clock:
-    """A streamer that notes when the prompt, the first and the last token come."""
+    """A streamer that notes when the prompt, the first and the last token come.
+
+    Attributes:
+        call: seconds of the whole call, once it has ended.
+    """
 
     def __init__(self) -> None:
+        self.call = 0.0
         self.times: list[float] = []
+        self._begun = time.perf_counter()
+
+    def stop(self) -> None:
+        """Note that the call has ended."""
+        self.call = time.perf_counter() - self._begun
 
     def put(self, value: object) -> None:
         """Note the time of the prompt, or of a token."""
@@ -59,8 +69,8 @@ class Clock:
 
     @property
     def first_token(self) -> float:
-        """Seconds from the prompt to the first token."""
-        return self.times[1] - self.times[0]
+        """Seconds from the call to the first token."""
+        return self.times[1] - self._begun
 
     @property
     def rest(self) -> float:
@@ -70,13 +80,15 @@ class Clock:
 
 @dataclass
 class GenerateBench(Bench[GenerateRow]):
-    """A benchmark of ``generate`` of a language model.
+    """A benchmark of ``generate`` of a language model or an encoder-decoder.
 
     Attributes:
         tokens: new tokens of each row.
+        num_beams: beams of the search; 1 is greedy.
     """
 
     tokens: int = 1
+    num_beams: int = 1
 
     def _run_dtype(self, dtype: str) -> None:
         eager = self.model if dtype == "float32" else cast_copy(self.model, torch.bfloat16)
@@ -103,11 +115,11 @@ class GenerateBench(Bench[GenerateRow]):
 
         def call(number: int) -> Callable[[], None]:
             return lambda: clocks[number].append(
-                _generate(subjects[number].model, case, self.tokens)
+                _generate(subjects[number].model, case, self.tokens, self.num_beams)
             )
 
         for subject in subjects:
-            _generate(subject.model, case, min(self.tokens, 2))  # the warm-up
+            _generate(subject.model, case, min(self.tokens, 2), self.num_beams)  # the warm-up
             _forget(subject)
         calls = {str(number): call(number) for number in range(len(subjects))}
         calls["memory"] = lambda: bandwidths.append(read_bandwidth())
@@ -135,35 +147,50 @@ class GenerateBench(Bench[GenerateRow]):
         bandwidth: float,
     ) -> GenerateRow:
         status, notes = _status(subject)
-        first, rest = [c.first_token for c in clocks], [c.rest for c in clocks]
-        several = self.tokens > 1
-        rate = case.batch_size * (self.tokens - 1) / statistics.median(rest) if several else None
+        calls = [c.call for c in clocks]
+        call = statistics.median(calls)
+        paired = subject.name != EAGER
         result = replace(
             self._row(dtype, subject.name, case, status, notes),
             rounds=len(clocks),
-            first_token_ms=statistics.median(first) * 1000,
-            tokens_per_second=rate,
+            call_ms=call * 1000,
+            call_ratio=Ratio.from_times([c.call for c in eager], calls) if paired else None,
+            real_time_factor=case.audio_seconds and call / (case.batch_size * case.audio_seconds),
             optimize_seconds=subject.build_seconds,
             peak_bytes=subject.peak_bytes,
         )
-        if subject.name != EAGER:
-            result = replace(
-                result,
-                first_token_ratio=Ratio.from_times([c.first_token for c in eager], first),
-                ratio=Ratio.from_times([c.rest for c in eager], rest) if several else None,
-            )
+        if self.num_beams > 1:  # whose tokens are known at the end only
+            new = case.batch_size * self.tokens
+            result = replace(result, tokens_per_second=new / call, ratio=result.call_ratio)
+        else:
+            result = self._by_token(result, case, eager, clocks)
         generation = subject.generation
         if generation is None or generation.closeness is None:
             return result
-        meter = generation.meter
-        share = rate * meter.bytes_per_token / bandwidth if rate else None
+        rate = result.tokens_per_second if self.num_beams == 1 else None
+        read = generation.meter.bytes_per_token
         return replace(
             result,
-            megabytes_per_token=meter.bytes_per_token / 1e6 if rate else None,
-            share_of_bandwidth=share,
+            megabytes_per_token=read / 1e6 if rate else None,
+            share_of_bandwidth=rate * read / bandwidth if rate else None,
             error=max(d.relative for d in generation.closeness.differences),
             outcomes=(generation.outcome,),
         )
+
+    def _by_token(
+        self, row: GenerateRow, case: Case, eager: list[Clock], clocks: list[Clock]
+    ) -> GenerateRow:
+        """Add the times of the first token and of those after it."""
+        first, rest = [c.first_token for c in clocks], [c.rest for c in clocks]
+        row = replace(row, first_token_ms=statistics.median(first) * 1000)
+        if eager is not clocks:
+            ratio = Ratio.from_times([c.first_token for c in eager], first)
+            row = replace(row, first_token_ratio=ratio)
+        if self.tokens == 1:
+            return row
+        rate = case.batch_size * (self.tokens - 1) / statistics.median(rest)
+        ratio = Ratio.from_times([c.rest for c in eager], rest)
+        return replace(row, tokens_per_second=rate, ratio=None if eager is clocks else ratio)
 
     def _row(
         self, dtype: str, pipeline: str, case: Case, status: RowStatus, notes: tuple[str, ...]
@@ -174,24 +201,26 @@ class GenerateBench(Bench[GenerateRow]):
             case=str(case),
             batch_size=case.batch_size,
             prompt_len=case.seq_len,
+            num_beams=self.num_beams,
             status=status,
             notes=notes,
         )
 
 
-def _generate(model: torch.nn.Module, case: Case, tokens: int) -> Clock:
-    """Generate greedily, always so many tokens."""
+def _generate(model: torch.nn.Module, case: Case, tokens: int, num_beams: int = 1) -> Clock:
+    """Generate without sampling, always so many tokens."""
     clock = Clock()
     generate = cast(Generate, model.generate)
     try:
         generate(
             **case.batches[0],
             do_sample=False,
-            num_beams=1,
+            num_beams=num_beams,
             min_new_tokens=tokens,
             max_new_tokens=tokens,
-            streamer=clock,
+            **({"streamer": clock} if num_beams == 1 else {}),
         )
+        clock.stop()
     except Exception as error:  # models raise any type on prompts that they don't accept
         raise ModelError(
             f"generating with {type(model).__name__} from {case} (batch x prompt) raised "

@@ -69,10 +69,14 @@ class GenerateRow(Row):
     """A row about ``generate``.
 
     Attributes:
-        first_token_ms: median time to the first token.
+        num_beams: beams of the search.
+        call_ms: median duration of the whole call.
+        call_ratio: its speedup over eager in the same precision.
+        real_time_factor: seconds of the call for a second of speech; None for other inputs.
+        first_token_ms: median time to the first token, with the encoder; None in beam search.
         first_token_ratio: its speedup over eager in the same precision.
-        tokens_per_second: median rate after the first token, over all rows of the batch; None
-            where there is one token only, as all that follow.
+        tokens_per_second: median rate after the first token, over all rows of the batch; that of
+            the whole call in beam search. None where there is one token only, as all that follow.
         ratio: its speedup over eager in the same precision.
         megabytes_per_token: weights and cache that were read for a new token, on average.
         share_of_bandwidth: bytes read a second, relative to what the memory allows.
@@ -80,6 +84,10 @@ class GenerateRow(Row):
     """
 
     prompt_len: int | None
+    num_beams: int = 1
+    call_ms: float | None = None
+    call_ratio: Ratio | None = None
+    real_time_factor: float | None = None
     first_token_ms: float | None = None
     first_token_ratio: Ratio | None = None
     tokens_per_second: float | None = None

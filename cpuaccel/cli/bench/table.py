@@ -41,17 +41,33 @@ def show(
 def show_generate(run: Mapping[str, object], results: Sequence[GenerateRow]) -> None:
     """Print the results of a benchmark of ``generate``."""
     _show_conditions(run)
-    _show_rows(
-        results,
-        [
-            *(">first token", ">x eager", ">tokens/s", ">x eager", ">MB/token", ">bandwidth"),
-            *(">error", ">build"),
-        ],
-        _generate_cells,
-    )
+    speech = any(result.real_time_factor is not None for result in results)
+    beams = any(result.num_beams > 1 for result in results)
+    columns = [">tokens/s", ">x eager", *([] if beams else [">MB/token", ">bandwidth"])]
+    columns = [*([] if beams else [">first token", ">x eager"]), *columns, ">error", ">build"]
+    whole = [">real time", ">x eager"] if speech else []
+
+    def cells(result: GenerateRow) -> list[str]:
+        if result.call_ms is None:
+            return []
+        return [
+            *(_whole_cells(result) if speech else []),
+            *([] if beams else _first_token_cells(result)),
+            *_rate_cells(result),
+            *([] if beams else _bandwidth_cells(result)),
+            _figure(result.error, ".1e"),
+            _build_cell(result),
+        ]
+
+    _show_rows(results, [*whole, *columns], cells)
     _show_notes(results)
-    say("tokens/s: after the first token, over all rows")
-    say("MB/token, bandwidth: weights and cache read for a token, and the share of the memory's")
+    if speech:
+        say("real time: seconds of a whole call for a second of speech")
+    if beams:
+        say(f"{run['num_beams']} beams; tokens/s: of the whole call, over all rows")
+    else:
+        say("tokens/s: after the first token, over all rows")
+        say("MB/token: weights and cache read for a token; bandwidth: their share of the memory's")
     say("error: largest difference from the float32 original's logits, relative to the largest")
     _show_interruption(run)
 
@@ -101,21 +117,27 @@ def _call_cells(result: CallRow) -> list[str]:
     ]
 
 
-def _generate_cells(result: GenerateRow) -> list[str]:
-    if result.first_token_ms is None:
-        return []
+def _whole_cells(result: GenerateRow) -> list[str]:
+    ratio = escape(str(result.call_ratio)) if result.call_ratio else "1"
+    return [_figure(result.real_time_factor, ".4f"), ratio]
+
+
+def _first_token_cells(result: GenerateRow) -> list[str]:
+    ratio = f"{result.first_token_ratio.median:.2f}x" if result.first_token_ratio else "1"
+    return [f"{_figure(result.first_token_ms, '.0f')} ms", ratio]
+
+
+def _rate_cells(result: GenerateRow) -> list[str]:
     unpaired = "-" if result.tokens_per_second is None or result.pipeline != EAGER else "1"
+    ratio = escape(str(result.ratio)) if result.ratio else unpaired
+    return [_figure(result.tokens_per_second, ".2f"), ratio]
+
+
+def _bandwidth_cells(result: GenerateRow) -> list[str]:
+    megabytes = result.megabytes_per_token
     return [
-        f"{result.first_token_ms:.0f} ms",
-        f"{result.first_token_ratio.median:.2f}x" if result.first_token_ratio else "1",
-        _figure(result.tokens_per_second, ".2f"),
-        escape(str(result.ratio)) if result.ratio else unpaired,
-        _figure(
-            result.megabytes_per_token, ".0f" if (result.megabytes_per_token or 0) >= 10 else ".2g"
-        ),
+        _figure(megabytes, ".0f" if (megabytes or 0) >= 10 else ".2g"),
         _figure(result.share_of_bandwidth, ".0%"),
-        _figure(result.error, ".1e"),
-        _build_cell(result),
     ]
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from cpuaccel.cli.models.demo import text_batches
-from cpuaccel.cli.models.inputs import make_inputs, make_prompts, modality
+from cpuaccel.cli.models.inputs import make_inputs, make_prompts, make_speech, modality
 from cpuaccel.cli.models.load import load_model
 from cpuaccel.cli.models.source import DEMO
 from cpuaccel.errors import ModelError, describe_error
@@ -18,11 +18,17 @@ EXAMPLE_BATCH, EXAMPLE_LENGTH = 2, 128
 
 @dataclass(frozen=True)
 class Case:
-    """One timed pass; ``seq_len``, tokens of the longest row, is None for images and real text."""
+    """One timed pass.
+
+    Attributes:
+        seq_len: tokens of the longest row; None for images, speech and real text.
+        audio_seconds: speech in each row; None for other inputs.
+    """
 
     batch_size: int
     seq_len: int | None
     batches: list[Inputs]
+    audio_seconds: float | None = None
 
     def __str__(self) -> str:
         if self.seq_len is not None:
@@ -54,12 +60,25 @@ def make_cases(
 def make_prompt_cases(
     model: torch.nn.Module, batch_sizes: Sequence[int], lengths: Sequence[int], padding: float
 ) -> list[Case]:
-    """Make a case of prompts for ``generate`` for each number of rows and length."""
+    """Make a case of what ``generate`` reads for each number of rows and length.
+
+    Prompts, texts for an encoder, or speech, which has the one length that its encoder reads.
+    """
+    if reads_speech(model):
+        speech = [(size, *make_speech(model, size)) for size in batch_sizes]
+        return [Case(size, None, [batch], seconds) for size, batch, seconds in speech]
+    encoded = getattr(model.config, "is_encoder_decoder", False)
+    make = make_inputs if encoded else make_prompts
     return [
-        Case(size, length, [make_prompts(model, size, length, padding)])
+        Case(size, length, [make(model, size, length, padding)])
         for size in batch_sizes
         for length in lengths
     ]
+
+
+def reads_speech(model: torch.nn.Module) -> bool:
+    """Whether a model generates from features of speech."""
+    return getattr(model, "main_input_name", "") == "input_features"
 
 
 def load_example(name: str, task: str | None) -> tuple[torch.nn.Module, Inputs]:

@@ -15,6 +15,9 @@ SAMPLES = 320
 SHORTEST_AUDIO = 10
 """Smallest length in units: with less, the convolutions of an audio encoder have no output."""
 
+FRAME_SECONDS = 0.01
+"""Seconds of speech in a frame of Whisper's features."""
+
 MODALITIES = ("input_ids", "pixel_values", "input_values")
 
 
@@ -71,6 +74,27 @@ def make_prompts(
     mask = _mask(row_lengths(batch_size, length, padding)).flip(1)
     generator = torch.Generator().manual_seed(SEED)
     return {"input_ids": _token_ids(model, mask, generator), MASK: mask}
+
+
+def make_speech(model: torch.nn.Module, batch_size: int) -> tuple[Inputs, float]:
+    """Make one batch of features of speech as long as the encoder reads, the same in every run.
+
+    Returns:
+        The batch, and the seconds of speech in each row.
+
+    Raises:
+        ModelError: the model's features are not those of Whisper.
+    """
+    config = _config(model)
+    if config.model_type != "whisper":
+        raise ModelError(
+            f"no recordings can be made for {type(model).__name__}. Use a Whisper, or evaluate the "
+            "model on recordings as in examples/speech_recognition"
+        )
+    frames = 2 * int(config.max_source_positions)
+    generator = torch.Generator().manual_seed(SEED)
+    features = torch.randn(batch_size, config.num_mel_bins, frames, generator=generator)
+    return {"input_features": features}, frames * FRAME_SECONDS
 
 
 def row_lengths(batch_size: int, longest: int, padding: float, shortest: int = 1) -> list[int]:

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 
 _TEXT = "feature-extraction"
 GENERATION = "text-generation"
+SPEECH = "automatic-speech-recognition"
+TRANSLATION = "translation"
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,38 @@ _QWEN: dict[str, object] = {
     "vocab_size": 151936,
     "num_key_value_heads": 2,
     "tie_word_embeddings": True,
+}
+
+_WHISPER: dict[str, object] = {
+    "d_model": 512,
+    "encoder_layers": 6,
+    "decoder_layers": 6,
+    "encoder_attention_heads": 8,
+    "decoder_attention_heads": 8,
+    "encoder_ffn_dim": 2048,
+    "decoder_ffn_dim": 2048,
+}
+_MARIAN: dict[str, object] = {
+    **_WHISPER,
+    "vocab_size": 58101,
+    "pad_token_id": 58100,
+    "decoder_start_token_id": 58100,
+    "activation_function": "swish",
+    "scale_embedding": True,
+}
+_SEQ2SEQ_TINY: dict[str, object] = {
+    "vocab_size": 512,
+    "d_model": 32,
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4,
+    "encoder_ffn_dim": 64,
+    "decoder_ffn_dim": 64,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "decoder_start_token_id": 3,
 }
 
 ZOO = {
@@ -110,10 +144,26 @@ ZOO = {
     "vit-tiny": Architecture(
         "vit", "image-classification", {**_TINY, "image_size": 32, "patch_size": 8}
     ),
-    "wav2vec2-base": Architecture("wav2vec2", "automatic-speech-recognition"),
+    "marian-base": Architecture("marian", TRANSLATION, _MARIAN),
+    "marian-tiny": Architecture(
+        "marian", TRANSLATION, {**_SEQ2SEQ_TINY, "max_position_embeddings": 256}
+    ),
+    "whisper-base": Architecture("whisper", SPEECH, _WHISPER),
+    "whisper-tiny": Architecture(
+        "whisper",
+        SPEECH,
+        {
+            **_SEQ2SEQ_TINY,
+            "num_mel_bins": 16,
+            "max_source_positions": 32,
+            "max_target_positions": 128,
+            "begin_suppress_tokens": [],
+        },
+    ),
+    "wav2vec2-base": Architecture("wav2vec2", SPEECH),
     "wav2vec2-tiny": Architecture(
         "wav2vec2",
-        "automatic-speech-recognition",
+        SPEECH,
         {
             **_TINY,
             "conv_dim": (32,) * 7,

@@ -7,6 +7,7 @@ import typer
 
 from cpuaccel.cli.arguments import (
     DTYPES,
+    BeamsOption,
     GenerateOption,
     JsonOption,
     ModelArgument,
@@ -14,7 +15,9 @@ from cpuaccel.cli.arguments import (
     TaskOption,
     read_names,
     read_numbers,
+    read_tokens,
     read_use,
+    refuse_lengths,
 )
 from cpuaccel.cli.console import print_json, rescued, say
 
@@ -60,6 +63,7 @@ def tune(
     ] = None,
     generate: GenerateOption = None,
     prompt_len: PromptLengthOption = None,
+    num_beams: BeamsOption = None,
     tolerance: Annotated[
         float | None,
         typer.Option(
@@ -134,8 +138,11 @@ def tune(
     - `cpuaccel tune ./my-model --batch-size 8 --seq-len 64,384 --padding 0.5 --lock cpuaccel.lock`
 
     - `cpuaccel tune ./my-model --generate 64 --prompt-len 512 --precisions float32,bfloat16`
+
+    - `cpuaccel tune ./whisper --task automatic-speech-recognition --generate 64`
     """
-    lengths = read_use("tune", model, generate, prompt_len, seq_len, padding, task)
+    generate = read_tokens(model, generate, task)
+    lengths = read_use("tune", model, generate, num_beams, prompt_len, seq_len, padding, task)
     chosen_precisions = read_names(precisions, "--precisions", DTYPES)
     chosen_target = read_names(target, "--target", ("latency", "throughput"))[0]
     thread_count = _read_threads(threads)
@@ -147,17 +154,19 @@ def tune(
     from cpuaccel.building.settings import BuildSettings
     from cpuaccel.cli.models.cases import make_cases, make_prompt_cases
     from cpuaccel.cli.models.load import load_model
-    from cpuaccel.cli.models.zoo import GENERATION
     from cpuaccel.cli.tune.live import show_progress
     from cpuaccel.plugin.host import host
     from cpuaccel.tuning.auto import optimize_auto
     from cpuaccel.tuning.decisions.result import Tuning
     from cpuaccel.tuning.request import Request
 
-    loaded = load_model(model, task if generate is None else GENERATION).float()
+    loaded = load_model(model, task, generates=generate is not None).float()
+    called: dict[str, object] | None = None
     if generate is None:
         cases = make_cases(model, loaded, [batch_size], lengths, padding or 0.0)
     else:
+        refuse_lengths(loaded, prompt_len, padding)
+        called = {"max_new_tokens": generate, "num_beams": num_beams or 1}
         cases = make_prompt_cases(loaded, [batch_size], lengths, padding or 0.0)
     batches = [batch for case in cases for batch in case.batches]
     request = Request.from_arguments(
@@ -170,7 +179,7 @@ def tune(
             "lock": lock,
             "cache": cache,
             "time_limit": time_limit,
-            "generate": None if generate is None else {"max_new_tokens": generate},
+            "generate": called,
             "memory_limit": None if memory_limit is None else int(memory_limit * 2**30),
         },
         BuildSettings(tolerance=tolerance, strict=strict),

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from torchmetrics.functional.text import word_error_rate
 from transformers import (
     AutoFeatureExtractor,
     AutoModelForCTC,
@@ -22,12 +21,12 @@ from transformers import (
 
 from common.arguments import RunArguments
 from common.exits import ExampleError
-from common.files import write_tsv
 from common.fingerprint import of_files
 from common.models import load_model, load_processor
 from common.stages import Outputs, begin, run_stage
 from speech_recognition.arguments import SpeechArguments
 from speech_recognition.recordings import load_recordings, name_of, read_recording, samples
+from speech_recognition.texts import word_error_rates, write_texts
 
 UNNEEDED = ("masked_spec_embed",)
 """Weights that only training uses, and that published checkpoints lack."""
@@ -71,17 +70,10 @@ def _run_stage(
             )
 
     def score(outputs: Outputs) -> dict[str, float]:
-        said = _decode(outputs, frames, tokenizer)
-        return {"wer": round(word_error_rate(said, list(recordings["text"])).item(), 6)}
+        return word_error_rates(_decode(outputs, frames, tokenizer), recordings["text"])
 
     def write(outputs: Outputs) -> None:
-        write_tsv(
-            Path(run.output_dir) / "predictions.tsv",
-            {
-                "audio": [source["path"] or row for row, source in enumerate(inputs["audio"])],
-                "text": _decode(outputs, frames, tokenizer),
-            },
-        )
+        write_texts(Path(run.output_dir), inputs["audio"], _decode(outputs, frames, tokenizer))
 
     run_stage(
         stage,
@@ -98,7 +90,7 @@ def _run_stage(
             of_files(source["path"] for source in inputs["audio"]),
         ],
         unit="recording",
-        audio_seconds=round(sum(lengths) / extractor.sampling_rate),
+        audio_seconds=sum(lengths) / extractor.sampling_rate,
     )
 
 
