@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 from cpuaccel import BackendError, Evidence, Host, Stepper
 from cpuaccel_plugins.common.engine_errors import engine_errors, leave_out
 from cpuaccel_plugins.openvino.base import PRECISIONS, cpu_settings
+from cpuaccel_plugins.openvino.decoding.encoder_decoder import EncoderDecoderForward
 from cpuaccel_plugins.openvino.decoding.export import export
 from cpuaccel_plugins.openvino.decoding.request import Variables
 from cpuaccel_plugins.openvino.decoding.stepper import StatefulForward
@@ -44,7 +45,8 @@ def make_stepper(model: torch.nn.Module, weights: Weights, backend: str, host: H
         import openvino
 
         compiled = openvino.Core().compile_model(exported, "CPU", settings)
-    forward = StatefulForward(compiled, variables, model, of_cache)
+    decoder = StatefulForward(compiled, variables, model, of_cache)
+    forward = EncoderDecoderForward(decoder, model) if model.config.is_encoder_decoder else decoder
     with engine_errors("OpenVINO's infer", model, remedy, describe=describe):
         forward.run_once()
     return Stepper(
