@@ -8,7 +8,7 @@ from transformers.cache_utils import EncoderDecoderCache
 from transformers.modeling_outputs import Seq2SeqLMOutput
 
 from cpuaccel_plugins.openvino.decoding.cross_attention import cross_context
-from cpuaccel_plugins.openvino.decoding.export import first_call
+from cpuaccel_plugins.openvino.decoding.export import KEPT, first_call
 from cpuaccel_plugins.openvino.decoding.stepper import StatefulForward, refuse_others
 
 
@@ -47,11 +47,12 @@ class EncoderDecoderForward:
         encoded = cast(tuple[torch.Tensor, ...] | None, inputs.pop("encoder_outputs", None))
         source = None if encoded is None else encoded[0]
         source_mask = cast(torch.Tensor | None, inputs.pop("attention_mask", None))
+        kept = cast(int | torch.Tensor, inputs.pop(KEPT, 0))
         refuse_others(inputs)
         cross = past_key_values.cross_attention_cache
         context = cross_context(cross, source, source_mask, self._decoder.inputs)
         logits = self._decoder.compute(
-            past_key_values.self_attention_cache, ids, mask, positions, context=context
+            past_key_values.self_attention_cache, ids, mask, positions, kept, context
         )
         return Seq2SeqLMOutput(
             logits=logits, past_key_values=past_key_values, encoder_last_hidden_state=source
