@@ -129,6 +129,7 @@ def test_8_bits() -> None:
 
 @requires(BF16)
 def test_another_precision() -> None:
+    """Whisper's positions are in the graph, for which the exporter would trace zeros."""
     model = encoder_decoder("whisper")
     fast: Any = cpuaccel.optimize(model, ["openvino"], dtype="bfloat16")
     inputs = source("whisper", model)

@@ -2,7 +2,7 @@
 
 import inspect
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 import torch
 from transformers import PreTrainedModel
@@ -71,6 +71,9 @@ def export(model: PreTrainedModel, backend: str, *, keeps: bool = True) -> "open
     copied = cpuaccel.shared_copy(model)  # the exporter changes the model while it traces
     assert isinstance(copied, PreTrainedModel)
     _, cache = first_call(copied)
+    for module in copied.modules():
+        if _reads_its_weight(module):
+            module.weight = torch.nn.Parameter(module.weight.float(), requires_grad=False)
     inputs = _next_call(model, keeps)
     open_size = torch.export.Dim.AUTO
     shapes: dict[str, object] = {
@@ -99,6 +102,18 @@ def export(model: PreTrainedModel, backend: str, *, keeps: bool = True) -> "open
         read_from_inputs(exported)
     fuse_shared_heads(exported)
     return exported
+
+
+def _reads_its_weight(module: torch.nn.Module) -> TypeGuard[torch.nn.Embedding]:
+    """Whether an embedding has a forward that indexes the weight, as Whisper's positions have.
+
+    The exporter traces zeros for such a weight in bfloat16.
+    """
+    return (
+        isinstance(module, torch.nn.Embedding)
+        and type(module).forward is not torch.nn.Embedding.forward
+        and "super" not in type(module).forward.__code__.co_names
+    )
 
 
 def first_call(model: PreTrainedModel) -> tuple[object, DynamicCache | EncoderDecoderCache]:
