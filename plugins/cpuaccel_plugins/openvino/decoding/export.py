@@ -54,10 +54,9 @@ def export(model: PreTrainedModel, backend: str, *, keeps: bool = True) -> "open
     Returns:
         A graph with the inputs ``input_ids``, ``attention_mask`` (of all tokens), ``beam_idx``
         (rows of the state for each new row), and ``POSITIONS`` and ``KEPT`` where the model has
-        them; those of ``cross_attention.py`` for an encoder-decoder; its output is ``logits``. Each
-        layer has two variables, its keys and its values, of
-        shape (batch, heads, tokens, head size) in float32; in sliding attention too they have all
-        tokens.
+        them, and those of ``cross_attention.py`` for an encoder-decoder; its output is ``logits``.
+        Each layer has two variables, its keys and its values, of shape (batch, heads, tokens, head
+        size) in float32; in sliding attention too they have all tokens.
 
     Raises:
         BackendError: the model has hooks, or can't be exported.
