@@ -59,9 +59,7 @@ def main() -> None:
     parser.add_argument("--backends", nargs="+", default=["openvino_int8"])
     parser.add_argument("--weights", type=Weights, choices=Weights, default=Weights.INT8)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument(
-        "--kv-cache", help="precision of its cache; its products' by default"
-    )
+    parser.add_argument("--kv-cache", help="precision of its cache; its products' by default")
     parser.add_argument("--attention", choices=("PA", "SDPA"), default="PA", help="of the peer")
     parser.add_argument("--words", type=int, default=128, help="length of the prompt, in tokens")
     parser.add_argument("--tokens", type=int, default=32, help="new tokens")
