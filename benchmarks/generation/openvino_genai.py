@@ -5,7 +5,7 @@
 
 All decode a model of the shape of Qwen2.5-0.5B with random weights: speeds are compared, and no
 texts. OpenVINO GenAI gets the graph that the backend ``openvino`` exports, with weights in 8 bits
-(or in float), and computes in the same precision.
+(or in float), and computes in the same precision as that backend.
 """
 
 import argparse
@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--backends", nargs="+", default=["openvino_int8"])
     parser.add_argument("--weights", type=Weights, choices=Weights, default=Weights.INT8)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--kv-cache", help="precision of its cache; the pipeline's by default")
+    parser.add_argument("--kv-cache", help="precision of its cache; its products' by default")
     parser.add_argument("--attention", choices=("PA", "SDPA"), default="PA", help="of the peer")
     parser.add_argument("--words", type=int, default=128, help="length of the prompt, in tokens")
     parser.add_argument("--tokens", type=int, default=32, help="new tokens")
@@ -92,8 +92,11 @@ def compare(model: Qwen2ForCausalLM, folder: str, options: argparse.Namespace) -
         print(fast.report.generation)
         return lambda: rates.generate(name, fast, prompt)
 
-    properties = cpu_settings(model.dtype) | {
-        "KV_CACHE_PRECISION": options.kv_cache or PRECISIONS[model.dtype],
+    few_bits = options.weights is not Weights.FLOAT and cpuaccel.host().bf16()
+    precision = torch.bfloat16 if few_bits else model.dtype
+    properties = cpu_settings(precision) | {
+        # It can't keep keys and values in float32 when it computes in bfloat16.
+        "KV_CACHE_PRECISION": options.kv_cache or PRECISIONS[precision],
         "ATTENTION_BACKEND": options.attention,
     }
     arguments = [folder, options.words, options.tokens, json.dumps(properties)]

@@ -166,10 +166,10 @@ def encoder_decoder(name: str, *, seed: int = 0) -> Any:
 
 
 @functools.cache
-def accelerated(name: str) -> tuple[Any, Any]:
-    """An encoder-decoder and what ``onednn`` makes of it, shared by the tests of a process."""
+def accelerated(name: str, backend: str = "onednn") -> tuple[Any, Any]:
+    """An encoder-decoder and what a backend makes of it, shared by the tests of a process."""
     model = encoder_decoder(name)
-    return model, cpuaccel.optimize(model, ["onednn"])
+    return model, cpuaccel.optimize(model, [backend])
 
 
 def source(name: str, model: Any, *, seed: int = 0) -> dict[str, torch.Tensor]:

@@ -130,6 +130,25 @@ def test_a_stepper_that_fails_midway(
     assert faults.countdown < 0
 
 
+def test_logits_whose_sum_overflows(offer: Offer) -> None:
+    """They are finite, and served."""
+    size = torch.tensor(1.0)
+
+    def step(model: Any, inputs: dict[str, Any]) -> object:
+        output = model(**inputs)
+        if size > 1:
+            best = output.logits == output.logits.amax(-1, keepdim=True)
+            output.logits = torch.where(best, size, -size)
+        return output
+
+    offer(stepping(step))
+    model = decoder("llama")
+    fast: Any = cpuaccel.optimize(model, ["stepping"])
+    fast.prepare_generation()
+    size.fill_(3e38)
+    assert_served(fast, model, prompt())
+
+
 def test_nan_in_the_middle_of_a_chunk(offer: Offer) -> None:
     """Assisted decoding reads the logits of all tokens of a chunk."""
     faults = Faults("nan in the first token")

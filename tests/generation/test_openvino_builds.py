@@ -95,6 +95,9 @@ def test_8_bits() -> None:
     generation = fast.report.generation
     assert generation.outcome.evidence["weights"] == "int8"
     assert generation.outcome.evidence["products_in_int8"] == 7 * LAYERS + 1
+    assert generation.outcome.evidence["kv_cache"] == "f32"
+    other_products = "bfloat16" if cpuaccel.host().bf16() else "float32"
+    assert generation.outcome.evidence["precision"] == other_products
     assert generation.closeness.largest_divergence == 0.05
     weights = sum(m.weight.numel() for m in fast.modules() if isinstance(m, torch.nn.Linear))
     assert weights < generation.stepper.bytes_per_step < 1.1 * weights

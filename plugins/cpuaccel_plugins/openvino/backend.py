@@ -51,4 +51,4 @@ class OpenVino(OpenVinoBackend[OpenVinoOptions]):
         from cpuaccel_plugins.openvino.decoding.build import make_stepper
         from cpuaccel_plugins.openvino.decoding.weights import Weights
 
-        return make_stepper(model, Weights(self.options.weights), self.name)
+        return make_stepper(model, Weights(self.options.weights), self.name, host)

@@ -67,4 +67,4 @@ class OpenVinoInt8(OpenVinoBackend[OpenVinoInt8Options]):
         from cpuaccel_plugins.openvino.decoding.build import make_stepper
         from cpuaccel_plugins.openvino.decoding.weights import Weights
 
-        return make_stepper(model, Weights.INT8, self.name)
+        return make_stepper(model, Weights.INT8, self.name, host)

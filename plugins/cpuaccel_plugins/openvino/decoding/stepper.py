@@ -1,7 +1,7 @@
 """Prefill and steps of a decoder on OpenVINO."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -9,7 +9,13 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache
 
 from cpuaccel import BackendError, CacheLayer
-from cpuaccel_plugins.openvino.decoding.export import KEPT, PAST, POSITIONS
+from cpuaccel_plugins.openvino.decoding.export import (
+    KEPT,
+    PAST,
+    POSITIONS,
+    first_call,
+    parts_of,
+)
 from cpuaccel_plugins.openvino.decoding.request import Request, Rows, StateLayer, Variables
 
 if TYPE_CHECKING:
@@ -17,12 +23,21 @@ if TYPE_CHECKING:
 
 MASK = "attention_mask"
 
+POSITION_LIMITS = ("max_target_positions", "max_position_embeddings")
+"""Names that configurations have for the number of positions of a decoder."""
+
+NOTHING: Mapping[str, torch.Tensor] = {}
+
 IGNORED = frozenset({"use_cache", "return_dict"})
 """Arguments that say what a stepper does anyway."""
 
 
 class StatefulForward:
-    """Serves the forward of a decoder by requests, one for each text."""
+    """Serves the forward of a decoder by requests, one for each text.
+
+    Attributes:
+        inputs: names of the graph's inputs.
+    """
 
     def __init__(
         self,
@@ -41,27 +56,32 @@ class StatefulForward:
         """
         self._compiled = compiled
         self._variables = variables
-        self._inputs = {name for port in compiled.inputs for name in port.get_names()}
+        self.inputs = {name for port in compiled.inputs for name in port.get_names()}
         self._dtype = model.dtype
         config = model.config.get_text_config(decoder=True)
         self._vocabulary: int = config.vocab_size
-        self._positions: int = getattr(config, "max_position_embeddings", sys.maxsize)
+        self._positions: int = next(
+            (getattr(config, name) for name in POSITION_LIMITS if hasattr(config, name)),
+            sys.maxsize,
+        )
         # The compiled model reads some of them where they are.
         self._weights = [t.detach() for t in (*model.parameters(), *model.buffers())]
-        cache = DynamicCache(config=config)
-        output = model(input_ids=PAST[:1], past_key_values=cache, use_cache=True)
+        output, cache = first_call(model)
         self._output: Callable[..., object] = type(output)
         self._sizes = [
-            [(part.shape[1], part.shape[3]) for part in (keys, values)] for keys, values, _ in cache
+            [(part.shape[1], part.shape[3]) for part in (keys, values)]
+            for keys, values, _ in parts_of(cache)[0]
         ]
         self._cache_itemsize = cache_dtype.itemsize
 
-    def run_once(self) -> None:
+    def run_once(self, context: Mapping[str, torch.Tensor] = NOTHING) -> None:
         """Let OpenVINO choose its kernels, by a call with several tokens.
+
+        ``context`` are inputs of the graph besides those of the tokens ``PAST``.
 
         In 2026.4 some are made for the sizes of the first call, and wrong after one with one key.
         """
-        Request(self._compiled, self._variables).run(self._named(PAST, 0), None)
+        Request(self._compiled, self._variables).run({**self._named(PAST, 0), **context}, None)
 
     def __call__(
         self,
@@ -78,25 +98,50 @@ class StatefulForward:
         Raises:
             BackendError: an argument is not one of the graph's inputs, or has another form.
         """
-        for name, value in others.items():
-            if name not in IGNORED and value is not None and value is not False:
-                raise BackendError(f"{name} is passed, which the graph does not have")
-        if input_ids is None or input_ids.dim() != 2 or not input_ids.numel():
+        refuse_others(others)
+        logits = self.compute(
+            past_key_values, input_ids, attention_mask, position_ids, logits_to_keep
+        )
+        return self._output(logits=logits, past_key_values=past_key_values)
+
+    def compute(
+        self,
+        cache: DynamicCache,
+        ids: torch.Tensor | None,
+        mask: torch.Tensor | None,
+        positions: torch.Tensor | None,
+        kept: int | torch.Tensor = 0,
+        context: Mapping[str, torch.Tensor] = NOTHING,
+    ) -> torch.Tensor:
+        """Compute the logits of new tokens, and extend the cache.
+
+        Args:
+            cache: of self-attention.
+            ids: new tokens, shape (batch, tokens).
+            mask: of all tokens, shape (batch, all tokens); None if all are real.
+            positions: of the new tokens; None for the next ones.
+            kept: for which of the new tokens logits are computed, as ``logits_to_keep``.
+            context: inputs of the graph besides.
+
+        Raises:
+            BackendError: one of them has another form.
+        """
+        if ids is None or ids.dim() != 2 or not ids.numel():
             raise BackendError("no tokens are passed")
-        if not bool(((input_ids >= 0) & (input_ids < self._vocabulary)).all()):
+        if not bool(((ids >= 0) & (ids < self._vocabulary)).all()):
             raise BackendError("a token is not in the vocabulary")
-        past = past_key_values.get_seq_length()
-        inputs = self._named(input_ids, past, attention_mask, position_ids, logits_to_keep)
-        request, rows = self._request(past_key_values, len(input_ids), past)
+        past = cache.get_seq_length()
+        inputs = {**self._named(ids, past, mask, positions, kept), **context}
+        if any(len(tensor) != len(ids) for tensor in context.values()):
+            raise BackendError(f"the encoder's output does not have {len(ids)} rows")
+        request, rows = self._request(cache, len(ids), past)
         logits = request.run(inputs, rows)
         batch, total = inputs[MASK].shape
-        for index, (layer, sizes) in enumerate(
-            zip(_layers(past_key_values), self._sizes, strict=True)
-        ):
+        for index, (layer, sizes) in enumerate(zip(_layers(cache), self._sizes, strict=True)):
             count = batch * total * sum(heads * size for heads, size in sizes)
             nbytes = self._cache_itemsize * count
             layer.put(StateLayer(request, request.version, index, total, None, self._dtype, nbytes))
-        return self._output(logits=logits.to(self._dtype), past_key_values=past_key_values)
+        return logits.to(self._dtype)
 
     def _named(
         self,
@@ -113,16 +158,16 @@ class StatefulForward:
             mask = torch.ones(batch, total, dtype=torch.int64)
         elif mask.shape != (batch, total):
             raise BackendError(f"the mask has the shape {tuple(mask.shape)}")
-        elif positions is None and POSITIONS in self._inputs and not bool(mask.all()):
+        elif positions is None and POSITIONS in self.inputs and not bool(mask.all()):
             raise BackendError("a mask of padding is passed without positions")
         inputs = {"input_ids": ids, MASK: mask.long()}
         positions = torch.arange(past, total)[None] if positions is None else positions
         # Past them the original raises, or computes other frequencies than the traced ones.
         if not bool(((positions >= 0) & (positions < self._positions)).all()):
             raise BackendError(f"a position is not one of the {self._positions} of the model")
-        if POSITIONS in self._inputs:
+        if POSITIONS in self.inputs:
             inputs[POSITIONS] = positions.expand(batch, new)
-        if KEPT in self._inputs:
+        if KEPT in self.inputs:
             indices = torch.arange(new)
             inputs[KEPT] = indices[-kept:] if isinstance(kept, int) else indices[kept]
         return inputs
@@ -163,6 +208,13 @@ class StatefulForward:
                 for layer in layers
             )
         )
+
+
+def refuse_others(arguments: Mapping[str, object]) -> None:
+    """Raise a ``BackendError`` for arguments that a graph does not have."""
+    for name, value in arguments.items():
+        if name not in IGNORED and value is not None and value is not False:
+            raise BackendError(f"{name} is passed, which the graph does not have")
 
 
 def _layers(cache: DynamicCache) -> Sequence[CacheLayer]:
