@@ -18,7 +18,7 @@ from cpuaccel.cli.arguments import (
     read_pipelines,
     read_use,
 )
-from cpuaccel.cli.console import INTERRUPTED, print_json, progress_bar, rescued
+from cpuaccel.cli.console import INTERRUPTED, print_json, progress_bar, rescued, say
 
 if TYPE_CHECKING:
     import torch
@@ -79,6 +79,10 @@ def bench(
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Number of torch's threads.")] = None,
     task: TaskOption = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.svg", help="Draw the speedups as a chart."),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Time pipelines in turn with eager, after a warm-up, with the same threads and inputs.
@@ -91,7 +95,7 @@ def bench(
 
     - `cpuaccel bench demo`
 
-    - `cpuaccel bench config:bert-base --backends jit --backends bettertransformer,jit`
+    - `cpuaccel bench config:bert-base --backends jit --backends onednn --plot speed.svg`
 
     - `cpuaccel bench ./my-model --backends jit --batch-size 1,8 --seq-len 128,384 --padding 0.5`
 
@@ -106,6 +110,13 @@ def bench(
     sizes = read_numbers(batch_size or ("8" if generate is None else "1"), "--batch-size")
     dtypes = _dtypes(dtype, demo=demo)
     pipelines = _pipelines(backends or [], pipeline or [], demo=demo)
+
+    if plot is not None:
+        from cpuaccel.artifact.atomic_write import check_writable
+
+        if plot.suffix != ".svg":
+            raise typer.BadParameter(f"must end in .svg, got {plot}", param_hint="--plot")
+        check_writable(plot)
 
     from cpuaccel.cli.bench.bench import DEFAULT_ROUNDS, DEFAULT_SECONDS
     from cpuaccel.cli.bench.calls import CallBench
@@ -156,6 +167,12 @@ def bench(
             show(data, work.results, neighbours)
         else:
             show_generate(data, work.results)
+    if plot is not None:
+        from cpuaccel.cli.bench.chart import write_chart
+
+        write_chart(plot, data, work.results)  # after the results, since it may fail
+        if not json:
+            say(f"written: {plot}")
     if interrupted:
         raise typer.Exit(INTERRUPTED)
 

@@ -1,13 +1,12 @@
 """The HTML page of a search: one file without external resources."""
 
 import importlib.util
-import os
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
 import cpuaccel
-from cpuaccel.artifact.atomic_write import write_file
+from cpuaccel.artifact.atomic_write import check_writable, write_file
 from cpuaccel.errors import CpuaccelError
 from cpuaccel.plugin.host import Host
 from cpuaccel.timing import percentile
@@ -25,11 +24,7 @@ def check_page(path: Path) -> None:
             f"{path} can't be written: Jinja2 is not installed. Run: "
             'pip install "cpuaccel[report]"'
         )
-    if path.is_dir() or not os.access(path.absolute().parent, os.W_OK):
-        raise CpuaccelError(
-            f"{path} can't be written: it is a folder, or its own folder is missing or read-only. "
-            "Choose another path"
-        )
+    check_writable(path)
 
 
 def write_page(path: Path, model: str, tuning: Tuning, host: Host) -> None:
