@@ -18,6 +18,9 @@ PIPE_WIDTH = 140
 FAILURE, USAGE, INTERRUPTED = 1, 2, 130
 """Exit codes of the commands."""
 
+SCHEMA_VERSION = 1
+"""Version of the JSON that commands print: raised when a key changes its meaning or goes away."""
+
 stderr = Console(stderr=True)
 
 
@@ -78,7 +81,7 @@ def progress_bar() -> Iterator[Callable[[float, str], None]]:
 
 def print_json(data: Mapping[str, object]) -> None:
     """Print data as JSON. Infinity and NaN become strings, because JSON has neither."""
-    sys.stdout.write(json.dumps(_finite(data), indent=2, allow_nan=False, default=str) + "\n")
+    sys.stdout.write(_dump(data))
 
 
 @contextmanager
@@ -92,12 +95,16 @@ def rescued(data: Mapping[str, object]) -> Iterator[None]:
     except OSError as error:
         with open(os.devnull, "w", encoding="utf-8") as nothing:
             os.dup2(nothing.fileno(), sys.stdout.fileno())  # otherwise Python fails again at exit
-        text = json.dumps(_finite(data), indent=2, allow_nan=False, default=str)
-        sys.stderr.write(text + "\n")
+        sys.stderr.write(_dump(data))
         raise CpuaccelError(
             f"cannot write the results to stdout: {error.strerror}. They are printed above, on "
             "stderr, as JSON"
         ) from error
+
+
+def _dump(data: Mapping[str, object]) -> str:
+    versioned = {"schema_version": SCHEMA_VERSION, **data}
+    return json.dumps(_finite(versioned), indent=2, allow_nan=False, default=str) + "\n"
 
 
 def _finite(data: object) -> object:
