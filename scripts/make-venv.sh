@@ -40,7 +40,7 @@ case "$stack" in
     testing=()
     ;;
   docs)
-    packages=(mkdocs-material "mkdocstrings[python]")
+    packages=(mkdocs-material "mkdocstrings[python]" ruff) # ruff formats signatures
     core=()
     testing=()
     ;;
