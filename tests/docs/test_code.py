@@ -4,14 +4,18 @@ A page's blocks share their names. What a page takes for granted (``model``, ``b
 ``given.py``; hub ids are folders with tiny models.
 """
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from markdown_it import MarkdownIt
 
+import cpuaccel
 from cpuaccel.plugin.manager import plugin_host
+from tests.conftest import Offer
 from tests.docs.checkpoints import CHECKPOINTS
 from tests.docs.given import names_for
 from tests.required import OPENVINO_DECODING, ROOT, requires
@@ -69,6 +73,25 @@ def test_every_block_runs(
     names["__name__"] = page.stem
     for line, code in blocks(page):
         exec(compile("\n" * line + code, str(page), "exec"), names)
+
+
+def test_the_notebook_runs() -> None:
+    notebook = json.loads((ROOT / "examples" / "quickstart.ipynb").read_text(encoding="utf-8"))
+    cells = ["".join(c["source"]) for c in notebook["cells"] if c["cell_type"] == "code"]
+    names: dict[str, object] = {}
+    for cell in cells:
+        exec(compile(cell, "quickstart.ipynb", "exec"), names)
+    assert len(cells) > 6
+
+
+def test_the_plugin_of_the_docs_works(offer: Offer) -> None:
+    names: dict[str, Any] = {}
+    exec(blocks(ROOT / "docs" / "writing_a_plugin.md")[0][1], names)
+    offer(*names["cpuaccel_backends"]())
+    model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Dropout()).eval()
+    fast = cpuaccel.optimize(model, ["undrop"], example_inputs=torch.ones(2, 4))
+    assert fast.report.outcomes[0].status == "applied"
+    assert fast.report.outcomes[0].evidence == {"removed": 1}
 
 
 def test_a_block_that_fails_fails_the_page(tmp_path: Path) -> None:
