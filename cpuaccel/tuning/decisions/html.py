@@ -9,8 +9,9 @@ import cpuaccel
 from cpuaccel.artifact.atomic_write import check_writable, write_file
 from cpuaccel.errors import CpuaccelError
 from cpuaccel.plugin.host import Host
-from cpuaccel.timing import percentile
+from cpuaccel.timing import format_ms, percentile
 from cpuaccel.tuning.decisions.result import CandidateStatus, Row, Tuning
+from cpuaccel.tuning.decisions.scatter import scatter
 
 SHOWN_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd", "bf16", "sve")
 MOST_DOTS = 80
@@ -47,6 +48,8 @@ def render_page(model: str, tuning: Tuning, host: Host) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["ms"] = format_ms
+    environment.filters["error"] = format_error
     measured = [row for row in tuning.rows if row.rounds]
     ranked = sorted(measured, key=lambda row: row.status is not CandidateStatus.CHOSEN)
     outputs = dict.fromkeys(name for row in tuning.rows for name in row.errors())
@@ -65,10 +68,19 @@ def render_page(model: str, tuning: Tuning, host: Host) -> str:
         ranking=ranked,
         top=max([1.0, *(row.speedup.high for row in ranked if row.speedup)]),
         latencies=_latencies(ranked),
+        scatter=scatter(ranked),
+        spent=sorted(tuning.rows, key=lambda row: -row.tried_seconds),
         outputs=list(outputs),
         compared=[row for row in tuning.rows if row.differences],
         failed=[row for row in tuning.rows if not row.rounds or row.reason],
     )
+
+
+def format_error(error: float | None) -> str:
+    """Return a relative error in percent, or as a power of ten if it is small."""
+    if not error:
+        return "0"
+    return f"{error:.1%}".replace("%", " %") if error >= 1e-3 else f"{error:.1e}"
 
 
 def _latencies(rows: Sequence[Row]) -> dict[str, object]:
