@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from cpuaccel.errors import CpuaccelError
 
-PIPE_WIDTH = 140
-"""Columns of a table where stdout is not a terminal and COLUMNS is not set, as in a CI log."""
+PIPE_WIDTH = 200
+"""Columns where stdout is not a terminal, as in a CI log. COLUMNS says nothing about a pipe."""
 
 FAILURE, USAGE, INTERRUPTED = 1, 2, 130
 """Exit codes of the commands."""
@@ -23,11 +24,12 @@ SCHEMA_VERSION = 1
 
 stderr = Console(stderr=True)
 
+_UNLIMITED = 1000
+
 
 def stdout() -> Console:
     """Make a console for results, as wide as the terminal or ``PIPE_WIDTH``."""
-    sized = sys.stdout.isatty() or "COLUMNS" in os.environ
-    return Console(width=None if sized else PIPE_WIDTH)
+    return Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
 
 
 def say(text: str = "") -> None:
@@ -57,6 +59,27 @@ def new_table(*columns: str) -> Table:
         else:
             table.add_column(column, overflow="fold")
     return table
+
+
+def fitted(table: Table, console: Console, droppable: Iterable[str]) -> Table:
+    """Make a table fit the console, with its names in one piece.
+
+    It leaves out the columns with these titles, in this order, until the rest fits; where that is
+    not enough, numbers wrap.
+    """
+    for title in droppable:
+        if _fits(table, console):
+            return table
+        table.columns[:] = [column for column in table.columns if column.header != title]
+    if not _fits(table, console):
+        for column in table.columns:
+            column.no_wrap = column.justify != "right"
+    return table
+
+
+def _fits(table: Table, console: Console) -> bool:
+    options = console.options.update(max_width=_UNLIMITED)
+    return Measurement.get(console, options, table).maximum <= console.width
 
 
 @contextmanager
