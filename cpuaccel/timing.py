@@ -90,6 +90,8 @@ class Ratio:
         return cls(median, low, high, len(ratios))
 
     def __str__(self) -> str:
+        if self.pairs < FEWEST_PAIRS:
+            return f"{self.median:.2f}x ({'1 pair' if self.pairs == 1 else f'{self.pairs} pairs'})"
         return f"{self.median:.2f}x [{self.low:.2f}, {self.high:.2f}]"
 
 

@@ -1,11 +1,12 @@
 import importlib.metadata
 import json
 from pathlib import Path
+from typing import Annotated, Literal
 
 import pytest
 
 import cpuaccel
-from cpuaccel.cli.plugins import requirements_table
+from cpuaccel.cli.plugins import requirements_table, type_name
 from cpuaccel.plugin import manager as plugins
 from cpuaccel.plugin.manager import PluginHost
 from tests.cli.backends import Absent, Faithful
@@ -57,6 +58,21 @@ def test_the_docs_have_the_table_of_requirements() -> None:
     table, end, _ = rest.partition("\n<!-- /requirements -->")
     assert end, "docs/backends.md needs the comments around the table"
     assert table == requirements_table(own), "replace it with what `plugins --markdown` prints"
+
+
+@pytest.mark.parametrize(
+    ("annotation", "name"),
+    [
+        (float | None, "float or none"),
+        (Annotated[float, "positive"] | None, "float or none"),
+        (Literal["O0", "O1"], '"O0" or "O1"'),
+        (tuple[str, ...], "list of str"),
+        (cpuaccel.Form, '"module" or "script" or "compiled"'),
+        (Path | None, "Path or none"),
+    ],
+)
+def test_types_are_named_as_users_write_them(annotation: object, name: str) -> None:
+    assert type_name(annotation) == name
 
 
 def test_a_row_for_each_set_of_requirements() -> None:

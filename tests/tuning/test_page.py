@@ -179,6 +179,17 @@ def test_a_search_counts_its_candidates_by_result() -> None:
     )
 
 
+def test_a_search_that_measured_nothing_for_want_of_time_is_not_final() -> None:
+    late = Row(candidate=DEAD.candidate, status=CandidateStatus.TIMED_OUT)
+    left = NotTried("jit in float32", "the budget ended", for_time=True)
+    nothing = replace(TUNING, rows=(late,), not_tried=())
+    assert not nothing.final
+    assert not replace(nothing, rows=(), not_tried=(left,)).final
+    assert replace(nothing, rows=(late, FAST)).final  # a longer budget might find a faster one
+    assert replace(nothing, rows=(DEAD,)).final
+    assert replace(nothing, rows=()).final
+
+
 def test_replaces_the_page(tmp_path: Path) -> None:
     path = tmp_path / "page.html"
     path.write_text("an older one")
