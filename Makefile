@@ -8,13 +8,13 @@ SHELL := /bin/bash
 # in no other part.
 LONG := tests/plugins/test_inductor.py tests/plugins/test_zentorch.py tests/plugins/onednn tests/cli
 ENGINES := tests/plugins/int8 $(filter-out $(LONG),$(wildcard tests/plugins/test_*.py))
-PARTS := rest tests/generation tests/examples tests/tuning $(LONG) $(ENGINES) tests/integrations tests/artifact
+PARTS := rest tests/generation tests/examples tests/tuning tests/docs $(LONG) $(ENGINES) tests/integrations tests/artifact
 PYTEST = python -m pytest
 # How many parts run side by side, with one thread each: on two cores three, since some wait for
 # processes that hang on purpose. Under `make --jobs`, make decides.
 JOBS ?= 3
 
-.PHONY: help demo test lint types test-classic test-legacy test-newest bench-overhead $(PARTS)
+.PHONY: help demo docs test lint types test-classic test-legacy test-newest bench-overhead $(PARTS)
 
 # Run all parts, even where one fails: $(call run_parts,stack,options of pytest,parts)
 define run_parts
@@ -28,8 +28,12 @@ endef
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-demo: ## embed real text with real weights and compare several pipelines
-	@venv=$$(scripts/make-venv.sh modern | tail -n 1); "$$venv/bin/cpuaccel" bench demo
+demo: ## show what this machine can do; WHISPER=folder RECORDING=file.wav adds a transcript
+	@venv=$$(scripts/make-venv.sh demo | tail -n 1); "$$venv/bin/python" scripts/demo.py \
+	  $(if $(WHISPER),--whisper "$(WHISPER)" --recording "$(RECORDING)")
+
+docs: ## build the site in site/ and check its links
+	@venv=$$(scripts/make-venv.sh docs | tail -n 1); NO_MKDOCS_2_WARNING=1 "$$venv/bin/mkdocs" build --strict --quiet
 
 test: ## run the tests on the modern stack
 	+@$(call run_parts,modern,--require-stack modern,$(PARTS))

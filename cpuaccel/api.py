@@ -44,15 +44,17 @@ def optimize(
 
     Example::
 
-        fast = cpuaccel.optimize(model, backends=["bettertransformer", "jit"])
+        fast = cpuaccel.optimize(model, example_inputs=batch)
         fast(**batch)
         print(fast.report)
 
     Args:
         model: any module, such as a Transformers model of any task.
         backends: names of backends, or ``Step``s with options, in the order to apply them. An
-            empty list with a ``dtype`` only casts. ``"auto"`` measures candidate pipelines on the
-            example inputs, each in its own process, and uses the fastest whose outputs are right.
+            empty list with a ``dtype`` only casts. Default: ``bettertransformer`` (where it suits
+            the model) and ``onednn``, or ``jit`` with torch before 2.6. ``"auto"`` measures
+            candidate pipelines on the example inputs, each in its own process, and uses the
+            fastest whose outputs are right.
         pipeline: a TOML file or a ``Pipeline``, instead of ``backends``.
         example_inputs: a batch by parameter name, a tuple of positional inputs, or one tensor.
             Without it the model is built at the first call. ``"auto"`` requires it, and accepts a

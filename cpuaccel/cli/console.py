@@ -8,23 +8,28 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from cpuaccel.errors import CpuaccelError
 
-PIPE_WIDTH = 140
-"""Columns of a table where stdout is not a terminal and COLUMNS is not set, as in a CI log."""
+PIPE_WIDTH = 200
+"""Columns where stdout is not a terminal, as in a CI log. COLUMNS says nothing about a pipe."""
 
 FAILURE, USAGE, INTERRUPTED = 1, 2, 130
 """Exit codes of the commands."""
 
+SCHEMA_VERSION = 1
+"""Version of the JSON that commands print: raised when a key changes its meaning or goes away."""
+
 stderr = Console(stderr=True)
+
+_UNLIMITED = 1000
 
 
 def stdout() -> Console:
     """Make a console for results, as wide as the terminal or ``PIPE_WIDTH``."""
-    sized = sys.stdout.isatty() or "COLUMNS" in os.environ
-    return Console(width=None if sized else PIPE_WIDTH)
+    return Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
 
 
 def say(text: str = "") -> None:
@@ -56,6 +61,27 @@ def new_table(*columns: str) -> Table:
     return table
 
 
+def fitted(table: Table, console: Console, droppable: Iterable[str]) -> Table:
+    """Make a table fit the console, with its names in one piece.
+
+    It leaves out the columns with these titles, in this order, until the rest fits; where that is
+    not enough, numbers wrap.
+    """
+    for title in droppable:
+        if _fits(table, console):
+            return table
+        table.columns[:] = [column for column in table.columns if column.header != title]
+    if not _fits(table, console):
+        for column in table.columns:
+            column.no_wrap = column.justify != "right"
+    return table
+
+
+def _fits(table: Table, console: Console) -> bool:
+    options = console.options.update(max_width=_UNLIMITED)
+    return Measurement.get(console, options, table).maximum <= console.width
+
+
 @contextmanager
 def progress_bar() -> Iterator[Callable[[float, str], None]]:
     """Show a progress bar on stderr; without a terminal, print a line when the task changes."""
@@ -78,7 +104,7 @@ def progress_bar() -> Iterator[Callable[[float, str], None]]:
 
 def print_json(data: Mapping[str, object]) -> None:
     """Print data as JSON. Infinity and NaN become strings, because JSON has neither."""
-    sys.stdout.write(json.dumps(_finite(data), indent=2, allow_nan=False, default=str) + "\n")
+    sys.stdout.write(_dump(data))
 
 
 @contextmanager
@@ -92,12 +118,16 @@ def rescued(data: Mapping[str, object]) -> Iterator[None]:
     except OSError as error:
         with open(os.devnull, "w", encoding="utf-8") as nothing:
             os.dup2(nothing.fileno(), sys.stdout.fileno())  # otherwise Python fails again at exit
-        text = json.dumps(_finite(data), indent=2, allow_nan=False, default=str)
-        sys.stderr.write(text + "\n")
+        sys.stderr.write(_dump(data))
         raise CpuaccelError(
             f"cannot write the results to stdout: {error.strerror}. They are printed above, on "
             "stderr, as JSON"
         ) from error
+
+
+def _dump(data: Mapping[str, object]) -> str:
+    versioned = {"schema_version": SCHEMA_VERSION, **data}
+    return json.dumps(_finite(versioned), indent=2, allow_nan=False, default=str) + "\n"
 
 
 def _finite(data: object) -> object:

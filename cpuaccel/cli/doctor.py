@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from cpuaccel.cli.arguments import BlockingOption, JsonOption, block_plugins
-from cpuaccel.cli.console import heading, new_table, print_json, say, stdout
+from cpuaccel.cli.console import heading, new_table, print_json, say, section, stdout
 
 if TYPE_CHECKING:
     from cpuaccel.plugin.host import Host
@@ -184,6 +184,7 @@ def doctor(
     for blocked in plugin_host().blocked:
         say(f"plugin {blocked.plugin} is blocked by {blocked.by}")
     _show_advice(advice)
+    _show_next()
 
 
 def _verdicts(here: "Host") -> "dict[str, Verdict]":
@@ -219,6 +220,16 @@ def _show_host(here: "Host") -> None:
     for name, fact in facts.items():
         table.add_row(name, fact)
     stdout().print(table, markup=False, highlight=False)
+
+
+def _show_next() -> None:
+    section(
+        "Next",
+        (
+            "cpuaccel bench config:bert-base --backends onednn --plot speed.svg",
+            "cpuaccel tune ./my-model --html tuning.html",
+        ),
+    )
 
 
 def _show_backends(verdicts: "dict[str, Verdict]") -> None:

@@ -61,6 +61,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     try:
         app(arguments)
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        stderr.print("[bold red]error:[/] torch is not installed. Run: pip install torch")
+        sys.exit(FAILURE)
     except CpuaccelError as error:
         stderr.print("[bold red]error:[/]", end=" ")
         stderr.print(str(error), markup=False, highlight=False, soft_wrap=True)

@@ -1,8 +1,10 @@
 """``cpuaccel plugins``."""
 
+import enum
+import types
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal, Union, get_args, get_origin
 
 import typer
 
@@ -92,13 +94,39 @@ def _options(backend: "type[Backend[Options]]") -> list[Mapping[str, object]]:
     return [
         {
             "name": name,
-            "type": getattr(field.annotation, "__name__", None)
-            if isinstance(field.annotation, type)
-            else str(field.annotation),
-            "default": "none (required)" if field.is_required() else field.default,
+            "type": type_name(field.annotation),
+            "default": "none (required)" if field.is_required() else _plain(field.default),
         }
         for name, field in backend.Options.model_fields.items()
     ]
+
+
+def type_name(annotation: object) -> str:
+    """Name a type as users write it: ``float or none``, ``"O0" or "O1"``, ``list of str``."""
+    arguments = get_args(annotation)
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return type_name(arguments[0])
+    if origin is Literal:
+        return " or ".join(f'"{value}"' for value in arguments)
+    if origin in (Union, types.UnionType):
+        return " or ".join(map(type_name, arguments))
+    if origin in (tuple, list):
+        return f"list of {type_name(arguments[0])}"
+    if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
+        return " or ".join(f'"{member.value}"' for member in annotation)
+    if annotation is type(None):
+        return "none"
+    if isinstance(annotation, type):
+        return annotation.__name__
+    return str(annotation)
+
+
+def _plain(value: object) -> object:
+    """Return a default as it is written in TOML."""
+    if isinstance(value, enum.Enum):
+        return value.value
+    return [_plain(one) for one in value] if isinstance(value, tuple) else value
 
 
 def requirements_table(backends: "Mapping[str, type[Backend[Options]]]") -> str:

@@ -25,7 +25,7 @@ try:
 except ImportError as error:
     raise ImportError(
         "cpuaccel.integrations.sentence_transformers needs sentence-transformers >= 5.7, which "
-        f'can\'t be imported ({error}). Run: pip install "cpuaccel[sentence-transformers]"'
+        f'can\'t be imported ({error}). Run: pip install ".[sentence-transformers]"'
     ) from error
 
 Encoder = TypeVar("Encoder", SentenceTransformer, CrossEncoder)

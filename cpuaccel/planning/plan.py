@@ -13,12 +13,12 @@ from cpuaccel.errors import CpuaccelError, PipelineError, StepError
 from cpuaccel.model.precision import dtype_name, dtype_of
 from cpuaccel.model.signature import ExampleInputs, Signature, unsupported_input
 from cpuaccel.pipeline import Options, Pipeline, Step
+from cpuaccel.planning.default import default_pipeline
 from cpuaccel.planning.precision import bf16_verdict
 from cpuaccel.planning.resolve import resolve_here
 from cpuaccel.planning.toml import read_pipeline
 from cpuaccel.plugin.backend import Backend, Form
 from cpuaccel.plugin.host import Host, host
-from cpuaccel.plugin.manager import plugin_host
 from cpuaccel.plugin.verdict import Verdict
 from cpuaccel.report import Outcome, Status
 
@@ -233,19 +233,13 @@ def _pipeline(
     pipeline: str | Path | Pipeline | None,
     dtype: torch.dtype | None,
 ) -> Pipeline:
-    if (backends is None) == (pipeline is None):
-        given = "neither" if backends is None else "both"
-        offered = ", ".join(sorted(plugin_host().backends))
-        raise PipelineError(
-            "optimize()",
-            [
-                f"pass one of backends and pipeline, got {given}; for example backends=['jit']. "
-                f"Available: {offered}"
-            ],
-        )
+    if backends is not None and pipeline is not None:
+        raise PipelineError("optimize()", ["pass one of backends and pipeline, got both"])
     if backends is not None:
         return Pipeline.from_steps(backends, dtype)
-    read = pipeline if isinstance(pipeline, Pipeline) else read_pipeline(pipeline or "")
+    if pipeline is None:
+        return replace(default_pipeline(host()), dtype=dtype)
+    read = pipeline if isinstance(pipeline, Pipeline) else read_pipeline(pipeline)
     if dtype is None:
         return read
     return replace(read, dtype=dtype)

@@ -104,6 +104,9 @@ def _exclusions(backends: Sequence[Backend[Options]]) -> list[str]:
 
 
 def _unknown_backend(name: str, plugins: PluginHost) -> str:
+    if "," in name:
+        names = [part.strip() for part in name.split(",")]
+        return f"a step is one backend, got {name!r}. Pass a list: {names}"
     available = ", ".join(sorted(plugins.backends)) or "none"
     close = did_you_mean(name, plugins.backends)
     broken = "".join(f" Failed to load: {b.plugin} ({b.reason})." for b in plugins.broken)

@@ -43,7 +43,9 @@ def _check_share(audit: bool | float) -> bool | float:
     return audit
 
 
-class _PipelineTable(BaseModel):
+class PipelineTable(BaseModel):
+    """A pipeline file."""
+
     model_config = ConfigDict(extra="forbid")
 
     version: Literal[1]
@@ -97,7 +99,7 @@ def parse_pipeline(data: bytes, path: Path) -> Pipeline:
         if table is None:
             raise PipelineError(subject, ["no table [tool.cpuaccel]: add one"])
     try:
-        parsed = _PipelineTable.model_validate(table)
+        parsed = PipelineTable.model_validate(table)
     except ValidationError as error:
         raise PipelineError(subject, _problems(error)) from None
     return Pipeline(
@@ -130,7 +132,7 @@ def _problems(error: ValidationError) -> list[str]:
     problems = []
     for invalid in error.errors():
         location = list(invalid["loc"])
-        fields = _PipelineTable.model_fields
+        fields = PipelineTable.model_fields
         where = ""
         if len(location) > 1 and location[0] == "steps":
             where = f"step {int(location[1]) + 1}: "

@@ -28,7 +28,11 @@ def warn_if_slow(what: str) -> Iterator[None]:
             )
 
     thread = threading.Thread(target=warn, daemon=True)
-    thread.start()
+    try:
+        thread.start()
+    except RuntimeError:  # no thread to be had: the work goes on without a warning
+        yield
+        return
     try:
         yield
     finally:

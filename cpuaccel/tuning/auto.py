@@ -69,8 +69,13 @@ class _Auto:
                     self._original, self._judge, self._request, host(), plugin_host(), progress
                 )
                 optimized, tuning = self._build_best(search.run())
-                if path is not None:
+                if path is not None and tuning.final:
                     self._write_lock(path, tuning)
+                elif path is not None:
+                    logger.warning(
+                        "the budget ended before any candidate was measured, so nothing is kept "
+                        "and the next call searches again. Pass a longer budget="
+                    )
             return optimized
 
     def _from_lock(self, path: Path) -> OptimizedModel | None:

@@ -43,3 +43,5 @@ class NotTried:
 
     name: str
     reason: str
+    for_time: bool = False
+    """Whether a longer budget would have tried it."""

@@ -255,8 +255,12 @@ class Search:
         return ending - self._budget.measure_limit
 
     def _not_reached(self, candidate: Candidate) -> NotTried:
-        reason = f"the budget of {self._request.budget:.0f} s ended before it was tried"
-        return NotTried(str(candidate), reason)
+        speedup = self._space.expected_speedup(candidate)
+        reason = (
+            f"the budget of {self._request.budget:.0f} s ended before it was tried; its parts "
+            f"promise {speedup:.1f}x"
+        )
+        return NotTried(str(candidate), reason, for_time=True)
 
     @property
     def _memory_limit(self) -> int:

@@ -43,7 +43,7 @@ def run(main: Callable[[], None]) -> NoReturn:
     except ModuleNotFoundError as error:
         _exit(
             FAILURE,
-            f'error: {error.name} is not installed. Run: pip install "cpuaccel[examples]"',
+            f'error: {error.name} is not installed. Run: pip install ".[examples]"',
         )
     except Exception as error:
         from cpuaccel.errors import CpuaccelError, PipelineError

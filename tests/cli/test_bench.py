@@ -155,7 +155,6 @@ def test_images_and_audio(run: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("config:bert-tiny",), "name at least one pipeline"),
         (("config:bert-tiny", "--backends", "jit", "--batch-size", "0"), "numbers >= 1"),
         (("config:bert-tiny", "--backends", "jit", "--seq-len", "x"), "numbers >= 1"),
         (("config:bert-tiny", "--backends", "jit", "--dtype", "float16"), "Known: float32"),

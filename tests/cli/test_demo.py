@@ -50,7 +50,7 @@ def test_it_prints_a_table_and_the_nearest_sentence(run: Run) -> None:
 def test_json_with_the_default_pipelines(run: Run) -> None:
     data = run("bench", "demo", *ONCE, "--json").data
     rows = {row["pipeline"]: row for row in data["results"]}
-    assert set(rows) == {"eager", "jit", "bettertransformer", "bettertransformer,jit"}
+    assert set(rows) == {"eager", "jit", "onednn", "bettertransformer,onednn"}
     assert all(row["status"] in ("eager", "applied") for row in rows.values())
     assert all(row["error"] <= 1e-4 and row["batches"] == 10 for row in rows.values())
     assert len({neighbour["sentence"] for neighbour in data["nearest"].values()}) == 1

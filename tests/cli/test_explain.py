@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 import cpuaccel
+from cpuaccel.planning.default import default_pipeline
 from tests.cli.conftest import Run
 
 
@@ -11,6 +12,11 @@ def test_it_prints_the_plan(run: Run) -> None:
     assert ran.code == 0
     assert "pipeline  jit, dtype float32" in ran.out
     assert "jit (module -> script): yes" in ran.out
+
+
+def test_the_default_pipeline(run: Run) -> None:
+    data = run("explain", "config:bert-tiny", "--json").data
+    assert data["pipeline"] == str(default_pipeline(cpuaccel.host()))
 
 
 def test_as_json_with_a_pipeline_file(run: Run, pipeline_file: Path) -> None:
@@ -34,8 +40,7 @@ def test_an_unavailable_step_has_a_reason_and_a_remedy(run: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "pass exactly one of them"),
-        (("--backends", "jit", "--pipeline", "x.toml"), "pass exactly one of them"),
+        (("--backends", "jit", "--pipeline", "x.toml"), "pass one of them"),
         (("--backends", ","), "at least one name"),
         (("--backends", "jit", "--dtype", "float16"), "Known: float32, bfloat16"),
         (("--backends", "jit,bettertransformer"), "put bettertransformer before jit"),

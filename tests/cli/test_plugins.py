@@ -1,17 +1,18 @@
 import importlib.metadata
 import json
 from pathlib import Path
+from typing import Annotated, Literal
 
 import pytest
 
 import cpuaccel
-from cpuaccel.cli.plugins import requirements_table
+from cpuaccel.cli.plugins import requirements_table, type_name
 from cpuaccel.plugin import manager as plugins
 from cpuaccel.plugin.manager import PluginHost
 from tests.cli.backends import Absent, Faithful
 from tests.cli.conftest import Run
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs" / "backends.md"
 
 
 def test_it_shows_backends_and_options(run: Run) -> None:
@@ -47,16 +48,31 @@ def test_a_plugin_that_fails_to_load_is_shown_with_the_reason(
     assert broken["plugin"] == "sad"
 
 
-def test_the_readme_has_the_table_of_requirements() -> None:
+def test_the_docs_have_the_table_of_requirements() -> None:
     own = {
         name: backend
         for name, backend in cpuaccel.backends().items()
         if backend.__module__.startswith("cpuaccel_plugins.")
     }
-    _, _, rest = README.read_text(encoding="utf-8").partition("<!-- requirements -->\n")
+    _, _, rest = PAGE.read_text(encoding="utf-8").partition("<!-- requirements -->\n")
     table, end, _ = rest.partition("\n<!-- /requirements -->")
-    assert end, "README.md needs the comments around the table"
+    assert end, "docs/backends.md needs the comments around the table"
     assert table == requirements_table(own), "replace it with what `plugins --markdown` prints"
+
+
+@pytest.mark.parametrize(
+    ("annotation", "name"),
+    [
+        (float | None, "float or none"),
+        (Annotated[float, "positive"] | None, "float or none"),
+        (Literal["O0", "O1"], '"O0" or "O1"'),
+        (tuple[str, ...], "list of str"),
+        (cpuaccel.Form, '"module" or "script" or "compiled"'),
+        (Path | None, "Path or none"),
+    ],
+)
+def test_types_are_named_as_users_write_them(annotation: object, name: str) -> None:
+    assert type_name(annotation) == name
 
 
 def test_a_row_for_each_set_of_requirements() -> None:

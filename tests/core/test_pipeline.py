@@ -175,13 +175,15 @@ def test_mistakes_are_found_before_any_work() -> None:
         cpuaccel.optimize(Untouchable(), ["faithful", "faithful"], example_inputs=torch.ones(1))
 
 
-@pytest.mark.parametrize(
-    ("arguments", "given"),
-    [({}, "neither"), ({"backends": ["faithful"], "pipeline": Pipeline(())}, "both")],
-)
-def test_one_of_backends_and_pipeline_is_needed(arguments: dict[str, object], given: str) -> None:
-    with pytest.raises(PipelineError, match=f"pass one of backends and pipeline, got {given}"):
-        cpuaccel.explain(encoder(), **arguments)  # type: ignore[arg-type]
+@pytest.mark.parametrize("backends", ["jit,onednn", ["jit,onednn"]])
+def test_names_with_commas_get_the_list_as_the_remedy(backends: object) -> None:
+    with pytest.raises(PipelineError, match=r"Pass a list: \['jit', 'onednn'\]"):
+        cpuaccel.explain(encoder(), backends)  # type: ignore[arg-type]
+
+
+def test_backends_and_a_pipeline_exclude_each_other() -> None:
+    with pytest.raises(PipelineError, match="pass one of backends and pipeline, got both"):
+        cpuaccel.explain(encoder(), ["faithful"], pipeline=Pipeline(()))
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit")

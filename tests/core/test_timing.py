@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cpuaccel.timing import Ratio, Speedup, interleave
+from cpuaccel.timing import Ratio, Speedup, format_ms, interleave
 
 
 def test_ratio_of_pairs() -> None:
@@ -14,7 +14,17 @@ def test_ratio_of_pairs() -> None:
 
 
 def test_one_pair() -> None:
-    assert Ratio.from_times([3.0], [2.0]) == Ratio(1.5, 1.5, 1.5, 1)
+    ratio = Ratio.from_times([3.0], [2.0])
+    assert ratio == Ratio(1.5, 1.5, 1.5, 1)
+    assert str(ratio) == "1.50x (1 pair)"
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "text"),
+    [(1411.2, "1,411 ms"), (99.96, "100 ms"), (12.34, "12.3 ms"), (0.714, "0.71 ms")],
+)
+def test_milliseconds(milliseconds: float, text: str) -> None:
+    assert format_ms(milliseconds) == text
 
 
 def test_rejects_lists_of_different_lengths() -> None:

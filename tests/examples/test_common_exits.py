@@ -12,5 +12,5 @@ def test_a_missing_package_is_named_with_what_installs_it(
         run(lambda: importlib.import_module("no_such_package_of_tests.metrics"))
     assert ended.value.code == 1
     assert capsys.readouterr().err == (
-        'error: no_such_package_of_tests is not installed. Run: pip install "cpuaccel[examples]"\n'
+        'error: no_such_package_of_tests is not installed. Run: pip install ".[examples]"\n'
     )

@@ -77,16 +77,16 @@ def logits_of(model: Any, forward: Callable[..., Any], ids: torch.Tensor) -> tor
     return torch.cat(parts)
 
 
-def test_the_example_of_the_readme(
+def test_the_example_of_the_docs(
     smollm2: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """As it stands there, but with the weights of the package instead of the hub's."""
     model, tokenizer = smollm2
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"### Generate text\n```python\n(.*?)```", readme, re.DOTALL)
+    page = (ROOT / "docs" / "how_to" / "chat.md").read_text(encoding="utf-8")
+    code = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[0]
     monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", lambda _: model)
     monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", lambda _: tokenizer)
-    names: dict[str, Any] = {"cpuaccel": cpuaccel, "transformers": transformers}
+    names: dict[str, Any] = {}
     exec(code, names)
     assert "sky" in capsys.readouterr().out
     assert names["fast"].report.calls == {"optimized": 1}

@@ -355,5 +355,5 @@ def test_the_error_without_the_package(python: Python) -> None:
     assert done.stderr.splitlines()[-1] == (
         "ImportError: cpuaccel.integrations.sentence_transformers needs sentence-transformers >= "
         "5.7, which can't be imported (import of sentence_transformers halted; None in "
-        'sys.modules). Run: pip install "cpuaccel[sentence-transformers]"'
+        'sys.modules). Run: pip install ".[sentence-transformers]"'
     )

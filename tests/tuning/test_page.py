@@ -1,6 +1,7 @@
 import html.parser
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,8 +10,9 @@ from cpuaccel.report import Difference
 from cpuaccel.testing import fake_host
 from cpuaccel.timing import Speedup
 from cpuaccel.tuning.candidate import Candidate, NotTried
-from cpuaccel.tuning.decisions.html import check_page, render_page, write_page
+from cpuaccel.tuning.decisions.html import check_page, format_error, render_page, write_page
 from cpuaccel.tuning.decisions.result import CandidateStatus, Instances, Row, Rule, Tuning
+from cpuaccel.tuning.decisions.scatter import scatter
 from cpuaccel.tuning.workers.timing import ratios
 from cpuaccel.tuning.workload import Shape
 
@@ -84,7 +86,7 @@ def test_page_has_all_results() -> None:
     assert gain is not None
     for part in (
         f"engine is {gain.median:.2f} times as fast as eager",
-        "1.3e-02",  # the error per output
+        "1.3 %",  # the error per output
         "pays off after 1,000 calls",
         "700 MiB",
         "dead in float32 crashed after 3 s: its process was ended by SIGSEGV",
@@ -95,8 +97,52 @@ def test_page_has_all_results() -> None:
         "python -m torch.backends.xeon.run_cpu --ninstances 2 --ncores-per-instance 1",
     ):
         assert part in text, part
-    assert read.tags.count("h2") == 7
+    assert read.tags.count("h2") == 10
     assert page.count('class="dot"') == 2 * len(ROUNDS)
+
+
+def test_page_of_eager_in_another_precision() -> None:
+    """The title names what eager is compared with."""
+    row = replace(FAST, candidate=Candidate((), "bfloat16"))
+    page = render_page("m", replace(TUNING, winner=row.candidate, rows=(row,)), fake_host())
+    title = page.partition("<h1>")[2].partition("</h1>")[0]
+    assert "as fast as the model as it is" in title
+    assert "as fast as eager" not in title
+
+
+def test_page_shows_how_to_use_the_result() -> None:
+    text = Reader(render_page("m", TUNING, fake_host())).text
+    assert "cpuaccel.optimize(model, ['engine'], dtype=\"bfloat16\", example_inputs=batch)" in text
+    assert 'lock="cpuaccel.lock"' in text
+
+
+def test_many_that_were_not_tried_are_folded() -> None:
+    few = render_page("m", TUNING, fake_host())
+    missing = tuple(NotTried(f"b{n}", "no time") for n in range(18))
+    many = render_page("m", replace(TUNING, not_tried=missing), fake_host())
+    assert "<details open>" in few
+    assert "<details open>" not in many
+    assert "18 candidates" in Reader(many).text
+
+
+@pytest.mark.parametrize(
+    ("error", "text"), [(0.0, "0"), (None, "0"), (1.24e-6, "1.2e-06"), (0.0137, "1.4 %")]
+)
+def test_errors_are_written_as_people_write_them(error: float | None, text: str) -> None:
+    assert format_error(error) == text
+
+
+def test_points_are_placed_by_speed_and_error() -> None:
+    def at(speed: float, error: float) -> Row:
+        found = Difference("batch 1", "logits", error, error)
+        return replace(FAST, speedup=Speedup(speed, speed, speed, 9), differences=(found,))
+
+    drawn = scatter([at(2.0, 1e-6), at(4.0, 1e-2), at(1.0, 0.0)])
+    points: Any = drawn["points"]
+    (slow, exact), (fast, rough), (eager, zero) = [(p["y"], p["x"]) for p in points]
+    assert fast < slow < eager  # pixels from the top
+    assert zero < exact < rough
+    assert scatter([DEAD]) == {"points": []}
 
 
 def test_page_has_no_external_resources_and_no_scripts() -> None:
@@ -133,6 +179,17 @@ def test_a_search_counts_its_candidates_by_result() -> None:
     )
 
 
+def test_a_search_that_measured_nothing_for_want_of_time_is_not_final() -> None:
+    late = Row(candidate=DEAD.candidate, status=CandidateStatus.TIMED_OUT)
+    left = NotTried("jit in float32", "the budget ended", for_time=True)
+    nothing = replace(TUNING, rows=(late,), not_tried=())
+    assert not nothing.final
+    assert not replace(nothing, rows=(), not_tried=(left,)).final
+    assert replace(nothing, rows=(late, FAST)).final  # a longer budget might find a faster one
+    assert replace(nothing, rows=(DEAD,)).final
+    assert replace(nothing, rows=()).final
+
+
 def test_replaces_the_page(tmp_path: Path) -> None:
     path = tmp_path / "page.html"
     path.write_text("an older one")
@@ -150,5 +207,5 @@ def test_rejects_a_path_that_is_not_writable(tmp_path: Path) -> None:
 
 def test_rejects_a_page_without_jinja(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(cpuaccel.CpuaccelError, match=r'pip install "cpuaccel\[report\]"'):
+    with pytest.raises(cpuaccel.CpuaccelError, match=r'pip install "\.\[report\]"'):
         check_page(tmp_path / "page.html")

@@ -21,7 +21,7 @@ from cpuaccel.cli.arguments import (
     read_use,
     refuse_lengths,
 )
-from cpuaccel.cli.console import INTERRUPTED, print_json, progress_bar, rescued
+from cpuaccel.cli.console import INTERRUPTED, print_json, progress_bar, rescued, say
 
 if TYPE_CHECKING:
     import torch
@@ -35,7 +35,11 @@ def bench(
     model: ModelArgument,
     backends: Annotated[
         list[str] | None,
-        typer.Option(metavar="A,B", help="A pipeline, such as ipex,jit. Repeatable."),
+        typer.Option(
+            metavar="A,B",
+            help="A pipeline, such as ipex,jit. Repeatable. Default: what suits this host and most "
+            "models, such as bettertransformer,onednn.",
+        ),
     ] = None,
     pipeline: Annotated[
         list[Path] | None,
@@ -83,6 +87,10 @@ def bench(
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Number of torch's threads.")] = None,
     task: TaskOption = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.svg", help="Draw the speedups as a chart."),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Time pipelines in turn with eager, after a warm-up, with the same threads and inputs.
@@ -95,7 +103,7 @@ def bench(
 
     - `cpuaccel bench demo`
 
-    - `cpuaccel bench config:bert-base --backends jit --backends bettertransformer,jit`
+    - `cpuaccel bench config:bert-base --backends jit --backends onednn --plot speed.svg`
 
     - `cpuaccel bench ./my-model --backends jit --batch-size 1,8 --seq-len 128,384 --padding 0.5`
 
@@ -112,6 +120,13 @@ def bench(
     sizes = read_numbers(batch_size or ("8" if generate is None else "1"), "--batch-size")
     dtypes = _dtypes(dtype, demo=demo)
     pipelines = _pipelines(backends or [], pipeline or [], demo=demo)
+
+    if plot is not None:
+        from cpuaccel.artifact.atomic_write import check_writable
+
+        if plot.suffix != ".svg":
+            raise typer.BadParameter(f"must end in .svg, got {plot}", param_hint="--plot")
+        check_writable(plot)
 
     from cpuaccel.cli.bench.bench import DEFAULT_ROUNDS, DEFAULT_SECONDS
     from cpuaccel.cli.bench.calls import CallBench
@@ -167,6 +182,12 @@ def bench(
             show(data, work.results, neighbours)
         else:
             show_generate(data, work.results)
+    if plot is not None:
+        from cpuaccel.cli.bench.chart import write_chart
+
+        write_chart(plot, data, work.results)  # after the results, since it may fail
+        if not json:
+            say(f"written: {plot}")
     if interrupted:
         raise typer.Exit(INTERRUPTED)
 
@@ -182,12 +203,7 @@ def _dtypes(dtype: str | None, *, demo: bool) -> list[str]:
 
 
 def _pipelines(backends: list[str], files: list[Path], *, demo: bool) -> "dict[str, Pipeline]":
-    if not backends and not files:
-        if not demo:
-            raise typer.BadParameter(
-                "name at least one pipeline to compare with eager, such as --backends jit",
-                param_hint="--backends / --pipeline",
-            )
+    if demo and not backends and not files:
         from cpuaccel.cli.models.demo import PIPELINES
 
         backends = list(PIPELINES)

@@ -6,7 +6,7 @@ from typing import TypeVar
 from rich.markup import escape
 
 from cpuaccel.cli.bench.results import EAGER, CallRow, GenerateRow, Row, RowStatus
-from cpuaccel.cli.console import new_table, say, section, stdout
+from cpuaccel.cli.console import fitted, new_table, say, section, stdout
 from cpuaccel.cli.models.demo import Neighbour
 
 _COLOURS = {
@@ -16,7 +16,8 @@ _COLOURS = {
     RowStatus.NOT_APPLIED: "bold red",
     RowStatus.REFUSED: "bold red",
 }
-
+_DROPPABLE = ("p95 ms", "peak MiB", "rounds", "MB/token", "bandwidth", "build", "error")
+"""Columns that a narrow terminal does without, in this order; ``--json`` has them."""
 
 RowT = TypeVar("RowT", bound=Row)
 
@@ -100,15 +101,18 @@ def _show_rows(
             status,
         )
         previous = group
-    stdout().print(table, highlight=False)
+    console = stdout()
+    constant = (("dtype", {r.dtype for r in results}), ("batch x len", {r.case for r in results}))
+    same = [title for title, values in constant if len(values) == 1]
+    console.print(fitted(table, console, [*_DROPPABLE, *same]), highlight=False)
 
 
 def _call_cells(result: CallRow) -> list[str]:
     if result.median_ms is None or result.p95_ms is None or result.error is None:
         return []
     return [
-        f"{result.median_ms:.2f}",
-        f"{result.p95_ms:.2f}",
+        f"{result.median_ms:,.2f}",
+        f"{result.p95_ms:,.2f}",
         str(result.rounds),
         escape(str(result.ratio)) if result.ratio else "1",
         f"{result.error:.1e}" if result.error else "0",

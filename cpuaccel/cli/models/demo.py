@@ -10,7 +10,7 @@ from cpuaccel.cli.models.load import import_transformers
 from cpuaccel.cli.models.source import demo_folder
 from cpuaccel.model.signature import MASK, Inputs
 
-PIPELINES = ("jit", "bettertransformer", "bettertransformer,jit")
+PIPELINES = ("jit", "onednn", "bettertransformer,onednn")
 """Pipelines that ``cpuaccel bench demo`` compares."""
 
 LONGEST = 256

@@ -90,7 +90,7 @@ def import_transformers() -> Any:
     except ImportError as error:
         raise ModelError(
             f"the commands need transformers, which can't be imported ({error}). Run: pip install "
-            '"cpuaccel[transformers]"'
+            '".[transformers]"'
         ) from error
     # Its output would break our progress bars.
     transformers.utils.logging.set_verbosity_error()

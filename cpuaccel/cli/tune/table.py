@@ -6,9 +6,12 @@ from pathlib import Path
 from rich.markup import escape
 from rich.table import Table
 
-from cpuaccel.cli.console import new_table, say, section, stdout
+from cpuaccel.cli.console import fitted, new_table, say, section, stdout
 from cpuaccel.plugin.host import Host
 from cpuaccel.tuning.decisions.result import CandidateStatus, Row, Tuning
+
+DROPPABLE = ("memory", "rounds", "pays off after", "build", "error")
+"""Columns that a narrow terminal does without, in this order."""
 
 _COLOURS = {CandidateStatus.CHOSEN: "bold green", CandidateStatus.MEASURED: "default"}
 
@@ -21,7 +24,7 @@ def show(model: str, tuning: Tuning, host: Host, written: Sequence[Path]) -> Non
     if tuning.rows:
         say()
         chosen_first = sorted(tuning.rows, key=lambda r: r.status is not CandidateStatus.CHOSEN)
-        stdout().print(ranking(chosen_first), highlight=False)
+        _print(ranking(chosen_first))
     _show_failed(tuning.rows)
     section("Not tried", (f"{one.name}: {one.reason}" for one in tuning.not_tried))
     if tuning.best_instances is not None:
@@ -40,8 +43,13 @@ def show(model: str, tuning: Tuning, host: Host, written: Sequence[Path]) -> Non
 def show_unfinished(rows: Sequence[Row]) -> None:
     """Print the results of a search that did not finish."""
     say("The search did not finish, and nothing was written. Results so far:")
-    stdout().print(ranking(rows), highlight=False)
+    _print(ranking(rows))
     _show_failed(rows)
+
+
+def _print(table: Table) -> None:
+    console = stdout()
+    console.print(fitted(table, console, DROPPABLE), highlight=False)
 
 
 def ranking(rows: Sequence[Row]) -> Table:
@@ -61,12 +69,12 @@ def _cells(row: Row) -> list[str]:
     return [
         escape(row.candidate.name + threads),
         row.candidate.precision,
-        "-" if row.median_ms is None else f"{row.median_ms:.2f}",
+        "-" if row.median_ms is None else f"{row.median_ms:,.2f}",
         str(len(row.rounds)) if row.rounds else "-",
         escape(str(row.speedup)) if row.speedup else "-",
         "-" if row.error is None else f"{row.error:.1e}" if row.error else "0",
         f"{row.build_seconds:.1f} s" if row.build_seconds else "-",
-        "-" if row.break_even is None else f"{row.break_even:.0f} calls",
+        "-" if row.break_even is None else f"{row.break_even:,.0f} calls",
         f"{row.peak_bytes / 2**20:.0f} MiB" if row.peak_bytes else "-",
         f"[{colour}]{row.status}[/]",
     ]

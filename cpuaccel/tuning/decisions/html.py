@@ -1,17 +1,17 @@
 """The HTML page of a search: one file without external resources."""
 
 import importlib.util
-import os
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
 import cpuaccel
-from cpuaccel.artifact.atomic_write import write_file
+from cpuaccel.artifact.atomic_write import check_writable, write_file
 from cpuaccel.errors import CpuaccelError
 from cpuaccel.plugin.host import Host
-from cpuaccel.timing import percentile
+from cpuaccel.timing import format_ms, percentile
 from cpuaccel.tuning.decisions.result import CandidateStatus, Row, Tuning
+from cpuaccel.tuning.decisions.scatter import scatter
 
 SHOWN_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd", "bf16", "sve")
 MOST_DOTS = 80
@@ -22,14 +22,9 @@ def check_page(path: Path) -> None:
     """Check before a search that the page can be written after it."""
     if importlib.util.find_spec("jinja2") is None:
         raise CpuaccelError(
-            f"{path} can't be written: Jinja2 is not installed. Run: "
-            'pip install "cpuaccel[report]"'
+            f'{path} can\'t be written: Jinja2 is not installed. Run: pip install ".[report]"'
         )
-    if path.is_dir() or not os.access(path.absolute().parent, os.W_OK):
-        raise CpuaccelError(
-            f"{path} can't be written: it is a folder, or its own folder is missing or read-only. "
-            "Choose another path"
-        )
+    check_writable(path)
 
 
 def write_page(path: Path, model: str, tuning: Tuning, host: Host) -> None:
@@ -53,6 +48,8 @@ def render_page(model: str, tuning: Tuning, host: Host) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["ms"] = format_ms
+    environment.filters["error"] = format_error
     measured = [row for row in tuning.rows if row.rounds]
     ranked = sorted(measured, key=lambda row: row.status is not CandidateStatus.CHOSEN)
     outputs = dict.fromkeys(name for row in tuning.rows for name in row.errors())
@@ -71,10 +68,19 @@ def render_page(model: str, tuning: Tuning, host: Host) -> str:
         ranking=ranked,
         top=max([1.0, *(row.speedup.high for row in ranked if row.speedup)]),
         latencies=_latencies(ranked),
+        scatter=scatter(ranked),
+        spent=sorted(tuning.rows, key=lambda row: -row.tried_seconds),
         outputs=list(outputs),
         compared=[row for row in tuning.rows if row.differences],
         failed=[row for row in tuning.rows if not row.rounds or row.reason],
     )
+
+
+def format_error(error: float | None) -> str:
+    """Return a relative error in percent, or as a power of ten if it is small."""
+    if not error:
+        return "0"
+    return f"{error:.1%}".replace("%", " %") if error >= 1e-3 else f"{error:.1e}"
 
 
 def _latencies(rows: Sequence[Row]) -> dict[str, object]:

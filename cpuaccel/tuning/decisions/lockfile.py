@@ -63,7 +63,9 @@ class _RuleTable(_Table):
     gain: float
 
 
-class _LockTable(_Table):
+class LockTable(_Table):
+    """A lock file."""
+
     version: Literal[1]
     why: str
     target: Target
@@ -84,7 +86,7 @@ class Lock(NamedTuple):
 def read_lock(path: Path) -> Lock | None:
     """Read a lock file; None if it does not exist. The error lists every mistake."""
     try:
-        table = _LockTable.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        table = LockTable.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -93,8 +95,7 @@ def read_lock(path: Path) -> Lock | None:
         raise LockError(f"{path}: invalid TOML: {error}. Remove the file and tune again") from None
     except ValidationError as error:
         mistakes = "".join(
-            f"\n  - {describe_invalid(c, c['loc'], _LockTable.model_fields)}"
-            for c in error.errors()
+            f"\n  - {describe_invalid(c, c['loc'], LockTable.model_fields)}" for c in error.errors()
         )
         raise LockError(f"{path}: invalid lock file. Remove it and tune again:{mistakes}") from None
     if len(table.pipelines) != (1 if table.rule is None else 2):
@@ -122,7 +123,7 @@ def write_lock(path: Path, tuning: Tuning, fingerprint: TuningFingerprint) -> No
     """Write a lock file in one step."""
     decision = Decision.from_tuning(tuning)
     rule = tuning.rule
-    table = _LockTable(
+    table = LockTable(
         version=1,
         why=tuning.why,
         target=tuning.target,

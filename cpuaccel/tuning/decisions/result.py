@@ -178,6 +178,13 @@ class Tuning:
         """The split of the cores with the highest throughput, where that was measured."""
         return max(self.instances, key=lambda one: one.rows_per_second, default=None)
 
+    @property
+    def final(self) -> bool:
+        """Whether it is worth keeping: something was measured, or time was not what was short."""
+        late = any(row.status is CandidateStatus.TIMED_OUT for row in self.rows)
+        short = late or any(one.for_time for one in self.not_tried)
+        return not short or any(row.rounds for row in self.rows)
+
     def with_winner(self, winner: Candidate) -> "Tuning":
         """Return a copy with another winner, and the status of the rows adapted."""
         tuning = replace(self, winner=winner, rule=self.rule if winner == self.winner else None)

@@ -30,6 +30,11 @@ class ZenTorch(TorchCompileBackend):
 
     def check(self, host: Host) -> Verdict:
         """Decide from metadata and flags: importing zentorch fails with another torch."""
+        if "AMD" not in host.processor:  # first: otherwise the remedy is to install it
+            return Verdict.no(
+                f"zentorch needs an AMD processor, and this is {host.processor or 'another'}",
+                USE_OTHERS,
+            )
         if not (verdict := super().check(host)):
             return verdict
         own, torch_version = host.version("zentorch"), host.version("torch")
@@ -41,11 +46,6 @@ class ZenTorch(TorchCompileBackend):
                 f"zentorch {own} works with torch {own.major}.{own.minor} only, and this "
                 f"environment has torch {host.packages['torch']}",
                 f'Install "zentorch=={minor}.*"',
-            )
-        if "AMD" not in host.processor:
-            return Verdict.no(
-                f"zentorch needs an AMD processor, and this is {host.processor or 'another'}",
-                USE_OTHERS,
             )
         if "avx512f" not in host.isa:
             return Verdict.no(

@@ -1,0 +1,3 @@
+"""Fixtures of the docs' tests."""
+
+from tests.cli.conftest import run as run
