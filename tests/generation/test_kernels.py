@@ -13,8 +13,8 @@ from torch.nn.functional import linear
 import cpuaccel
 from cpuaccel.report import Status
 from cpuaccel_plugins.decoding import library
-from cpuaccel_plugins.decoding.eight_bits import Int8Linear
 from cpuaccel_plugins.decoding.linear import MOST_ROWS, FewRowsLinear
+from cpuaccel_plugins.decoding.packed import Int8Linear
 from tests.generation.models import assert_falls_back, assert_served, decoder, left_padded
 
 SIZES = [(1, 1), (7, 13), (33, 100), (16, 32), (17, 8), (100, 33), (64, 129)]

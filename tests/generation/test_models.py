@@ -170,10 +170,10 @@ def test_the_weights_of_chosen_experts_are_counted(name: str) -> None:
 @torch.no_grad()
 def test_experts_of_any_number_of_rows(rows: int, kind: str) -> None:
     """Each row is computed as if it were alone, by its own experts."""
-    from cpuaccel_plugins.decoding.eight_bits import Int8Linear
     from cpuaccel_plugins.decoding.experts import FewRowsExperts, as_linear
     from cpuaccel_plugins.decoding.library import kernels
     from cpuaccel_plugins.decoding.linear import FewRowsLinear
+    from cpuaccel_plugins.decoding.packed import Int8Linear
 
     original = decoder("qwen3_moe").model.layers[0].mlp.experts
     linear = FewRowsLinear if kind == "onednn" else Int8Linear

@@ -9,8 +9,8 @@ logger = logging.getLogger("cpuaccel")
 LIMITS = {torch.float32: 1e-4, torch.bfloat16: 0.1}
 """Largest accepted difference by the dtype of an output, relative to the largest magnitude."""
 
-FEW_BITS = {torch.int8: 0.1, torch.uint8: 0.3}
-"""The same where only the kernels computed with weights of few bits; 4 are in ``torch.uint8``."""
+FEW_BITS = {0: 0.0, 8: 0.1, 4: 0.3}
+"""The same where only the kernels computed with weights of so many bits; 0: of floats."""
 
 ROUNDED = 0.01
 """The same where both computed with them: tiny differences change how activations are rounded."""

@@ -85,7 +85,7 @@ class FewRowsExperts(Checked, torch.nn.Module):
 
     def bytes_read(self, chosen: int) -> int:
         """Bytes of weights that one row reads, of ``chosen`` experts."""
-        return sum(linear.stored.nbytes for linear in self.linears) * chosen // self._number
+        return sum(linear.weight.nbytes for linear in self.linears) * chosen // self._number
 
     def forward(
         self, hidden_states: torch.Tensor, top_k_index: torch.Tensor, top_k_weights: torch.Tensor
@@ -106,7 +106,7 @@ class FewRowsExperts(Checked, torch.nn.Module):
         if self._plain is None:
             return output
         plain: torch.Tensor = self._plain(hidden_states, top_k_index, top_k_weights)
-        self.compare(output, plain, FEW_BITS.get(self._gate_up.dtype, 0.0))
+        self.compare(output, plain, FEW_BITS[self._gate_up.bits])
         return plain
 
     def _few_rows(

@@ -12,8 +12,8 @@ import torch
 from transformers.cache_utils import Cache, DynamicLayer
 
 from cpuaccel_plugins.decoding.agreement import ROUNDED, Checked
-from cpuaccel_plugins.decoding.eight_bits import many_rows_in_integers
 from cpuaccel_plugins.decoding.linear import MOST_ROWS
+from cpuaccel_plugins.decoding.packed import many_rows_in_integers
 from cpuaccel_plugins.decoding.parts import Parts
 from cpuaccel_plugins.decoding.structures import TYPES, CFeedForward, cached, seen
 
@@ -100,7 +100,7 @@ class FusedForward(Checked):
         return plain
 
     def _computes_many(self) -> bool:
-        return self.parts.has_8_bits and many_rows_in_integers(self._library)
+        return self.parts.is_packed and many_rows_in_integers(self._library)
 
     def _can_compute(
         self,

@@ -30,10 +30,8 @@ COMPILE_SECONDS = 120
 ARGUMENTS = {
     "cpuaccel_linear": (*[POINTER] * 3, *[NUMBER] * 2),
     "cpuaccel_linear_of_many": (*[POINTER] * 3, *[NUMBER] * 2),
-    "cpuaccel_pack8": (POINTER, NUMBER, POINTER, NUMBER, NUMBER),
-    "cpuaccel_unpack8": (POINTER, POINTER, NUMBER, NUMBER, NUMBER),
-    "cpuaccel_pack": (POINTER, NUMBER, POINTER, NUMBER),
-    "cpuaccel_unpack": (POINTER, POINTER, NUMBER, NUMBER),
+    "cpuaccel_pack": (POINTER, NUMBER, POINTER, *[NUMBER] * 3),
+    "cpuaccel_unpack": (POINTER, NUMBER, POINTER, *[NUMBER] * 3),
     "cpuaccel_project": (*[POINTER] * 2, *[NUMBER] * 2, *[POINTER] * 5),
     "cpuaccel_attend": (*[POINTER] * 5, *[NUMBER] * 2, *[POINTER] * 2, NUMBER),
     "cpuaccel_feed_forward": (*[POINTER] * 3, *[NUMBER] * 2),
@@ -55,7 +53,7 @@ ARGUMENTS = {
 NUMBERS = {
     "cpuaccel_threads": (),
     "cpuaccel_panel": (),
-    "cpuaccel_packed_bytes": (NUMBER, NUMBER),
+    "cpuaccel_packed_bytes": (NUMBER, NUMBER, NUMBER),
 }
 """The types of the arguments of each function that returns a number."""
 

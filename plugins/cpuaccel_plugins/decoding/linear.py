@@ -3,6 +3,7 @@
 import ctypes
 import functools
 from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 from torch.nn.functional import linear
@@ -18,8 +19,12 @@ class FewRowsLinear(torch.nn.Module):
     """A linear with the weight as it is: no second copy.
 
     Attributes:
+        bits: of a weight that has few, 8 or 4; 0 for one of floats.
+        weight: what the kernels read.
         described: the structure for the kernels.
     """
+
+    bits: ClassVar[int] = 0
 
     def __init__(self, original: torch.nn.Linear, library: ctypes.CDLL) -> None:
         super().__init__()
@@ -29,7 +34,7 @@ class FewRowsLinear(torch.nn.Module):
         self.in_features, self.out_features = original.in_features, original.out_features
         self._library = library
         self._float_bias = None if self.bias is None else self.bias.float()
-        self.described = self._describe(self.weight)
+        self.described = self._describe(self.weight, TYPES[self.weight.dtype])
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Compute inputs of shape (*, inputs)."""
@@ -68,27 +73,17 @@ class FewRowsLinear(torch.nn.Module):
         return float_linear(inputs, weight, None if self.bias is None else self.bias[outputs])
 
     @property
-    def stored(self) -> torch.Tensor:
-        """What few rows read the weight from."""
-        return self.weight
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of the stored weight."""
-        return self.stored.dtype
-
-    @property
     def has_few_bits(self) -> bool:
         """Whether the weight has 8 or 4 bits, for which activations are rounded, too."""
-        return not self.dtype.is_floating_point
+        return self.bits != 0
 
     @property
     def bytes_of_output(self) -> int:
         """Bytes of the weights of one output."""
-        return self.in_features * self.dtype.itemsize
+        return self.in_features * self.weight.element_size()
 
     def described_part(self, begin: int, count: int) -> CLinear:
-        """Describe ``count`` of the outputs, from ``begin`` on; packed ones begin with a panel."""
+        """Describe ``count`` of the outputs, from ``begin`` on."""
         whole = self.described
         return CLinear(
             whole.weight + begin * self.bytes_of_output,
@@ -98,13 +93,13 @@ class FewRowsLinear(torch.nn.Module):
             whole.type,
         )
 
-    def _describe(self, weight: torch.Tensor) -> CLinear:
+    def _describe(self, weight: torch.Tensor, kind: int) -> CLinear:
         return CLinear(
             weight.data_ptr(),
             None if self._float_bias is None else self._float_bias.data_ptr(),
             self.out_features,
             self.in_features,
-            TYPES[weight.dtype],
+            kind,
         )
 
 

@@ -74,7 +74,7 @@ def make_stepper(model: torch.nn.Module, choose: Choose, unload: Unload | None) 
     over_source = fuse_layers(copied, _stepped_modules(copied), library)
     chosen = getattr(model.config.get_text_config(decoder=True), "num_experts_per_tok", 1)
     of_experts = [linear for one in experts for linear in one.linears]
-    huge = use_huge_pages(linear.stored for linear in (*linears, *of_experts))
+    huge = use_huge_pages(linear.weight for linear in (*linears, *of_experts))
     layers = sum(forward.agrees for forward in fused.values()) + over_source
     evidence: dict[str, int | str] = {"linears": len(linears), "fused_layers": layers}
     if experts:
@@ -84,7 +84,7 @@ def make_stepper(model: torch.nn.Module, choose: Choose, unload: Unload | None) 
     names = {module: name for name, module in copied.named_modules()}
     return Stepper(
         copied,
-        sum(linear.stored.nbytes for linear in linears if not ONCE.search(names[linear]))
+        sum(linear.weight.nbytes for linear in linears if not ONCE.search(names[linear]))
         + sum(one.bytes_read(chosen) for one in experts),
         evidence,
     )

@@ -52,8 +52,8 @@ class Parts:
         feed_forward: for the network after it, or, for a mixture, its norm and its own code.
         index: of the layer.
         kept: the tensors that the structures point to.
-        has_few_bits: whether weights have 8 or 4 bits.
-        has_8_bits: whether all of them have 8.
+        has_few_bits: whether a weight has 8 or 4 bits.
+        is_packed: whether all of them do.
     """
 
     projections: CProjections
@@ -62,7 +62,7 @@ class Parts:
     index: int
     kept: list[torch.Tensor]
     has_few_bits: bool
-    has_8_bits: bool
+    is_packed: bool
 
 
 def find_parts(layer: torch.nn.Module) -> Parts | None:
@@ -144,7 +144,7 @@ def _parts(layer: torch.nn.Module) -> Parts | None:
         int(_number(attention, "layer_idx")),
         kept,
         any(linear.has_few_bits for linear in linears.values()),
-        all(linear.dtype == torch.int8 for linear in linears.values()),
+        all(linear.has_few_bits for linear in linears.values()),
     )
 
 

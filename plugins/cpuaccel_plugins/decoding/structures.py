@@ -9,7 +9,7 @@ TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
 """The numbers of ``Type``."""
 
 FOUR_BITS = 3
-"""The number of ``FourBits``."""
+"""The number of ``INT4``."""
 
 POINTER, NUMBER, REAL = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
 

@@ -52,10 +52,9 @@ class Int8(Backend[Int8Options]):
     def stepper(self, model: torch.nn.Module, host: Host, unload: Unload | None = None) -> Stepper:
         """Compute few rows with kernels that read weights in 8 or 4 bits, the head's too."""
         # These need transformers or a newer torch.
-        from cpuaccel_plugins.decoding.eight_bits import Int8Linear
-        from cpuaccel_plugins.decoding.four_bits import Int4Linear, fits_in_4_bits
         from cpuaccel_plugins.decoding.linear import FewRowsLinear
         from cpuaccel_plugins.decoding.model import make_stepper
+        from cpuaccel_plugins.decoding.packed import Int4Linear, Int8Linear
         from cpuaccel_plugins.int8.selection import matches, require_matches
 
         options = self.options
@@ -70,7 +69,7 @@ class Int8(Backend[Int8Options]):
             names.append((name,))
             if matches((name,), options.float_names) or not _is_finite(linear.weight):
                 return FewRowsLinear
-            if matches((name,), options.int4_names) and fits_in_4_bits(linear):
+            if matches((name,), options.int4_names):
                 return Int4Linear
             return Int8Linear
 

@@ -2,9 +2,7 @@
 //
 // Widening weights to float32 would take longer than reading them. So where the processor has the
 // instructions for it, weights in bfloat16 are multiplied with activations in bfloat16, and those in 8
-// and 4 bits with activations in 8 bits. Activations in 8 bits share a scale in groups of 32 and of 64:
-// sums are exact within a group, and the largest error of an activation is 1/254 of the largest in its
-// group.
+// and 4 bits with activations in integers (integers.h).
 
 #pragma once
 
@@ -19,26 +17,10 @@ namespace {
 
 constexpr int64_t PART = 256;  // activations that a thread narrows in turn
 
-// Activations for weights in 4 bits: value i is steps[i] * scale. sums[i] is that of four, from value 4 * i on.
-struct EightBits {
-  static constexpr int64_t NUMBER = 64;
-  int8_t steps[NUMBER];
-  float sums[NUMBER / 4];
-  float scale;
-};
-
-struct FourBits;  // see four_bits.h
-
 template <typename W>
 struct MultipliedWith {
   using Type = float;
 };
-#ifdef __AVX2__
-template <>
-struct MultipliedWith<FourBits> {
-  using Type = EightBits;
-};
-#endif
 #ifdef __AVX512BF16__
 template <>
 struct MultipliedWith<bfloat16> {
@@ -57,16 +39,6 @@ inline void narrow_all(const float* x, bfloat16* result, int64_t size) {
   for (; i < size; i++) narrow(x[i], result[i]);
 }
 
-inline void narrow_all(const float* x, EightBits* result, int64_t size) {
-  for (; size > 0; size -= EightBits::NUMBER, x += EightBits::NUMBER, result++) {
-    result->scale = to_integers<int8_t, 127>(x, result->steps, EightBits::NUMBER);
-    for (int64_t i = 0; i < EightBits::NUMBER / 4; i++) {
-      const int8_t* four = result->steps + 4 * i;
-      result->sums[i] = (four[0] + four[1] + four[2] + four[3]) * result->scale;
-    }
-  }
-}
-
 class Activations {
  public:
   const int64_t rows, size;
@@ -77,12 +49,8 @@ class Activations {
 
   // How many parts of them must be narrowed before they are multiplied with weights of a type.
   int64_t reserve(int64_t type) {
-    if (type == INT8) {
+    if (has_few_bits(type)) {
       quantized_.resize(rows, size);
-      return rows * parts();
-    }
-    if (type == INT4 && !std::is_same_v<MultipliedWith<FourBits>::Type, float>) {
-      bytes_.resize(rows * size / EightBits::NUMBER);
       return rows * parts();
     }
     if (type == BFLOAT16 && !std::is_same_v<MultipliedWith<bfloat16>::Type, float>) {
@@ -95,18 +63,15 @@ class Activations {
   void narrow_part(int64_t type, int64_t part) {
     int64_t row = part / parts(), column = part % parts() * PART;
     int64_t begin = row * size + column, count = std::min(PART, size - column);
-    if (type == INT8)
+    if (has_few_bits(type))
       quantized_.set(row, column, &wide_[begin], count);
-    else if (type == INT4)
-      narrow_all(&wide_[begin], &bytes_[begin / EightBits::NUMBER], count);
     else
       narrow_all(&wide_[begin], &brief_[begin], count);
   }
 
   // Narrow all of them, unless that was done for another linear.
   void prepare(int64_t type) {
-    if (type == INT8 ? !quantized_.empty() : type == INT4 ? !bytes_.empty() : !brief_.empty())
-      return;
+    if (has_few_bits(type) ? !quantized_.empty() : !brief_.empty()) return;
     int64_t parts = reserve(type);
     for (int64_t part = 0; part < parts; part++) narrow_part(type, part);
   }
@@ -114,16 +79,12 @@ class Activations {
   // One row, in the type that weights are multiplied with.
   const float* multiplied(int64_t r, float) const { return &wide_[r * size]; }
   const bfloat16* multiplied(int64_t r, bfloat16) const { return &brief_[r * size]; }
-  const EightBits* multiplied(int64_t r, EightBits) const {
-    return &bytes_[r * size / EightBits::NUMBER];
-  }
   const QuantizedRows& quantized() const { return quantized_; }
 
  private:
   int64_t parts() const { return (size + PART - 1) / PART; }
 
   std::vector<float> wide_;
-  std::vector<EightBits> bytes_;
   std::vector<bfloat16> brief_;
   QuantizedRows quantized_;
 };

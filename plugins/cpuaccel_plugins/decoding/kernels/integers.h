@@ -9,6 +9,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <numeric>
 #include <vector>
 
 #include "vectors.h"
@@ -127,7 +128,7 @@ class QuantizedRows {
     groups = size / GROUP;
     steps_.resize(rows * size);
     scales_.resize(rows * groups);
-    starts_.resize(rows * groups);
+    sums_.resize(rows * groups);
   }
 
   bool empty() const { return steps_.empty(); }
@@ -136,8 +137,7 @@ class QuantizedRows {
   }
   float scale(int64_t row, int64_t group) const { return scales_[row * groups + group]; }
 
-  // Where a sum of products begins, to undo what was added to the weights.
-  int32_t start(int64_t row, int64_t group) const { return starts_[row * groups + group]; }
+  int32_t sum(int64_t row, int64_t group) const { return sums_[row * groups + group]; }
 
   // Set `count` numbers of a row from `column` on, which begins a group, and pads the last one.
   void set(int64_t row, int64_t column, const float* x, int64_t count) {
@@ -146,16 +146,14 @@ class QuantizedRows {
       Step* steps = &steps_[group * GROUP];
       scales_[group] = to_integers<Step, LARGEST_STEP>(x + at, steps, full);
       std::fill(steps + full, steps + GROUP, static_cast<Step>(0));
-      int32_t sum = 0;
-      for (int64_t i = 0; i < GROUP; i++) sum += steps[i];
-      starts_[group] = -ADDED * sum;
+      sums_[group] = std::accumulate(steps, steps + GROUP, 0);
     }
   }
 
  private:
   std::vector<Step> steps_;
   std::vector<float> scales_;
-  std::vector<int32_t> starts_;
+  std::vector<int32_t> sums_;
 };
 
 }  // namespace

@@ -102,7 +102,7 @@ void cpuaccel_linear(const Linear* linear, const void* x, void* y, int64_t type,
   }
 }
 
-// The same for many rows, with weights in 8 bits.
+// The same for many rows, with packed weights.
 void cpuaccel_linear_of_many(const Linear* linear, const void* x, void* y, int64_t type,
                              int64_t rows) {
   linear_of_many(*linear, x, y, type, rows);

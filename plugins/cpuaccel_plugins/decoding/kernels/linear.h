@@ -1,13 +1,13 @@
-// Linears of a few rows, and, with weights in 8 bits, of many.
+// Linears of a few rows, and, with packed weights, of many.
 //
-// Weights are row-major, (outputs, inputs), in float32, bfloat16, or 4 bits with a scale for each 32;
-// or packed in 8 bits. No row of activations depends on another one.
+// Weights are row-major, (outputs, inputs), in float32 or bfloat16, or packed in 8 or 4 bits: in panels
+// of as many outputs as a vector has lanes. So a thread reads weights from one place to the next, and
+// no sum over lanes is needed. No row of activations depends on another one.
 
 #pragma once
 
 #include "activations.h"
-#include "eight_bits.h"
-#include "four_bits.h"
+#include "packing.h"
 #include "products.h"
 #include "vectors.h"
 
@@ -39,7 +39,6 @@ inline void outputs_of(const Linear& linear, const Activations& x, float* y, int
                        int64_t begin, int64_t end) {
   constexpr int OUTPUTS = 4;
   const W* weight = static_cast<const W*>(linear.weight);
-  int64_t row_size = x.size / WeightsIn<W>::NUMBER;
   for (int64_t row = 0; row < x.rows;) {
     int64_t taken = next_rows(x.rows - row);
     with_constant<MOST_AT_ONCE>(taken, [&](auto number) {
@@ -54,11 +53,11 @@ inline void outputs_of(const Linear& linear, const Activations& x, float* y, int
       };
       int64_t n = begin;
       for (; n + OUTPUTS <= end; n += OUTPUTS) {
-        products<ROWS, OUTPUTS>(weight + n * row_size, multiplied, x.size, sums);
+        products<ROWS, OUTPUTS>(weight + n * x.size, multiplied, x.size, sums);
         finish(n, OUTPUTS);
       }
       for (; n < end; n++) {
-        products<ROWS, 1>(weight + n * row_size, multiplied, x.size, sums);
+        products<ROWS, 1>(weight + n * x.size, multiplied, x.size, sums);
         finish(n, 1);
       }
     });
@@ -79,17 +78,17 @@ inline void store_sums(const Linear& linear, const Floats& sums, int64_t panel, 
     y[n - begin] = sums[n - first] + (linear.bias ? linear.bias[n] : 0);
 }
 
-inline void packed_outputs(const Linear& linear, const QuantizedRows& x, int64_t rows, float* y,
-                           int64_t y_stride, int64_t begin, int64_t end) {
-  Packed packed(linear.inputs);
+template <typename Format>
+inline void packed_outputs(const Format& format, const Linear& linear, const QuantizedRows& x,
+                           int64_t rows, float* y, int64_t y_stride, int64_t begin, int64_t end) {
   for (int64_t panel = begin / LANES; panel * LANES < end; panel++) {
-    const int8_t* at = static_cast<const int8_t*>(linear.weight) + panel * packed.panel_bytes;
+    const int8_t* at = static_cast<const int8_t*>(linear.weight) + panel * format.panel_bytes;
     for (int64_t row = 0; row < rows;) {
       int64_t taken = next_rows(rows - row);
       with_constant<MOST_AT_ONCE>(taken, [&](auto number) {
         constexpr int ROWS = decltype(number)::value;
         Floats sums[1][ROWS];
-        packed_sums<ROWS, 1>(at, packed, x, row, sums);
+        format.template sums<ROWS, 1>(at, x, row, sums);
         for (int r = 0; r < ROWS; r++)
           store_sums(linear, sums[0][r], panel, begin, end, y + (row + r) * y_stride);
       });
@@ -105,21 +104,22 @@ void compute(const Linear& linear, const Activations& x, float* y, int64_t y_str
   switch (linear.type) {
     case FLOAT32: outputs_of<float>(linear, x, y, y_stride, begin, end); break;
     case BFLOAT16: outputs_of<bfloat16>(linear, x, y, y_stride, begin, end); break;
-    case INT4: outputs_of<FourBits>(linear, x, y, y_stride, begin, end); break;
-    default: packed_outputs(linear, x.quantized(), x.rows, y, y_stride, begin, end);
+    default:
+      with_format(linear.type, linear.inputs, [&](auto format) {
+        packed_outputs(format, linear, x.quantized(), x.rows, y, y_stride, begin, end);
+      });
   }
 }
 
-// All outputs of many rows, with weights in 8 bits. Within a parallel region.
-inline void many_rows(const Linear& linear, const QuantizedRows& x, int64_t rows, float* y,
-                      int64_t y_stride) {
+template <typename Format>
+inline void packed_rows(const Format& format, const Linear& linear, const QuantizedRows& x,
+                        int64_t rows, float* y, int64_t y_stride) {
   constexpr int64_t CHUNK = 64;  // rows that a thread computes with the same weights
-  Packed packed(linear.inputs);
-  int64_t panels = Packed::panels(linear.outputs);
+  int64_t panels = panels_of(linear.outputs);
 #pragma omp for schedule(static) collapse(2)
   for (int64_t first = 0; first < panels; first += TILE_PANELS)
     for (int64_t chunk = 0; chunk < rows; chunk += CHUNK) {
-      const int8_t* at = static_cast<const int8_t*>(linear.weight) + first * packed.panel_bytes;
+      const int8_t* at = static_cast<const int8_t*>(linear.weight) + first * format.panel_bytes;
       int64_t end = std::min(rows, chunk + CHUNK);
       for (int64_t row = chunk; row < end; row += TILE_ROWS)
         with_constant<TILE_PANELS>(panels - first, [&](auto panel_number) {
@@ -127,7 +127,7 @@ inline void many_rows(const Linear& linear, const QuantizedRows& x, int64_t rows
             constexpr int PANELS = decltype(panel_number)::value;
             constexpr int ROWS = decltype(row_number)::value;
             Floats sums[PANELS][ROWS];
-            packed_sums<ROWS, PANELS>(at, packed, x, row, sums);
+            format.template sums<ROWS, PANELS>(at, x, row, sums);
             for (int p = 0; p < PANELS; p++)
               for (int r = 0; r < ROWS; r++)
                 store_sums(linear, sums[p][r], first + p, 0, linear.outputs,
@@ -135,6 +135,13 @@ inline void many_rows(const Linear& linear, const QuantizedRows& x, int64_t rows
           });
         });
     }
+}
+
+// All outputs of many rows, with packed weights. Within a parallel region.
+inline void many_rows(const Linear& linear, const QuantizedRows& x, int64_t rows, float* y,
+                      int64_t y_stride) {
+  with_format(linear.type, linear.inputs,
+              [&](auto format) { packed_rows(format, linear, x, rows, y, y_stride); });
 }
 
 }  // namespace

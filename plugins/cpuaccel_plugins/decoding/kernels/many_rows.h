@@ -1,4 +1,4 @@
-// Parts of layers for many rows, with weights in 8 bits: a prefill.
+// Parts of layers for many rows, with packed weights: a prefill.
 //
 // Rows are computed in chunks, so that what lies between two linears stays in the caches.
 
@@ -24,7 +24,7 @@ constexpr int64_t CHUNK_ROWS = 256;
 // Whether a part of a layer is computed for many rows; linears without a weight aren't there.
 template <typename... Linears>
 inline bool are_many(int64_t rows, const Linears&... linears) {
-  return rows > MOST_FEW && ((linears.type == INT8 || !linears.weight) && ...);
+  return rows > MOST_FEW && ((has_few_bits(linears.type) || !linears.weight) && ...);
 }
 
 // Quantize `count` rows of hidden states from row `first` on, normalized. Within a parallel region.

@@ -170,6 +170,8 @@ inline float product(const W* weight, const float* x, int64_t size) {
 
 enum Type : int64_t { FLOAT32 = 0, BFLOAT16 = 1, INT8 = 2, INT4 = 3 };
 
+inline bool has_few_bits(int64_t type) { return type == INT8 || type == INT4; }
+
 inline float load(const void* data, int64_t type, int64_t index) {
   return type == FLOAT32 ? static_cast<const float*>(data)[index]
                          : widen(static_cast<const bfloat16*>(data)[index]);

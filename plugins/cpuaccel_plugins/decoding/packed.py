@@ -1,46 +1,64 @@
-"""A linear with its weight in 8 bits, with a scale for each 128 in a row."""
+"""Linears with their weight packed in 8 or 4 bits."""
 
 import ctypes
 import functools
 from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 
 from cpuaccel_plugins.aten_graph.fastest import least_times
 from cpuaccel_plugins.decoding.linear import FewRowsLinear, faster_in_float32, float_linear
-from cpuaccel_plugins.decoding.structures import TYPES
+from cpuaccel_plugins.decoding.structures import FOUR_BITS, TYPES, CLinear
 
 MOST_CAST = 2**24
 """Most weights that are cast to floats at once."""
 
 
-class Int8Linear(FewRowsLinear):
-    """A linear with its weight in 8 bits.
+class PackedLinear(FewRowsLinear):
+    """A linear whose weight has few bits; see kernels/eight_bits.h and kernels/four_bits.h.
 
     Activations are in 8 bits, with a scale for each 32 of them (in 16 bits on processors without
     AVX512-VNNI). Where products of floats are faster for many rows, such as with AMX, the weight is
     unpacked for them.
 
     Attributes:
-        weight: packed for the kernels; see kernels/eight_bits.h. Its dtype is int8: T5 casts
-            activations to the weight's dtype unless it has 8 bits.
+        weight: packed for the kernels, in int8: T5 casts activations to any other dtype of a weight.
+        kind: the number of ``Type``.
     """
+
+    kind: ClassVar[int]
 
     def __init__(self, original: torch.nn.Linear, library: ctypes.CDLL) -> None:
         super().__init__(original, library)
         weight, sizes = self.weight, (self.out_features, self.in_features)
-        self.weight = torch.empty(library.cpuaccel_packed_bytes(*sizes), dtype=torch.int8)
-        library.cpuaccel_pack8(
-            *(weight.data_ptr(), TYPES[weight.dtype], self.weight.data_ptr(), *sizes)
+        self.weight = torch.empty(
+            library.cpuaccel_packed_bytes(*sizes, self.kind), dtype=torch.int8
         )
-        self.described = self._describe(self.weight)
+        library.cpuaccel_pack(
+            *(weight.data_ptr(), TYPES[weight.dtype]),
+            *(self.weight.data_ptr(), self.kind, *sizes),
+        )
+        self._panel: int = library.cpuaccel_panel()
+        self.described = self._describe(self.weight, self.kind)
+
+    def outputs(self, inputs: torch.Tensor, begin: int, count: int) -> torch.Tensor:
+        """Compute ``count`` of the outputs, from ``begin`` on, of shape (*, count)."""
+        if begin % self._panel:
+            return self.outputs(inputs, 0, self.out_features)[..., begin : begin + count]
+        return super().outputs(inputs, begin, count)
+
+    def described_part(self, begin: int, count: int) -> CLinear:
+        """Describe ``count`` of the outputs, from ``begin`` on, where a panel begins."""
+        assert begin % self._panel == 0
+        return super().described_part(begin, count)
 
     def unpacked(self, begin: int, count: int, dtype: torch.dtype) -> torch.Tensor:
         """The weight of ``count`` outputs, shape (count, inputs), in float32 or bfloat16."""
         weight = torch.empty(count, self.in_features, dtype=dtype)
         part = self.described_part(begin, count)
-        self._library.cpuaccel_unpack8(
-            *(part.weight, weight.data_ptr(), TYPES[dtype], count, self.in_features)
+        self._library.cpuaccel_unpack(
+            *(part.weight, self.kind, weight.data_ptr(), TYPES[dtype], count, self.in_features)
         )
         return weight
 
@@ -55,8 +73,7 @@ class Int8Linear(FewRowsLinear):
 
     def many_in_floats(self, inputs: torch.Tensor, begin: int, count: int) -> torch.Tensor:
         """Compute outputs with the unpacked weight."""
-        panel = self._library.cpuaccel_panel()
-        size = (MOST_CAST // self.in_features // panel + 1) * panel
+        size = (MOST_CAST // self.in_features // self._panel + 1) * self._panel
         dtype = torch.float32 if faster_in_float32() else torch.bfloat16
         narrow, parts = inputs.to(dtype), []
         for first in range(begin, begin + count, size):
@@ -70,8 +87,22 @@ class Int8Linear(FewRowsLinear):
     @property
     def bytes_of_output(self) -> int:
         """Bytes of the packed weights of one output, on average over its panel."""
-        panel: int = self._library.cpuaccel_panel()
-        return int(self._library.cpuaccel_packed_bytes(panel, self.in_features)) // panel
+        sizes = self._panel, self.in_features
+        return int(self._library.cpuaccel_packed_bytes(*sizes, self.kind)) // self._panel
+
+
+class Int8Linear(PackedLinear):
+    """A linear with its weight in 8 bits, with a scale for each 128 in a row."""
+
+    kind = TYPES[torch.int8]
+    bits = 8
+
+
+class Int4Linear(PackedLinear):
+    """A linear with its weight in 4 bits, with a scale and a least weight for each 32 in a row."""
+
+    kind = FOUR_BITS
+    bits = 4
 
 
 @functools.cache
