@@ -23,7 +23,7 @@ class PackedLinear(FewRowsLinear):
     unpacked for them.
 
     Attributes:
-        weight: packed for the kernels, in int8: T5 casts activations to any other dtype of a weight.
+        weight: packed for the kernels, in int8: T5 casts activations to any other dtype.
         kind: the number of ``Type``.
     """
 
