@@ -1,6 +1,7 @@
 """The code of the tutorial."""
 
 import re
+import tomllib
 from pathlib import Path
 
 from tests.conftest import Python
@@ -12,24 +13,27 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", TUTORIAL.read_text(encoding="utf-8"), re.DOTALL)
 
 
-def test_the_plugin_in_ten_lines_works(tmp_path: Path, python: Python) -> None:
+def test_the_plugin_in_twenty_lines_works(tmp_path: Path, python: Python) -> None:
     plugin, *_ = blocks("python")
-    entry_points, *_ = blocks("toml")
-    assert len([line for line in plugin.splitlines() if line.strip()]) == 10
-    (tmp_path / "halve_plugin.py").write_text(plugin + "\nhalved = lambda model: model\n")
-    info = tmp_path / "halve-1.0.dist-info"
+    pyproject, *_ = blocks("toml")
+    assert len([line for line in plugin.splitlines() if line.strip()]) <= 20
+    (tmp_path / "undrop_plugin.py").write_text(plugin)
+    info = tmp_path / "undrop_plugin-0.1.0.dist-info"
     info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: halve\nVersion: 1.0\n")
-    declared = entry_points.replace("[project.entry-points.cpuaccel]", "[cpuaccel]")
-    (info / "entry_points.txt").write_text(declared.replace('"', ""))
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: undrop-plugin\nVersion: 0.1.0\n")
+    groups = tomllib.loads(pyproject)["project"]["entry-points"]
+    lines = [f"{name} = {module}" for name, module in groups["cpuaccel"].items()]
+    (info / "entry_points.txt").write_text("\n".join(["[cpuaccel]", *lines]))
     code = """
 import torch, cpuaccel
+model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Dropout())
 fast = cpuaccel.optimize(
-    torch.nn.Linear(2, 2), ["halve", "jit"], example_inputs=torch.ones(2, 2), strict=True
+    model, ["undrop", "jit"], example_inputs=torch.ones(2, 2), strict=True
 )
-print(cpuaccel.plugin_host().origins["halve"], fast.report.applied)
+print(cpuaccel.plugin_host().origins["undrop"], fast.report.applied)
 """
-    assert python(code, path=(tmp_path,)).stdout == "halve (halve 1.0) ('halve', 'jit')\n"
+    expected = "undrop (undrop-plugin 0.1.0) ('undrop', 'jit')\n"
+    assert python(code, path=(tmp_path,)).stdout == expected
 
 
 def test_its_options_exist() -> None:
