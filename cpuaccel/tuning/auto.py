@@ -111,9 +111,10 @@ class _Auto:
                 return optimized
         if strict:
             lines = "".join(f"\n  - {reason}" for reason in reasons)
+            how = "" if self._request.locked else " without strict"
             raise LockError(
-                f"the lock file {path} does not fit. Tune again (without strict), or restore "
-                f"what changed:{lines}"
+                f"the lock file {path} does not fit. Tune again{how}, or restore what changed:"
+                f"{lines}"
             )
         logger.warning("%s does not fit, searching again: %s", path, "; ".join(reasons))
         return None
