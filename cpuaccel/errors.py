@@ -23,6 +23,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
+MOST_TEXT = 1000
+"""Characters of what a message repeats from a file, which may have any length."""
+
 
 class CpuaccelError(Exception):
     """Base of all errors that cpuaccel raises on purpose."""
@@ -110,6 +113,12 @@ def describe_invalid(
         return f"{name!r} is missing: add it"
     field = f"{name}: " if name else ""
     return f"{field}{error['msg'].lower()}, but got {repr(error['input'])[:_LONGEST_VALUE]}"
+
+
+def shortened(text: str) -> str:
+    """Cut a text after ``MOST_TEXT`` characters, and say how much is left out."""
+    rest = len(text) - MOST_TEXT
+    return f"{text[:MOST_TEXT]}... ({rest} more characters)" if rest > 0 else text
 
 
 def one_line(text: str) -> str:

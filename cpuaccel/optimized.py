@@ -135,7 +135,7 @@ class OptimizedModel(torch.nn.Module):
         """
         self._variants.clear()
 
-    def save(self, folder: str | Path) -> list[Path]:
+    def save(self, folder: str | Path, *, tokenizer: str | Path | None = None) -> list[Path]:
         """Write a folder that ``cpuaccel.load`` reads: pipeline, weights, examples, checksums.
 
         Where the pipeline ends in TorchScript, the folder has the script, which runs without
@@ -145,13 +145,16 @@ class OptimizedModel(torch.nn.Module):
         Args:
             folder: created if missing. An existing artifact is replaced atomically after all files
                 are written; if writing fails, it is unchanged.
+            tokenizer: a folder that ``save_pretrained`` of a tokenizer or processor wrote, such as
+                the model's own. Its files are copied, so that ``from_pretrained`` finds them in
+                ``folder``.
 
         Returns:
             The files written, ``pipeline.toml`` first.
 
         Raises:
             ArtifactError: the folder can't be written or contains other files, nothing was built
-                yet, or a weight is not a dense tensor.
+                yet, a weight is not a dense tensor, or ``tokenizer`` has no files of one.
         """
         from cpuaccel.artifact.writing import save
 
@@ -163,7 +166,8 @@ class OptimizedModel(torch.nn.Module):
             )
         self._reference.released.restore_original()
         prompt = None if self._generator is None else self._generator.example
-        return save(self._variants, Path(folder), prompt=prompt)
+        copied = None if tokenizer is None else Path(tokenizer)
+        return save(self._variants, Path(folder), prompt=prompt, tokenizer=copied)
 
     def train(self, mode: bool = True) -> Self:
         """Switch between training, where the original runs, and evaluation."""

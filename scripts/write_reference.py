@@ -77,7 +77,7 @@ a key changes its meaning or goes away, not when one is added. Infinity and NaN 
 |---|---|
 | `doctor` | `host` (Host), `bfloat16` (Verdict), `backends` (Verdict by name), `broken_plugins`, `blocked_plugins`, `advice` (Advice) |
 | `plugins` | `plugins`: each with `plugin` and `backends` (`name`, `summary`, `takes`, `gives`, `before`, `excludes`, `requires`, `options`); `broken_plugins`, `blocked_plugins` |
-| `explain` | `model`, `pipeline`, `dtype`, `precision` (Verdict), `steps`: each with `backend`, `optional`, `takes`, `gives` and a Verdict's keys |
+| `explain` | `model`, `pipeline`, `dtype`, `precision` (Verdict), `steps`: each with `backend`, `optional`, `takes`, `gives` and a Verdict's keys. With `--backends auto`: `model`, `candidates`: each with `pipeline` and `precision`, the most promising first; `not_tried`: each with `name`, `reason`, `for_time` |
 | `bench` | `model`, `processor`, `torch`, `threads`, `padding`, `interrupted`, `results` (CallRow without `case`); with `demo` also `nearest` |
 | `bench --generate` | the same, and `tokens`; `results` (GenerateRow without `case`) |
 | `tune` | `model`, `host` (Host), `interrupted`, `target`, `winner`, `why`, `rule`, `rows` (Row, with `pipeline`, `median_ms`, `errors` and `break_even_calls`), `not_tried`, `batches`, `threads`, `instances`, `metric`, `seconds`, `source`, `rebuilt`, `lock`, `html`; interrupted: `model`, `host`, `interrupted`, `rows` |

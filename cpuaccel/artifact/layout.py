@@ -18,6 +18,29 @@ EXAMPLES = "examples.safetensors"
 
 REQUIRED = (PIPELINE, REPORT, RECORD, WEIGHTS, EXAMPLES)
 
+TOKENIZER = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "bpe.codes",
+    "spiece.model",
+    "source.spm",
+    "target.spm",
+    "sentencepiece.bpe.model",
+    "tokenizer.model",
+    "normalizer.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+)
+"""What Transformers' tokenizers, image processors and feature extractors save. ``load`` reads none
+of them; ``from_pretrained`` of a tokenizer does."""
+
 MAX_TEXT = 16 * 2**20
 """Largest text file, in bytes: a configuration with 20,000 labels takes a million."""
 
@@ -32,7 +55,8 @@ def script_name(number: int) -> str:
 
 def is_artifact_file(name: str) -> bool:
     """Return whether a file of this name belongs to an artifact of this version."""
-    return name in (*REQUIRED, CONFIG, GENERATION_CONFIG, SUMS) or bool(_SCRIPT.fullmatch(name))
+    names = (*REQUIRED, CONFIG, GENERATION_CONFIG, *TOKENIZER, SUMS)
+    return name in names or bool(_SCRIPT.fullmatch(name))
 
 
 def is_plain(name: str) -> bool:

@@ -24,7 +24,7 @@ from cpuaccel.artifact.tensors import (
 )
 from cpuaccel.building.settings import BuildSettings
 from cpuaccel.building.stage import autocast
-from cpuaccel.errors import ArtifactError, CpuaccelError
+from cpuaccel.errors import ArtifactError, CpuaccelError, shortened
 from cpuaccel.model.precision import default_tolerance
 from cpuaccel.model.signature import Inputs, cloned
 from cpuaccel.planning.plan import make_plan
@@ -65,7 +65,7 @@ def read_artifact(
         raise
     except CpuaccelError as error:
         # Errors repeat names from the files, which may have any length.
-        raise ArtifactError(f"cannot load {folder}: {str(error)[:1000]}") from error
+        raise ArtifactError(f"cannot load {folder}: {shortened(str(error))}") from error
 
 
 def _load(
@@ -79,7 +79,7 @@ def _load(
     changed = record.made.changes(fingerprint(pipeline, record.model.packages))
     if changed and on_change == "refuse":
         raise contents.error(
-            f"it was saved with another host or other versions: {'; '.join(changed)[:1000]}",
+            f"it was saved with another host or other versions: {shortened('; '.join(changed))}",
             "Pass on_change='rebuild' to apply its pipeline here",
         )
     for change in changed:

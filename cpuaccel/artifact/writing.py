@@ -1,6 +1,7 @@
 """Writing an artifact: ``OptimizedModel.save``."""
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,13 +25,16 @@ from cpuaccel.plugin.backend import Form
 from cpuaccel.variants import Variants
 
 
-def save(variants: Variants, folder: Path, *, prompt: Inputs | None) -> list[Path]:
+def save(
+    variants: Variants, folder: Path, *, prompt: Inputs | None, tokenizer: Path | None
+) -> list[Path]:
     """Write a folder that ``cpuaccel.load`` reads, or replace it in one step.
 
     Args:
         variants: what was built for calls.
         folder: the folder.
         prompt: inputs of a call whose output is stored, if something was built for ``generate``.
+        tokenizer: the folder of a tokenizer or processor to copy.
     """
     if not variants.built and prompt is None:
         raise ArtifactError(
@@ -40,6 +44,7 @@ def save(variants: Variants, folder: Path, *, prompt: Inputs | None) -> list[Pat
     try:
         with replace_folder(folder) as new:
             names = _write(variants, new, prompt)
+            names += [] if tokenizer is None else _copy_tokenizer(tokenizer, new)
             write_sums(new, names)
     except (OSError, TypeError, ValueError, KeyError, safetensors.SafetensorError) as error:
         raise ArtifactError(
@@ -86,6 +91,18 @@ def _write(variants: Variants, folder: Path, asked: Inputs | None) -> list[str]:
         folder / layout.EXAMPLES,
     )
     return [*layout.REQUIRED, *configs, *dict.fromkeys(scripts.values())]
+
+
+def _copy_tokenizer(source: Path, folder: Path) -> list[str]:
+    names = [name for name in layout.TOKENIZER if (source / name).is_file()]
+    if not names:
+        raise ArtifactError(
+            f"cannot save to {folder}: {source} has no file of a tokenizer or processor, such as "
+            "tokenizer.json. Pass a folder that its save_pretrained wrote"
+        )
+    for name in names:
+        shutil.copyfile(source / name, folder / name)
+    return names
 
 
 def _prompt(reference: Reference, inputs: Inputs) -> Example:

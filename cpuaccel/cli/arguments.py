@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    import torch
-
     from cpuaccel.pipeline import Pipeline
 
 DTYPES = ("float32", "bfloat16")
-DEFAULT_LENGTH = 128
-DEFAULT_TOKENS = 64
+AUTO = "auto"
+"""The name of the search, in place of backends."""
+
 
 ModelArgument = Annotated[
     str,
@@ -45,7 +44,8 @@ BackendsOption = Annotated[
         metavar="A,B",
         help="The pipeline: names of backends in the order to apply them, such as ipex,jit. "
         "`cpuaccel plugins` lists them. Default: what suits this host and most models, "
-        "such as bettertransformer,onednn.",
+        "such as bettertransformer,onednn. In optimize and explain, **auto** is the search of "
+        "`cpuaccel tune`.",
     ),
 ]
 PipelineOption = Annotated[
@@ -63,34 +63,8 @@ DtypeOption = Annotated[
     typer.Option(
         "--dtype",
         metavar="DTYPE",
-        help="float32 or bfloat16. Default: that of the TOML file, otherwise the model's own.",
-    ),
-]
-GenerateOption = Annotated[
-    int | None,
-    typer.Option(
-        "--generate",
-        min=1,
-        metavar="N",
-        help="Time generate of a language model or an encoder-decoder, for N new tokens, instead "
-        "of calls. By default 64 for encoder-decoders for speech and for translation.",
-    ),
-]
-BeamsOption = Annotated[
-    int | None,
-    typer.Option(
-        "--num-beams",
-        min=1,
-        metavar="N",
-        help="With --generate: beams of the search, by default 1, which is greedy.",
-    ),
-]
-PromptLengthOption = Annotated[
-    str | None,
-    typer.Option(
-        "--prompt-len",
-        metavar="N,N",
-        help="With --generate: tokens in the longest prompt, or text to translate, by default 128.",
+        help="float32 or bfloat16. Default: that of the TOML file, otherwise the model's own; "
+        "float32 with auto.",
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
@@ -134,67 +108,32 @@ def read_audit(text: str) -> bool | float:
     return share
 
 
-def _read_lengths(
-    command: str, model: str, seq_len: str | None, padding: float | None
-) -> list[int]:
-    """Parse the lengths of the longest row of a batch, in tokens."""
-    from cpuaccel.cli.models.source import DEMO
-
-    if model == DEMO and (seq_len is not None or padding is not None):
+def is_auto(backends: str | None) -> bool:
+    """Whether ``--backends`` asks for a search."""
+    names = [] if backends is None else read_names(backends, "--backends")
+    if AUTO in names and len(names) > 1:
         raise typer.BadParameter(
-            "not supported for demo, whose inputs are real text. Leave both out, or "
-            f"{command} config:minilm-l6",
-            param_hint="--seq-len / --padding",
+            f"auto can't be combined with backends, got {backends!r}", param_hint="--backends"
         )
-    return read_numbers(seq_len or str(DEFAULT_LENGTH), "--seq-len")
+    return names == [AUTO]
 
 
-def read_tokens(model: str, generate: int | None, task: str | None) -> int | None:
-    """Return the number of tokens to generate; None where the model is to be called."""
-    from cpuaccel.cli.models.load import is_generating
-
-    return DEFAULT_TOKENS if generate is None and is_generating(model, task) else generate
+def read_precision(dtype: str | None) -> str:
+    """Parse the precision of a search."""
+    return "float32" if dtype is None else _read_dtype(dtype)
 
 
-def read_use(
-    command: str,
-    model: str,
-    generate: int | None,
-    num_beams: int | None,
-    prompt_len: str | None,
-    seq_len: str | None,
-    padding: float | None,
-    task: str | None,
-) -> list[int]:
-    """Check the options for calls or ``generate``, and return the lengths of the longest row."""
-    from cpuaccel.cli.models.source import DEMO
-
-    if generate is None:
-        _refuse("--prompt-len", prompt_len, "needs --generate")
-        _refuse("--num-beams", num_beams, "needs --generate")
-        return _read_lengths(command, model, seq_len, padding)
-    _refuse("--seq-len", seq_len, "can't be used with --generate. Pass --prompt-len")
-    from cpuaccel.cli.models.load import GENERATING
-
-    if task not in GENERATING:
-        _refuse("--task", task, f"must be {', '.join(GENERATING)} with --generate. Leave it out")
-    _refuse("MODEL", model if model == DEMO else None, "is not a language model")
-    return read_numbers(prompt_len or str(DEFAULT_LENGTH), "--prompt-len")
+def _read_dtype(dtype: str) -> str:
+    names = read_names(dtype, "--dtype", DTYPES)
+    if len(names) > 1:
+        raise typer.BadParameter(f"must be one, got {dtype!r}", param_hint="--dtype")
+    return names[0]
 
 
-def refuse_lengths(model: "torch.nn.Module", prompt_len: str | None, padding: float | None) -> None:
-    """Refuse lengths for a model whose encoder reads speech of one length."""
-    from cpuaccel.cli.models.cases import reads_speech
-
-    if reads_speech(model):
-        why = f"{type(model).__name__} reads speech of one length. Leave it out"
-        _refuse("--prompt-len", prompt_len, why)
-        _refuse("--padding", padding, why)
-
-
-def _refuse(option: str, value: object, why: str) -> None:
-    if value is not None:
-        raise typer.BadParameter(f"{why}, got {value}", param_hint=option)
+def refuse_file(file: Path | None) -> None:
+    """Refuse a pipeline file beside a search."""
+    if file is not None:
+        raise typer.BadParameter("pass one of them", param_hint="--backends / --pipeline")
 
 
 def read_pipelines(backends: Iterable[str], files: Iterable[Path]) -> "dict[str, Pipeline]":
@@ -208,6 +147,12 @@ def read_pipelines(backends: Iterable[str], files: Iterable[Path]) -> "dict[str,
     from cpuaccel.planning.toml import read_pipeline
     from cpuaccel.plugin.host import host
 
+    backends = list(backends)
+    if any(map(is_auto, backends)):
+        raise typer.BadParameter(
+            "auto is not supported by this command. Pass what cpuaccel tune finds",
+            param_hint="--backends",
+        )
     chosen = [Pipeline.from_steps(read_names(names, "--backends")) for names in backends]
     pipelines = {str(pipeline): pipeline for pipeline in chosen}
     pipelines |= {str(file): read_pipeline(file) for file in files}
@@ -221,17 +166,14 @@ def read_pipelines(backends: Iterable[str], files: Iterable[Path]) -> "dict[str,
 def read_pipeline_options(backends: str | None, file: Path | None, dtype: str | None) -> "Pipeline":
     """Read the pipeline of a command."""
     if dtype is not None:
-        names = read_names(dtype, "--dtype", DTYPES)
-        if len(names) > 1:
-            raise typer.BadParameter(f"must be one, got {dtype!r}", param_hint="--dtype")
-        (dtype,) = names
+        dtype = _read_dtype(dtype)
 
     from cpuaccel.model.precision import dtype_of
 
     named = [] if backends is None else [backends]
     files = [] if file is None else [file]
-    if named and files:
-        raise typer.BadParameter("pass one of them", param_hint="--backends / --pipeline")
+    if named:
+        refuse_file(file)
     (pipeline,) = read_pipelines(named, files).values()
     return pipeline if dtype is None else replace(pipeline, dtype=dtype_of(dtype))
 

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
@@ -15,6 +16,12 @@ from cpuaccel.errors import CpuaccelError
 
 PIPE_WIDTH = 200
 """Columns where stdout is not a terminal, as in a CI log. COLUMNS says nothing about a pipe."""
+
+REPORT_WIDTH = 100
+"""Columns of a report where stdout is not a terminal: its sentences have no columns to keep."""
+
+LABEL_WIDTH = 10
+"""Columns of the label that a line of a report begins with."""
 
 FAILURE, USAGE, INTERRUPTED = 1, 2, 130
 """Exit codes of the commands."""
@@ -35,6 +42,24 @@ def stdout() -> Console:
 def say(text: str = "") -> None:
     """Print a line without markup or wrapping."""
     stdout().print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def say_wrapped(text: str) -> None:
+    """Print lines that begin with a label, wrapped to the terminal, or to ``REPORT_WIDTH``.
+
+    Words, such as paths, stay in one piece.
+    """
+    width = stdout().width if sys.stdout.isatty() else REPORT_WIDTH
+    for line in text.splitlines():
+        say(
+            textwrap.fill(
+                line,
+                width,
+                subsequent_indent=" " * LABEL_WIDTH,
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
+        )
 
 
 def heading(text: str) -> None:

@@ -80,7 +80,7 @@ class _Auto:
 
     def _from_lock(self, path: Path) -> OptimizedModel | None:
         """Build an earlier decision; None if there is none, or it does not fit."""
-        strict = self._request.settings.strict
+        strict = self._request.settings.strict or self._request.locked
         try:
             lock = read_lock(path)
         except LockError as error:
@@ -111,9 +111,10 @@ class _Auto:
                 return optimized
         if strict:
             lines = "".join(f"\n  - {reason}" for reason in reasons)
+            how = "" if self._request.locked else " without strict"
             raise LockError(
-                f"the lock file {path} does not fit. Tune again without strict, or restore what "
-                f"changed:{lines}"
+                f"the lock file {path} does not fit. Tune again{how}, or restore what changed:"
+                f"{lines}"
             )
         logger.warning("%s does not fit, searching again: %s", path, "; ".join(reasons))
         return None

@@ -1,7 +1,5 @@
 """How a search divides its time."""
 
-import time
-
 RUN_OFF_SHARE = 0.15
 """Share of the budget that is reserved for the run-off."""
 
@@ -35,8 +33,18 @@ class Budget:
         measure_limit: duration of timing one candidate where a single pass is long.
     """
 
-    def __init__(self, seconds: float, *, throughput: bool, eager_pass: float) -> None:
-        self.begun = time.monotonic() - eager_pass
+    def __init__(
+        self, seconds: float, *, throughput: bool, begun: float, eager_pass: float
+    ) -> None:
+        """Divide the time.
+
+        Args:
+            seconds: of the whole search.
+            throughput: whether the throughput of several processes is measured at the end.
+            begun: when the search began, on ``time.monotonic``'s clock.
+            eager_pass: seconds of a warm pass of eager over all batches.
+        """
+        self.begun = begun
         self.seconds = seconds
         self.end = self.begun + seconds
         self.run_off_end = self.end - (seconds * INSTANCES_SHARE if throughput else 0.0)
@@ -45,6 +53,18 @@ class Budget:
         self.measure = min(LONGEST_MEASURE, seconds * MEASURE_SHARE)
         self.measure_limit = max(self.measure, FEWEST_PASSES * eager_pass)
         self._eager_pass = eager_pass
+
+    def shortage(self, left: float) -> str:
+        """Say why no candidate is tried when ``left`` seconds are left for trials."""
+        if left < 1:
+            return f"the budget of {self.seconds:.0f} s ended before it was tried"
+        needed = f"{self.measure_limit:.0f} s"
+        if self.measure_limit > self.measure:
+            needed += f" ({FEWEST_PASSES} passes of eager, {self._eager_pass:.1f} s each)"
+        return (
+            f"of the budget of {self.seconds:.0f} s, {left:.0f} s were left before the run-off, "
+            f"but timing a candidate may take {needed}"
+        )
 
     def build_slice(self, pauses: int) -> float:
         """Return how long a candidate may build before others get their turn."""

@@ -81,6 +81,8 @@ class Request:
     cache: bool = True
     time_limit: float | None = None
     memory_limit: int | None = None
+    locked: bool = False
+    """Whether only the lock file's decision is used, as with ``strict``; builds are not strict."""
 
     @classmethod
     def from_arguments(

@@ -13,7 +13,7 @@ from cpuaccel.model.signature import Signature
 from cpuaccel.plugin.host import Host
 from cpuaccel.plugin.manager import PluginHost
 from cpuaccel.tuning.board import Board
-from cpuaccel.tuning.budget import Budget
+from cpuaccel.tuning.budget import MEASURE_SHARE, Budget
 from cpuaccel.tuning.candidate import ORIGINAL, Candidate, NotTried
 from cpuaccel.tuning.decisions.result import CandidateStatus, Instances, Row, Rule, Tuning
 from cpuaccel.tuning.dispatch import find_rule
@@ -55,9 +55,14 @@ class Search:
             request.threads if isinstance(request.threads, int) else torch.get_num_threads()
         )
         self._throughput = request.target == "throughput"
+        begun = time.monotonic() - original.seconds
         self._budget = Budget(
-            request.budget, throughput=self._throughput, eager_pass=original.seconds
+            request.budget,
+            throughput=self._throughput,
+            begun=begun,
+            eager_pass=original.warm_pass(request.budget * MEASURE_SHARE),
         )
+        self._left = 0.0  # seconds for trials when the last one ended
         reference = original.reference
         self._space = Space(
             plugins,
@@ -86,13 +91,14 @@ class Search:
                     trial.worker.close()
             winner, why, rule = self._choose()
             instances = self._measure_instances(winner) if self._throughput else ()
+        not_reached = [self._not_reached(c, self._left) for c in self._space.waiting]
         tuning = Tuning(
             target=self._request.target,
             winner=winner,
             why=why,
             rule=rule,
             rows=tuple(self._board.rows),
-            not_tried=(*self._space.not_tried, *map(self._not_reached, self._space.waiting)),
+            not_tried=(*self._space.not_tried, *not_reached),
             shapes=self._workload.shapes,
             weights=self._workload.weights,
             threads=self._threads,
@@ -116,6 +122,7 @@ class Search:
                 self._advance(trial, ending)
             else:
                 return
+        self._left = max(ending - time.monotonic(), 0.0)
         for trial in self._paused:
             trial.fail(
                 WorkerFailure(CandidateStatus.TIMED_OUT, "not built before the budget ended")
@@ -134,7 +141,7 @@ class Search:
             if time.monotonic() < ending:
                 self._advance(self._trial(candidate), ending)
             else:
-                self._space.not_tried.append(self._not_reached(candidate))
+                self._space.not_tried.append(self._not_reached(candidate, 0.0))
 
     def _advance(self, trial: Trial, ending: float) -> None:
         """Build and measure; pause a long build while other candidates are left."""
@@ -254,12 +261,9 @@ class Search:
         """Return when a build must be finished for its timing to end in time."""
         return ending - self._budget.measure_limit
 
-    def _not_reached(self, candidate: Candidate) -> NotTried:
+    def _not_reached(self, candidate: Candidate, left: float) -> NotTried:
         speedup = self._space.expected_speedup(candidate)
-        reason = (
-            f"the budget of {self._request.budget:.0f} s ended before it was tried; its parts "
-            f"promise {speedup:.1f}x"
-        )
+        reason = f"{self._budget.shortage(left)}; its parts promise {speedup:.1f}x"
         return NotTried(str(candidate), reason, for_time=True)
 
     @property

@@ -1,4 +1,5 @@
 import logging
+import re
 from pathlib import Path
 
 import pytest
@@ -227,6 +228,15 @@ def test_on_another_host_it_rebuilds_or_refuses(
     assert f"packages.torch was 1.0, is {here}" in caplog.text
     assert "loaded_from" not in fast.report.outcomes[0].evidence
     assert_same(fast(**batch()), encoder()(**batch()))
+
+
+def test_a_long_list_of_changes_says_that_it_is_cut(encoder_folder: Path) -> None:
+    packages = {f"package-{number}": "1.0" for number in range(100)}
+    edit_json(encoder_folder, "artifact.json", made__packages=packages)
+    with pytest.raises(cpuaccel.ArtifactError) as refused:
+        cpuaccel.load(encoder_folder, encoder(), on_change="refuse")
+    assert re.search(r"\.\.\. \(\d+ more characters\)\. Pass on_change", str(refused.value))
+    assert len(str(refused.value)) < 1500
 
 
 def test_on_the_same_host_nothing_is_refused(encoder_folder: Path) -> None:

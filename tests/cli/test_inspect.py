@@ -2,6 +2,9 @@ from pathlib import Path
 
 import pytest
 
+import cpuaccel
+from cpuaccel.cli.models.inputs import make_inputs
+from cpuaccel.cli.models.load import load_model
 from tests.cli.conftest import Run
 
 QUESTIONS = ("config:bert-tiny", "--task", "question-answering")
@@ -19,7 +22,8 @@ def test_summary_of_an_artifact(run: Run, folder: Path) -> None:
     assert ran.code == 0
     assert "BertForQuestionAnswering" in ran.out
     assert "pipeline  jit" in ran.out
-    assert "input_ids: int64[2, 128]" in ran.out
+    assert "input_ids: int64[8, 128]" in ran.out
+    assert "dtype     the model's own; weights float32" in ran.out
     assert "all match SHA256SUMS" in ran.out
     assert "changed   none (same machine and versions)" in ran.out
     assert f"cpuaccel.load('{folder}'" in ran.out
@@ -27,6 +31,16 @@ def test_summary_of_an_artifact(run: Run, folder: Path) -> None:
     data = run("inspect", folder, "--json").data
     assert data["changed"] == []
     assert {*data["files"]} == {path.name for path in folder.iterdir()} - {"SHA256SUMS"}
+
+
+def test_precisions(run: Run, tmp_path: Path) -> None:
+    model = load_model("config:bert-tiny").bfloat16()
+    fast = cpuaccel.optimize(
+        model, ["jit"], example_inputs=make_inputs(model, 2, 8), dtype="float32"
+    )
+    fast.save(tmp_path / "fast")
+    data = run("inspect", tmp_path / "fast", "--json").data
+    assert (data["dtype"], data["weights"]) == ("float32", ["bfloat16"])
 
 
 def test_a_changed_file(run: Run, folder: Path) -> None:

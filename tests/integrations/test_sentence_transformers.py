@@ -1,6 +1,7 @@
 """sentence-transformers with an optimized model: the same embeddings, computed by that model."""
 
 import copy
+import importlib.metadata
 import math
 import pickle
 import threading
@@ -28,7 +29,9 @@ import cpuaccel  # noqa: E402
 from cpuaccel.cli.models.source import demo_folder  # noqa: E402
 from cpuaccel.errors import ModelError  # noqa: E402
 from cpuaccel.integrations.sentence_transformers import optimize, report  # noqa: E402
+from cpuaccel.plugin.manager import PluginHost  # noqa: E402
 from cpuaccel.testing.state import changed, model_state  # noqa: E402
+from cpuaccel.tuning.decisions.result import Tuning  # noqa: E402
 from tests.conftest import Python  # noqa: E402
 from tests.integrations.parts import TEXTS, letters_tokenizer  # noqa: E402
 from tests.models import encoder  # noqa: E402
@@ -357,3 +360,31 @@ def test_the_error_without_the_package(python: Python) -> None:
         "5.7, which can't be imported (import of sentence_transformers halted; None in "
         'sys.modules). Run: pip install ".[sentence-transformers]"'
     )
+
+
+@requires("torch>=2.8")
+def test_a_search_measures_the_batches_of_encode(
+    tiny: SentenceTransformer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offered = importlib.metadata.entry_points(group="cpuaccel")
+    jit = PluginHost(entry for entry in offered if entry.name == "jit")
+    monkeypatch.setattr("cpuaccel.tuning.auto.plugin_host", lambda: jit)
+    fast = optimize(tiny, "auto", example_texts=TEXTS, budget=500, time_limit=500, cache=False)
+    tuning = report(fast).tuning
+    assert isinstance(tuning, Tuning)
+    (shape,) = tuning.shapes
+    assert shape.rows == len(TEXTS)
+    assert [row.candidate.name for row in tuning.rows] == ["jit"]
+    np.testing.assert_allclose(fast.encode(TEXTS), tiny.encode(TEXTS), atol=1e-5)
+    # Chance decides between two tiny models. Either way no variant is missing.
+    calls = report(fast).calls
+    assert calls == {"optimized" if tuning.winner.steps else "fallback:not_applied": 1}
+
+
+def test_a_search_needs_texts(tiny: SentenceTransformer) -> None:
+    with pytest.raises(cpuaccel.CpuaccelError, match="example_texts= together"):
+        optimize(tiny, "auto")
+    with pytest.raises(cpuaccel.CpuaccelError, match="example_texts= together"):
+        optimize(tiny, ["jit"], example_texts=TEXTS)
+    with pytest.raises(cpuaccel.CpuaccelError, match="budget= needs"):
+        optimize(tiny, ["jit"], budget=3)

@@ -8,27 +8,36 @@ import typer
 
 from cpuaccel.cli.arguments import (
     DTYPES,
-    BeamsOption,
-    GenerateOption,
     JsonOption,
     ModelArgument,
-    PromptLengthOption,
     TaskOption,
+    is_auto,
     read_names,
     read_numbers,
     read_pipelines,
+)
+from cpuaccel.cli.console import INTERRUPTED, print_json, progress_bar, rescued, say, stderr
+from cpuaccel.cli.shapes import (
+    BeamsOption,
+    GenerateOption,
+    PaddingOption,
+    PromptLengthOption,
+    SeqLenOption,
+    default_batch,
     read_tokens,
     read_use,
     refuse_lengths,
+    refuse_shapes,
 )
-from cpuaccel.cli.console import INTERRUPTED, print_json, progress_bar, rescued, say
 
 if TYPE_CHECKING:
     import torch
 
     from cpuaccel.cli.bench.calls import CallBench
+    from cpuaccel.cli.models.cases import Case
     from cpuaccel.cli.models.demo import Neighbour
     from cpuaccel.pipeline import Pipeline
+    from cpuaccel.tuning.request import TuneArguments
 
 
 def bench(
@@ -38,7 +47,8 @@ def bench(
         typer.Option(
             metavar="A,B",
             help="A pipeline, such as ipex,jit. Repeatable. Default: what suits this host and most "
-            "models, such as bettertransformer,onednn.",
+            "models, such as bettertransformer,onednn. auto is the fastest that the search of "
+            "cpuaccel tune finds in one dtype.",
         ),
     ] = None,
     pipeline: Annotated[
@@ -49,26 +59,11 @@ def bench(
         str | None,
         typer.Option(metavar="N,N", help="Rows of a batch, by default 8, or 1 with --generate."),
     ] = None,
-    seq_len: Annotated[
-        str | None,
-        typer.Option(
-            metavar="N,N",
-            help="Tokens in the longest row, by default 128. For audio N means N x 320 samples of "
-            "20 ms. Not for images and the demo.",
-        ),
-    ] = None,
+    seq_len: SeqLenOption = None,
     generate: GenerateOption = None,
     prompt_len: PromptLengthOption = None,
     num_beams: BeamsOption = None,
-    padding: Annotated[
-        float | None,
-        typer.Option(
-            min=0.0,
-            max=0.99,
-            help="Fraction of the batch that is padding, in rows of evenly distributed lengths: on "
-            "the right; prompts with --generate on the left. A batch of one row has none.",
-        ),
-    ] = None,
+    padding: PaddingOption = None,
     dtype: Annotated[
         str | None,
         typer.Option(
@@ -117,9 +112,15 @@ def bench(
     demo = model == DEMO
     generate = read_tokens(model, generate, task)
     lengths = read_use("bench", model, generate, num_beams, prompt_len, seq_len, padding, task)
-    sizes = read_numbers(batch_size or ("8" if generate is None else "1"), "--batch-size")
-    dtypes = _dtypes(dtype, demo=demo)
-    pipelines = _pipelines(backends or [], pipeline or [], demo=demo)
+    sizes = read_numbers(batch_size or str(default_batch(generate)), "--batch-size")
+    searched = [names for names in backends or [] if is_auto(names)]
+    dtypes = _dtypes(dtype, demo=demo and not searched)
+    if searched and len(dtypes) > 1:
+        raise typer.BadParameter(f"must be one with auto, got {dtype!r}", param_hint="--dtype")
+    named = [names for names in backends or [] if not is_auto(names)]
+    pipelines = {}
+    if named or pipeline or not searched:
+        pipelines = _pipelines(named, pipeline or [], demo=demo)
 
     if plot is not None:
         from cpuaccel.artifact.atomic_write import check_writable
@@ -136,24 +137,29 @@ def bench(
     from cpuaccel.plugin.host import host
 
     loaded = load_model(model, task, generates=generate is not None).float()
-    if generate is not None:
+    called: dict[str, object] | None = None
+    if generate is None:
+        refuse_shapes(loaded, seq_len, padding)
+        cases = make_cases(model, loaded, sizes, lengths, padding or 0.0)
+    else:
         refuse_lengths(loaded, prompt_len, padding)
-    elif seq_len is not None or padding is not None:
-        _check_is_no_image(loaded)
+        cases = make_prompt_cases(loaded, sizes, lengths, padding or 0.0)
+        called = {"max_new_tokens": generate, "num_beams": num_beams or 1}
     here = host()
     threads = threads or here.threads
     interrupted = False
     neighbours: dict[str, Neighbour] = {}
     seconds = DEFAULT_SECONDS if rounds is None else float("inf")
     rounds = rounds or DEFAULT_ROUNDS
+    if searched:
+        request: TuneArguments = {"precisions": dtypes, "threads": threads, "generate": called}
+        pipelines |= _search(model, loaded, cases, request, json=json)
     with progress_bar() as progress:
         how = here, threads, progress, rounds, seconds
         work: CallBench | GenerateBench
         if generate is None:
-            cases = make_cases(model, loaded, sizes, lengths, padding or 0.0)
             work = CallBench(loaded, pipelines, cases, dtypes, *how)
         else:
-            cases = make_prompt_cases(loaded, sizes, lengths, padding or 0.0)
             beams = num_beams or 1
             work = GenerateBench(
                 loaded, pipelines, cases, dtypes, *how, tokens=generate, num_beams=beams
@@ -210,14 +216,24 @@ def _pipelines(backends: list[str], files: list[Path], *, demo: bool) -> "dict[s
     return read_pipelines(backends, files)
 
 
-def _check_is_no_image(model: "torch.nn.Module") -> None:
-    from cpuaccel.cli.models.inputs import modality
+def _search(
+    name: str,
+    model: "torch.nn.Module",
+    cases: "list[Case]",
+    arguments: "TuneArguments",
+    *,
+    json: bool,
+) -> "dict[str, Pipeline]":
+    """Return the pipelines that a search over all cases chooses, none if it keeps eager."""
+    from cpuaccel.building.settings import BuildSettings
+    from cpuaccel.cli.tune.search import search
 
-    if modality(model) == "pixel_values":
-        raise typer.BadParameter(
-            f"{type(model).__name__} takes images of a fixed size. Leave both out",
-            param_hint="--seq-len / --padding",
-        )
+    batches = [batch for case in cases for batch in case.batches]
+    _, tuning = search(name, model, batches, arguments, BuildSettings(), json=json)
+    chosen = [candidate for candidate in tuning.chosen if candidate.steps]
+    if not chosen:
+        stderr.print(f"auto keeps eager: {tuning.why}", markup=False, highlight=False)
+    return {f"auto: {candidate.name}": candidate.pipeline for candidate in chosen}
 
 
 def _neighbours(work: "CallBench", model: "torch.nn.Module") -> "dict[str, Neighbour]":

@@ -9,11 +9,9 @@ from cpuaccel.cli.models.demo import text_batches
 from cpuaccel.cli.models.inputs import make_inputs, make_prompts, make_speech, modality
 from cpuaccel.cli.models.load import load_model
 from cpuaccel.cli.models.source import DEMO
+from cpuaccel.cli.shapes import DEFAULT_BATCH, DEFAULT_LENGTH
 from cpuaccel.errors import ModelError, describe_error
 from cpuaccel.model.signature import Inputs
-
-EXAMPLE_BATCH, EXAMPLE_LENGTH = 2, 128
-"""Batch size and length of the example for ``explain`` and ``optimize``."""
 
 
 @dataclass(frozen=True)
@@ -82,11 +80,11 @@ def reads_speech(model: torch.nn.Module) -> bool:
 
 
 def load_example(name: str, task: str | None) -> tuple[torch.nn.Module, Inputs]:
-    """Load a model and make example inputs."""
+    """Load a model and make one batch of the default size and length."""
     model = load_model(name, task)
     if name == DEMO:
-        return model, text_batches(EXAMPLE_BATCH)[0]
-    return model, make_inputs(model, EXAMPLE_BATCH, EXAMPLE_LENGTH)
+        return model, text_batches(DEFAULT_BATCH)[0]
+    return model, make_inputs(model, DEFAULT_BATCH, DEFAULT_LENGTH)
 
 
 def call_all(model: Callable[..., object], case: Case) -> list[object]:

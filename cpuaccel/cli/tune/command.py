@@ -7,19 +7,26 @@ import typer
 
 from cpuaccel.cli.arguments import (
     DTYPES,
-    BeamsOption,
-    GenerateOption,
     JsonOption,
     ModelArgument,
-    PromptLengthOption,
     TaskOption,
     read_names,
     read_numbers,
+)
+from cpuaccel.cli.console import print_json, rescued, say
+from cpuaccel.cli.shapes import (
+    BatchSizeOption,
+    BeamsOption,
+    GenerateOption,
+    PaddingOption,
+    PromptLengthOption,
+    SeqLenOption,
+    default_batch,
     read_tokens,
     read_use,
     refuse_lengths,
+    refuse_shapes,
 )
-from cpuaccel.cli.console import print_json, rescued, say
 
 
 def tune(
@@ -44,23 +51,9 @@ def tune(
             "changes the outputs by some percent of their magnitude.",
         ),
     ] = "float32",
-    batch_size: Annotated[int, typer.Option(min=1, metavar="N", help="Rows of a batch.")] = 1,
-    seq_len: Annotated[
-        str | None,
-        typer.Option(
-            metavar="N,N",
-            help="Tokens in the longest row, by default 128. Different lengths may use different "
-            "pipelines. For audio N means N x 320 samples. Not for images and the demo.",
-        ),
-    ] = None,
-    padding: Annotated[
-        float | None,
-        typer.Option(
-            min=0.0,
-            max=0.99,
-            help="Fraction of the batch that is padding, as in cpuaccel bench.",
-        ),
-    ] = None,
+    batch_size: BatchSizeOption = None,
+    seq_len: SeqLenOption = None,
+    padding: PaddingOption = None,
     generate: GenerateOption = None,
     prompt_len: PromptLengthOption = None,
     num_beams: BeamsOption = None,
@@ -154,23 +147,24 @@ def tune(
     from cpuaccel.building.settings import BuildSettings
     from cpuaccel.cli.models.cases import make_cases, make_prompt_cases
     from cpuaccel.cli.models.load import load_model
-    from cpuaccel.cli.tune.live import show_progress
+    from cpuaccel.cli.tune.search import search
     from cpuaccel.plugin.host import host
-    from cpuaccel.tuning.auto import optimize_auto
-    from cpuaccel.tuning.decisions.result import Tuning
-    from cpuaccel.tuning.request import Request
 
     loaded = load_model(model, task, generates=generate is not None).float()
     called: dict[str, object] | None = None
+    rows = [batch_size or default_batch(generate)]
     if generate is None:
-        cases = make_cases(model, loaded, [batch_size], lengths, padding or 0.0)
+        refuse_shapes(loaded, seq_len, padding)
+        cases = make_cases(model, loaded, rows, lengths, padding or 0.0)
     else:
         refuse_lengths(loaded, prompt_len, padding)
         called = {"max_new_tokens": generate, "num_beams": num_beams or 1}
-        cases = make_prompt_cases(loaded, [batch_size], lengths, padding or 0.0)
+        cases = make_prompt_cases(loaded, rows, lengths, padding or 0.0)
     batches = [batch for case in cases for batch in case.batches]
-    request = Request.from_arguments(
+    _, tuning = search(
+        model,
         loaded,
+        batches,
         {
             "budget": budget,
             "target": cast("Literal['latency', 'throughput']", chosen_target),
@@ -183,12 +177,9 @@ def tune(
             "memory_limit": None if memory_limit is None else int(memory_limit * 2**30),
         },
         BuildSettings(tolerance=tolerance, strict=strict),
+        json=json,
     )
     here = host()
-    with show_progress(model, here, json=json) as progress:
-        optimized = optimize_auto(loaded, batches, request, progress)
-    tuning = optimized.report.tuning
-    assert isinstance(tuning, Tuning)
     data: dict[str, object] = {
         "model": model,
         "host": here.to_dict(),

@@ -23,7 +23,7 @@ from cpuaccel.tuning.candidate import Candidate
 from cpuaccel.tuning.decisions.decision import Decision
 from cpuaccel.tuning.decisions.fingerprint import TuningFingerprint
 from cpuaccel.tuning.decisions.result import Axis, Rule, Tuning
-from cpuaccel.tuning.request import Target
+from cpuaccel.tuning.request import Target, TuneArguments
 
 logger = logging.getLogger("cpuaccel")
 
@@ -117,6 +117,41 @@ def read_lock(path: Path) -> Lock | None:
     )
     pipelines = {one.candidate: one.pipeline for one in table.pipelines}
     return Lock(Decision(pipelines, rule, table.threads), tuning, table.fingerprint)
+
+
+def read_search(path: Path) -> tuple[TuneArguments, float | None]:
+    """Read the arguments of the search that wrote a lock file, and its tolerance.
+
+    The batches and ``budget`` are not among them.
+
+    Raises:
+        LockError: the file is missing or invalid, or its search had a metric or ``generate``.
+    """
+    lock = read_lock(path)
+    if lock is None:
+        raise LockError(
+            f"the lock file {path} does not exist. Write it with cpuaccel tune --lock {path}"
+        )
+    request = lock.fingerprint.request
+    for name in ("generate", "metric"):
+        if request.get(name, "none") != "none":
+            raise LockError(
+                f"the search of {path} had {name}, which a lock file only identifies. Pass it to "
+                'cpuaccel.optimize(model, "auto", lock=...) and save from Python'
+            )
+    try:
+        threads, tolerance = request["threads"], request["tolerance"]
+        arguments: TuneArguments = {
+            "lock": path,
+            "target": lock.tuning.target,
+            "precisions": request["precisions"].split(", "),
+            "threads": "auto" if threads == "auto" else int(threads),
+        }
+        return arguments, None if tolerance == "default" else float(tolerance)
+    except (KeyError, ValueError) as error:
+        raise LockError(
+            f"{path}: invalid lock file. Remove it and tune again: request has {error}"
+        ) from None
 
 
 def write_lock(path: Path, tuning: Tuning, fingerprint: TuningFingerprint) -> None:

@@ -1,5 +1,6 @@
 """The original's outputs on the example batches: what candidates are compared with."""
 
+import statistics
 import time
 
 import torch
@@ -7,8 +8,12 @@ import torch
 from cpuaccel.building.reference import Reference
 from cpuaccel.checks.probes import Probe
 from cpuaccel.model.output import leaves
+from cpuaccel.timing import time_call
+from cpuaccel.tuning.workers.timing import on_each
 from cpuaccel.tuning.workers.use import Use
 from cpuaccel.tuning.workload import Workload
+
+WARM_PASSES = 3
 
 
 class Original:
@@ -16,7 +21,7 @@ class Original:
 
     Attributes:
         probes: each batch with its output.
-        seconds: how long the outputs took.
+        seconds: how long the outputs took, in the first pass over the batches.
     """
 
     def __init__(self, model: torch.nn.Module, workload: Workload, use: Use) -> None:
@@ -33,3 +38,16 @@ class Original:
                 name = f"batch {number} ({shape})"
                 self.probes.append(Probe(name, batch, output, leaves(output)))
         self.seconds = time.monotonic() - begun
+
+    def warm_pass(self, limit: float) -> float:
+        """Return the median seconds of further passes, without what the first one prepares.
+
+        Args:
+            limit: seconds after which no pass begins but the first.
+        """
+        calls = on_each(self.use.original(self.reference), self.workload.batches)
+        passes: list[float] = []
+        with torch.no_grad():
+            while len(passes) < WARM_PASSES and (not passes or sum(passes) < limit):
+                passes.append(sum(time_call(call) for call in calls))
+        return statistics.median(passes)
