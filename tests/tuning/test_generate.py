@@ -130,7 +130,7 @@ def test_speech_with_a_metric(install: Install) -> None:
         **LONG,
     )
     row = rows(fast)["int8"]
-    assert row.status is CandidateStatus.MEASURED, row.reason
+    assert row.status in (CandidateStatus.MEASURED, CandidateStatus.CHOSEN), row.reason
     assert row.speedup is not None
     assert row.metric is not None
     assert 0 <= row.metric <= 1
