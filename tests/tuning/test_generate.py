@@ -130,8 +130,8 @@ def test_speech_with_a_metric(install: Install) -> None:
         **LONG,
     )
     row = rows(fast)["int8"]
-    assert row.status in (CandidateStatus.MEASURED, CandidateStatus.CHOSEN), row.reason
-    assert row.speedup is not None
+    # Whether it is chosen depends on the machine.
+    assert row.speedup is not None, row.reason
     assert row.metric is not None
     assert 0 <= row.metric <= 1
     assert tuning(fast).metric == 1
