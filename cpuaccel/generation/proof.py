@@ -36,7 +36,7 @@ backend with a tolerance of its own and in 4 bits, in nats (Kullback-Leibler). W
 far more; how good few bits are is measured on text."""
 
 LARGEST_DIFFERENCE = 0.25
-LARGEST_DIFFERENCE_4_BITS = 0.5
+LARGEST_DIFFERENCE_4_BITS = 0.75
 """Largest difference that is accepted of them besides, relative to the largest logit: a model with
 nearly equal logits hardly diverges, whatever is wrong."""
 
