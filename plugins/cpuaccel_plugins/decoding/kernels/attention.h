@@ -185,13 +185,9 @@ void attend_all(const C* key, int64_t key_stride, const C* value, int64_t value_
   int64_t number = queries.size(), most = 0;
   for (const Query& query : queries) most = std::max(most, query.keys);
   if (number >= MANY) keys.transpose(most);
-  for (int64_t q = 0; q < number;) {
-    int64_t taken = next_rows(number - q);
-    with_constant<MOST_AT_ONCE>(taken, [&](auto count) {
-      attend_some<decltype(count)::value>(keys, value, value_stride, scaling, &queries[q], memory);
-    });
-    q += taken;
-  }
+  for_some_rows(number, [&](auto count, int64_t q) {
+    attend_some<decltype(count)::value>(keys, value, value_stride, scaling, &queries[q], memory);
+  });
 }
 
 // The queries of tokens from `first` to `last`, of one head of the keys at one place of the cache's

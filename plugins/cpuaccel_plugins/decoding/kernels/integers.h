@@ -27,9 +27,6 @@ using Step = int16_t;
 constexpr int INTERLEAVED = 2, LARGEST_STEP = 32767, ADDED = 0;
 #endif
 
-inline int8_t stored(int8_t step) { return static_cast<int8_t>(step + ADDED); }
-inline float restored(int8_t step) { return static_cast<int8_t>(step - ADDED); }
-
 using Integers = Lanes<int32_t>;
 
 inline Integers all_lanes(int32_t number) { return Integers{} + number; }
@@ -48,9 +45,6 @@ inline Integers steps_at(const int8_t* data) { return lanes_at<int32_t>(data); }
 inline Integers add_products(Integers sums, Integers steps, Integers values) {
   return (Integers)_mm512_dpbusd_epi32((__m512i)sums, (__m512i)steps, (__m512i)values);
 }
-inline Floats to_floats(Integers integers) {
-  return (Floats)_mm512_cvtepi32_ps((__m512i)integers);
-}
 #elif defined(__AVX512BW__)
 inline Integers steps_at(const int8_t* data) {
   return (Integers)_mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i*)data));
@@ -58,18 +52,12 @@ inline Integers steps_at(const int8_t* data) {
 inline Integers add_products(Integers sums, Integers steps, Integers values) {
   return sums + (Integers)_mm512_madd_epi16((__m512i)steps, (__m512i)values);
 }
-inline Floats to_floats(Integers integers) {
-  return (Floats)_mm512_cvtepi32_ps((__m512i)integers);
-}
 #elif defined(__AVX2__)
 inline Integers steps_at(const int8_t* data) {
   return (Integers)_mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)data));
 }
 inline Integers add_products(Integers sums, Integers steps, Integers values) {
   return sums + (Integers)_mm256_madd_epi16((__m256i)steps, (__m256i)values);
-}
-inline Floats to_floats(Integers integers) {
-  return (Floats)_mm256_cvtepi32_ps((__m256i)integers);
 }
 #else
 inline Integers steps_at(const int8_t* data) {
@@ -81,13 +69,13 @@ inline Integers add_products(Integers sums, Integers steps, Integers values) {
   Integers first = (steps << 16 >> 16) * (values << 16 >> 16);
   return sums + first + (steps >> 16) * (values >> 16);
 }
-inline Floats to_floats(Integers integers) { return __builtin_convertvector(integers, Floats); }
 #endif
 
-// Numbers in integers of up to LARGEST, and what they must be multiplied with: NaN if one of them is
+inline Floats to_floats(Integers integers) { return __builtin_convertvector(integers, Floats); }
+
+// Numbers in integers of up to LARGEST_STEP, and what they must be multiplied with: NaN if one of them is
 // not finite.
-template <typename T, int LARGEST>
-inline float to_integers(const float* x, T* result, int64_t size) {
+inline float to_steps(const float* x, Step* result, int64_t size) {
   constexpr float SMALLEST = 1e-30f;      // the inverse of the scale must be finite
   constexpr float TO_INTEGER = 12582912;  // 1.5 * 2^23: the last bits are the integer
   uint32_t largest_bits = 0;
@@ -99,17 +87,17 @@ inline float to_integers(const float* x, T* result, int64_t size) {
   float largest;
   std::memcpy(&largest, &largest_bits, sizeof largest);
   if (!(largest >= SMALLEST && std::isfinite(largest))) {
-    std::fill(result, result + size, static_cast<T>(0));
+    std::fill(result, result + size, static_cast<Step>(0));
     return std::isfinite(largest) ? 0.0f : NAN;
   }
-  float factor = LARGEST / largest;
+  float factor = LARGEST_STEP / largest;
   for (int64_t i = 0; i < size; i++) {
     float shifted = x[i] * factor + TO_INTEGER;
     int32_t bits;
     std::memcpy(&bits, &shifted, sizeof bits);
-    result[i] = static_cast<T>(bits);
+    result[i] = static_cast<Step>(bits);
   }
-  return largest / LARGEST;
+  return largest / LARGEST_STEP;
 }
 
 // Rows of activations: each 32 of a row share a scale.
@@ -144,7 +132,7 @@ class QuantizedRows {
     for (int64_t at = 0; at < count; at += GROUP) {
       int64_t group = row * groups + (column + at) / GROUP, full = std::min(GROUP, count - at);
       Step* steps = &steps_[group * GROUP];
-      scales_[group] = to_integers<Step, LARGEST_STEP>(x + at, steps, full);
+      scales_[group] = to_steps(x + at, steps, full);
       std::fill(steps + full, steps + GROUP, static_cast<Step>(0));
       sums_[group] = std::accumulate(steps, steps + GROUP, 0);
     }

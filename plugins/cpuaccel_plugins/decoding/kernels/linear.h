@@ -39,30 +39,26 @@ inline void outputs_of(const Linear& linear, const Activations& x, float* y, int
                        int64_t begin, int64_t end) {
   constexpr int OUTPUTS = 4;
   const W* weight = static_cast<const W*>(linear.weight);
-  for (int64_t row = 0; row < x.rows;) {
-    int64_t taken = next_rows(x.rows - row);
-    with_constant<MOST_AT_ONCE>(taken, [&](auto number) {
-      constexpr int ROWS = decltype(number)::value;
-      auto* multiplied = x.multiplied(row, typename MultipliedWith<W>::Type{});
-      float sums[OUTPUTS * ROWS];
-      auto finish = [&](int64_t n, int64_t count) {
-        for (int64_t o = 0; o < count; o++)
-          for (int r = 0; r < ROWS; r++)
-            y[(row + r) * y_stride + n + o - begin] =
-                sums[o * ROWS + r] + (linear.bias ? linear.bias[n + o] : 0);
-      };
-      int64_t n = begin;
-      for (; n + OUTPUTS <= end; n += OUTPUTS) {
-        products<ROWS, OUTPUTS>(weight + n * x.size, multiplied, x.size, sums);
-        finish(n, OUTPUTS);
-      }
-      for (; n < end; n++) {
-        products<ROWS, 1>(weight + n * x.size, multiplied, x.size, sums);
-        finish(n, 1);
-      }
-    });
-    row += taken;
-  }
+  for_some_rows(x.rows, [&](auto number, int64_t row) {
+    constexpr int ROWS = decltype(number)::value;
+    auto* multiplied = x.multiplied(row, typename MultipliedWith<W>::Type{});
+    float sums[OUTPUTS * ROWS];
+    auto finish = [&](int64_t n, int64_t count) {
+      for (int64_t o = 0; o < count; o++)
+        for (int r = 0; r < ROWS; r++)
+          y[(row + r) * y_stride + n + o - begin] =
+              sums[o * ROWS + r] + (linear.bias ? linear.bias[n + o] : 0);
+    };
+    int64_t n = begin;
+    for (; n + OUTPUTS <= end; n += OUTPUTS) {
+      products<ROWS, OUTPUTS>(weight + n * x.size, multiplied, x.size, sums);
+      finish(n, OUTPUTS);
+    }
+    for (; n < end; n++) {
+      products<ROWS, 1>(weight + n * x.size, multiplied, x.size, sums);
+      finish(n, 1);
+    }
+  });
 }
 
 // Those sums of a panel's outputs, with biases, that are between `begin` and `end`; y[0] is `begin`.
@@ -83,17 +79,13 @@ inline void packed_outputs(const Format& format, const Linear& linear, const Qua
                            int64_t rows, float* y, int64_t y_stride, int64_t begin, int64_t end) {
   for (int64_t panel = begin / LANES; panel * LANES < end; panel++) {
     const int8_t* at = static_cast<const int8_t*>(linear.weight) + panel * format.panel_bytes;
-    for (int64_t row = 0; row < rows;) {
-      int64_t taken = next_rows(rows - row);
-      with_constant<MOST_AT_ONCE>(taken, [&](auto number) {
-        constexpr int ROWS = decltype(number)::value;
-        Floats sums[1][ROWS];
-        format.template sums<ROWS, 1>(at, x, row, sums);
-        for (int r = 0; r < ROWS; r++)
-          store_sums(linear, sums[0][r], panel, begin, end, y + (row + r) * y_stride);
-      });
-      row += taken;
-    }
+    for_some_rows(rows, [&](auto number, int64_t row) {
+      constexpr int ROWS = decltype(number)::value;
+      Floats sums[1][ROWS];
+      format.template sums<ROWS, 1>(at, x, row, sums);
+      for (int r = 0; r < ROWS; r++)
+        store_sums(linear, sums[0][r], panel, begin, end, y + (row + r) * y_stride);
+    });
   }
 }
 

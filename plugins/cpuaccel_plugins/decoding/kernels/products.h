@@ -16,18 +16,24 @@ constexpr int MOST_AT_ONCE = 5;
 constexpr int MOST_AT_ONCE = 4;
 #endif
 
-// How many of the rows that are left are computed at once: they are divided evenly.
-inline int64_t next_rows(int64_t left) {
-  int64_t times = (left + MOST_AT_ONCE - 1) / MOST_AT_ONCE;
-  return (left + times - 1) / times;
-}
-
 // Call a function with a number from 1 to MOST as a constant.
 template <int MOST, typename F>
 inline void with_constant(int64_t number, F function) {
   if constexpr (MOST > 1)
     if (number < MOST) return with_constant<MOST - 1>(number, function);
   function(std::integral_constant<int, MOST>{});
+}
+
+// Call function(number of rows as a constant, first row) for all rows, as many at once as their sums
+// fit into the registers; they are divided evenly.
+template <typename F>
+inline void for_some_rows(int64_t rows, F function) {
+  for (int64_t row = 0; row < rows;) {
+    int64_t left = rows - row, times = (left + MOST_AT_ONCE - 1) / MOST_AT_ONCE;
+    int64_t taken = (left + times - 1) / times;
+    with_constant<MOST_AT_ONCE>(taken, [&](auto number) { function(number, row); });
+    row += taken;
+  }
 }
 
 // How a vector of weights is multiplied with activations, and added to sums.
