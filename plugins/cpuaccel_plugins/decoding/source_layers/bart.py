@@ -6,6 +6,7 @@ from cpuaccel_plugins.decoding.parts import ACTIVATIONS
 from cpuaccel_plugins.decoding.source_layers.parts import (
     SourceParts,
     described_layer,
+    integers_in,
     is_class_of,
     linear_in,
 )
@@ -80,10 +81,7 @@ def _parts(layer: torch.nn.Module) -> SourceParts:
         closing,
         ACTIVATIONS[type(children["activation_fn"])],
     )
-    attended = children["self_attn"]
-    index, heads, size = attended.layer_idx, attended.num_heads, attended.head_dim
-    if not isinstance(index, int) or not isinstance(heads, int) or not isinstance(size, int):
-        raise TypeError("no index of the layer, or no number of heads")
+    index, heads, size = integers_in(children["self_attn"], "layer_idx", "num_heads", "head_dim")
     key, value = (linear_in(children["encoder_attn"], name) for name in ("k_proj", "v_proj"))
     if key.out_features != heads * size:
         raise TypeError("other heads over the encoder's output")

@@ -54,6 +54,19 @@ def linear_in(module: torch.nn.Module, name: str) -> FewRowsLinear:
     return linear
 
 
+def integers_in(module: torch.nn.Module, *names: str) -> list[int]:
+    """The values of attributes that are integers.
+
+    Raises:
+        TypeError: one is not an integer.
+    """
+    values = [getattr(module, name) for name in names]
+    for name, value in zip(names, values, strict=True):
+        if not isinstance(value, int):
+            raise TypeError(f"{name} is not an integer")
+    return values
+
+
 def is_class_of(module: torch.nn.Module, names: frozenset[str]) -> bool:
     """Whether a module is of one of Transformers' classes with these names, without hooks in it."""
     kind = type(module)

@@ -6,6 +6,7 @@ from cpuaccel_plugins.decoding.parts import ACTIVATIONS, described_norm
 from cpuaccel_plugins.decoding.source_layers.parts import (
     SourceParts,
     described_layer,
+    integers_in,
     is_class_of,
     linear_in,
 )
@@ -68,9 +69,7 @@ def _parts(block: torch.nn.Module) -> SourceParts:
         ACTIVATIONS[type(children["act"])],
     )
     attended = own_layer.get_submodule("SelfAttention")
-    index, heads, size = attended.layer_idx, attended.n_heads, attended.key_value_proj_dim
-    if not isinstance(index, int) or not isinstance(heads, int) or not isinstance(size, int):
-        raise TypeError("no index of the layer, or no number of heads")
+    index, heads, size = integers_in(attended, "layer_idx", "n_heads", "key_value_proj_dim")
     over_source = source_layer.get_submodule("EncDecAttention")
     key, value = (linear_in(over_source, name) for name in ("k", "v"))
     described = described_layer(own, source, feed_forward)
