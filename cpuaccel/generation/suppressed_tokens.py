@@ -10,8 +10,8 @@ from transformers.generation.logits_process import (
 from cpuaccel.model.redirected import Method
 
 METHODS = {"whisper": "_retrieve_logit_processors"}
-"""Methods that make the processors, by ``model_type``. In a small model it takes a fifth of the time
-of a step to compare each token of the vocabulary with each suppressed one."""
+"""Methods that make the processors, by ``model_type``. In a small model it takes a fifth of the
+time of a step to compare each token of the vocabulary with each suppressed one."""
 
 
 class SuppressedTokens(SuppressTokensLogitsProcessor):
