@@ -125,70 +125,75 @@ struct Panels {
   }
 };
 
+// What a few queries of one head read and write, all shaped (QUERIES, *).
 template <typename W>
-struct Scores {
+struct Few {
+  int64_t size;
+  std::vector<W> queries = std::vector<W>(QUERIES * size);  // in units of log 2
   std::vector<float> scores = std::vector<float>(QUERIES * KEYS_AT_ONCE);
   std::vector<W> shares = std::vector<W>(QUERIES * KEYS_AT_ONCE);
-};
+  std::vector<float> context = std::vector<float>(QUERIES * size);
+  float highest[QUERIES], totals[QUERIES];
 
-// ROWS queries of one head, shape (ROWS, size), in units of log 2. context: rows `stride` apart.
-template <int ROWS, typename W>
-void attend_rows(const W* queries, const Panels<W>& panels, Scores<W>& memory, float* context,
-                 int64_t stride) {
-  int64_t size = panels.size;
-  float highest[ROWS], totals[ROWS] = {};
-  std::fill(highest, highest + ROWS, -INFINITY);
-  for (int64_t first = 0; first < panels.number; first += KEYS_AT_ONCE) {
-    int64_t count = std::min(KEYS_AT_ONCE, panels.number - first);
-    int64_t padded = (count + PANEL - 1) / PANEL * PANEL;
-    for (int64_t j = 0; j < padded; j += PANEL) {
-      Floats sums[ROWS][PANEL_VECTORS] = {};
-      multiply(queries, size, panels.keys + (first + j) * size, PANEL, size / PAIR<W>, sums);
-      for (int r = 0; r < ROWS; r++)
-        for (int v = 0; v < PANEL_VECTORS; v++)
-          put(&memory.scores[r * KEYS_AT_ONCE + j + v * LANES], sums[r][v]);
+  void attend(const Panels<W>& panels) {
+    std::fill(highest, highest + QUERIES, -INFINITY);
+    std::fill(totals, totals + QUERIES, 0.0f);
+    std::fill(context.begin(), context.end(), 0.0f);
+    for (int64_t first = 0; first < panels.number; first += KEYS_AT_ONCE) {
+      int64_t count = std::min(KEYS_AT_ONCE, panels.number - first);
+      int64_t padded = (count + PANEL - 1) / PANEL * PANEL;
+      for (int64_t j = 0; j < padded; j += PANEL) {
+        Floats sums[QUERIES][PANEL_VECTORS] = {};
+        multiply(queries.data(), size, panels.keys + (first + j) * size, PANEL, size / PAIR<W>,
+                 sums);
+        for (int q = 0; q < QUERIES; q++)
+          for (int v = 0; v < PANEL_VECTORS; v++)
+            put(&scores[q * KEYS_AT_ONCE + j + v * LANES], sums[q][v]);
+      }
+      for (int q = 0; q < QUERIES; q++) share(q, count, padded);
+      int64_t d = 0;
+      for (; d + PANEL <= size; d += PANEL) add_values<PANEL_VECTORS>(panels, first, padded, d);
+      for (; d < size; d += LANES) add_values<1>(panels, first, padded, d);
     }
-    for (int r = 0; r < ROWS; r++) {
-      float* scores = &memory.scores[r * KEYS_AT_ONCE];
-      std::fill(scores + count, scores + padded, -INFINITY);
-      Floats most = Floats{} + highest[r], sums = {};
-      for (int64_t j = 0; j < padded; j += LANES) {
-        Floats lanes = wide_lanes(scores + j);
-        most = lanes > most ? lanes : most;
-      }
-      float top = largest_of(most);
-      if (top == -INFINITY) top = 0;
-      Floats kept = exp2_lanes<W>(Floats{} + (highest[r] - top));
-      highest[r] = top;
-      for (int64_t j = 0; j < padded; j += LANES) {
-        Floats lanes = exp2_lanes<W>(wide_lanes(scores + j) - top);
-        sums += lanes;
-        put(&memory.shares[r * KEYS_AT_ONCE + j], lanes);
-      }
-      totals[r] = totals[r] * kept[0] + sum_of(sums);
-      for (int64_t d = 0; d < size; d += LANES) {
-        float* own = context + r * stride + d;
-        put(own, first ? wide_lanes(own) * kept : Floats{});
-      }
-    }
-    auto add_values = [&](auto vectors, int64_t d) {
-      constexpr int VECTORS = decltype(vectors)::value;
-      Floats sums[ROWS][VECTORS];
-      for (int r = 0; r < ROWS; r++)
-        for (int v = 0; v < VECTORS; v++) sums[r][v] = wide_lanes(context + r * stride + d + v * LANES);
-      multiply(memory.shares.data(), KEYS_AT_ONCE, panels.values + first * size + d * PAIR<W>, size,
-               padded / PAIR<W>, sums);
-      for (int r = 0; r < ROWS; r++)
-        for (int v = 0; v < VECTORS; v++) put(context + r * stride + d + v * LANES, sums[r][v]);
-    };
-    int64_t d = 0;
-    for (; d + PANEL <= size; d += PANEL)
-      add_values(std::integral_constant<int, PANEL_VECTORS>{}, d);
-    for (; d < size; d += LANES) add_values(std::integral_constant<int, 1>{}, d);
+    for (int q = 0; q < QUERIES; q++)
+      for (int64_t d = 0; d < size; d++) context[q * size + d] /= totals[q];
   }
-  for (int r = 0; r < ROWS; r++)
-    for (int64_t d = 0; d < size; d++) context[r * stride + d] /= totals[r];
-}
+
+  // Turn the scores of a query into shares, and scale down what was summed before.
+  void share(int q, int64_t count, int64_t padded) {
+    float* own = &scores[q * KEYS_AT_ONCE];
+    std::fill(own + count, own + padded, -INFINITY);
+    Floats most = Floats{} + highest[q], sums = {};
+    for (int64_t j = 0; j < padded; j += LANES) {
+      Floats lanes = wide_lanes(own + j);
+      most = lanes > most ? lanes : most;
+    }
+    float top = largest_of(most);
+    if (top == -INFINITY) top = 0;
+    Floats kept = exp2_lanes<W>(Floats{} + (highest[q] - top));
+    highest[q] = top;
+    for (int64_t j = 0; j < padded; j += LANES) {
+      Floats lanes = exp2_lanes<W>(wide_lanes(own + j) - top);
+      sums += lanes;
+      put(&shares[q * KEYS_AT_ONCE + j], lanes);
+    }
+    totals[q] = totals[q] * kept[0] + sum_of(sums);
+    for (int64_t d = q * size; d < (q + 1) * size; d += LANES)
+      put(&context[d], wide_lanes(&context[d]) * kept);
+  }
+
+  template <int VECTORS>
+  void add_values(const Panels<W>& panels, int64_t first, int64_t padded, int64_t d) {
+    Floats sums[QUERIES][VECTORS];
+    for (int q = 0; q < QUERIES; q++)
+      for (int v = 0; v < VECTORS; v++)
+        sums[q][v] = wide_lanes(&context[q * size + d + v * LANES]);
+    multiply(shares.data(), KEYS_AT_ONCE, panels.values + first * size + d * PAIR<W>, size,
+             padded / PAIR<W>, sums);
+    for (int q = 0; q < QUERIES; q++)
+      for (int v = 0; v < VECTORS; v++) put(&context[q * size + d + v * LANES], sums[q][v]);
+  }
+};
 
 // query, key, value: float32. The head size is a multiple of LANES. context: float32 (batch, queries,
 // heads, head size).
@@ -214,8 +219,7 @@ void attend_to_all(const Heads& heads, const Cached& query, const Cached& key, c
   };
 #pragma omp parallel
   {
-    Scores<W> memory;
-    std::vector<W> queries(QUERIES * size);
+    Few<W> few{size};
 #pragma omp for schedule(static) collapse(2)
     for (int64_t unit = 0; unit < units; unit++)
       for (int64_t first = 0; first < padded; first += PANEL)
@@ -225,17 +229,19 @@ void attend_to_all(const Heads& heads, const Cached& query, const Cached& key, c
     for (int64_t unit = 0; unit < units; unit++)
       for (int64_t begin = 0; begin < query.tokens; begin += QUERIES_OF_THREAD) {
         int64_t end = std::min(query.tokens, begin + QUERIES_OF_THREAD);
-        for (int64_t token = begin; token < end; token += QUERIES)
-          with_constant<QUERIES>(std::min<int64_t>(QUERIES, end - token), [&](auto rows) {
-            constexpr int ROWS = decltype(rows)::value;
-            for (int64_t r = 0; r < ROWS; r++) {
-              const float* own = head_of(query, unit) + (token + r) * query.token_stride;
-              for (int64_t d = 0; d < size; d++) narrow(own[d] * scaling, queries[r * size + d]);
-            }
-            int64_t row = unit / heads.heads * query.tokens + token;
-            attend_rows<ROWS>(queries.data(), panels_of(unit), memory,
-                              context + row * width + unit % heads.heads * size, width);
-          });
+        for (int64_t token = begin; token < end; token += QUERIES) {
+          int64_t rows = std::min<int64_t>(QUERIES, end - token);
+          for (int64_t r = 0; r < rows; r++) {
+            const float* own = head_of(query, unit) + (token + r) * query.token_stride;
+            for (int64_t d = 0; d < size; d++) narrow(own[d] * scaling, few.queries[r * size + d]);
+          }
+          few.attend(panels_of(unit));
+          for (int64_t r = 0; r < rows; r++) {
+            int64_t row = unit / heads.heads * query.tokens + token + r;
+            std::copy_n(&few.context[r * size], size,
+                        context + row * width + unit % heads.heads * size);
+          }
+        }
       }
   }
   if (panels.size() * sizeof(W) > MOST_KEPT_BYTES) std::vector<W>().swap(panels);
