@@ -21,7 +21,7 @@ from cpuaccel_plugins.onednn.attention.graph import KernelKey, compile_kernel
 from cpuaccel_plugins.onednn.attention.kernel import attend_to_all, multiplies_bfloat16
 
 LENGTHS = (32, 128, 512)
-ROUNDS = 3
+ROUNDS = 5
 
 MARGIN = 1.05
 """How much faster than products a compiled kernel has to be: each length is compiled again."""
