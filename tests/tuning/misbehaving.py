@@ -69,6 +69,13 @@ class Own(Backend):
         os.rename(started + ".part", started)
         time.sleep(600)
 """,
+    "then_interrupts": """
+class Own(Backend):
+    def made(self, model):
+        import signal
+        os.kill(os.getppid(), signal.SIGINT)
+        time.sleep(600)
+""",
     "builds_slowly": """
 class Own(Backend):
     def made(self, model):
