@@ -4,7 +4,7 @@ import asyncio
 import json
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
@@ -77,7 +77,7 @@ def _usage(completion: Completion) -> dict[str, int]:
 
 
 async def _events(
-    pieces: AsyncIterator[str],
+    pieces: AsyncGenerator[str],
     completion: Completion,
     head: dict[str, object],
     with_usage: bool,
@@ -91,7 +91,7 @@ async def _events(
         return _event({**head, "choices": [choice]})
 
     try:
-        async with asyncio.timeout(timeout), aclosing(pieces):  # type: ignore[type-var]
+        async with asyncio.timeout(timeout), aclosing(pieces):
             yield chunk({"role": "assistant", "content": ""})
             async for piece in pieces:
                 yield chunk({"content": piece})

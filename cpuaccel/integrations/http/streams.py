@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -63,7 +63,7 @@ class Streams:
 
     async def stream(
         self, completion: Completion, ids: torch.Tensor, options: dict[str, Any]
-    ) -> AsyncIterator[str]:
+    ) -> AsyncGenerator[str]:
         """Yield an empty text once there is a place, then the text in pieces.
 
         Closing the iterator ends the generation.
@@ -86,7 +86,7 @@ class Streams:
         cancelled = _Cancelled()
         try:
             yield ""
-            streamer: Any = transformers.AsyncTextIteratorStreamer(  # type: ignore[no-untyped-call]
+            streamer: Any = transformers.AsyncTextIteratorStreamer(
                 self.task.tokenizer, skip_prompt=True, skip_special_tokens=True
             )
 

@@ -34,9 +34,8 @@ class Classify(ServedModel):
         self, model: OptimizedModel, tokenizer: transformers.PreTrainedTokenizerBase
     ) -> None:
         super().__init__(model)
-        self.pipeline: Any = transformers.pipeline(
-            "text-classification", model=model, tokenizer=tokenizer
-        )
+        make: Any = transformers.pipeline  # its overloads know no optimized models
+        self.pipeline = make("text-classification", model=model, tokenizer=tokenizer)
 
     def encode(self, items: Sequence[str]) -> list[TextRow]:
         """Tokenize. Texts that are too long for the model are truncated."""
@@ -78,7 +77,8 @@ class ClassifyTokens(ServedModel):
         aggregation_strategy: str = "simple",
     ) -> None:
         super().__init__(model)
-        self.pipeline: Any = transformers.pipeline(
+        make: Any = transformers.pipeline  # its overloads know no optimized models
+        self.pipeline = make(
             "token-classification",
             model=model,
             tokenizer=tokenizer,

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from sentence_transformers import CrossEncoder
@@ -31,6 +32,7 @@ class Rerank(ServedModel):
             )
         super().__init__(transformer)
         self.encoder = encoder
+        self._activation: Any = encoder.activation_fn
 
     def encode(self, items: Sequence[tuple[str, str]]) -> list[TextRow]:
         """Tokenize pairs of a query and a document."""
@@ -43,7 +45,7 @@ class Rerank(ServedModel):
         """Compute the scores."""
         batch = padded(self.encoder.tokenizer, rows)
         with torch.inference_mode():
-            scores = self.encoder.activation_fn(self.encoder(batch)["scores"])
+            scores = self._activation(self.encoder(batch)["scores"])
         return [float(score) for score in scores.float().reshape(len(rows))]
 
     def save(self, folder: Path) -> None:

@@ -50,5 +50,5 @@ def unpadded(features: Mapping[str, Any]) -> list[TextRow]:
 def padded(tokenizer: PreTrainedTokenizerBase, rows: Sequence[TextRow]) -> dict[str, Any]:
     """Make one batch of rows, padded to the longest; tensors have shape (batch, length)."""
     inputs = {name: [row.inputs[name] for row in rows] for name in rows[0].inputs}
-    batch = pad_without_fast_tokenizer_warning(tokenizer, inputs, return_tensors="pt")
+    batch = pad_without_fast_tokenizer_warning(tokenizer, inputs, return_tensors="pt")  # type: ignore[no-untyped-call]
     return {**batch, **dict(rows[0].shared)}
