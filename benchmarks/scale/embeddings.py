@@ -1,6 +1,6 @@
-"""Rows a second of embeddings: cpuaccel's tasks, sentence-transformers and other engines.
+r"""Rows a second of embeddings: cpuaccel's tasks, sentence-transformers and other engines.
 
-    python benchmarks/scale/embeddings.py SQUAD.json --rows 20000 --threads 2 \\
+    python benchmarks/scale/embeddings.py SQUAD.json --rows 20000 --threads 2 \
         --fastembed ~/venv-fastembed/bin/python --infinity ~/venv-infinity/bin/python
 
 Engines embed one slice of the texts after the other, in turns. Those of other environments

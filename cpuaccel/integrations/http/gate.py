@@ -1,6 +1,7 @@
 """What every request passes: limits of size and time for its body, a metric and a log line."""
 
 import asyncio
+import contextlib
 import logging
 import time
 import uuid
@@ -12,12 +13,16 @@ from cpuaccel.integrations.http.errors import error_response
 
 logger = logging.getLogger("cpuaccel.http")
 
+GONE = 499
+"""Status in metrics and logs of requests whose client disconnected, as of nginx."""
+
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
 
 class Gate:
     """Middleware that reads a body before the application runs, so that slow clients hold nothing.
 
+    Where the client disconnects, the application's call is cancelled, with what it waits for.
     Bodies over ``max_bytes`` get 413, and those that take longer than ``body_timeout`` 408.
     """
 
@@ -48,8 +53,11 @@ class Gate:
         status = 500
         identity = uuid.uuid4().hex
 
+        ended = False
+
         async def sending(message: Message) -> None:
-            nonlocal status
+            nonlocal status, ended
+            ended = message["type"] == "http.response.body" and not message.get("more_body", False)
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = [*message.get("headers", ()), (b"x-request-id", identity.encode())]
@@ -68,7 +76,20 @@ class Gate:
             if refusal is not None:
                 await error_response(*refusal, {"connection": "close"})(scope, receive, sending)
             else:
-                await self._app(scope, _replay(body or b"", receive), sending)
+                gone = asyncio.create_task(_disconnect(receive))
+                call = asyncio.create_task(
+                    self._app(scope, _replay(body or b"", gone), sending)  # type: ignore[arg-type]
+                )
+                try:
+                    await asyncio.wait({call, gone}, return_when=asyncio.FIRST_COMPLETED)
+                    if not call.done() and not ended:
+                        status = GONE
+                        call.cancel()
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await call
+                finally:
+                    call.cancel()
+                    gone.cancel()
         finally:
             self._record(scope, status, time.perf_counter() - begun, identity)
 
@@ -104,14 +125,21 @@ class Gate:
         )
 
 
-def _replay(body: bytes, receive: Receive) -> Receive:
-    """Return a ``receive`` that starts with a body that was read already."""
+async def _disconnect(receive: Receive) -> Message:
+    """Wait until the client disconnects."""
+    while (message := await receive())["type"] != "http.disconnect":
+        pass
+    return message
+
+
+def _replay(body: bytes, gone: "asyncio.Task[Message]") -> Receive:
+    """Return a ``receive`` for a body that was read already, and the end of the connection."""
     sent = False
 
     async def replay() -> Message:
         nonlocal sent
         if sent:
-            return await receive()
+            return await asyncio.shield(gone)
         sent = True
         return {"type": "http.request", "body": body, "more_body": False}
 

@@ -15,6 +15,9 @@ from cpuaccel.integrations.ray.threads import use_assigned_cpus
 
 Batch = dict[str, Any]
 
+ERROR = "error"
+"""The column that says why a row has no output."""
+
 
 class _Worker:
     """Computes a column of a block.
@@ -63,6 +66,8 @@ class _Worker:
 
     def __call__(self, batch: Batch) -> Batch:
         """Compute one block, as a dictionary of numpy arrays; see ``Dataset.map_batches``."""
+        if ERROR in batch:
+            raise CpuaccelError(f"the column {ERROR!r} is there already. Drop or rename it before")
         items = list(batch[self._column])
         outputs: list[Any] = [None] * len(items)
         errors: list[Exception | None] = [None] * len(items)
@@ -77,7 +82,7 @@ class _Worker:
         if rows and all(outputs[place] is None for place in places):
             raise next(error for error in errors if error is not None)
         texts = [None if error is None else describe_error(error) for error in errors]
-        return {**batch, self._to: self._array(outputs), "error": pa.array(texts, pa.string())}
+        return {**batch, self._to: self._array(outputs), ERROR: pa.array(texts, pa.string())}
 
     def _encode(
         self, items: list[Any], errors: list[Exception | None]

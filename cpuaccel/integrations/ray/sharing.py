@@ -1,7 +1,6 @@
 """One build for a cluster: its folder goes to the nodes through the object store."""
 
 import io
-import shutil
 import tarfile
 import tempfile
 import uuid
@@ -62,10 +61,6 @@ class Shared:
                     Path(files).rename(folder)
                     Path(files).mkdir()  # which the context removes
         return folder
-
-    def remove(self) -> None:
-        """Remove the folder from this node's cache."""
-        shutil.rmtree(cache_folder("ray") / self.key, ignore_errors=True)
 
 
 def share(

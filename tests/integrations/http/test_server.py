@@ -76,6 +76,29 @@ def test_faults_of_some_requests_touch_no_others(folders: dict[str, Path]) -> No
             connection.close()
 
 
+def test_what_a_client_left_is_not_computed(folders: dict[str, Path]) -> None:
+    key = 'cpuaccel_batcher_cancelled_total{batcher="embeddings"} '
+
+    async def main(url: str) -> None:
+        async with httpx.AsyncClient(base_url=url, timeout=60) as client:
+            body = {"input": TEXTS * 100}
+            calls = [
+                asyncio.create_task(client.post("/v1/embeddings", json=body)) for _ in range(9)
+            ]
+            accepted = 'cpuaccel_batcher_requests_total{batcher="embeddings"} 9.0'
+            while accepted not in (await client.get("/metrics")).text:
+                pass
+            for call in calls:
+                call.cancel()
+            await asyncio.gather(*calls, return_exceptions=True)
+            while f"{key}0.0" in (text := (await client.get("/metrics")).text) or key not in text:
+                pass
+            assert (await client.post("/v1/embeddings", json={"input": "a"})).status_code == 200
+
+    with serving(environment(folders)) as (url, _):
+        asyncio.run(main(url))
+
+
 def test_a_stop_answers_what_is_under_way(folders: dict[str, Path]) -> None:
     with serving(environment(folders), "--log-config", "logs.json") as (url, process):
 

@@ -152,7 +152,7 @@ ray.init(address=address, log_to_driver=False)
 ray.data.DataContext.get_current().checkpoint_config = ray.data.checkpoint.CheckpointConfig(
     id_column="id", checkpoint_path=checkpoint, delete_checkpoint_on_success=False
 )
-ray.data.read_parquet(source, override_num_blocks=12).map_batches(
+ray.data.read_parquet(source).repartition(target_num_rows_per_block=20).map_batches(
     Slow,
     fn_constructor_kwargs={"model": model, "pipeline": ["jit"], "to": "embedding"},
     compute=ray.data.ActorPoolStrategy(size=2),
@@ -165,12 +165,9 @@ ray.data.read_parquet(source, override_num_blocks=12).map_batches(
 def test_a_killed_job_is_resumed_from_its_parquet(
     cluster: Cluster, folders: dict[str, Path], tmp_path: Path
 ) -> None:
-    (tmp_path / "in").mkdir()
-    for number in range(12):  # a file for each block
-        part = rows_of(240)[20 * number : 20 * number + 20]
-        pq.write_table(pa.Table.from_pylist(part), tmp_path / "in" / f"{number}.parquet")
-    out, checkpoint = tmp_path / "out", tmp_path / "checkpoint"
-    paths = [str(tmp_path / "in"), str(out), str(checkpoint), str(folders["embeddings"])]
+    source, out, checkpoint = (tmp_path / name for name in ("in.parquet", "out", "checkpoint"))
+    pq.write_table(pa.Table.from_pylist(rows_of(240)), source)
+    paths = [str(source), str(out), str(checkpoint), str(folders["embeddings"])]
     command = [sys.executable, "-c", JOB, cluster.address, *paths]
     first = subprocess.Popen([*command, "1"], stderr=subprocess.PIPE)
     while len(list(checkpoint.rglob("*.parquet"))) < 2 and first.poll() is None:

@@ -82,6 +82,12 @@ def test_a_block_of_nulls_is_told_as_rows(folders: dict[str, Path]) -> None:
     assert out["output"].null_count == 2
 
 
+def test_a_column_of_errors_is_not_overwritten(folders: dict[str, Path]) -> None:
+    worker = accelerated.Embed(folders["embeddings"], pipeline=CHEAP)
+    with pytest.raises(CpuaccelError, match="'error' is there already"):
+        worker({**batch(["a"]), "error": np.array([None])})
+
+
 def test_no_rows(folders: dict[str, Path]) -> None:
     out = accelerated.Embed(folders["embeddings"], pipeline=CHEAP)(batch([]))
     assert len(out["output"]) == len(out["error"]) == 0
