@@ -1,7 +1,7 @@
 """Rows a second and seconds of a request over HTTP, with many clients.
 
-    python benchmarks/scale/http.py URL SQUAD.json --clients 32 --requests 3000
-    python benchmarks/scale/http.py URL SQUAD.json --clients 32 --requests 10000 --faults
+    python benchmarks/scale/http_load.py URL SQUAD.json --clients 32 --requests 3000
+    python benchmarks/scale/http_load.py URL SQUAD.json --clients 32 --requests 10000 --faults
 
 With ``--faults``, some requests are malformed, oversized, slow or abandoned, and every answer is
 compared with that of sentence-transformers.
