@@ -7,6 +7,7 @@ import time
 import uuid
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cpuaccel.integrations.http.errors import error_response
@@ -50,50 +51,52 @@ class Gate:
             await self._app(scope, receive, send)
             return
         begun = time.perf_counter()
-        status = 500
-        identity = uuid.uuid4().hex
-
-        ended = False
-
-        async def sending(message: Message) -> None:
-            nonlocal status, ended
-            ended = message["type"] == "http.response.body" and not message.get("more_body", False)
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                headers = [*message.get("headers", ()), (b"x-request-id", identity.encode())]
-                message = {**message, "headers": headers}
-            await send(message)
-
+        exchange = _Exchange(send)
         try:
-            refusal: tuple[int, str] | None = None
-            try:
-                async with asyncio.timeout(self._body_timeout):
-                    body = await self._read(scope, receive)
-                if body is None:
-                    refusal = 413, f"the body has more than {self._max_bytes} bytes"
-            except TimeoutError:
-                refusal = 408, f"the body took longer than {self._body_timeout:g} seconds"
-            if refusal is not None:
-                await error_response(*refusal, {"connection": "close"})(scope, receive, sending)
+            body = await self._read(scope, receive)
+            if isinstance(body, JSONResponse):
+                await body(scope, receive, exchange.send)
             else:
-                gone = asyncio.create_task(_disconnect(receive))
-                call = asyncio.create_task(
-                    self._app(scope, _replay(body or b"", gone), sending)  # type: ignore[arg-type]
-                )
-                try:
-                    await asyncio.wait({call, gone}, return_when=asyncio.FIRST_COMPLETED)
-                    if not call.done() and not ended:
-                        status = GONE
-                        call.cancel()
-                    with contextlib.suppress(asyncio.CancelledError):
-                        await call
-                finally:
-                    call.cancel()
-                    gone.cancel()
+                await self._serve(scope, body, receive, exchange)
         finally:
-            self._record(scope, status, time.perf_counter() - begun, identity)
+            self._record(scope, exchange, time.perf_counter() - begun)
 
-    async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
+    async def _serve(
+        self, scope: Scope, body: bytes, receive: Receive, exchange: "_Exchange"
+    ) -> None:
+        """Call the application until it ends or the client disconnects."""
+        gone = asyncio.create_task(_disconnect(receive))
+
+        async def run() -> None:
+            await self._app(scope, _replay(body, gone), exchange.send)
+
+        call = asyncio.create_task(run())
+        try:
+            await asyncio.wait({call, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if not call.done() and not exchange.ended:
+                exchange.status = GONE
+                call.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await call
+        finally:
+            call.cancel()
+            gone.cancel()
+
+    async def _read(self, scope: Scope, receive: Receive) -> bytes | JSONResponse:
+        """Read the body, or return why it is refused."""
+        headers = {"connection": "close"}  # the rest of the body is not read
+        try:
+            async with asyncio.timeout(self._body_timeout):
+                body = await self._read_bounded(scope, receive)
+        except TimeoutError:
+            message = f"the body took longer than {self._body_timeout:g} seconds"
+            return error_response(408, message, headers)
+        if body is None:
+            message = f"the body has more than {self._max_bytes} bytes"
+            return error_response(413, message, headers)
+        return body
+
+    async def _read_bounded(self, scope: Scope, receive: Receive) -> bytes | None:
         """Read the body; None if it is too large."""
         declared = dict(scope["headers"]).get(b"content-length", b"0")
         if declared.isdigit() and int(declared) > self._max_bytes:
@@ -108,21 +111,47 @@ class Gate:
             more = message.get("more_body", False)
         return bytes(body)
 
-    def _record(self, scope: Scope, status: int, seconds: float, identity: str) -> None:
+    def _record(self, scope: Scope, exchange: "_Exchange", seconds: float) -> None:
         route = scope.get("route")
         path = route.path if route is not None else "unknown"  # a label for each URL is too many
-        self._requests.labels(path, str(status)).inc()
+        self._requests.labels(path, str(exchange.status)).inc()
         self._seconds.labels(path).observe(seconds)
         logger.info(
             "request",
             extra={
                 "method": scope["method"],
                 "path": scope["path"],
-                "status": status,
+                "status": exchange.status,
                 "seconds": round(seconds, 6),
-                "request_id": identity,
+                "request_id": exchange.identity,
             },
         )
+
+
+class _Exchange:
+    """What was sent to a client.
+
+    Attributes:
+        identity: the id of the request, in its response and its log line.
+        status: that of the response; 500 until it begins.
+        ended: whether the response is complete.
+    """
+
+    def __init__(self, send: Send) -> None:
+        self.identity = uuid.uuid4().hex
+        self.status = 500
+        self.ended = False
+        self._send = send
+
+    async def send(self, message: Message) -> None:
+        """Send, with the id in the headers."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = [*message.get("headers", ()), (b"x-request-id", self.identity.encode())]
+            message = {**message, "headers": headers}
+        elif message["type"] == "http.response.body":
+            self.ended = not message.get("more_body", False)
+        await self._send(message)
 
 
 async def _disconnect(receive: Receive) -> Message:
