@@ -78,7 +78,7 @@ def write_onnx(source: str, folder: str) -> None:
     names = ("input_ids", "attention_mask", "token_type_ids")
     torch.onnx.export(
         model,
-        kwargs=dict.fromkeys(names, ids),
+        kwargs={name: ids.clone() for name in names},  # one tensor would become one input
         f=f"{folder}/model.onnx",
         input_names=list(names),
         output_names=["last_hidden_state"],

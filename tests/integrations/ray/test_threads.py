@@ -19,7 +19,7 @@ def threads() -> tuple[int, int, str]:
     return use_assigned_cpus(), torch.get_num_threads(), os.environ["OMP_NUM_THREADS"]
 
 
-@pytest.mark.parametrize(("assigned", "expected"), [(0.5, 1), (1, 1), (2, 2)])
-def test_threads_are_the_assigned_cpus(cluster: Cluster, assigned: float, expected: int) -> None:
-    found = ray.get(ray.remote(threads).options(num_cpus=assigned).remote())
-    assert found == (expected, expected, str(expected))
+def test_threads_are_the_assigned_cpus(cluster: Cluster) -> None:
+    for assigned, expected in ((0.5, 1), (1, 1), (2, 2)):
+        found = ray.get(ray.remote(threads).options(num_cpus=assigned).remote())
+        assert found == (expected, expected, str(expected))
