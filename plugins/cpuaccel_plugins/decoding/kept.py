@@ -54,8 +54,10 @@ class Linears:
             kind = self._choose(name, linear)
         else:
             kinds = self._kept.facts.get("kinds")
-            kind = KINDS[str(kinds[name])] if isinstance(kinds, dict) else FewRowsLinear
-            packed = self._kept.tensors.get(name)
+            known = KINDS.get(str(kinds.get(name))) if isinstance(kinds, dict) else None
+            if known is None:
+                raise BackendError(f"nothing was kept of {name}")
+            kind, packed = known, self._kept.tensors.get(name)
         if issubclass(kind, PackedLinear):
             if self.restores and packed is None:
                 raise BackendError(f"the packed weight of {name} is missing")
@@ -63,7 +65,7 @@ class Linears:
             self._packed[name] = made.weight
         else:
             made = kind(linear, self._library)
-        self._kinds[name] = next(known for known, one in KINDS.items() if one is kind)
+        self._kinds[name] = next(word for word, one in KINDS.items() if one is kind)
         return made
 
     def check(self, parts: Sequence[Checked], compare: Callable[[], None]) -> None:
