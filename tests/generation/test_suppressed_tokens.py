@@ -5,10 +5,12 @@ from typing import Any
 import pytest
 import torch
 from transformers.generation.logits_process import (
+    LogitsProcessorList,
     SuppressTokensAtBeginLogitsProcessor,
     SuppressTokensLogitsProcessor,
 )
 
+from cpuaccel.generation.beams.processors import process
 from cpuaccel.generation.suppressed_tokens import SuppressedAtBegin, SuppressedTokens
 from tests.generation.encoder_decoders import accelerated, assert_served, source, text_of
 
@@ -54,3 +56,15 @@ def test_whisper_never_generates_them(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not {*unwanted} & {*text_of(fast, inputs).flatten().tolist()}
     assert len({id(one) for one in used}) == 2
     assert len(used) > 20
+
+
+def test_beams_exclude_the_same_tokens() -> None:
+    ids, scores = torch.zeros(4, 3, dtype=torch.int64), torch.randn(4, 500)
+    for begin in (2, 3):
+        originals = [
+            SuppressTokensAtBeginLogitsProcessor([3, 7], begin),
+            SuppressTokensLogitsProcessor([1, 5, 900, -1]),
+        ]
+        quick = [SuppressedAtBegin(originals[0]), SuppressedTokens(originals[1])]
+        expected = LogitsProcessorList(originals)(ids, scores.clone())
+        assert torch.equal(process(quick, ids, scores.clone()), expected)

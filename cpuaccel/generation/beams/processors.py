@@ -12,6 +12,8 @@ from transformers.generation.logits_process import (
     SuppressTokensLogitsProcessor,
 )
 
+from cpuaccel.generation.suppressed_tokens import SuppressedAtBegin, SuppressedTokens
+
 NONE = torch.empty(0, dtype=torch.int64)
 
 
@@ -38,7 +40,9 @@ EXCLUDED: Mapping[type, Callable[..., torch.Tensor]] = {
     MinLengthLogitsProcessor: _before_min_length,
     MinNewTokensLengthLogitsProcessor: _before_min_new_tokens,
     SuppressTokensLogitsProcessor: _always,
+    SuppressedTokens: _always,
     SuppressTokensAtBeginLogitsProcessor: _at_begin,
+    SuppressedAtBegin: _at_begin,
 }
 """How to find the tokens that a processor excludes, by its class: of it and of the texts' length."""
 
