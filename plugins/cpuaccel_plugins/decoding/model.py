@@ -18,6 +18,7 @@ from cpuaccel_plugins.decoding.experts import FewRowsExperts, as_linear, is_expe
 from cpuaccel_plugins.decoding.layer import FusedForward, Positions
 from cpuaccel_plugins.decoding.library import KernelsError, kernels
 from cpuaccel_plugins.decoding.linear import FewRowsLinear
+from cpuaccel_plugins.decoding.logits_bias import let_head_add_bias
 from cpuaccel_plugins.decoding.parts import find_parts, runs_its_class
 from cpuaccel_plugins.decoding.source_layers.fuse import fuse_layers
 
@@ -57,6 +58,7 @@ def make_stepper(model: torch.nn.Module, choose: Choose, unload: Unload | None) 
         ) from error
     copied = cpuaccel.shared_copy(model)
     assert isinstance(copied, PreTrainedModel)
+    let_head_add_bias(copied)
     linears, experts = _replace(copied, choose, library, unload)
     if not linears and not experts:
         raise BackendError(f"{type(model).__name__} has no linears", "Leave the step out")
