@@ -3,8 +3,8 @@
 import torch
 
 BLOCK = 64
-"""Scores of which the highest one is compared first. All others are read only where it is among
-the highest of a row: ``torch.topk`` of a whole vocabulary takes longer than a small model's layer."""
+"""Scores of which the highest one is compared first. The others are read only where it is among the
+highest of a row: ``torch.topk`` of a whole vocabulary takes longer than a small model's layer."""
 
 
 def best_tokens(scores: torch.Tensor, number: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -23,7 +23,7 @@ def best_tokens(scores: torch.Tensor, number: int) -> tuple[torch.Tensor, torch.
         best = scores.topk(number)
         return best.values, best.indices
     whole = blocks * BLOCK
-    highest = scores[:, :whole].unflatten(-1, (blocks, BLOCK)).amax(-1)
+    highest = scores[:, :whole].view(len(scores), blocks, BLOCK).amax(-1)
     chosen = highest.topk(number).indices
     tokens = (chosen[..., None] * BLOCK + torch.arange(BLOCK)).flatten(1)
     rest = torch.arange(whole, vocabulary).expand(len(scores), -1)

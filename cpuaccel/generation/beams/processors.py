@@ -44,7 +44,12 @@ EXCLUDED: Mapping[type, Callable[..., torch.Tensor]] = {
     SuppressTokensAtBeginLogitsProcessor: _at_begin,
     SuppressedAtBegin: _at_begin,
 }
-"""How to find the tokens that a processor excludes, by its class: of it and of the texts' length."""
+"""How to find the tokens that a processor excludes, by its class: of it and of a text's length."""
+
+
+def are_known(processors: Iterable[LogitsProcessor]) -> bool:
+    """Whether all processors only exclude tokens: none of them keeps the scores that it gets."""
+    return all(type(processor) in EXCLUDED for processor in processors)
 
 
 def process(

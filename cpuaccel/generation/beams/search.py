@@ -9,7 +9,7 @@ from transformers.generation.logits_process import LogitsProcessor
 from transformers.utils.generic import ModelOutput
 
 from cpuaccel.generation.beams.best_tokens import best_tokens
-from cpuaccel.generation.beams.processors import process
+from cpuaccel.generation.beams.processors import are_known, process
 from cpuaccel.model.redirected import Method, call_of, redirected_further
 
 SEARCH, CONTINUE = "_beam_search", "_get_top_k_continuations"
@@ -38,21 +38,16 @@ def _search(
     generation_config: GenerationConfig,
     **kwargs: object,
 ) -> object:
-    """Search as ``GenerationMixin`` does, which gets all scores where it returns or samples them."""
+    """Search as ``GenerationMixin`` does, which itself computes scores to return or to sample."""
     config, search = generation_config, cast(Callable[..., object], GenerationMixin._beam_search)
     returned = config.return_dict_in_generate and (config.output_scores or config.output_logits)
-    if not config.do_sample and not returned:
-        candidates = Candidates(call_of(model), logits_processor, config)
-        further = {CONTINUE: Method(candidates.continuations)}
-        model = cast(PreTrainedModel, redirected_further(model, candidates.forward, further))
-        logits_processor = candidates.scores
-    return search(
-        model,
-        input_ids,
-        logits_processor=logits_processor,
-        generation_config=config,
-        **kwargs,
-    )
+    kwargs |= {"input_ids": input_ids, "generation_config": config}
+    if config.do_sample or returned:
+        return search(model, logits_processor=logits_processor, **kwargs)
+    candidates = Candidates(call_of(model), logits_processor, config)
+    further = {CONTINUE: Method(candidates.continuations)}
+    narrowed = redirected_further(model, candidates.forward, further)
+    return search(narrowed, logits_processor=candidates.scores, **kwargs)
 
 
 class Candidates:
@@ -75,6 +70,9 @@ class Candidates:
         number = max(2, 1 + (0 if ends is None else len(ends)))
         self._number = number * cast(int, config.num_beams)
         self._logits = self._tokens = torch.empty(0)
+        # New memory for each step would take longer to get than to fill.
+        self._memory: torch.Tensor | None = None
+        self._reused = are_known(self._processors)
 
     def forward(self, *args: object, **kwargs: object) -> object:
         """Call the model. Of its logits the loop gets as many as there are candidates."""
@@ -86,8 +84,12 @@ class Candidates:
 
     def scores(self, ids: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
         """Return the scores of the candidates, best first, shape (rows, candidates)."""
-        logits, self._logits = self._logits, self._tokens
-        scores = torch.log_softmax(logits, -1, dtype=torch.float32)
+        logits, self._logits = self._logits.float(), self._tokens
+        if self._memory is None or self._memory.shape != logits.shape:
+            self._memory = torch.empty_like(logits)
+        scores = torch.log_softmax(logits, -1, out=self._memory)
+        if not self._reused:
+            self._memory = None
         scores = process(self._processors, ids, scores)
         best, self._tokens = best_tokens(scores, min(self._number, scores.shape[-1]))
         return best
@@ -97,9 +99,9 @@ class Candidates:
     ) -> object:
         """Choose continuations as ``GenerationMixin`` does, of tokens of the whole vocabulary."""
         assert cast(int, kwargs["beams_to_keep"]) <= self._number
-        chosen = cast(Callable[..., tuple[torch.Tensor, ...]], GenerationMixin._get_top_k_continuations)(
-            model, cur_len=cur_len, decoder_prompt_len=decoder_prompt_len, **kwargs
-        )
+        chosen = cast(
+            Callable[..., tuple[torch.Tensor, ...]], GenerationMixin._get_top_k_continuations
+        )(model, cur_len=cur_len, decoder_prompt_len=decoder_prompt_len, **kwargs)
         _, sequences, beams = chosen
         rows = beams[..., cur_len - decoder_prompt_len].long()
         sequences[..., cur_len] = self._tokens[rows, sequences[..., cur_len]]

@@ -19,6 +19,7 @@ from cpuaccel_plugins.decoding.kept import Choose, Linears
 from cpuaccel_plugins.decoding.layer import FusedForward, Positions
 from cpuaccel_plugins.decoding.library import KernelsError, kernels
 from cpuaccel_plugins.decoding.linear import FewRowsLinear
+from cpuaccel_plugins.decoding.logits_bias import let_head_add_bias
 from cpuaccel_plugins.decoding.parts import find_parts, runs_its_class
 from cpuaccel_plugins.decoding.source_layers.fuse import fuse_layers
 
@@ -72,6 +73,7 @@ def _make_stepper(model: torch.nn.Module, making: Linears, unload: Unload | None
     library = _kernels()
     copied = cpuaccel.shared_copy(model)
     assert isinstance(copied, PreTrainedModel)
+    let_head_add_bias(copied)
     linears, experts = _replace(copied, making, library, unload)
     if not linears and not experts:
         raise BackendError(f"{type(model).__name__} has no linears", "Leave the step out")

@@ -29,7 +29,7 @@ constexpr int BLOCK = 16;  // outputs that a thread computes in turn
 
 // What is computed at once where rows are many: its sums fit into the registers twice.
 #ifdef __AVX512F__
-constexpr int TILE_ROWS = 4, TILE_PANELS = 3;
+constexpr int TILE_ROWS = 6, TILE_PANELS = 2;
 #else
 constexpr int TILE_ROWS = 2, TILE_PANELS = 2;
 #endif
