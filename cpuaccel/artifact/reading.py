@@ -201,7 +201,7 @@ def _compare(
     name: str,
 ) -> None:
     try:
-        differences = example.compare(run(cloned(example.inputs)), original)
+        differences = example.compare(run(cloned(example.inputs)), original, tolerance)
     except Exception as error:  # models raise any type on inputs that they do not accept
         raise contents.error(
             f"{name} raised {type(error).__name__} on the stored example "

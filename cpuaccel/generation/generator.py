@@ -17,6 +17,7 @@ from transformers.utils.generic import ModelOutput
 from cpuaccel.artifact.mapping.kept_build import KeptStepper
 from cpuaccel.errors import BackendError, StepError
 from cpuaccel.generation import suppressed_tokens
+from cpuaccel.generation.beams import search
 from cpuaccel.generation.build import Generation, build, generating_step, restore, verdict
 from cpuaccel.generation.cache import (
     Growable,
@@ -75,11 +76,13 @@ class Generator:
         assert isinstance(eager, PreTrainedModel)
         part = stepped_part(eager)
         call = _Forward(part, stepper, self._serving, generation.meter, self._encoder)
-        parts = suppressed_tokens.parts(eager)
+        parts, searching = suppressed_tokens.parts(eager), search.parts(part)
         if self._encoder is not None:
             parts |= self._encoder.parts
-        if part is not eager:
-            parts[DECODERS[eager.config.model_type]] = redirected(part, call)
+        if part is eager:
+            parts |= searching
+        else:
+            parts[DECODERS[eager.config.model_type]] = redirected(part, call, searching)
         begun = time.perf_counter()
         output = redirect(
             cast(MethodType, method), call if part is eager else eager, args, kwargs, parts

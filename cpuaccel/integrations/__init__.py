@@ -1,1 +1,1 @@
-"""Optimized models in other libraries, one module for each library."""
+"""Optimized models in other libraries, and in servers."""

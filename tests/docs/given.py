@@ -67,7 +67,7 @@ def _int8() -> Names:
 
 
 def _tuning() -> Names:
-    names = {**_text(), "model": encoder("bert-text")}
+    names = {**_text(), "model": encoder("bert-text", num_hidden_layers=1)}
     batches = [names["batch"]]
     return {**names, **_tokens(), "batches": batches, "labels": torch.tensor([0, 1, 0, 1])}
 
@@ -77,6 +77,15 @@ def _tokens() -> Names:
     return {"decoder": decoder["model"], "tokenizer": decoder["tokenizer"], "prompt": "w3 w14"}
 
 
+def _scale() -> Names:
+    """Also writes the file that a page reads, into the current folder."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"id": range(len(TEXTS)), "text": TEXTS}), "texts.parquet")
+    return {"texts": TEXTS}
+
+
 GIVEN: Mapping[str, Callable[[], Names]] = {
     "README.md": dict,
     "docs/tutorial.md": dict,
@@ -84,6 +93,7 @@ GIVEN: Mapping[str, Callable[[], Names]] = {
     "docs/generation.md": _generation,
     "docs/int8.md": _int8,
     "docs/integrations.md": _integrations,
+    "docs/scale.md": _scale,
     "docs/tuning.md": _tuning,
 }
 

@@ -1,0 +1,18 @@
+"""Real texts of mixed length: paragraphs, questions and sentences of SQuAD."""
+
+import json
+import random
+from pathlib import Path
+
+
+def mixed_texts(file: Path, count: int) -> list[str]:
+    """Read texts from a file in SQuAD's format, shuffled, repeated if it has too few."""
+    data = json.loads(file.read_text(encoding="utf-8"))["data"]
+    paragraphs = [paragraph for article in data for paragraph in article["paragraphs"]]
+    texts = [paragraph["context"] for paragraph in paragraphs]
+    texts += [question["question"] for each in paragraphs for question in each["qas"]]
+    texts += [s for each in paragraphs for s in each["context"].split(". ") if len(s) > 20]
+    order = random.Random(0)  # noqa: S311 (no secret)
+    order.shuffle(texts)
+    repeated = texts * (1 + count // len(texts))
+    return repeated[:count]

@@ -1,0 +1,84 @@
+"""The HTTP application in replicas of Ray Serve."""
+
+from pathlib import Path
+from typing import Any
+
+from ray import serve
+
+from cpuaccel.errors import CpuaccelError
+from cpuaccel.integrations.ray.sharing import Shared
+from cpuaccel.integrations.ray.threads import use_assigned_cpus
+
+Model = str | Path | Shared
+
+
+def application(
+    *,
+    embeddings: Model | None = None,
+    rerank: Model | None = None,
+    chat: Model | None = None,
+    pipeline: Any = None,
+    name: str = "default",
+    limits: Any = None,
+    **deployment: Any,
+) -> serve.Application:
+    """Make an application with the routes of ``cpuaccel.integrations.http.create_app``.
+
+    Each replica has its own model and batches by tokens. Ray replaces a replica one of whose
+    variants was switched off.
+
+    Example::
+
+        serve.run(application(embeddings=folder, num_replicas=2,
+                              ray_actor_options={"num_cpus": 2}))
+
+    Args:
+        embeddings: a folder, a hub id or what ``share`` returned.
+        rerank: likewise, a cross-encoder.
+        chat: likewise, a decoder.
+        pipeline: see ``cpuaccel.integrations.tasks.load_embedder``; for all three.
+        name: the name of the model in requests and responses.
+        limits: ``cpuaccel.integrations.http.Limits``.
+        **deployment: options of ``serve.deployment``.
+    """
+    models = {"embeddings": embeddings, "rerank": rerank, "chat": chat}
+    named = {kind: model for kind, model in models.items() if model is not None}
+    options = {"name": name} if limits is None else {"name": name, "limits": limits}
+    deployed: Any = serve.deployment(**deployment)(serve.ingress()(Replica))
+    bound: serve.Application = deployed.bind(named, pipeline, options)
+    return bound
+
+
+class Replica:
+    """One replica: loads its models, and serves the application."""
+
+    def __init__(self, models: dict[str, Model], pipeline: Any, options: dict[str, Any]) -> None:
+        use_assigned_cpus()
+        from cpuaccel.integrations import tasks
+
+        loaders = {
+            "embeddings": tasks.load_embedder,
+            "rerank": tasks.load_reranker,
+            "chat": tasks.load_generator,
+        }
+        self.tasks: dict[str, Any] = {}
+        for kind, model in models.items():
+            source = model.unpacked() if isinstance(model, Shared) else model
+            self.tasks[kind] = loaders[kind](source, pipeline)
+        self._options = options
+
+    def __serve_build_asgi_app__(self) -> Any:
+        """Make the application."""
+        from cpuaccel.integrations.http import create_app
+
+        return create_app(**self.tasks, **self._options)
+
+    def check_health(self) -> None:
+        """Tell Ray whether this replica is as fast as it was built to be.
+
+        Raises:
+            CpuaccelError: a variant was switched off.
+        """
+        faults = {kind: task.faults for kind, task in self.tasks.items() if task.faults}
+        if faults:
+            raise CpuaccelError(f"variants were switched off: {faults}")

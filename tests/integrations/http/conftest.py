@@ -1,0 +1,56 @@
+"""Folders with tiny models, and applications over them."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+pytest.importorskip("fastapi")
+pytest.importorskip("httpx")
+pytest.importorskip("prometheus_client")
+pytest.importorskip("transformers", minversion="5")
+
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import (
+    Pooling,
+    Transformer,
+)
+
+from cpuaccel.integrations import tasks
+from tests.cli.generate.models import CHAT, make_llama, make_tokenizer
+from tests.integrations.parts import letters_tokenizer
+from tests.models import encoder
+
+ENCODING = ["bettertransformer", "onednn"]
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    torch.manual_seed(0)
+    root = tmp_path_factory.mktemp("served")
+    encoder("bert").save_pretrained(root / "bert")  # type: ignore[operator]
+    letters_tokenizer().save_pretrained(root / "bert")
+    transformer = Transformer(str(root / "bert"))
+    modules = [transformer, Pooling(transformer.get_embedding_dimension())]
+    SentenceTransformer(modules=modules, device="cpu").save(str(root / "embeddings"))
+    encoder("bert-text", num_labels=1).save_pretrained(root / "rerank")  # type: ignore[operator]
+    letters_tokenizer().save_pretrained(root / "rerank")
+    make_llama().save_pretrained(root / "chat")
+    make_tokenizer(CHAT).save_pretrained(root / "chat")
+    return {kind: root / kind for kind in ("embeddings", "rerank", "chat")}
+
+
+@pytest.fixture
+def embedder(folders: dict[str, Path]) -> Any:
+    return tasks.load_embedder(folders["embeddings"], ENCODING)
+
+
+@pytest.fixture
+def reranker(folders: dict[str, Path]) -> Any:
+    return tasks.load_reranker(folders["rerank"], ENCODING)
+
+
+@pytest.fixture
+def chatter(folders: dict[str, Path]) -> Any:
+    return tasks.load_generator(folders["chat"], ["onednn"], max_new_tokens=12)

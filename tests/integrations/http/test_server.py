@@ -1,0 +1,157 @@
+"""The example's service under real uvicorn: faults of clients and of workers."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+from pathlib import Path
+
+import httpx
+import numpy as np
+import psutil
+from sentence_transformers import SentenceTransformer
+
+from tests.integrations.http.servers import serving
+from tests.integrations.parts import TEXTS
+
+MALFORMED = [b"{", b'{"input": []}', b'{"input": "a", "dimensions": 3}']
+
+
+def environment(folders: dict[str, Path]) -> dict[str, str]:
+    return {"EMBEDDINGS": str(folders["embeddings"]), "OMP_NUM_THREADS": "1"}
+
+
+def test_faults_of_some_requests_touch_no_others(folders: dict[str, Path]) -> None:
+    expected = SentenceTransformer(str(folders["embeddings"]), device="cpu").encode(TEXTS)
+
+    async def good(client: httpx.AsyncClient, number: int) -> None:
+        answer = await client.post("/v1/embeddings", json={"input": TEXTS[number % 5]})
+        assert answer.status_code in (200, 429), answer.text
+        if answer.status_code == 200:
+            found = answer.json()["data"][0]["embedding"]
+            np.testing.assert_allclose(found, expected[number % 5], atol=1e-5)
+
+    async def malformed(client: httpx.AsyncClient, number: int) -> None:
+        headers = {"content-type": "application/json"}
+        content = MALFORMED[number % len(MALFORMED)]
+        answer = await client.post("/v1/embeddings", content=content, headers=headers)
+        assert answer.status_code == 422
+
+    async def oversized(client: httpx.AsyncClient, number: int) -> None:
+        try:
+            answer = await client.post("/v1/embeddings", content=b"x" * (5 * 2**20))
+            assert answer.status_code == 413
+        except httpx.TransportError:
+            pass  # the server closed the connection before the client had sent all
+
+    async def leaves(client: httpx.AsyncClient, number: int) -> None:
+        call = client.post("/v1/embeddings", json={"input": TEXTS * 20})
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(call, 0.002)
+
+    async def main(url: str) -> None:
+        kinds = [good, good, good, malformed, good, oversized, good, leaves]
+        room = asyncio.Semaphore(32)
+
+        async def call(client: httpx.AsyncClient, number: int) -> None:
+            async with room:
+                await kinds[number % len(kinds)](client, number)
+
+        async with httpx.AsyncClient(base_url=url, timeout=60) as client:
+            await asyncio.gather(*(call(client, number) for number in range(400)))
+            assert (await client.get("/health")).status_code == 200
+
+    with serving(environment(folders)) as (url, _):
+        slow = []
+        for _ in range(20):  # connected, and silent
+            connection = socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])))
+            connection.sendall(
+                b"POST /v1/embeddings HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\n{"
+            )
+            slow.append(connection)
+        asyncio.run(main(url))
+        for connection in slow:
+            connection.close()
+
+
+def test_what_a_client_left_is_not_computed(folders: dict[str, Path]) -> None:
+    key = 'cpuaccel_batcher_cancelled_total{batcher="embeddings"} '
+
+    async def main(url: str) -> None:
+        async with httpx.AsyncClient(base_url=url, timeout=60) as client:
+            body = {"input": TEXTS * 100}
+            calls = [
+                asyncio.create_task(client.post("/v1/embeddings", json=body)) for _ in range(9)
+            ]
+            accepted = 'cpuaccel_batcher_requests_total{batcher="embeddings"} 9.0'
+            while accepted not in (await client.get("/metrics")).text:
+                pass
+            for call in calls:
+                call.cancel()
+            await asyncio.gather(*calls, return_exceptions=True)
+            while f"{key}0.0" in (text := (await client.get("/metrics")).text) or key not in text:
+                pass
+            assert (await client.post("/v1/embeddings", json={"input": "a"})).status_code == 200
+
+    with serving(environment(folders)) as (url, _):
+        asyncio.run(main(url))
+
+
+def test_a_stop_answers_what_is_under_way(folders: dict[str, Path]) -> None:
+    with serving(environment(folders), "--log-config", "logs.json") as (url, process):
+
+        async def main() -> list[int]:
+            async with httpx.AsyncClient(base_url=url, timeout=60) as client:
+                body = {"input": TEXTS * 40}
+                calls = [
+                    asyncio.create_task(client.post("/v1/embeddings", json=body)) for _ in range(8)
+                ]
+                accepted = 'cpuaccel_batcher_requests_total{batcher="embeddings"} 8.0'
+                while accepted not in (await client.get("/metrics")).text:
+                    pass
+                process.send_signal(signal.SIGTERM)
+                return [(await call).status_code for call in calls]
+
+        assert asyncio.run(main()) == [200] * 8
+        _, errors = process.communicate()
+    assert process.returncode in (0, -signal.SIGTERM)
+    lines = [json.loads(line) for line in errors.splitlines() if line.startswith("{")]
+    served = [line for line in lines if line.get("path") == "/v1/embeddings"]
+    assert len(served) == 8
+    assert {line["status"] for line in served} == {200}
+
+
+def test_a_killed_worker_is_replaced_and_no_answer_is_wrong(folders: dict[str, Path]) -> None:
+    expected = SentenceTransformer(str(folders["embeddings"]), device="cpu").encode(TEXTS)
+    with serving(environment(folders), "--workers", "2") as (url, process):
+        workers = [
+            child
+            for child in psutil.Process(process.pid).children()
+            if "spawn_main" in " ".join(child.cmdline())
+        ]
+        assert len(workers) == 2
+        outcomes = {"answered": 0, "connection lost": 0}
+
+        def call(number: int) -> bool:
+            try:
+                answer = httpx.post(
+                    f"{url}/v1/embeddings", json={"input": TEXTS[number % 5]}, timeout=60
+                )
+            except httpx.TransportError:
+                outcomes["connection lost"] += 1
+                return False
+            assert answer.status_code == 200
+            found = answer.json()["data"][0]["embedding"]
+            np.testing.assert_allclose(found, expected[number % 5], atol=1e-5)
+            outcomes["answered"] += 1
+            return True
+
+        assert all(call(number) for number in range(10))
+        os.kill(workers[0].pid, signal.SIGKILL)
+        for number in range(40):
+            call(number)
+        assert outcomes["answered"] >= 40
+        while len(psutil.Process(process.pid).children()) < 3:  # with the resource tracker
+            pass

@@ -1,0 +1,61 @@
+"""LitServe with a real server process."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+litserve = pytest.importorskip("litserve")
+pytest.importorskip("transformers", minversion="5")
+
+import httpx  # noqa: E402
+from sentence_transformers import SentenceTransformer  # noqa: E402
+
+from cpuaccel.integrations.litserve import TaskAPI  # noqa: E402
+from cpuaccel.integrations.tasks import load_embedder  # noqa: E402
+from tests.integrations.http.conftest import folders as folders  # noqa: E402
+from tests.integrations.http.servers import free_port, wait_for  # noqa: E402
+from tests.integrations.parts import TEXTS  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("default")
+
+
+@pytest.fixture
+def server(folders: dict[str, Path]) -> Iterator[str]:
+    import multiprocessing
+
+    port = free_port()
+    context = multiprocessing.get_context("spawn")
+    process = context.Process(target=run, args=(str(folders["embeddings"]), port))
+    process.start()
+    try:
+        url = f"http://127.0.0.1:{port}"
+        wait_for(f"{url}/health")
+        yield url
+    finally:
+        process.terminate()
+        process.join()
+
+
+def run(folder: str, port: int) -> None:
+    api = TaskAPI(load_embedder, folder, ["jit"], tokens=32, max_batch_size=8, batch_timeout=0.01)
+    litserve.LitServer(api, accelerator="cpu").run(
+        host="127.0.0.1", port=port, generate_client_file=False, log_level="warning"
+    )
+
+
+def test_embeddings_of_many_clients(server: str, folders: dict[str, Path]) -> None:
+    expected = SentenceTransformer(str(folders["embeddings"]), device="cpu").encode(TEXTS)
+
+    def call(number: int) -> list[float]:
+        answer = httpx.post(f"{server}/predict", json={"input": TEXTS[number % 5]}, timeout=60)
+        assert answer.status_code == 200, answer.text
+        output: list[float] = answer.json()["output"]
+        return output
+
+    with ThreadPoolExecutor(16) as pool:
+        found = list(pool.map(call, range(60)))
+    for number, output in enumerate(found):
+        np.testing.assert_allclose(output, expected[number % 5], atol=1e-5)
