@@ -1,11 +1,10 @@
 """What a saved folder keeps of the build for ``generate``: ``kept.json`` and ``kept.bin``."""
 
-import io
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, BinaryIO, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
@@ -93,7 +92,7 @@ def write_kept(stepper: KeptStepper, folder: Path, sums: Mapping[str, str]) -> l
     return [layout.KEPT, layout.KEPT_TENSORS]
 
 
-def _write(file: io.BufferedWriter, data: memoryview) -> None:
+def _write(file: BinaryIO, data: memoryview) -> None:
     """Write so that the system is given whole huge pages.
 
     It then caches the file in huge pages, which processes map: with small ones the kernels that
