@@ -85,13 +85,13 @@ def measure(arguments: argparse.Namespace, backend: str) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as place:
         folder = f"{place}/saved"
         command = [sys.executable, __file__, *options]
-        done = subprocess.run(
+        done = subprocess.run(  # noqa: S603
             [*command, "--save", folder], stdout=subprocess.PIPE, check=True, text=True
         )
         row: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
         for count in PROCESSES:
             processes = [
-                subprocess.Popen(
+                subprocess.Popen(  # noqa: S603
                     [*command, "--load", folder],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
@@ -120,9 +120,11 @@ def main() -> None:
     parser.add_argument("--load")
     arguments = parser.parse_args()
     if arguments.save:
-        return save(arguments, arguments.backends, arguments.save)
+        save(arguments, arguments.backends, arguments.save)
+        return
     if arguments.load:
-        return load(arguments.load, generates=arguments.generate)
+        load(arguments.load, generates=arguments.generate)
+        return
     print("| backend | build | save | load | first call | memory of 1, 2, 4 processes |")
     print("|---|---|---|---|---|---|")
     for backend in arguments.backends.split(","):

@@ -1,5 +1,6 @@
 """What a saved folder keeps of the build for ``generate``: restored, compared, refused, shared."""
 
+import dataclasses
 import json
 import re
 import subprocess
@@ -13,6 +14,8 @@ import torch
 import cpuaccel
 from cpuaccel.plugin.fingerprint import Fingerprint
 from tests.artifact.parts import SavedFiles, edit_json, sign
+from tests.conftest import Offer
+from tests.generation.broken_steppers import FaithfulStepping
 from tests.generation.models import decoder, left_padded, prompt
 
 PIPELINES = (
@@ -226,3 +229,82 @@ def test_processes_share_the_packed_weights(saved: Path) -> None:
     assert sizes["Private_Dirty"] == sizes["Anonymous"] == 0
     assert sizes["Shared_Clean"] + sizes["Shared_Dirty"] == sizes["Rss"]
     assert sizes["Pss"] < sizes["Rss"]
+
+
+class Keeping(FaithfulStepping):
+    """Keeps the head's weight in a form of its own, as a third party's backend may."""
+
+    name = "keeping"
+
+    def stepper(
+        self, model: torch.nn.Module, host: cpuaccel.Host, unload: cpuaccel.Unload | None = None
+    ) -> cpuaccel.Stepper:
+        head = model.get_submodule("lm_head").weight.detach()  # type: ignore[union-attr,operator]
+        kept = cpuaccel.Kept({"head": head.t().contiguous()}, {"built": [True, 1.5, None]})
+        return self._with(super().stepper(model, host, unload), model, kept)
+
+    def restore_stepper(
+        self, model: torch.nn.Module, host: cpuaccel.Host, kept: cpuaccel.Kept
+    ) -> cpuaccel.Stepper:
+        assert kept.facts == {"built": [True, 1.5, None]}
+        return self._with(super().stepper(model, host), model, kept)
+
+    def _with(
+        self, stepper: cpuaccel.Stepper, model: torch.nn.Module, kept: cpuaccel.Kept
+    ) -> cpuaccel.Stepper:
+        copied: Any = cpuaccel.shared_copy(model)
+
+        def forward(**inputs: Any) -> object:
+            output = copied(**inputs, output_hidden_states=True)
+            output.logits = output.hidden_states[-1] @ kept.tensors["head"]
+            return output
+
+        return dataclasses.replace(stepper, forward=forward, kept=kept)
+
+
+class RestoredWrongly(Keeping):
+    name = "restored_wrongly"
+
+    def restore_stepper(
+        self, model: torch.nn.Module, host: cpuaccel.Host, kept: cpuaccel.Kept
+    ) -> cpuaccel.Stepper:
+        return super().restore_stepper(
+            model, host, cpuaccel.Kept({"head": -kept.tensors["head"]}, kept.facts)
+        )
+
+
+class RaisingWhenRestored(Keeping):
+    name = "raising_when_restored"
+
+    def restore_stepper(
+        self, model: torch.nn.Module, host: cpuaccel.Host, kept: cpuaccel.Kept
+    ) -> cpuaccel.Stepper:
+        raise RuntimeError("no engine")
+
+
+class NotRestoring(FaithfulStepping):
+    """Declares what it keeps, but not how it is restored."""
+
+    name = "not_restoring"
+
+    def stepper(
+        self, model: torch.nn.Module, host: cpuaccel.Host, unload: cpuaccel.Unload | None = None
+    ) -> cpuaccel.Stepper:
+        return dataclasses.replace(super().stepper(model, host, unload), kept=cpuaccel.Kept())
+
+
+@pytest.mark.parametrize("backend", [Keeping, RestoredWrongly, RaisingWhenRestored, NotRestoring])
+def test_a_third_partys_stepper(
+    backend: type[FaithfulStepping],
+    offer: Offer,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    offer(backend)
+    fast = optimized("llama", [backend.name])
+    fast.save(tmp_path / "saved")
+    loaded: Any = cpuaccel.load(tmp_path / "saved")
+    assert is_restored(loaded) == (backend is Keeping)
+    assert ("can't be used; rebuilding" in caplog.text) == (backend is not Keeping)
+    assert torch.equal(tokens(loaded), tokens(fast))
+    assert loaded.report.calls == {"optimized": 1}

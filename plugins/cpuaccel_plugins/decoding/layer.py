@@ -124,12 +124,12 @@ class FusedForward(Checked):
     ) -> torch.Tensor:
         parts, library = self.parts, self._library
         batch, tokens, _ = hidden.shape
-        heads, size = parts.attention.heads, parts.attention.head_size
+        heads, size = parts.attention.heads, parts.projections.head_size
         rows, kind = batch * tokens, TYPES[hidden.dtype]
         hidden = hidden.contiguous()
         cos, sin = (self._positions.rows(angles, batch) for angles in positions)
-        query = torch.empty(batch, tokens, heads, size)
-        key, value = hidden.new_empty(2, batch, tokens, parts.attention.key_heads, size).unbind()
+        query = torch.empty(batch, tokens, heads.heads, size)
+        key, value = hidden.new_empty(2, batch, tokens, heads.key_heads, size).unbind()
         library.cpuaccel_project(
             ctypes.byref(parts.projections),
             *(hidden.data_ptr(), kind, rows, cos.data_ptr(), sin.data_ptr()),
