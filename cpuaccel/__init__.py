@@ -49,6 +49,7 @@ if TYPE_CHECKING:  # "as" makes a name public for type checkers
     from cpuaccel.plugin.hookspecs import hookimpl as hookimpl
     from cpuaccel.plugin.host import Host as Host
     from cpuaccel.plugin.host import host as host
+    from cpuaccel.plugin.kept import Kept as Kept
     from cpuaccel.plugin.manager import plugin_host as plugin_host
     from cpuaccel.plugin.storage import CacheLayer as CacheLayer
     from cpuaccel.plugin.storage import SourceCacheLayer as SourceCacheLayer
@@ -76,6 +77,7 @@ _HOMES = {
     "cpuaccel.plugin.equal_rows": "equal_rows first_rows",
     "cpuaccel.plugin.hookspecs": "hookimpl",
     "cpuaccel.plugin.host": "Host host",
+    "cpuaccel.plugin.kept": "Kept",
     "cpuaccel.plugin.manager": "plugin_host",
     "cpuaccel.plugin.storage": "CacheLayer SourceCacheLayer Storage",
     "cpuaccel.plugin.verdict": "Verdict",

@@ -10,7 +10,8 @@ import torch
 
 from cpuaccel.building.settings import BuildSettings
 from cpuaccel.errors import CpuaccelError, StepError
-from cpuaccel.optimized import OptimizedModel
+from cpuaccel.model.signature import Inputs
+from cpuaccel.optimized import OptimizedModel, restore_generation
 from cpuaccel.pipeline import Options, Pipeline, Step
 from cpuaccel.planning.plan import INPUTS_REMEDY, check_model, plan_for
 from cpuaccel.plugin.backend import Backend
@@ -19,6 +20,7 @@ from cpuaccel.report import CallKey, Fallback, Report
 from cpuaccel.variants import Variants
 
 if TYPE_CHECKING:
+    from cpuaccel.artifact.mapping.kept_build import KeptStepper
     from cpuaccel.tuning.request import TuneArguments
     from cpuaccel.tuning.workload import Batches
 
@@ -166,10 +168,14 @@ def load(
 ) -> OptimizedModel:
     """Load a folder that ``OptimizedModel.save`` wrote, and verify its outputs.
 
-    The checksum of every file is verified. The model gets the saved weights, the outputs of the
-    original on the stored examples are compared with the stored ones, and the pipeline is applied
-    and compared with both. No code is loaded from the folder: a Transformers model is made from
-    its configuration by the installed Transformers, any other model by the caller.
+    The checksum of every file is verified; a large file that this machine has hashed before is not
+    hashed again while its inode, size and times are the same. The model gets the saved weights,
+    mapped from the file. The outputs of the original on the stored examples are compared with the
+    stored ones, and the pipeline is applied and compared with both. What serves ``generate`` of a
+    decoder is mapped, too, on the machine that saved it with the same versions and number of
+    threads, and is compared with the stored logits. No code is loaded from the folder: a
+    Transformers model is made from its configuration by the installed Transformers, any other
+    model by the caller.
 
     Example::
 
@@ -195,7 +201,19 @@ def load(
     """
     from cpuaccel.artifact.reading import read_artifact
 
-    loaded = read_artifact(Path(folder), model, on_change, trust_engine_files)
+    restored: list[OptimizedModel] = []
+
+    def restore(
+        variants: Variants, kept: "KeptStepper", prompt: Inputs, logits: torch.Tensor
+    ) -> bool:
+        optimized = restore_generation(variants, kept, prompt, logits)
+        if optimized is not None:
+            restored.append(optimized)
+        return optimized is not None
+
+    loaded = read_artifact(Path(folder), model, on_change, trust_engine_files, restore)
+    if restored:
+        return restored[0]
     optimized = OptimizedModel(loaded.variants)
     if loaded.generates:
         optimized.prepare_generation()

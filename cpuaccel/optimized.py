@@ -27,6 +27,7 @@ from cpuaccel.serving import Serving
 from cpuaccel.variants import Choose, Route, Variants
 
 if TYPE_CHECKING:
+    from cpuaccel.artifact.mapping.kept_build import KeptStepper
     from cpuaccel.generation.generator import Generator
 
 logger = logging.getLogger("cpuaccel")
@@ -165,9 +166,15 @@ class OptimizedModel(torch.nn.Module):
                 'optimize(..., lock="cpuaccel.lock"), or save a model for each pipeline'
             )
         self._reference.released.restore_original()
-        prompt = None if self._generator is None else self._generator.example
+        generator = self._generator
         copied = None if tokenizer is None else Path(tokenizer)
-        return save(self._variants, Path(folder), prompt=prompt, tokenizer=copied)
+        return save(
+            self._variants,
+            Path(folder),
+            prompt=None if generator is None else generator.example,
+            kept=None if generator is None else generator.kept,
+            tokenizer=copied,
+        )
 
     def train(self, mode: bool = True) -> Self:
         """Switch between training, where the original runs, and evaluation."""
@@ -318,6 +325,28 @@ class OptimizedModel(torch.nn.Module):
         else:
             reason = f": {fell_back}" if fell_back else ""
             self._serving.count_fallback(CallKey.METHOD, f"{name} is not accelerated{reason}")
+
+
+def restore_generation(
+    variants: Variants, kept: "KeptStepper", prompt: Inputs, logits: torch.Tensor
+) -> OptimizedModel | None:
+    """Make an optimized model whose ``generate`` is served by what an earlier process kept.
+
+    Args:
+        variants: for calls.
+        kept: what was kept.
+        prompt: inputs of the original, by name.
+        logits: its logits for them, shape (batch, tokens, vocabulary).
+
+    Returns:
+        None if it can't be restored, or its logits are not those of the original within the limits
+        of a build.
+    """
+    optimized = OptimizedModel(variants)
+    generator = optimized._generator
+    if generator is None or not generator.restore(variants.reference.eager, kept, prompt, logits):
+        return None
+    return optimized
 
 
 def _make_generator(variants: Variants, serving: Serving) -> "Generator | None":

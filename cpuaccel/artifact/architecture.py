@@ -14,6 +14,7 @@ import torch
 from cpuaccel.artifact.record import Model
 from cpuaccel.artifact.tensors import WeightsMismatchError, check_tensors
 from cpuaccel.errors import describe_error
+from cpuaccel.model.output import tensors as all_tensors
 
 LARGEST = 10**6
 """Largest integer accepted in a configuration, unless the weights have more elements."""
@@ -22,6 +23,8 @@ _IGNORED = re.compile(r"_.*|auto_map|.*_implementation|.*dtype|quantization_conf
 """Settings that may name code or downloads, or that do not describe the architecture."""
 
 _ATTENTION = ("eager", "sdpa")
+
+_SAVED = ("_parameters", "_buffers")
 
 
 class ArchitectureError(Exception):
@@ -74,7 +77,7 @@ def make_model(
     tensors: Mapping[str, torch.Tensor],
     tied: Mapping[str, str],
 ) -> torch.nn.Module:
-    """Make a model in eval mode, with uninitialized weights."""
+    """Make a model in eval mode: its weights have no memory, or else random values."""
     if not isinstance(config, dict):
         raise ArchitectureError(f"the configuration must be a table, got {type(config).__name__}")
     try:
@@ -82,9 +85,18 @@ def make_model(
     except ImportError as error:
         raise ArchitectureError(f"transformers can't be imported ({error})") from None
     architecture = _architecture(config, tensors)
-    # Before the weights are allocated, so that no configuration needs more memory than they do.
-    _check_on_meta(described, architecture, tensors, tied)
-    return _build(described, architecture, len(tensors)).eval()
+    # Before any weights are allocated, so that no configuration needs more memory than they do.
+    model = _check_on_meta(described, architecture, tensors, tied)
+    # What is neither a parameter nor a buffer is not among the saved tensors.
+    others = all_tensors(
+        [
+            [value for name, value in vars(module).items() if name not in _SAVED]
+            for module in model.modules()
+        ]
+    )
+    if any(tensor.is_meta for tensor in others):
+        model = _build(described, architecture, len(tensors))
+    return model.eval()
 
 
 def _check_on_meta(
@@ -92,7 +104,7 @@ def _check_on_meta(
     config: Mapping[str, object],
     tensors: Mapping[str, torch.Tensor],
     tied: Mapping[str, str],
-) -> None:
+) -> torch.nn.Module:
     if not hasattr(torch.nn.modules.module, "register_module_module_registration_hook"):
         raise ArchitectureError("it needs torch 2.0 or newer")
     with torch.device("meta"):
@@ -103,6 +115,7 @@ def _check_on_meta(
         raise ArchitectureError(
             f"the config describes a different model: its weights {error}"
         ) from None
+    return model
 
 
 def _build(described: Model, config: Mapping[str, object], weights: int) -> torch.nn.Module:

@@ -5,12 +5,13 @@ import io
 import os
 import re
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import psutil
 
 from cpuaccel.artifact.layout import MAX_TEXT, REQUIRED, SUMS, is_plain
+from cpuaccel.artifact.mapping.known_files import is_known, remember
 from cpuaccel.errors import ArtifactError
 
 SAVE_AGAIN = "Save it again, or download it again"
@@ -23,7 +24,8 @@ class Contents:
     """The files of one folder, which is open until ``close``.
 
     Each file is opened once, and the bytes returned are the bytes whose checksum was verified, so
-    that no file can change in between. Symbolic links, pipes and devices are not opened.
+    that no file can change in between. A file that is mapped must not be written to later.
+    Symbolic links, pipes and devices are not opened.
 
     Attributes:
         folder: the folder.
@@ -31,9 +33,15 @@ class Contents:
         checked: names of the files whose checksum was verified.
     """
 
-    def __init__(self, folder: Path) -> None:
-        """Open the folder and read the list of checksums."""
+    def __init__(self, folder: Path, *, hash_all: bool = False) -> None:
+        """Open the folder and read the list of checksums.
+
+        Args:
+            folder: the folder.
+            hash_all: also hash large files that are as they were when they were last hashed.
+        """
         self.folder = folder
+        self._hash_all = hash_all
         self.checked: set[str] = set()
         try:
             self._descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -70,6 +78,16 @@ class Contents:
         self._compare(name, hashlib.sha256(data).hexdigest())
         return data
 
+    def open(self, name: str) -> io.BufferedReader:
+        """Open a file to map it, and verify its checksum unless it is known; see ``read``."""
+        file = self._open(name)
+        try:
+            self._verify(file, name)
+        except BaseException:
+            file.close()
+            raise
+        return file
+
     def tensors_header(self, name: str) -> bytes:
         """Read the header of a safetensors file, in JSON, and verify the whole file's checksum."""
         with self._open(name) as file:
@@ -86,12 +104,7 @@ class Contents:
     def check_rest(self) -> None:
         """Verify the checksums of all files that were not read."""
         for name in self.sums.keys() - self.checked:
-            with self._open(name) as file:
-                try:
-                    digest = hashlib.file_digest(file, "sha256")
-                except OSError as error:
-                    raise self._unreadable(name, error) from None
-            self._compare(name, digest.hexdigest())
+            self.open(name).close()
 
     def error(self, problem: str, remedy: str) -> ArtifactError:
         """Make an error about the folder. Neither sentence ends in a full stop."""
@@ -139,8 +152,29 @@ class Contents:
             raise self.file_error(name, "is not a regular file")
         return os.fdopen(descriptor, "rb")
 
+    def _verify(self, file: io.BufferedReader, name: str) -> None:
+        status = os.fstat(file.fileno())
+        if not self._hash_all and is_known(status, self.sums[name]):
+            self.checked.add(name)
+            return
+        self._check_size(status.st_size, name, None)
+        try:
+            digest = hashlib.file_digest(file, "sha256")
+        except OSError as error:
+            raise self._unreadable(name, error) from None
+        file.seek(0)
+        self._compare(name, digest.hexdigest())
+        remember(status, self.sums[name])
+
     def _read(self, file: io.BufferedReader, name: str, limit: int | None) -> bytes:
         size = os.fstat(file.fileno()).st_size
+        self._check_size(size, name, limit)
+        try:
+            return file.read(size)  # never more, even if the file grows meanwhile
+        except OSError as error:
+            raise self._unreadable(name, error) from None
+
+    def _check_size(self, size: int, name: str, limit: int | None) -> None:
         most = psutil.virtual_memory().available // 2 if limit is None else limit
         if size > most:
             why = "half of the free memory" if limit is None else "the limit for text files"
@@ -148,10 +182,6 @@ class Contents:
                 f"{name} must have at most {most} bytes ({why}), got {size}",
                 "Free memory, or save a smaller model",
             )
-        try:
-            return file.read(size)  # never more, even if the file grows meanwhile
-        except OSError as error:
-            raise self._unreadable(name, error) from None
 
     def _unreadable(self, name: str, error: OSError) -> ArtifactError:
         return self.file_error(name, f"can't be read: {error.strerror}")
@@ -162,10 +192,18 @@ class Contents:
         self.checked.add(name)
 
 
-def write_sums(folder: Path, names: Iterable[str]) -> None:
-    """Write ``SHA256SUMS``, which ``sha256sum --check`` can read, too."""
-    lines = []
+def checksums(folder: Path, names: Iterable[str]) -> dict[str, str]:
+    """Return the SHA-256 checksums of files by name."""
+    sums = {}
     for name in names:
         with (folder / name).open("rb") as file:
-            lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {name}\n")
+            status = os.fstat(file.fileno())
+            sums[name] = hashlib.file_digest(file, "sha256").hexdigest()
+            remember(status, sums[name])
+    return sums
+
+
+def write_sums(folder: Path, sums: Mapping[str, str]) -> None:
+    """Write ``SHA256SUMS``, which ``sha256sum --check`` can read, too."""
+    lines = (f"{checksum}  {name}\n" for name, checksum in sums.items())
     (folder / SUMS).write_text("".join(lines), encoding="ascii")

@@ -55,10 +55,13 @@ class Example:
             **{_output(number, index): leaf.tensor for index, leaf in enumerate(self.outputs)},
         }
 
-    def compare(self, output: object, original: Callable[..., object]) -> list[Difference]:
+    def compare(
+        self, output: object, original: Callable[..., object], tolerance: float
+    ) -> list[Difference]:
         """Compare an output with the stored one."""
         # Python values are not stored: those of the output itself take their place.
-        return compare(Probe("example", self.inputs, output, self.outputs), output, original)
+        probe = Probe("example", self.inputs, output, self.outputs)
+        return compare(probe, output, original, tolerance)
 
 
 def _input(number: int, name: str) -> str:

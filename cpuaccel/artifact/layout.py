@@ -15,6 +15,8 @@ CONFIG = "config.json"
 GENERATION_CONFIG = "generation_config.json"
 WEIGHTS = "weights.safetensors"
 EXAMPLES = "examples.safetensors"
+KEPT = "kept.json"
+KEPT_TENSORS = "kept.bin"
 
 REQUIRED = (PIPELINE, REPORT, RECORD, WEIGHTS, EXAMPLES)
 
@@ -55,7 +57,7 @@ def script_name(number: int) -> str:
 
 def is_artifact_file(name: str) -> bool:
     """Return whether a file of this name belongs to an artifact of this version."""
-    names = (*REQUIRED, CONFIG, GENERATION_CONFIG, *TOKENIZER, SUMS)
+    names = (*REQUIRED, CONFIG, GENERATION_CONFIG, KEPT, KEPT_TENSORS, *TOKENIZER, SUMS)
     return name in names or bool(_SCRIPT.fullmatch(name))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 import torch
 
@@ -14,6 +14,8 @@ from cpuaccel.artifact import layout
 from cpuaccel.artifact.architecture import ArchitectureError, make_model, set_generation
 from cpuaccel.artifact.contents import Contents
 from cpuaccel.artifact.examples import Example
+from cpuaccel.artifact.mapping.kept_build import KeptStepper, read_kept
+from cpuaccel.artifact.mapping.mapped_tensors import map_safetensors
 from cpuaccel.artifact.record import Record, fingerprint, read_record
 from cpuaccel.artifact.scripts import read_scripts
 from cpuaccel.artifact.tensors import (
@@ -34,6 +36,12 @@ from cpuaccel.variants import Variants
 
 logger = logging.getLogger("cpuaccel")
 
+Source = TypeVar("Source")
+
+Restore = Callable[[Variants, KeptStepper, Inputs, torch.Tensor], bool]
+"""Restores what serves ``generate`` of what was kept, compares it with the original's logits for
+inputs, and returns whether it is right."""
+
 
 class Loaded(NamedTuple):
     """What a folder contains.
@@ -52,15 +60,24 @@ def read_artifact(
     model: torch.nn.Module | None,
     on_change: Literal["rebuild", "refuse"],
     trust_engine_files: bool,
+    restore: Restore,
 ) -> Loaded:
-    """Read a folder and build what was saved. See ``cpuaccel.load``."""
+    """Read a folder and build what was saved. See ``cpuaccel.load``.
+
+    Args:
+        folder: the folder.
+        model: see ``cpuaccel.load``.
+        on_change: see ``cpuaccel.load``.
+        trust_engine_files: see ``cpuaccel.load``.
+        restore: restores what serves ``generate``.
+    """
     if on_change not in ("rebuild", "refuse"):
         raise ArtifactError(f"on_change must be 'rebuild' or 'refuse', got {on_change!r}")
     if model is not None and not isinstance(model, torch.nn.Module):
         raise ArtifactError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     try:
         with closing(Contents(folder)) as contents:
-            return _load(contents, model, on_change, trust_engine_files)
+            return _load(contents, model, on_change, trust_engine_files, restore)
     except ArtifactError:
         raise
     except CpuaccelError as error:
@@ -73,6 +90,7 @@ def _load(
     model: torch.nn.Module | None,
     on_change: Literal["rebuild", "refuse"],
     trust_engine_files: bool,
+    restore: Restore,
 ) -> Loaded:
     record = read_record(contents)
     pipeline = parse_pipeline(contents.text(layout.PIPELINE), contents.folder / layout.PIPELINE)
@@ -84,9 +102,11 @@ def _load(
         )
     for change in changed:
         logger.info("%s: %s", contents.folder, change)
-    weights = _tensors(contents, layout.WEIGHTS)
+    with contents.open(layout.WEIGHTS) as file:
+        weights = _parsed(contents, layout.WEIGHTS, map_safetensors, file)
     examples, prompt = _examples(contents, record)
     scripts = read_scripts(contents, record) if trust_engine_files and not changed else {}
+    kept = read_kept(contents) if prompt is not None and not changed else ""
     config, generation_config = (
         contents.text(name) if name in contents.sums else None
         for name in (layout.CONFIG, layout.GENERATION_CONFIG)
@@ -108,7 +128,14 @@ def _load(
         settings = BuildSettings(**record.settings.model_dump())
         variants = Variants(model, [make_plan(model, pipeline)], settings)
         variants.builders[0].saved.update(scripts)
-        _build(contents, variants, examples, prompt)
+        if isinstance(kept, str):
+            if kept:
+                logger.info("%s: building for generate again: %s", contents.folder, kept)
+            restored = False
+        else:
+            assert prompt is not None
+            restored = restore(variants, kept, prompt.inputs, prompt.outputs[0].tensor)
+        _build(contents, variants, examples, None if restored else prompt)
     return Loaded(variants, prompt is not None)
 
 
@@ -174,7 +201,7 @@ def _compare(
     name: str,
 ) -> None:
     try:
-        differences = example.compare(run(cloned(example.inputs)), original)
+        differences = example.compare(run(cloned(example.inputs)), original, tolerance)
     except Exception as error:  # models raise any type on inputs that they do not accept
         raise contents.error(
             f"{name} raised {type(error).__name__} on the stored example "
@@ -191,7 +218,7 @@ def _compare(
 
 def _examples(contents: Contents, record: Record) -> tuple[list[Example], Example | None]:
     """Return the examples of calls, and the prompt if there is one."""
-    tensors = _tensors(contents, layout.EXAMPLES)
+    tensors = _parsed(contents, layout.EXAMPLES, read_tensors, contents.read(layout.EXAMPLES))
     calls, prompt = record.calls, record.prompt
     try:
         examples = [Example.from_tensors(n, call, tensors) for n, call in enumerate(calls)]
@@ -202,8 +229,10 @@ def _examples(contents: Contents, record: Record) -> tuple[list[Example], Exampl
         raise contents.file_error(layout.EXAMPLES, f"lacks the tensor {error}") from None
 
 
-def _tensors(contents: Contents, name: str) -> dict[str, torch.Tensor]:
+def _parsed(
+    contents: Contents, name: str, parse: Callable[[Source], dict[str, torch.Tensor]], data: Source
+) -> dict[str, torch.Tensor]:
     try:
-        return read_tensors(contents.read(name))
+        return parse(data)
     except ValueError as error:
         raise contents.file_error(name, f"can't be read as safetensors: {error}") from None

@@ -44,7 +44,7 @@ class Summary:
 
 def summarize(folder: Path) -> Summary:
     """Verify all checksums, and read the text files."""
-    with closing(Contents(folder)) as contents:
+    with closing(Contents(folder, hash_all=True)) as contents:
         record = read_record(contents)
         pipeline = parse_pipeline(contents.text(layout.PIPELINE), folder / layout.PIPELINE)
         weights = _dtypes(contents)

@@ -113,20 +113,28 @@ def check_tensors(
 def assign_tensors(
     model: torch.nn.Module, tensors: Mapping[str, torch.Tensor], tied: Mapping[str, str]
 ) -> Iterator[None]:
-    """Put checked tensors into a model, in their dtypes; undo that if the body raises."""
+    """Put checked tensors into a model, in their dtypes; undo that if the body raises.
+
+    Parameters without memory (on "meta") are replaced by new ones.
+    """
     before: list[tuple[Slot, torch.Tensor]] = []
+    made: dict[int, torch.nn.Parameter] = {}
     try:
         for slot in list(slots(model)):
             saved = tensors[tied.get(slot.name, slot.name)]
             before.append((slot, slot.tensor.data))
-            if isinstance(slot.tensor, torch.nn.Parameter):
-                slot.tensor.data = saved
-            else:
+            if not isinstance(slot.tensor, torch.nn.Parameter):
                 slot.module._buffers[slot.key] = saved
+            elif slot.tensor.is_meta:
+                new = torch.nn.Parameter(saved, slot.tensor.requires_grad)
+                slot.module._parameters[slot.key] = made.setdefault(id(slot.tensor), new)
+            else:
+                slot.tensor.data = saved
         yield
     except BaseException:
         for slot, data in reversed(before):
             if isinstance(slot.tensor, torch.nn.Parameter):
+                slot.module._parameters[slot.key] = slot.tensor
                 slot.tensor.data = data
             else:
                 slot.module._buffers[slot.key] = slot.tensor

@@ -11,8 +11,9 @@ import torch
 from cpuaccel.artifact import layout
 from cpuaccel.artifact.architecture import describe_architecture, describe_generation
 from cpuaccel.artifact.atomic_write import replace_folder
-from cpuaccel.artifact.contents import write_sums
+from cpuaccel.artifact.contents import checksums, write_sums
 from cpuaccel.artifact.examples import Example
+from cpuaccel.artifact.mapping.kept_build import KeptStepper, write_kept
 from cpuaccel.artifact.record import Record, Script, Settings, fingerprint
 from cpuaccel.artifact.tensors import collect_tensors, write_tensors
 from cpuaccel.building.reference import Reference
@@ -26,7 +27,12 @@ from cpuaccel.variants import Variants
 
 
 def save(
-    variants: Variants, folder: Path, *, prompt: Inputs | None, tokenizer: Path | None
+    variants: Variants,
+    folder: Path,
+    *,
+    prompt: Inputs | None,
+    kept: KeptStepper | None,
+    tokenizer: Path | None,
 ) -> list[Path]:
     """Write a folder that ``cpuaccel.load`` reads, or replace it in one step.
 
@@ -34,6 +40,7 @@ def save(
         variants: what was built for calls.
         folder: the folder.
         prompt: inputs of a call whose output is stored, if something was built for ``generate``.
+        kept: what the step that generates kept of its build.
         tokenizer: the folder of a tokenizer or processor to copy.
     """
     if not variants.built and prompt is None:
@@ -45,13 +52,16 @@ def save(
         with replace_folder(folder) as new:
             names = _write(variants, new, prompt)
             names += [] if tokenizer is None else _copy_tokenizer(tokenizer, new)
-            write_sums(new, names)
+            sums = checksums(new, names)
+            if kept is not None:
+                sums |= checksums(new, write_kept(kept, new, sums))
+            write_sums(new, sums)
     except (OSError, TypeError, ValueError, KeyError, safetensors.SafetensorError) as error:
         raise ArtifactError(
             f"cannot save to {folder}: {error}. The folder is unchanged. Free disk space, or "
             "choose another folder"
         ) from error
-    return [folder / name for name in (*names, layout.SUMS)]
+    return [folder / name for name in (*sums, layout.SUMS)]
 
 
 def _write(variants: Variants, folder: Path, asked: Inputs | None) -> list[str]:

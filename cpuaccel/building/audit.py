@@ -60,7 +60,7 @@ class Audit:
         begun = time.perf_counter()
         self._renew_copy()
         probe = run_probe(self._reference.serve, "audit", inputs)
-        differences = compare(probe, output, self._reference.eager)
+        differences = compare(probe, output, self._reference.eager, variant.tolerance)
         if used is not None:
             differences += written_differences(probe, used, self._reference.eager)
         worst = max(differences, key=lambda d: d.relative, default=None)

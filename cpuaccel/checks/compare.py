@@ -13,15 +13,30 @@ from cpuaccel.report import Difference
 SERIAL = 2**15 - 1
 """Number of elements up to which torch sums in the calling thread."""
 
+COARSE = 0.1
+"""Tolerance from which a few positions may differ by more: that of 8 bits, not of bfloat16."""
+
+SPARED = 256
+"""Of this many positions of a row, one may."""
+
 _EQUAL = 0.0, 0.0
 _DIFFERENT = math.inf, math.inf
 
 
-def compare(probe: Probe, candidate: object, original: Callable[..., object]) -> list[Difference]:
+def compare(
+    probe: Probe,
+    candidate: object,
+    original: Callable[..., object],
+    tolerance: float = 0.0,
+) -> list[Difference]:
     """Compare an output with the original's, tensor by tensor; padding is ignored.
 
     A difference is infinite where shapes, integers, booleans or Python values differ, or where
     only one of the two is NaN or infinite. ``original`` maps samples to frames in audio models.
+
+    With a ``tolerance`` of at least ``COARSE`` a few positions of long rows are spared. There are
+    some on which rounding decides, also that of bfloat16: in Whisper's encoder, whether one of
+    1,500 frames is one of those that others attend to when there is nothing to hear.
     """
     flat = leaves(candidate)
     expected_values, values = constants(probe.output), constants(candidate)
@@ -29,7 +44,11 @@ def compare(probe: Probe, candidate: object, original: Callable[..., object]) ->
         return [Difference(probe.name, "output", *_DIFFERENT)]
     return [
         *(
-            Difference(probe.name, path, *_distance(probe.inputs, expected, leaf.tensor, original))
+            Difference(
+                probe.name,
+                path,
+                *_distance(probe.inputs, expected, leaf.tensor, original, tolerance),
+            )
             for (path, expected), leaf in zip(probe.reference, flat)
         ),
         *(
@@ -89,6 +108,7 @@ def _distance(
     expected: torch.Tensor,
     candidate: torch.Tensor,
     original: Callable[..., object],
+    tolerance: float = 0.0,
 ) -> tuple[float, float]:
     """Return the largest absolute difference, and its ratio to the largest magnitude."""
     if candidate.shape != expected.shape or candidate.layout is not expected.layout:
@@ -105,11 +125,15 @@ def _distance(
         return _DIFFERENT
     if not torch.equal(expected[~finite].nan_to_num(), candidate[~finite].nan_to_num()):
         return _DIFFERENT
-    expected, candidate = expected[finite], candidate[finite]
-    if expected.numel() == 0:
+    if not bool(finite.any()):
         return _EQUAL
-    absolute = float((expected - candidate).abs().max())
-    magnitude = max(float(expected.abs().max()), torch.finfo(torch.float32).tiny)
+    differences = (expected - candidate).abs()
+    absolute = float(differences[finite].max())
+    magnitude = max(float(expected[finite].abs().max()), torch.finfo(torch.float32).tiny)
+    if tolerance >= COARSE and absolute <= magnitude and mask is None and expected.dim() > 2:
+        by_position = differences.flatten(1, -2).nan_to_num(0).amax(-1)  # shape (rows, positions)
+        spared = by_position.shape[1] // SPARED
+        absolute = float(by_position.topk(spared + 1).values[:, -1].max())
     return absolute, absolute / magnitude
 
 

@@ -1,5 +1,6 @@
 """Finding where a model's Python code reads values that were computed from its inputs."""
 
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -95,8 +96,15 @@ class ValueReads(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     output: object = None
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # For True, torch imports Dynamo at the first operator, which takes a second.
+        return False
+
     def __init__(self, inputs: Mapping[str, object]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        if "torch._dynamo" in sys.modules:  # a model's compiled part would compile this code, too
+            self._run = torch.compiler.disable(self._run)  # type: ignore[method-assign]
         self.places: list[str] = []
         self.sized: list[str] = []
         self._methods = _MethodReads(self.places)
@@ -123,7 +131,11 @@ class ValueReads(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs: Mapping[str, object] | None = None,
     ) -> object:
         """Run an operator; note it if it reads values, and mark its output if it passes them on."""
-        kwargs = kwargs or {}
+        return self._run(func, args, kwargs or {})
+
+    def _run(
+        self, func: torch._ops.OpOverload, args: Sequence[object], kwargs: Mapping[str, object]
+    ) -> object:
         schema = func._schema
         used = [t for t in _tensors((*args, *kwargs.values())) if _is_marked(t)]
         if used:

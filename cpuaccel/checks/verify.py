@@ -59,7 +59,7 @@ def verify(
 
     def differences(probe: Probe) -> list[Difference]:
         inputs = cloned(probe.inputs)
-        found = compare(probe, call(inputs), original)
+        found = compare(probe, call(inputs), original, tolerance)
         given, used = tensors_of(probe.inputs), tensors_of(inputs)
         overwritten.update(
             name

@@ -8,22 +8,24 @@ import torch
 from transformers import GenerationMixin, PreTrainedModel
 from transformers.cache_utils import DynamicCache
 
+from cpuaccel.artifact.layout import KEPT_TENSORS
+from cpuaccel.artifact.mapping.kept_build import KeptStepper
 from cpuaccel.building.apply import Cost, applying, not_applied
 from cpuaccel.building.settings import BuildSettings
 from cpuaccel.errors import BackendError
 from cpuaccel.generation.cache import unsupported
 from cpuaccel.generation.casting import Casting
 from cpuaccel.generation.meter import Meter, read_bandwidth
-from cpuaccel.generation.proof import (
-    FEWEST_POSITIONS,
+from cpuaccel.generation.proof.closeness import (
     LARGEST_DIFFERENCE,
     LARGEST_DIFFERENCE_4_BITS,
     LARGEST_DIVERGENCE_4_BITS,
     LARGEST_DIVERGENCE_BF16,
     LARGEST_DIVERGENCE_COARSE,
     Closeness,
-    prove,
+    Limits,
 )
+from cpuaccel.generation.proof.probes import FEWEST_POSITIONS, prove, recheck, sample
 from cpuaccel.generation.subject import Subject, encoder_of, positions_of, stepped_part
 from cpuaccel.generation.weights.unloaded_weights import UnloadedWeights
 from cpuaccel.model.copying import cast_copy
@@ -47,6 +49,7 @@ class Generation:
         closeness: of the stepper to the original.
         meter: what was generated since then.
         encoder: the report of the encoder, which is served by variants of its own.
+        tokens: what the stepper has sampled for the comparison, shape (rows, tokens).
     """
 
     outcome: Outcome
@@ -54,6 +57,7 @@ class Generation:
     closeness: Closeness | None = None
     meter: Meter = field(default_factory=Meter)
     encoder: Report | None = None
+    tokens: torch.Tensor | None = None
 
     def __str__(self) -> str:
         lines = [f"generate  {self.outcome}"]
@@ -128,29 +132,74 @@ def build(
     cost = Cost()
     cast = model if plan.dtype is None else cast_copy(model, plan.dtype)
     assert isinstance(cast, PreTrainedModel)
-    unloaded, tolerance = UnloadedWeights(cast, on_move), settings.tolerance
+    unloaded = UnloadedWeights(cast, on_move)
     unload = None if settings.keep_original else unloaded.unload
     try:
         with applying(name) as restored, torch.no_grad():
             stepper = backend.stepper(stepped_part(cast), plan.host, unload)
             if plan.dtype is not None and encoder_of(model) is not None:
                 stepper = replace(stepper, forward=Casting(stepper.forward, plan.dtype))
-            dtypes = {p.dtype for p in cast.parameters() if p.is_floating_point()}
+            limits = _limits(backend, stepper, cast, settings)
             with unloaded.kept_out(model):
-                closeness = prove(
-                    Subject.of(model),
-                    stepper.forward,
-                    default_tolerance(dtypes) if tolerance is None else tolerance,
-                    None if tolerance is not None else _divergence(backend, stepper, dtypes),
-                    LARGEST_DIFFERENCE_4_BITS if stepper.in_4_bits else LARGEST_DIFFERENCE,
-                )
+                subject = Subject.of(model)
+                tokens = sample(subject, stepper.forward)
+                closeness = prove(subject, stepper.forward, tokens, limits)
     except BackendError as error:
         return Generation(not_applied(name, error))
     evidence = {**stepper.evidence}
     if unloaded.count:
         evidence["unloaded_weights"] = unloaded.count
     outcome = cost.applied(name, evidence, restored)
-    return Generation(outcome, stepper, closeness, Meter(stepper.bytes_per_step, bandwidth))
+    meter = Meter(stepper.bytes_per_step, bandwidth)
+    return Generation(outcome, stepper, closeness, meter, tokens=tokens)
+
+
+def restore(
+    planned: PlannedStep,
+    plan: Plan,
+    model: PreTrainedModel,
+    settings: BuildSettings,
+    saved: KeptStepper,
+    ids: torch.Tensor,
+    logits: torch.Tensor,
+) -> Generation:
+    """Restore the stepper of a step, and compare it with the original's stored logits.
+
+    Args:
+        planned: the step that generates.
+        plan: its plan.
+        model: the original in eval mode, which is not called.
+        settings: the tolerance.
+        saved: what the step has kept.
+        ids: tokens, shape (1, tokens).
+        logits: the original's, shape (1, tokens, vocabulary).
+
+    Raises:
+        BackendError: it can't be restored, or its logits differ.
+    """
+    name, backend, cost = planned.step.backend, planned.backend, Cost()
+    cast = model if plan.dtype is None else cast_copy(model, plan.dtype)
+    with applying(name) as restored, torch.no_grad():
+        stepper = backend.restore_stepper(cast, plan.host, saved.kept)
+        limits = _limits(backend, stepper, cast, settings)
+        closeness = recheck(Subject(model), stepper.forward, ids, logits, limits)
+    outcome = cost.applied(name, {**stepper.evidence, "loaded_from": KEPT_TENSORS}, restored)
+    meter = Meter(stepper.bytes_per_step, saved.bandwidth)
+    return Generation(outcome, stepper, closeness, meter, tokens=ids)
+
+
+def _limits(
+    backend: Backend[Options], stepper: Stepper, cast: torch.nn.Module, settings: BuildSettings
+) -> Limits:
+    """How close logits must be, for a model in the pipeline's precision."""
+    dtypes = {p.dtype for p in cast.parameters() if p.is_floating_point()}
+    if settings.tolerance is not None:
+        return Limits(settings.tolerance)
+    return Limits(
+        default_tolerance(dtypes),
+        _divergence(backend, stepper, dtypes),
+        LARGEST_DIFFERENCE_4_BITS if stepper.in_4_bits else LARGEST_DIFFERENCE,
+    )
 
 
 def _divergence(

@@ -29,15 +29,23 @@ class CrossLayer(DynamicLayer):  # type: ignore[no-untyped-call]
             cross.keys, cross.values = layer.keys, layer.values
         return cross
 
-    def share(self, keys: torch.Tensor, values: torch.Tensor, places: torch.Tensor) -> None:
+    def share(
+        self,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+        places: torch.Tensor,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         """Replace the contents by rows that several rows of the batch share.
 
         Args:
             keys: shape (sequences, heads, tokens, head size).
             values: likewise.
             places: of each row of the batch in them, int64, shape (batch,).
+            dtype: of the copies that ``keys`` and ``values`` give; by default that of ``keys``.
         """
         self.lazy_initialization(keys, values)
+        self.dtype = keys.dtype if dtype is None else dtype
         self._held, self._places = (keys, values), places
 
     def shared(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None:
@@ -104,7 +112,7 @@ class CrossLayer(DynamicLayer):  # type: ignore[no-untyped-call]
             keys, values = self._held
             assert keys is not None
             assert values is not None
-            keys, values = keys[places], values[places]
+            keys, values = (part[places].to(self.dtype) for part in (keys, values))
             self._held, self._numbers = (keys, values), (keys, places)
         return self._held
 

@@ -14,9 +14,11 @@ import torch
 from transformers import PreTrainedModel
 from transformers.utils.generic import ModelOutput
 
+from cpuaccel.artifact.mapping.kept_build import KeptStepper
 from cpuaccel.errors import BackendError, StepError
 from cpuaccel.generation import suppressed_tokens
-from cpuaccel.generation.build import Generation, build, generating_step, verdict
+from cpuaccel.generation.beams import search
+from cpuaccel.generation.build import Generation, build, generating_step, restore, verdict
 from cpuaccel.generation.cache import (
     Growable,
     Restorable,
@@ -27,6 +29,7 @@ from cpuaccel.generation.cache import (
 )
 from cpuaccel.generation.encoder import ServedEncoder
 from cpuaccel.generation.meter import Meter
+from cpuaccel.generation.proof.probes import STORED
 from cpuaccel.generation.subject import (
     DECODERS,
     encoder_of,
@@ -35,6 +38,7 @@ from cpuaccel.generation.subject import (
     stepped_part,
 )
 from cpuaccel.model.redirected import can_redirect, redirect, redirected
+from cpuaccel.model.signature import Inputs
 from cpuaccel.plugin.backend import Stepper
 from cpuaccel.report import CallKey, Outcome, Status
 from cpuaccel.serving import Serving
@@ -72,11 +76,13 @@ class Generator:
         assert isinstance(eager, PreTrainedModel)
         part = stepped_part(eager)
         call = _Forward(part, stepper, self._serving, generation.meter, self._encoder)
-        parts = suppressed_tokens.parts(eager)
+        parts, searching = suppressed_tokens.parts(eager), search.parts(part)
         if self._encoder is not None:
             parts |= self._encoder.parts
-        if part is not eager:
-            parts[DECODERS[eager.config.model_type]] = redirected(part, call)
+        if part is eager:
+            parts |= searching
+        else:
+            parts[DECODERS[eager.config.model_type]] = redirected(part, call, searching)
         begun = time.perf_counter()
         output = redirect(
             cast(MethodType, method), call if part is eager else eager, args, kwargs, parts
@@ -91,9 +97,42 @@ class Generator:
         """Inputs of a call of the model, if a stepper was built."""
         if self._generation is None or self._generation.stepper is None:
             return None
-        original = self._variants.reference.original
+        original, tokens = self._variants.reference.original, self._generation.tokens
         assert isinstance(original, PreTrainedModel)
-        return example_call(original)
+        if tokens is None or encoder_of(original) is not None:
+            return example_call(original)
+        return {"input_ids": tokens[:1, :STORED], "use_cache": False}
+
+    @property
+    def kept(self) -> KeptStepper | None:
+        """What the step that generates kept of its build, if that is all that was built."""
+        generation = self._generation
+        stepper = None if generation is None else generation.stepper
+        if generation is None or stepper is None or stepper.kept is None:
+            return None
+        if self._encoder is not None:
+            return None
+        return KeptStepper(generation.outcome.step, generation.meter.bandwidth, stepper.kept)
+
+    def restore(
+        self, eager: torch.nn.Module, kept: KeptStepper, prompt: Inputs, logits: torch.Tensor
+    ) -> bool:
+        """Restore the stepper of what was kept; see ``cpuaccel.optimized.restore_generation``."""
+        variants, ids = self._variants, prompt.get("input_ids")
+        (plan,) = variants.plans
+        planned = generating_step(plan)
+        if not isinstance(eager, PreTrainedModel) or not isinstance(ids, torch.Tensor):
+            return False
+        if planned is None or planned.step.backend != kept.step or not verdict(eager):
+            return False
+        try:
+            built = restore(planned, plan, eager, variants.settings, kept, ids, logits)
+        except BackendError as error:
+            logger.warning("what was kept for generate can't be used; rebuilding: %s", error)
+            return False
+        self._state, self._generation = variants.resets, built
+        variants.report.generation = built
+        return True
 
     def prepare(self, eager: torch.nn.Module) -> None:
         """Build the stepper for the original in eval mode.

@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MethodType, new_class
+from typing import cast
 
 import torch
 
@@ -55,9 +56,17 @@ def _redirected_class(
     kind: type[torch.nn.Module], parts: tuple[str, ...] = ()
 ) -> type[torch.nn.Module]:
     names: dict[str, object] = {"__module__": kind.__module__, "__qualname__": kind.__qualname__}
-    names |= {name: property(functools.partial(_get_part, name)) for name in parts}
+    names |= {name: _Part(functools.partial(_get_part, name)) for name in parts}
     bases = (_Redirected, kind)
     return new_class(kind.__name__, bases, exec_body=lambda body: body.update(names))
+
+
+class _Part(property):
+    """An attribute that may also be called by way of the class, as some methods of it are."""
+
+    def __call__(self, redirected: object, *args: object, **kwargs: object) -> object:
+        assert self.fget is not None
+        return self.fget(redirected)(*args, **kwargs)
 
 
 def _get_part(name: str, redirected: _Redirected) -> object:
@@ -94,6 +103,19 @@ def redirected(
     object.__setattr__(instance, "_redirected_model", model)
     object.__setattr__(instance, "_redirected_parts", parts)
     return instance
+
+
+def call_of(redirected: torch.nn.Module) -> Call:
+    """Return what serves calls of a model that is redirected."""
+    return cast(_Redirected, redirected)._redirected_call
+
+
+def redirected_further(
+    instance: torch.nn.Module, call: Call, parts: Mapping[str, object]
+) -> torch.nn.Module:
+    """Return a model like one that is redirected, but for its call and for further attributes."""
+    known = cast(_Redirected, instance)
+    return redirected(known._redirected_model, call, {**known._redirected_parts, **parts})
 
 
 def redirect(

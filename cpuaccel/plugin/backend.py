@@ -16,6 +16,7 @@ from cpuaccel.model.released_weights import Release
 from cpuaccel.model.signature import Signature
 from cpuaccel.pipeline import Options, declare_options
 from cpuaccel.plugin.host import Host
+from cpuaccel.plugin.kept import Kept
 from cpuaccel.plugin.verdict import Verdict
 
 Evidence = Mapping[str, int | float | str]
@@ -97,6 +98,7 @@ class Stepper:
         evidence: what shows that the backend took effect.
         in_4_bits: whether the user's options ask for weights in 4 bits: logits may then differ by
             more than by the backend's ``tolerance``.
+        kept: what ``Backend.restore_stepper`` makes it of again; None to build it in each process.
 
     A stepper whose engine has keys and values in a memory of its own ends a call with
     ``layer.put(storage)`` for each layer of the cache (a ``cpuaccel.CacheLayer``), with a
@@ -114,6 +116,7 @@ class Stepper:
     bytes_per_step: int
     evidence: Evidence = field(default_factory=dict)
     in_4_bits: bool = False
+    kept: Kept | None = None
 
 
 class Backend(ABC, Generic[OptionsT]):
@@ -222,3 +225,19 @@ class Backend(ABC, Generic[OptionsT]):
             BackendError: the model can't be optimized, with a reason and a remedy.
         """
         raise NotImplementedError(f"{self.name} does not generate")
+
+    def restore_stepper(self, model: torch.nn.Module, host: Host, kept: Kept) -> Stepper:
+        """Make a stepper again of what an earlier one ``kept``, without copying its tensors.
+
+        Only called for a model with equal weights, on the same machine with the same versions,
+        options and number of threads. Read as little of the model's weights as possible: they are
+        mapped from a file, too. ``kept`` comes from a file: check the shape and dtype of what
+        native code reads. The result is compared with the original's stored logits; if it raises
+        or differs, ``stepper`` is called instead.
+
+        Args:
+            model: see ``stepper``.
+            host: this machine and environment.
+            kept: see ``Stepper``.
+        """
+        raise NotImplementedError(f"{self.name} keeps nothing")

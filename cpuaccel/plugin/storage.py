@@ -65,13 +65,20 @@ class CacheLayer(Protocol):
 class SourceCacheLayer(Protocol):
     """A layer of the cache for keys and values of an encoder's output."""
 
-    def share(self, keys: torch.Tensor, values: torch.Tensor, places: torch.Tensor) -> None:
+    def share(
+        self,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+        places: torch.Tensor,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         """Replace the contents by rows that several rows of the batch share.
 
         Args:
             keys: shape (sequences, heads, tokens, head size).
             values: likewise.
             places: of each row of the batch in them, int64, shape (batch,).
+            dtype: of the copies that ``keys`` and ``values`` give; by default that of ``keys``.
         """
         ...
 

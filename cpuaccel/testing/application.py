@@ -13,19 +13,27 @@ class ApplicationContract(Subject):
     """A step takes effect and has evidence; the caller's model and the process are unchanged."""
 
     def test_the_report_says_applied_with_evidence(self) -> None:
-        report = self.optimize(self.model()).report
+        report = self.optimized_once().report
         assert report.applied == (*self.after, self.backend)
         outcome = report.outcomes[-1]
         assert outcome.evidence, "return Applied(model, evidence={...}) with proof of effect"
         assert all(isinstance(v, (int, float, str)) for v in outcome.evidence.values())
 
     @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
-    def test_the_callers_model_is_unchanged(self, training: bool) -> None:
-        model = self.model().train(training)
-        before = model_state(model)
-        fast = self.optimize(model)
-        fast(**self.example_inputs())
+    def test_the_callers_model_the_inputs_and_global_settings_are_unchanged(
+        self, training: bool
+    ) -> None:
+        self.need_engine()
+        model, inputs = self.model().train(training), self.example_inputs()
+        before, settings = model_state(model), global_state()
+        fast = cpuaccel.optimize(model, self.steps(), example_inputs=inputs, strict=True)
+        fast(**inputs)
         assert changed(before, model_state(model)) == []
+        assert changed(settings, global_state()) == []
+        expected = self.example_inputs()
+        assert list(inputs) == list(expected)
+        for name, tensor in inputs.items():
+            assert torch.equal(tensor, expected[name]), name
 
     def test_apply_does_not_change_its_model(self) -> None:
         self.need_engine()
@@ -38,36 +46,14 @@ class ApplicationContract(Subject):
             self.instance().apply(model, cpuaccel.Context(cpuaccel.host(), signature))
         assert changed(before, model_state(model)) == []
 
-    def test_the_inputs_are_unchanged(self) -> None:
-        self.need_engine()
-        inputs = self.example_inputs()
-        fast = cpuaccel.optimize(self.model(), self.steps(), example_inputs=inputs, strict=True)
-        fast(**inputs)
-        expected = self.example_inputs()
-        assert list(inputs) == list(expected)
-        for name, tensor in inputs.items():
-            assert torch.equal(tensor, expected[name]), name
-
-    def test_global_settings_are_unchanged(self) -> None:
-        self.need_engine()
-        model = self.model()
-        before = global_state()
-        fast = self.optimize(model)
-        fast(**self.example_inputs())
-        assert changed(before, global_state()) == []
-
-    def test_optimizing_twice_works(self) -> None:
-        model = self.model()
-        for fast in (self.optimize(model), self.optimize(model)):
-            assert fast.report.applied == (*self.after, self.backend)
-            assert_matches_original(fast, self.example_inputs(), self.tolerance())
-
-    def test_two_models_are_independent(self) -> None:
-        one, other = self.model(), self.model()
+    def test_models_are_independent_and_can_be_optimized_twice(self) -> None:
+        other = self.model()
         with torch.no_grad():
             for parameter in other.parameters():
                 parameter.mul_(0.5)
-        for fast in [self.optimize(one), self.optimize(other)]:
+        once = self.optimized_once()
+        for fast in [once, self.optimize(other), self.optimize(once.original)]:
+            assert fast.report.applied == (*self.after, self.backend)
             assert_matches_original(fast, self.example_inputs(), self.tolerance())
 
     def test_without_example_inputs_the_first_call_builds(self) -> None:

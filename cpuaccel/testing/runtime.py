@@ -6,7 +6,7 @@ import os
 import pickle
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -33,16 +33,10 @@ FORK_SECONDS = 120
 class RuntimeContract(Subject):
     """Outputs match the original's in every state of the process, the caller and the model."""
 
-    @pytest.fixture(scope="class")
-    @classmethod
-    def built(cls) -> Iterator[cpuaccel.OptimizedModel]:
+    @pytest.fixture
+    def built(self) -> cpuaccel.OptimizedModel:
         """One optimized model, shared by the tests that do not change it."""
-        self = cls()
-        self.need_engine()
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        yield self.optimize(self.model())
-        torch.set_num_threads(threads)
+        return self.optimized_once()
 
     @pytest.mark.parametrize("mode", MODES)
     def test_every_torch_mode(self, built: cpuaccel.OptimizedModel, mode: str) -> None:

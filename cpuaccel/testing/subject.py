@@ -35,6 +35,7 @@ class Subject:
     dtypes: ClassVar[tuple[str, ...]] = ("float32", "bfloat16")
     varies: ClassVar[tuple[str, ...]] = ("batch", "length", "left padding", "right padding")
     needs: ClassVar[Mapping[str, bool]] = {}
+    _optimized: ClassVar[cpuaccel.OptimizedModel]
 
     def model(self) -> torch.nn.Module:
         """Make a model that the backend accepts, in eval mode, always with the same weights."""
@@ -108,3 +109,12 @@ class Subject:
         return cpuaccel.optimize(
             model, self.steps(), example_inputs=self.example_inputs(), dtype=dtype, strict=True
         )
+
+    def optimized_once(self) -> cpuaccel.OptimizedModel:
+        """Optimize the model at the first call; later calls in tests of this class share it.
+
+        Only for tests that leave it as it is: some engines compile for many seconds.
+        """
+        if "_optimized" not in vars(type(self)):
+            type(self)._optimized = self.optimize(self.model())
+        return self._optimized

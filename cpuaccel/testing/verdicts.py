@@ -1,5 +1,6 @@
 """Tests of ``check`` and ``accepts``: they always return a verdict and have no side effects."""
 
+import functools
 import json
 import os
 import subprocess
@@ -48,16 +49,8 @@ class VerdictsContract(Subject):
         backend = self.backend_class
         arguments = json.dumps([backend.__module__, backend.__qualname__, dict(self.options)])
         # The plugin's module may be on this process's path only.
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        done = subprocess.run(  # noqa: S603
-            [sys.executable, "-c", _IMPORTS, arguments],
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        assert json.loads(done.stdout.splitlines()[-1]) == {"listing": [], "check": []}, (
+        imported = _imported(arguments, os.pathsep.join(filter(None, sys.path)))
+        assert imported == {"listing": [], "check": []}, (
             "import the engine inside apply, not at the top of the module and not in check"
         )
 
@@ -80,6 +73,21 @@ class VerdictsContract(Subject):
         model = torch.nn.Identity()
         signature = cpuaccel.Signature.from_inputs(model, {"input": 3})
         assert_complete(self.instance().accepts(model, signature))
+
+
+@functools.cache
+def _imported(arguments: str, path: str) -> dict[str, list[str]]:
+    """What a new process imports that lists and checks a backend."""
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", _IMPORTS, arguments],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    imported: dict[str, list[str]] = json.loads(done.stdout.splitlines()[-1])
+    return imported
 
 
 def assert_complete(verdict: cpuaccel.Verdict) -> None:

@@ -1,5 +1,7 @@
 import logging
+import os
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -332,3 +334,41 @@ def test_a_subclass_of_a_transformers_model_must_be_passed(
     with pytest.raises(cpuaccel.ArtifactError, match="its class is not part of Transformers"):
         cpuaccel.load(tmp_path)
     cpuaccel.load(tmp_path, BertForQuestionAnswering(bert().config))
+
+
+LARGE = 2**24
+
+
+def test_a_large_file_is_hashed_once_and_again_when_it_is_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CPUACCEL_CACHE", str(tmp_path / "cache"))
+    model = torch.nn.Linear(2048, 2048)
+    inputs = {"input": torch.ones(2, 2048)}
+    folder = tmp_path / "saved"
+    cpuaccel.optimize(model, ["jit"], example_inputs=inputs).save(folder)
+    weights = folder / "weights.safetensors"
+    assert weights.stat().st_size > LARGE
+    time.sleep(0.2)
+    cpuaccel.load(folder, torch.nn.Linear(2048, 2048))
+    assert len([*(tmp_path / "cache" / "verified").iterdir()]) >= 1
+    loaded = cpuaccel.load(folder, torch.nn.Linear(2048, 2048))
+    assert torch.equal(loaded.original.weight, model.weight)
+    before = weights.stat()
+    with weights.open("r+b") as file:
+        file.seek(before.st_size // 2)
+        file.write(b"\1")
+    os.utime(weights, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(cpuaccel.ArtifactError, match=r"weights\.safetensors was changed"):
+        cpuaccel.load(folder, torch.nn.Linear(2048, 2048))
+
+
+def test_what_is_written_to_mapped_weights_stays_in_the_process(
+    bert_folder: Path,
+) -> None:
+    before = (bert_folder / "weights.safetensors").read_bytes()
+    loaded = cpuaccel.load(bert_folder, bert())
+    with torch.no_grad():
+        for parameter in loaded.original.parameters():
+            parameter.zero_()
+    assert (bert_folder / "weights.safetensors").read_bytes() == before

@@ -1,6 +1,7 @@
 """Outputs are compared on probes, and backends that change them are detected."""
 
 import logging
+import math
 
 import pytest
 import torch
@@ -42,6 +43,27 @@ def test_a_relative_difference_is_divided_by_the_largest_magnitude() -> None:
     assert (difference.probe, difference.output) == ("example", "output")
     assert difference.absolute == 0.5
     assert difference.relative == 0.05
+
+
+def test_a_coarse_tolerance_spares_few_positions_of_long_rows() -> None:
+    def worst(candidate: torch.Tensor, tolerance: float = 0.15) -> float:
+        given = probe(torch.ones_like(candidate))
+        return max(d.relative for d in compare(given, candidate, encoder(), tolerance))
+
+    candidate = torch.ones(2, 600, 3)
+    candidate[0, 5:7, 1] = 0.2  # two of the first row, and two of the second
+    candidate[1, [0, 599], 2] = 1.9
+    assert worst(candidate) == 0
+    assert worst(candidate, 0.05) == pytest.approx(0.9)
+    assert worst(candidate[:, :500]) == pytest.approx(0.8), "one of up to 511 is spared"
+    assert worst(candidate[:, :255]) == pytest.approx(0.9)
+    assert worst(candidate[0]) == pytest.approx(0.8), "a row has one position"
+    candidate[1, 1] = 1.1
+    assert worst(candidate) == pytest.approx(0.1)
+    candidate[0, 5, 1] = -0.1
+    assert worst(candidate) == pytest.approx(1.1), "off by more than there is"
+    candidate[0, 5, 1] = torch.nan
+    assert math.isinf(worst(candidate))
 
 
 def test_only_real_tokens_are_compared() -> None:

@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from cpuaccel.checks.value_reads import ValueReads, as_captured
+from tests.conftest import Python
+from tests.required import ROOT, requires
 
 Forward = Callable[[torch.Tensor], object]
 
@@ -102,3 +104,41 @@ def test_other_threads_are_not_captured() -> None:
             assert captured.result()
             assert torch.jit.is_tracing()
     assert torch.jit.is_tracing is before
+
+
+STUDIED = """
+import sys, torch, cpuaccel
+from cpuaccel.testing import MaskedEncoder
+from tests.fake_backends import Faithful, batch
+from tests.conftest import Plugin
+cpuaccel.plugin_host().register(Plugin(cpuaccel_backends=lambda: [Faithful]), "the test's")
+fast = cpuaccel.optimize(MaskedEncoder.seeded(), ["faithful"], example_inputs=batch(), strict=True)
+print("torch._dynamo" in sys.modules)
+"""
+
+
+def test_dynamo_is_not_imported(python: Python) -> None:
+    """It takes a second, and only some backends need it."""
+    assert python(STUDIED, path=(ROOT,)).stdout == "False\n"
+
+
+@requires("torch>=2.6")
+def test_a_compiled_part() -> None:
+    """The code that follows the operators is not compiled into it."""
+    graphs: list[torch.fx.GraphModule] = []
+
+    def compiler(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> object:
+        graphs.append(graph)
+        return graph.forward
+
+    def read(x: torch.Tensor) -> torch.Tensor:
+        y = x + 1
+        torch._dynamo.graph_break()
+        return y * y.sum().item()
+
+    part = torch.compile(read, backend=compiler)
+    x = torch.ones(2, 3)
+    with ValueReads({"x": x}) as reads:
+        part(x)
+    assert len(reads.places) == 1
+    assert graphs == []

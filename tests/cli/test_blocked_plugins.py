@@ -6,15 +6,17 @@ from pathlib import Path
 import pytest
 
 import cpuaccel
+from tests.cli.conftest import Run
 from tests.conftest import Python
 
-COMMAND = """
-import sys
+COMMANDS = """
+import contextlib, sys
 from cpuaccel.cli.main import main
-try:
-    main(sys.argv[1:])
-finally:
-    print("imported" if "cpuaccel_plugins.ipex" in sys.modules else "not imported", file=sys.stderr)
+for line in sys.argv[1:]:
+    with contextlib.suppress(SystemExit):
+        main(line.split())
+    print("===")
+print("imported" if "cpuaccel_plugins.ipex" in sys.modules else "not imported", file=sys.stderr)
 """
 IPEX = f"ipex (cpuaccel {cpuaccel.__version__})"
 SHOWN = {
@@ -30,57 +32,50 @@ def file(tmp_path: Path) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize("command", SHOWN)
 @pytest.mark.parametrize("by", ["environment", "file"])
 def test_blocked_plugins_are_shown_with_the_source_of_the_block(
-    python: Python, monkeypatch: pytest.MonkeyPatch, file: str, command: str, by: str
+    python: Python, monkeypatch: pytest.MonkeyPatch, file: str, by: str
 ) -> None:
-    arguments = [command]
-    source = "CPUACCEL_DISABLE_PLUGINS"
+    more, source = "", "CPUACCEL_DISABLE_PLUGINS"
     if by == "environment":
         monkeypatch.setenv(source, "ipex")
     else:
-        arguments, source = [command, "--pipeline", file], file
-    done = python(COMMAND, *arguments)
+        more, source = f" --pipeline {file}", file
+    lines = [f"{command}{form}{more}" for command in SHOWN for form in ("", " --json")]
+    done = python(COMMANDS, *lines)
     assert done.stderr == "not imported\n"
-    assert f"{SHOWN[command]}{source}\n" in done.stdout
-    done = python(COMMAND, *arguments, "--json")
-    assert done.stderr == "not imported\n"
-    data = json.loads(done.stdout)
-    assert data["blocked_plugins"] == [{"plugin": IPEX, "by": source}]
-    offered = data.get("backends") or [b["name"] for p in data["plugins"] for b in p["backends"]]
-    assert "jit" in offered
-    assert "ipex" not in offered
+    shown = iter(done.stdout.split("===\n"))
+    for line in SHOWN.values():
+        assert f"{line}{source}\n" in next(shown)
+        data = json.loads(next(shown))
+        assert data["blocked_plugins"] == [{"plugin": IPEX, "by": source}]
+        of_plugins = [b["name"] for p in data.get("plugins", ()) for b in p["backends"]]
+        offered = data.get("backends") or of_plugins
+        assert "jit" in offered
+        assert "ipex" not in offered
 
 
-@pytest.mark.parametrize("command", SHOWN)
 def test_no_section_without_blocked_plugins(
-    python: Python, monkeypatch: pytest.MonkeyPatch, command: str
+    python: Python, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("CPUACCEL_DISABLE_PLUGINS", raising=False)
-    done = python(COMMAND, command)
+    done = python(COMMANDS, *SHOWN)
     assert done.stderr == "imported\n"
     assert "blocked" not in done.stdout.lower()
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        ("explain",),
-        ("bench", "--backends", "jit", "--rounds", "1", "--batch-size", "1", "--seq-len", "8"),
-    ],
-    ids=lambda command: command[0],
-)
-def test_plugins_that_a_pipeline_file_blocks_are_not_imported(
-    python: Python, file: str, command: tuple[str, ...]
-) -> None:
-    name, *options = command
-    done = python(COMMAND, name, "config:bert-tiny", "--pipeline", file, *options)
+def test_plugins_that_a_pipeline_file_blocks_are_not_imported(python: Python, file: str) -> None:
+    given = f"config:bert-tiny --pipeline {file}"
+    shapes = "--rounds 1 --batch-size 1 --seq-len 8"
+    done = python(COMMANDS, f"explain {given}", f"bench {given} --backends jit {shapes}")
+    explained, measured, _ = done.stdout.split("===\n")
+    assert "jit" in explained
+    assert "jit" in measured
     assert done.stderr.endswith("not imported\n")
 
 
-def test_a_missing_pipeline_file(python: Python, tmp_path: Path) -> None:
-    done = python(COMMAND, "doctor", "--pipeline", str(tmp_path / "absent.toml"), check=False)
-    assert done.returncode == 2
-    assert "No such file or directory" in done.stderr
-    assert "Traceback" not in done.stderr
+def test_a_missing_pipeline_file(run: Run, tmp_path: Path) -> None:
+    ran = run("doctor", "--pipeline", tmp_path / "absent.toml")
+    assert ran.code == 2
+    assert "No such file or directory" in ran.err
+    assert "Traceback" not in ran.err

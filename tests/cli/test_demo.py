@@ -39,11 +39,11 @@ def test_the_model_finds_the_sentence_with_the_same_meaning() -> None:
 
 
 def test_it_prints_a_table_and_the_nearest_sentence(run: Run) -> None:
-    ran = run("bench", "demo", *ONCE, "--backends", "jit")
+    ran = run("bench", "demo", *ONCE, "--backends", "bettertransformer")
     assert ran.code == 0
     assert "10 batches of 8" in ran.out
     assert "applied" in ran.out
-    assert "jit, float32" in ran.out
+    assert "bettertransformer, float32" in ran.out
     assert "Same result." in ran.out
 
 
@@ -64,7 +64,7 @@ def test_interrupted_at_the_nearest_sentence_it_prints_the_table(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("cpuaccel.cli.models.demo.nearest", interrupted)
-    ran = run("bench", "demo", *ONCE, "--backends", "jit", "--json")
+    ran = run("bench", "demo", *ONCE, "--backends", "bettertransformer", "--json")
     assert ran.code == 130
     assert ran.data["interrupted"]
-    assert [row["pipeline"] for row in ran.data["results"]] == ["eager", "jit"]
+    assert [row["pipeline"] for row in ran.data["results"]] == ["eager", "bettertransformer"]

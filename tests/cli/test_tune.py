@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from cpuaccel.plugin.manager import PluginHost
+from tests.caches import use_cache
 from tests.cli.conftest import Run
 from tests.required import requires
 
@@ -19,7 +20,7 @@ def _jit_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     offered = importlib.metadata.entry_points(group="cpuaccel")
     jit = PluginHost(entry for entry in offered if entry.name == "jit")
     monkeypatch.setattr("cpuaccel.tuning.auto.plugin_host", lambda: jit)
-    monkeypatch.setenv("CPUACCEL_CACHE", str(tmp_path / "cache"))
+    use_cache(tmp_path / "cache", monkeypatch)
 
 
 def test_search_lock_file_and_page(run: Run, tmp_path: Path) -> None:

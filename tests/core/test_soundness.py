@@ -15,7 +15,7 @@ from cpuaccel.report import Status, VariantReport
 from tests.random_modules import RandomModule, random_calls
 
 CALLS = 6
-SEEDS = 25
+SEEDS = 15
 
 STEPS = {
     "int8": cpuaccel.Step("int8", measure=False, float_kinds=()),

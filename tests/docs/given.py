@@ -67,7 +67,7 @@ def _int8() -> Names:
 
 
 def _tuning() -> Names:
-    names = {**_text(), "model": encoder("bert-text")}
+    names = {**_text(), "model": encoder("bert-text", num_hidden_layers=1)}
     batches = [names["batch"]]
     return {**names, **_tokens(), "batches": batches, "labels": torch.tensor([0, 1, 0, 1])}
 

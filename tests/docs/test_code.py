@@ -15,6 +15,7 @@ from markdown_it import MarkdownIt
 
 import cpuaccel
 from cpuaccel.plugin.manager import plugin_host
+from tests.caches import use_cache
 from tests.conftest import Offer
 from tests.docs.checkpoints import CHECKPOINTS
 from tests.docs.given import names_for
@@ -65,7 +66,7 @@ def test_every_block_runs(
     page: Path, hub: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     monkeypatch.chdir(hub)
-    monkeypatch.setenv("CPUACCEL_CACHE", str(hub / "cache"))
+    use_cache(hub / "cache", monkeypatch)
     name = str(page.relative_to(ROOT))
     if name in SEARCHING:
         request.getfixturevalue("searching")

@@ -51,7 +51,7 @@ def processes() -> Iterator[subprocess.Popen[str]]:
     server.communicate()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def example(processes: subprocess.Popen[str], tmp_path_factory: pytest.TempPathFactory) -> Example:
     """Run the script of an example in a new process, with one thread."""
 

@@ -14,6 +14,7 @@ from cpuaccel_plugins.decoding.structures import (
     TYPES,
     CAttention,
     CFeedForward,
+    CHeads,
     CLinear,
     CNorm,
     cached,
@@ -40,7 +41,7 @@ def attended(
     nothing = torch.zeros(batch, tokens, output.out_features, dtype=keys.dtype)
     result = torch.empty_like(nothing)
     described = CAttention(
-        *(output.described, NO_NORM, NO_NORM), *(heads, keys.shape[1], size, size**-0.5)
+        *(output.described, NO_NORM, NO_NORM), CHeads(heads, keys.shape[1], size, size**-0.5)
     )
     mask = what.pop("mask", None)
     library.kernels().cpuaccel_attend(

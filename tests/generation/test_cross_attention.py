@@ -87,6 +87,17 @@ def test_any_operations(operations: list[tuple[str, list[int]]]) -> None:
         assert cross.get_seq_length() == plain.get_seq_length()
 
 
+def test_rows_may_be_held_in_fewer_bits_than_copies_have() -> None:
+    layer, (keys, values) = CrossLayer(), states(2, 5)
+    brief = keys.bfloat16(), values.bfloat16()
+    layer.share(*brief, torch.tensor([0, 1, 1]), torch.float32)
+    held = layer.shared()
+    assert held is not None
+    assert held[0].dtype is torch.bfloat16
+    assert is_same(layer.keys, brief[0].float()[[0, 1, 1]])
+    assert is_same(layer.values, brief[1].float()[[0, 1, 1]])
+
+
 def test_rows_are_copied_only_where_they_differ() -> None:
     layer = CrossLayer()
     layer.update(*rows_of_beams(2, 3))

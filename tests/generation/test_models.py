@@ -28,8 +28,10 @@ SEARCHES: dict[str, dict[str, Any]] = {
 }
 
 
-LIKE_OTHERS = {"phi3", "granite", "olmo2", "qwen3_moe"}
-"""Models that OpenVINO computes like others of them: the export of each takes seconds."""
+LIKE_OTHERS = {"qwen2", "qwen3", "phi3", "granite", "olmo2", "qwen3_moe"}
+"""Models that OpenVINO computes like others of them: the export of each takes seconds.
+
+phi and gpt2 have biases as qwen2 has, gemma3 norms of queries and keys as qwen3 has."""
 
 each_model = pytest.mark.parametrize(
     ("name", "backend"),

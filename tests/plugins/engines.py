@@ -3,7 +3,7 @@
 import copy
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -57,6 +57,7 @@ class EngineContract(BackendContract):
 
     Attributes:
         architectures: the tiny Transformers models that it is tried on.
+        config: changes of their configs.
         architecture_tolerance: largest relative difference on tiny Transformers models.
         nested_tolerance: largest relative difference on ``Nested``.
         rows: batch size of the example inputs of the tiny Transformers models.
@@ -64,6 +65,7 @@ class EngineContract(BackendContract):
     """
 
     architectures: ClassVar[tuple[str, ...]] = ARCHITECTURES
+    config: ClassVar[Mapping[str, object]] = {}
     architecture_tolerance: ClassVar[float] = TOLERANCE["float32"]
     nested_tolerance: ClassVar[float] = TOLERANCE["float32"]
     rows: ClassVar[int] = 2
@@ -96,7 +98,7 @@ class EngineContract(BackendContract):
         @functools.cache
         def optimized(name: str) -> cpuaccel.OptimizedModel:
             return cpuaccel.optimize(
-                encoder(name),
+                encoder(name, **self.config),
                 self.steps(),
                 example_inputs=batch(name, self.rows, 24, right),
                 strict=True,
@@ -113,7 +115,7 @@ class EngineContract(BackendContract):
     def test_one_build_serves_unseen_shapes_and_paddings(
         self, build: Build, architecture: str
     ) -> None:
-        fast, model = build(architecture), encoder(architecture)
+        fast, model = build(architecture), encoder(architecture, **self.config)
         before = fast.report.calls
         assert fast.report.applied == (self.backend,)
         for size, length, pad in UNSEEN:
@@ -176,9 +178,10 @@ def nested_example() -> torch.Tensor:
 
 
 class TorchCompileContract(EngineContract):
-    """An engine behind ``torch.compile``, which takes 10 to 40 seconds for each architecture."""
+    """An engine behind ``torch.compile``, which takes 5 to 20 seconds for each architecture."""
 
     architectures = ("bert-qa", "vit", "wav2vec2")
+    config: ClassVar[Mapping[str, object]] = {"num_hidden_layers": 1}
     call = "torch.compile"
 
     def check_evidence(self, evidence: cpuaccel.Evidence) -> None:

@@ -280,7 +280,7 @@ class TestContract(BackendContract):
     varies = ("batch", "length", *(["left padding"] if not unmet(NATIVE) else []), "right padding")
 
     def model(self) -> torch.nn.Module:
-        return encoder("bert-token")
+        return encoder("bert-token", num_hidden_layers=1)
 
     def example_inputs(self) -> dict[str, torch.Tensor]:
         return batch("bert-token", 2, 12, unpadded)

@@ -21,7 +21,7 @@ def step_error(engine: str, **options: object) -> str:
     """Optimize with strict=True, and return the message of the StepError."""
     with pytest.raises(cpuaccel.StepError) as caught:
         cpuaccel.optimize(
-            encoder("bert-token"),
+            encoder("bert-token", num_hidden_layers=1),
             [cpuaccel.Step(engine, **options)],
             example_inputs=batch("bert-token", 2, 12, right),
             strict=True,

@@ -9,6 +9,7 @@ import torch
 
 from cpuaccel.plugin.manager import ENTRY_POINT_GROUP, PluginHost, plugin_host
 from cpuaccel.testing import MaskedEncoder
+from tests.caches import use_cache
 from tests.required import unmet
 from tests.tuning.misbehaving import SOURCES
 
@@ -22,7 +23,7 @@ collect_ignore_glob = ["test_*.py"] if unmet(("torch>=2.8",)) else []
 def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The cache folder of the test."""
     folder = tmp_path_factory.mktemp("cache")
-    monkeypatch.setenv("CPUACCEL_CACHE", str(folder))
+    use_cache(folder, monkeypatch)
     return folder / "tuning"
 
 

@@ -69,6 +69,14 @@ class Own(Backend):
         os.rename(started + ".part", started)
         time.sleep(600)
 """,
+    "then_interrupts": """
+class Own(Backend):
+    takes = gives = cpuaccel.Form.SCRIPT  # so that it is tried after jit
+    def made(self, model):
+        import signal
+        os.kill(os.getppid(), signal.SIGINT)
+        time.sleep(600)
+""",
     "builds_slowly": """
 class Own(Backend):
     def made(self, model):

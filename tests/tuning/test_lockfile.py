@@ -21,14 +21,24 @@ def lock(tmp_path: Path) -> Path:
     return tmp_path / "new" / "cpuaccel.lock"
 
 
+@pytest.fixture(scope="module")
+def locks() -> list[str]:
+    """The lock file that a search has written, once one has."""
+    return []
+
+
 @pytest.fixture
-def locked(install: Install, lock: Path) -> Path:
+def locked(install: Install, lock: Path, locks: list[str]) -> Path:
     """A lock file for ``Waiting``, whose winner is ``short``."""
     install("short")
-    fast = cpuaccel.optimize(
-        Waiting(), "auto", example_inputs=IDS, budget=500, time_limit=500, lock=lock
-    )
-    assert tuning(fast).source == "search"
+    if not locks:
+        fast = cpuaccel.optimize(
+            Waiting(), "auto", example_inputs=IDS, budget=500, time_limit=500, lock=lock
+        )
+        assert tuning(fast).source == "search"
+        locks.append(lock.read_text())
+    lock.parent.mkdir(exist_ok=True)
+    lock.write_text(locks[0])
     return lock
 
 
@@ -105,33 +115,6 @@ def test_uses_edited_options(install: Install, lock: Path) -> None:
     fast = cpuaccel.optimize(Waiting(), "auto", example_inputs=IDS, lock=lock)
     assert tuning(fast).source == str(lock)
     assert fast.report.outcomes[0].evidence["note"] == "edited"
-
-
-def test_saves_the_dispatch_rule(install: Install, lock: Path) -> None:
-    install("short", "long")
-    batches = [{"input_ids": torch.ones(2, n, dtype=torch.long)} for n in (8, 64)]
-    first = cpuaccel.optimize(
-        Waiting(), "auto", example_inputs=batches, budget=500, time_limit=500, lock=lock
-    )
-    again = cpuaccel.optimize(
-        Waiting(),
-        "auto",
-        example_inputs=batches,
-        budget=500,
-        time_limit=500,
-        lock=lock,
-        strict=True,
-    )
-    rule, kept = tuning(first).rule, tuning(again).rule
-    assert rule is not None
-    assert kept is not None
-    assert (kept.axis, kept.bound, kept.low, kept.high) == (
-        rule.axis,
-        rule.bound,
-        rule.low,
-        rule.high,
-    )
-    assert again.report.pipeline == "short | long"
 
 
 BROKEN = {

@@ -30,9 +30,12 @@ def test_chooses_a_significantly_faster_candidate(install: Install) -> None:
     assert fast.report.calls == {"optimized": 1}
 
 
-def test_keeps_eager_if_nothing_is_faster(install: Install) -> None:
+def test_keeps_eager_if_nothing_is_faster(install: Install, cache: Path) -> None:
     install("slow")
-    fast = cpuaccel.optimize(Waiting(), "auto", example_inputs=IDS, budget=500, time_limit=500)
+    fast = cpuaccel.optimize(
+        Waiting(), "auto", example_inputs=IDS, budget=500, time_limit=500, cache=False
+    )
+    assert not cache.exists(), "cache=False writes no files"
     assert tuning(fast).winner.name == "eager"
     assert tuning(fast).why.startswith("slow in float32 is not significantly faster")
     assert torch.equal(fast(**IDS), IDS["input_ids"] * 2.0)  # type: ignore[arg-type]
@@ -50,10 +53,13 @@ def test_falls_back_to_the_runner_up_if_the_winner_fails_here(install: Install) 
     assert found.winner.name == "short"
 
 
-def test_dispatches_several_shapes_by_length(install: Install) -> None:
+def test_dispatches_several_shapes_by_length(install: Install, tmp_path: Path) -> None:
+    lock = tmp_path / "cpuaccel.lock"
     install("short", "long")
     batches = [{"input_ids": torch.ones(2, n, dtype=torch.long)} for n in (8, 16, 64)]
-    fast = cpuaccel.optimize(Waiting(), "auto", example_inputs=batches, budget=500, time_limit=500)
+    fast = cpuaccel.optimize(
+        Waiting(), "auto", example_inputs=batches, budget=500, time_limit=500, lock=lock
+    )
     rule = tuning(fast).rule
     assert rule is not None
     assert (rule.axis, rule.low.name, rule.high.name) == ("length", "short", "long")
@@ -69,6 +75,13 @@ def test_dispatches_several_shapes_by_length(install: Install) -> None:
     assert [v.outcomes[-1].step for v in fast.report.variants] == ["short", "long"]
     with pytest.raises(cpuaccel.ArtifactError, match=r"several \(short \| long\)"):
         fast.save("nowhere")
+    again = cpuaccel.optimize(Waiting(), "auto", example_inputs=batches, lock=lock, strict=True)
+    kept = tuning(again).rule
+    assert kept is not None
+    assert (kept.axis, kept.bound, kept.low, kept.high) == (
+        *(rule.axis, rule.bound, rule.low, rule.high),
+    )
+    assert again.report.pipeline == "short | long"
 
 
 def test_traffic_weights_the_lengths(install: Install) -> None:
@@ -187,16 +200,3 @@ def test_searches_for_the_number_of_threads(install: Install) -> None:
     cores = cpuaccel.host().cores
     assert counts == {None, *(2**n for n in range(cores.bit_length())), cores} - {found.threads}
     assert torch.get_num_threads() == (found.winner.threads or found.threads)
-
-
-def test_cache_false_writes_no_files(install: Install, tmp_path: Path, cache: Path) -> None:
-    install("short")
-    cpuaccel.optimize(
-        Waiting(),
-        "auto",
-        example_inputs=IDS,
-        budget=500,
-        time_limit=500,
-        cache=False,
-    )
-    assert not cache.exists()

@@ -1,7 +1,6 @@
 """The results of a search that does not finish are printed."""
 
 import importlib.metadata
-import json
 import signal
 import subprocess
 import sys
@@ -9,16 +8,19 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.conftest import Run
+from tests.cli.conftest import run as run
 from tests.disks import fill, small_disk
 from tests.patience import stretched
 from tests.tuning.conftest import Install
-from tests.tuning.test_interruption import begin, running, wait_for
+from tests.tuning.test_interruption import begin, wait_for
 from tests.tuning.test_lockfile import environment
 
-TUNE = [
-    *(sys.executable, "-m", "cpuaccel", "tune", "config:bert-tiny", "--seq-len", "16"),
+TUNE = (
+    *("tune", "config:bert-tiny", "--seq-len", "16"),
     *("--budget", "150", "--threads", "1"),
-]
+)
+COMMAND = [sys.executable, "-m", "cpuaccel", *TUNE]
 HANGS = "starts_another_and_hangs"
 
 
@@ -30,45 +32,30 @@ def among(*names: str, site: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("form", [[], ["--json"]], ids=["table", "json"])
-def test_ctrl_c_prints_the_results_so_far(
-    install: Install, tmp_path: Path, form: list[str]
+def test_an_interrupted_search_prints_the_results_so_far(
+    run: Run, install: Install, tmp_path: Path, form: list[str]
 ) -> None:
-    install(HANGS)
-    site = tmp_path / "site"
-    searching = begin(
-        [*TUNE, *form, "--lock", str(tmp_path / "cpuaccel.lock")],
-        among("jit", HANGS, site=site),
-        tmp_path / "started",
-    )
-    assert searching.stderr is not None
-    measured = False
-    for line in searching.stderr:
-        measured |= "measuring jit in float32" in line
-        if measured and f"building {HANGS}" in line:
-            break
-    started = wait_for(tmp_path / "started", searching)
-    searching.send_signal(signal.SIGINT)
-    out, err = searching.communicate(timeout=stretched(120))
-    assert searching.returncode == 130, err
-    assert "Traceback" not in err
+    install("jit", "then_interrupts")
+    ran = run(*TUNE, *form, "--lock", tmp_path / "cpuaccel.lock")
+    assert ran.code == 130, ran.err
+    assert "Traceback" not in ran.err
     assert not (tmp_path / "cpuaccel.lock").exists()
-    assert not any(map(running, started))
     if form:
-        found = json.loads(out)
+        found = ran.data
         assert found["interrupted"]
         (row,) = found["rows"]
         assert (row["pipeline"], row["status"]) == ("jit", "measured")
         assert row["median_ms"] > 0
     else:
-        assert "The search did not finish, and nothing was written. Results so far:" in out
-        assert [line.split()[:2] for line in out.splitlines() if line.startswith("jit ")] == [
+        assert "The search did not finish, and nothing was written. Results so far:" in ran.out
+        assert [line.split()[:2] for line in ran.out.splitlines() if line.startswith("jit ")] == [
             ["jit", "float32"]
         ]
 
 
 def test_ctrl_c_before_any_result(install: Install, tmp_path: Path) -> None:
     install(HANGS)
-    searching = begin(TUNE, among(HANGS, site=tmp_path / "site"), tmp_path / "started")
+    searching = begin(COMMAND, among(HANGS, site=tmp_path / "site"), tmp_path / "started")
     wait_for(tmp_path / "started", searching)
     searching.send_signal(signal.SIGINT)
     out, err = searching.communicate(timeout=stretched(120))
@@ -78,23 +65,20 @@ def test_ctrl_c_before_any_result(install: Install, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("full", ["lock", "page"])
-def test_prints_the_results_if_files_cannot_be_written(tmp_path: Path, full: str) -> None:
+def test_prints_the_results_if_files_cannot_be_written(
+    run: Run, install: Install, tmp_path: Path, full: str
+) -> None:
+    install("jit")
     with small_disk(tmp_path / "disk") as disk:
         fill(disk)
         path = disk / full
-        done = subprocess.run(
-            [*TUNE, "--json", "--lock" if full == "lock" else "--html", str(path)],
-            capture_output=True,
-            text=True,
-            check=False,
-            env=among("jit", site=tmp_path),
-        )
+        ran = run(*TUNE, "--json", "--lock" if full == "lock" else "--html", path)
         assert not path.exists()
         assert {left.name for left in disk.iterdir()} <= {"filling", ".lock.held"}
-    assert done.returncode == 1, done.stderr
-    assert "Traceback" not in done.stderr
-    assert f"{path} can't be written: No space left on device." in done.stderr
-    (row,) = json.loads(done.stdout)["rows"]
+    assert ran.code == 1, ran.err
+    assert "Traceback" not in ran.err
+    assert f"{path} can't be written: No space left on device." in ran.err
+    (row,) = ran.data["rows"]
     assert row["pipeline"] == "jit"
     assert row["median_ms"] > 0
 
@@ -103,7 +87,7 @@ def test_prints_the_results_if_files_cannot_be_written(tmp_path: Path, full: str
 def test_prints_the_results_if_stdout_cannot_be_written(tmp_path: Path) -> None:
     with open("/dev/full", "w", encoding="utf-8") as full:
         done = subprocess.run(
-            TUNE,
+            COMMAND,
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,

@@ -28,6 +28,9 @@ from cpuaccel.cli.shapes import (
     refuse_shapes,
 )
 
+WORD_ERRORS = 0.002
+"""By how much the word error rate may rise."""
+
 
 def tune(
     model: ModelArgument,
@@ -57,6 +60,26 @@ def tune(
     generate: GenerateOption = None,
     prompt_len: PromptLengthOption = None,
     num_beams: BeamsOption = None,
+    recordings: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="With --generate N, for speech: a CSV file with the columns audio (paths of "
+            "sound files, relative to its own folder) and text. They are the inputs instead of "
+            "made ones, texts end where the model ends them, after N tokens at most, and a "
+            "candidate's word error rate is compared with the original's, so that int8 is a "
+            "candidate too.",
+        ),
+    ] = None,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            metavar="X",
+            help="With --recordings: by how much the word error rate may rise, by default "
+            f"{WORD_ERRORS:g}.",
+        ),
+    ] = None,
     tolerance: Annotated[
         float | None,
         typer.Option(
@@ -133,39 +156,58 @@ def tune(
     - `cpuaccel tune ./my-model --generate 64 --prompt-len 512 --precisions float32,bfloat16`
 
     - `cpuaccel tune ./whisper --task automatic-speech-recognition --generate 64`
+
+    - `cpuaccel tune ./whisper --generate 128 --recordings recordings.csv`
     """
     generate = read_tokens(model, generate, task)
     lengths = read_use("tune", model, generate, num_beams, prompt_len, seq_len, padding, task)
     chosen_precisions = read_names(precisions, "--precisions", DTYPES)
     chosen_target = read_names(target, "--target", ("latency", "throughput"))[0]
     thread_count = _read_threads(threads)
+    if recordings is None and max_drop is not None:
+        raise typer.BadParameter("needs --recordings", param_hint="--max-drop")
+    if recordings is not None and generate is None:
+        raise typer.BadParameter("needs --generate", param_hint="--recordings")
     if html is not None:
         from cpuaccel.tuning.decisions.html import check_page
 
         check_page(html)
 
     from cpuaccel.building.settings import BuildSettings
-    from cpuaccel.cli.models.cases import make_cases, make_prompt_cases
+    from cpuaccel.cli.models.cases import Case, make_cases, make_prompt_cases
     from cpuaccel.cli.models.load import load_model
+    from cpuaccel.cli.models.recordings import read_recordings
     from cpuaccel.cli.tune.search import search
     from cpuaccel.plugin.host import host
+    from cpuaccel.tuning.request import TuneArguments
 
     loaded = load_model(model, task, generates=generate is not None).float()
-    called: dict[str, object] | None = None
+    arguments: TuneArguments = {}
     rows = [batch_size or default_batch(generate)]
     if generate is None:
         refuse_shapes(loaded, seq_len, padding)
         cases = make_cases(model, loaded, rows, lengths, padding or 0.0)
     else:
         refuse_lengths(loaded, prompt_len, padding)
-        called = {"max_new_tokens": generate, "num_beams": num_beams or 1}
-        cases = make_prompt_cases(loaded, rows, lengths, padding or 0.0)
+        arguments["generate"] = called = {
+            "max_new_tokens": generate,
+            "num_beams": num_beams or 1,
+        }
+        if recordings is None:
+            cases = make_prompt_cases(loaded, rows, lengths, padding or 0.0)
+        else:
+            labelled = read_recordings(model, loaded, recordings, rows[0])
+            cases = [Case(rows[0], None, labelled.batches)]
+            called["min_new_tokens"] = 0
+            arguments["metric"] = labelled.accuracy
+            arguments["max_drop"] = WORD_ERRORS if max_drop is None else max_drop
     batches = [batch for case in cases for batch in case.batches]
     _, tuning = search(
         model,
         loaded,
         batches,
         {
+            **arguments,
             "budget": budget,
             "target": cast("Literal['latency', 'throughput']", chosen_target),
             "precisions": chosen_precisions,
@@ -173,7 +215,6 @@ def tune(
             "lock": lock,
             "cache": cache,
             "time_limit": time_limit,
-            "generate": called,
             "memory_limit": None if memory_limit is None else int(memory_limit * 2**30),
         },
         BuildSettings(tolerance=tolerance, strict=strict),

@@ -62,17 +62,17 @@ def prove(
     for probe in probes:
         before = report.calls
         outputs.append(optimized(**probe.inputs))
-        compared = compare(probe, outputs[-1], optimized.original)
+        tolerance = min(
+            (v.fidelity.tolerance for v in report.variants if v.fidelity is not None),
+            default=math.inf,
+        )
+        compared = compare(probe, outputs[-1], optimized.original, tolerance)
         differences += compared
         for variant in report.variants:
             _check_applied(variant.outcomes)
         for key in (report.calls - before).keys() - {CallKey.OPTIMIZED}:
             reason = report.fallbacks.get(key, key)
             raise ProofFailed(f"{probe.name} was served by the original ({reason})", differences)
-        tolerance = min(
-            (v.fidelity.tolerance for v in report.variants if v.fidelity is not None),
-            default=math.inf,
-        )
         worst = max(compared, key=lambda d: d.relative, default=None)
         # Infinite: NaN, infinity or another shape.
         if worst is not None and (worst.relative > tolerance or math.isinf(worst.relative)):

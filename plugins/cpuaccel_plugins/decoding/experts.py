@@ -72,9 +72,9 @@ class FewRowsExperts(Checked, torch.nn.Module):
             )
         )
 
-    def finish_checking(self) -> None:
+    def finish_checking(self, *, agreed: bool = False) -> None:
         """From now on compute without the model's own code, if both were compared and agree."""
-        super().finish_checking()
+        super().finish_checking(agreed=agreed)
         if self.agrees:
             self._plain = None
 

@@ -34,6 +34,7 @@ ARGUMENTS = {
     "cpuaccel_unpack": (POINTER, NUMBER, POINTER, *[NUMBER] * 3),
     "cpuaccel_project": (*[POINTER] * 2, *[NUMBER] * 2, *[POINTER] * 5),
     "cpuaccel_attend": (*[POINTER] * 5, *[NUMBER] * 2, *[POINTER] * 2, NUMBER),
+    "cpuaccel_attend_to_all": (*[POINTER] * 4, NUMBER, POINTER, NUMBER),
     "cpuaccel_feed_forward": (*[POINTER] * 3, *[NUMBER] * 2),
     "cpuaccel_layers": (
         *(POINTER, NUMBER, *[POINTER] * 3),

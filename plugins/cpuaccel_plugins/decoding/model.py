@@ -2,7 +2,7 @@
 
 import ctypes
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from transformers import PreTrainedModel
@@ -10,11 +10,12 @@ from transformers.cache_utils import DynamicCache
 from transformers.pytorch_utils import Conv1D
 
 import cpuaccel
-from cpuaccel import BackendError, Stepper, Unload
+from cpuaccel import BackendError, Kept, Stepper, Unload
 from cpuaccel_plugins.aten_graph.memory import use_huge_pages
 from cpuaccel_plugins.decoding.agreement import Checked
 from cpuaccel_plugins.decoding.chain import Chain, can_be_chained
 from cpuaccel_plugins.decoding.experts import FewRowsExperts, as_linear, is_experts
+from cpuaccel_plugins.decoding.kept import Choose, Linears
 from cpuaccel_plugins.decoding.layer import FusedForward, Positions
 from cpuaccel_plugins.decoding.library import KernelsError, kernels
 from cpuaccel_plugins.decoding.linear import FewRowsLinear
@@ -32,9 +33,6 @@ ONCE = re.compile(
 )
 """Names of linears that run once in a ``generate``: for keys and values of an encoder's output."""
 
-Choose = Callable[[str, torch.nn.Linear], type[FewRowsLinear]]
-"""Chooses how a linear is computed, by its name in the model."""
-
 
 def make_stepper(model: torch.nn.Module, choose: Choose, unload: Unload | None) -> Stepper:
     """Copy a decoder, sharing its weights, and let the kernels compute its linears and layers.
@@ -47,17 +45,34 @@ def make_stepper(model: torch.nn.Module, choose: Choose, unload: Unload | None) 
     Raises:
         BackendError: the kernels can't be compiled here, or the model has no linears.
     """
+    return _make_stepper(model, Linears(_kernels(), choose), unload)
+
+
+def restore_stepper(model: torch.nn.Module, kept: Kept) -> Stepper:
+    """Do the same with what an earlier stepper ``kept``.
+
+    Raises:
+        BackendError: the kernels can't be compiled here, or what was kept does not fit the model.
+    """
+    return _make_stepper(model, Linears(_kernels(), kept=kept), None)
+
+
+def _kernels() -> ctypes.CDLL:
     try:
-        library = kernels()
+        return kernels()
     except KernelsError as error:
         raise BackendError(
             f"the kernels for generation can't be used: {error}",
             "Install g++, or set CXX to a C++ compiler with OpenMP",
             skipped=True,
         ) from error
+
+
+def _make_stepper(model: torch.nn.Module, making: Linears, unload: Unload | None) -> Stepper:
+    library = _kernels()
     copied = cpuaccel.shared_copy(model)
     assert isinstance(copied, PreTrainedModel)
-    linears, experts = _replace(copied, choose, library, unload)
+    linears, experts = _replace(copied, making, library, unload)
     if not linears and not experts:
         raise BackendError(f"{type(model).__name__} has no linears", "Leave the step out")
     assert isinstance(model, PreTrainedModel)
@@ -69,7 +84,8 @@ def make_stepper(model: torch.nn.Module, choose: Choose, unload: Unload | None) 
         if parts is not None:
             fused[layer] = FusedForward(layer, parts, library, positions)
             layer.forward = fused[layer]
-    _check(copied, [*fused.values(), *experts])
+    checked = [*fused.values(), *experts]
+    making.check(checked, lambda: _check(copied, checked))
     _chain(copied, fused, library, positions)
     over_source = fuse_layers(copied, _stepped_modules(copied), library)
     chosen = getattr(model.config.get_text_config(decoder=True), "num_experts_per_tok", 1)
@@ -87,11 +103,12 @@ def make_stepper(model: torch.nn.Module, choose: Choose, unload: Unload | None) 
         sum(linear.weight.nbytes for linear in linears if not ONCE.search(names[linear]))
         + sum(one.bytes_read(chosen) for one in experts),
         evidence,
+        kept=None if over_source else making.keep(checked),
     )
 
 
 def _replace(
-    model: torch.nn.Module, choose: Choose, library: ctypes.CDLL, unload: Unload | None
+    model: torch.nn.Module, making: Linears, library: ctypes.CDLL, unload: Unload | None
 ) -> tuple[list[FewRowsLinear], list[FewRowsExperts]]:
     """Replace the linears of a model and the experts of its mixtures."""
     linears: dict[torch.nn.Module, FewRowsLinear] = {}
@@ -105,12 +122,12 @@ def _replace(
                 continue
             if linear is not None:
                 if child not in linears:
-                    linears[child] = choose(path, linear)(linear, library)
+                    linears[child] = making.make(path, linear)
                     _unload(child.weight, linears[child], unload)
                 setattr(parent, name, linears[child])
             elif is_experts(child):
                 joint = {n: as_linear(weights) for n, weights in child.named_parameters()}
-                made = {n: choose(f"{path}.{n}", one)(one, library) for n, one in joint.items()}
+                made = {n: making.make(f"{path}.{n}", one) for n, one in joint.items()}
                 experts.append(
                     FewRowsExperts(child, made["gate_up_proj"], made["down_proj"], library)
                 )

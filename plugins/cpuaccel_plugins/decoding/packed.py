@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import torch
 
+from cpuaccel import BackendError
 from cpuaccel_plugins.aten_graph.fastest import least_times
 from cpuaccel_plugins.decoding.linear import FewRowsLinear, faster_in_float32, float_linear
 from cpuaccel_plugins.decoding.structures import FOUR_BITS, TYPES, CLinear
@@ -29,16 +30,29 @@ class PackedLinear(FewRowsLinear):
 
     kind: ClassVar[int]
 
-    def __init__(self, original: torch.nn.Linear, library: ctypes.CDLL) -> None:
+    def __init__(
+        self,
+        original: torch.nn.Linear,
+        library: ctypes.CDLL,
+        packed: torch.Tensor | None = None,
+    ) -> None:
+        """Pack a weight, or take the packed one.
+
+        Raises:
+            BackendError: the packed one is that of another linear.
+        """
         super().__init__(original, library)
         weight, sizes = self.weight, (self.out_features, self.in_features)
-        self.weight = torch.empty(
-            library.cpuaccel_packed_bytes(*sizes, self.kind), dtype=torch.int8
-        )
-        library.cpuaccel_pack(
-            *(weight.data_ptr(), TYPES[weight.dtype]),
-            *(self.weight.data_ptr(), self.kind, *sizes),
-        )
+        size = library.cpuaccel_packed_bytes(*sizes, self.kind)
+        if packed is None:
+            packed = torch.empty(size, dtype=torch.int8)
+            library.cpuaccel_pack(
+                *(weight.data_ptr(), TYPES[weight.dtype]),
+                *(packed.data_ptr(), self.kind, *sizes),
+            )
+        elif packed.dtype != torch.int8 or packed.shape != (size,):
+            raise BackendError(f"a packed weight must have {size} bytes, got {packed.nbytes}")
+        self.weight = packed
         self._panel: int = library.cpuaccel_panel()
         self.described = self._describe(self.weight, self.kind)
 

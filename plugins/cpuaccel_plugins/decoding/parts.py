@@ -15,6 +15,7 @@ from cpuaccel_plugins.decoding.structures import (
     NO_NORM,
     CAttention,
     CFeedForward,
+    CHeads,
     CNorm,
     CProjections,
 )
@@ -138,7 +139,7 @@ def _parts(layer: torch.nn.Module) -> Parts | None:
             linears["o_proj"].described,
             norm("post_attention_layernorm") if is_gemma else NO_NORM,
             NO_NORM,
-            *(heads, key_heads, size, _number(attention, "scaling")),
+            CHeads(heads, key_heads, size, _number(attention, "scaling")),
         ),
         feed_forward,
         int(_number(attention, "layer_idx")),

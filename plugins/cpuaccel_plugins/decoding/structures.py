@@ -43,13 +43,21 @@ class CProjections(ctypes.Structure):
     ]
 
 
+class CHeads(ctypes.Structure):
+    """``Heads``."""
+
+    _fields_: ClassVar = [
+        *((name, NUMBER) for name in ("heads", "key_heads", "head_size")),
+        ("scaling", REAL),
+    ]
+
+
 class CAttention(ctypes.Structure):
     """``Attention``."""
 
     _fields_: ClassVar = [
         *(("output", CLinear), ("after", CNorm), ("closing", CNorm)),
-        *((name, NUMBER) for name in ("heads", "key_heads", "head_size")),
-        ("scaling", REAL),
+        ("heads", CHeads),
     ]
 
 

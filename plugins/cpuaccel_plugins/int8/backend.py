@@ -5,7 +5,18 @@ from typing import ClassVar
 
 import torch
 
-from cpuaccel import Applied, Backend, BackendError, Context, Form, Host, Stepper, Unload, Verdict
+from cpuaccel import (
+    Applied,
+    Backend,
+    BackendError,
+    Context,
+    Form,
+    Host,
+    Kept,
+    Stepper,
+    Unload,
+    Verdict,
+)
 from cpuaccel_plugins.int8.options import Int8Options
 
 INT8_PRODUCTS = frozenset({"avx512_vnni", "amx_int8"})
@@ -77,6 +88,13 @@ class Int8(Backend[Int8Options]):
         require_matches(options.float_names, names)
         require_matches(options.int4_names, names, "int4_names")
         return replace(made, in_4_bits=bool(options.int4_names))
+
+    def restore_stepper(self, model: torch.nn.Module, host: Host, kept: Kept) -> Stepper:
+        """Take the packed weights, and what was found out about layers."""
+        from cpuaccel_plugins.decoding.model import restore_stepper
+
+        made = restore_stepper(model, kept)
+        return replace(made, in_4_bits=bool(self.options.int4_names))
 
 
 def _is_finite(weight: torch.Tensor) -> bool:

@@ -36,7 +36,12 @@ def build(model: torch.nn.Module, context: Context, options: Int8Options) -> App
         _quantize, model=model, signature=signature, options=options, splits=splits
     )
     return build_onednn(
-        model, context, measure=options.measure, prepack=True, before_linears=[quantization]
+        model,
+        context,
+        measure=options.measure,
+        prepack=True,
+        before_linears=[quantization],
+        exact=False,
     )
 
 

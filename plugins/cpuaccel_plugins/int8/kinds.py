@@ -11,6 +11,7 @@ from cpuaccel_plugins.int8.options import Kind
 from cpuaccel_plugins.int8.outliers import WeightKey, weight_key
 from cpuaccel_plugins.onednn.attention.attend import attend
 from cpuaccel_plugins.onednn.attention.packed import attend_packed
+from cpuaccel_plugins.onednn.operators import added_to, only_user
 
 _ACTIVATIONS = (aten.gelu.default, aten.relu.default, aten.silu.default)
 _ATTENTION = (
@@ -42,7 +43,16 @@ def linear_kinds(program: Program) -> dict[Node, Kind]:
     linears = list(program.calls(aten.linear.default))
     inputs = [source for node in linears for source in node.all_input_nodes]
     feeding = walk(inputs, lambda node: node.all_input_nodes)
-    return {node: _kind(node) if node in feeding else Kind.HEAD for node in linears}
+    return {
+        node: _kind(node) if node in feeding or _continues_residual(node) else Kind.HEAD
+        for node in linears
+    }
+
+
+def _continues_residual(node: Node) -> bool:
+    """Whether the result is added to hidden states: the last layer's of a model without a head."""
+    user = only_user(node)
+    return user is not None and added_to(node, user) is not None
 
 
 def _kind(node: Node) -> Kind:

@@ -19,7 +19,7 @@ class Kind(enum.StrEnum):
     FFN_OUT = "ffn_out"
     """After an activation."""
     HEAD = "head"
-    """No other linear depends on its result."""
+    """No other linear depends on its result, which is not added to hidden states either."""
     OTHER = "other"
 
 

@@ -5,7 +5,7 @@ from typing import ClassVar
 import torch
 
 import cpuaccel
-from cpuaccel import Applied, Backend, BackendError, Context, Form, Host, Stepper, Unload
+from cpuaccel import Applied, Backend, BackendError, Context, Form, Host, Kept, Stepper, Unload
 
 
 class OneDnnOptions(cpuaccel.Options):
@@ -56,3 +56,9 @@ class OneDnn(Backend[OneDnnOptions]):
         from cpuaccel_plugins.decoding.model import make_stepper
 
         return make_stepper(model, lambda name, linear: FewRowsLinear, unload)
+
+    def restore_stepper(self, model: torch.nn.Module, host: Host, kept: Kept) -> Stepper:
+        """Take the packed weights, and what was found out about layers."""
+        from cpuaccel_plugins.decoding.model import restore_stepper
+
+        return restore_stepper(model, kept)

@@ -34,23 +34,27 @@ def build(
     measure: bool,
     prepack: bool,
     before_linears: Sequence[Pass] = (),
+    exact: bool = True,
 ) -> Applied:
     """Capture a model in eval mode, run the passes over its graph in order, and compile it.
 
-    For the options see ``OneDnnOptions``. Another backend may add passes before those over linears.
+    For the options see ``OneDnnOptions``. Another backend may add passes before those over linears,
+    and let attention multiply float32 in bfloat16 (not ``exact``).
     """
     if not torch.backends.mkldnn.enabled:
         raise BackendError(
             "oneDNN is switched off in this process", "Set torch.backends.mkldnn.enabled = True"
         )
     program = capture(model, context.signature, context.release)
-    for change in _passes(measure, prepack, before_linears):
+    for change in _passes(measure, prepack, before_linears, exact):
         change(program)
     return Applied(CompiledGraph(program), evidence=evidence(program))
 
 
-def _passes(measure: bool, prepack: bool, before_linears: Sequence[Pass]) -> list[Pass]:
-    attention = AttentionChoice(measure=measure)
+def _passes(
+    measure: bool, prepack: bool, before_linears: Sequence[Pass], exact: bool
+) -> list[Pass]:
+    attention = AttentionChoice(measure=measure, exact=exact)
     accepts = LinearChoice(measure=measure, prepack=prepack).accepts
     fuse = partial(fuse_linears, accepts=accepts)
     first: list[Pass] = [

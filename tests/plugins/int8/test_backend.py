@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import cpuaccel
-from cpuaccel.testing import BackendContract, fake_host, tiny_text_model
+from cpuaccel.testing import BackendContract, fake_host
 from cpuaccel.testing.outputs import assert_same_output
 from tests.models import batch, encoder, left, right, unpadded
 from tests.patience import stretched
@@ -26,7 +26,7 @@ class TestContractOnBert(BackendContract):
     needs: ClassVar[dict[str, bool]] = {"AVX512-VNNI or AMX-INT8": not unmet((INT8,))}
 
     def model(self) -> torch.nn.Module:
-        return tiny_text_model("BertForQuestionAnswering")
+        return encoder("bert-qa", num_hidden_layers=1)
 
 
 VNNI = frozenset({"avx512f", "avx512_vnni"})

@@ -70,6 +70,17 @@ def test_kinds_come_from_the_graph(program: "Program", model: torch.nn.Module) -
     assert found.names() == []
 
 
+def test_the_last_layer_of_a_model_without_a_head_is_none() -> None:
+    """Such as an encoder's: its result is added to hidden states, as those of the layers before."""
+    model = encoder("bert-qa").get_submodule("bert")
+    inputs = batch("bert-qa", 2, 24, right)
+    captured = capture(model, cpuaccel.Signature.from_inputs(model, inputs))
+    remove_redundant(captured)
+    found = selection(captured, model, float_kinds=(Kind.HEAD,))
+    assert not found.in_float
+    assert found.names()[-1] == "encoder.layer.1.output.dense"
+
+
 def test_a_name_that_matches_no_linear_is_an_error(
     program: "Program", model: torch.nn.Module
 ) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import cpuaccel
-from cpuaccel.testing import BackendContract, fake_host, tiny_text_model
+from cpuaccel.testing import BackendContract, fake_host
 from cpuaccel.testing.outputs import assert_same_output
 from tests.models import batch, encoder, left, right, unpadded
 from tests.required import requires, unmet
@@ -21,11 +21,6 @@ EVERYTHING = cpuaccel.Step("onednn", measure=False)
 
 class TestContract(BackendContract):
     backend = "onednn"
-    options: ClassVar[dict[str, Any]] = {"measure": False}
-
-
-class TestContractMeasuring(BackendContract):
-    backend = "onednn"
 
 
 class TestContractOnTransformers(BackendContract):
@@ -33,7 +28,7 @@ class TestContractOnTransformers(BackendContract):
     options: ClassVar[dict[str, Any]] = {"measure": False}
 
     def model(self) -> torch.nn.Module:
-        return tiny_text_model("BertForQuestionAnswering")
+        return encoder("bert-qa", num_hidden_layers=1)
 
 
 class TestContractAfterBetterTransformer(BackendContract):
@@ -47,7 +42,7 @@ class TestContractAfterBetterTransformer(BackendContract):
         super().need_engine()
 
     def model(self) -> torch.nn.Module:
-        return encoder("bert-token")
+        return encoder("bert-token", num_hidden_layers=1)
 
     def example_inputs(self) -> dict[str, torch.Tensor]:
         return batch("bert-token", 2, 12, right)

@@ -65,8 +65,7 @@ inline float finish_shares(const Query& query, float* scores, int64_t length) {
     Floats lanes = wide_lanes(scores + j);
     highest = lanes > highest ? lanes : highest;
   }
-  float largest = -INFINITY;
-  for (int l = 0; l < LANES; l++) largest = std::max(largest, highest[l]);
+  float largest = largest_of(highest);
   if (largest == -INFINITY) largest = 0;
   for (int64_t j = 0; j < length; j += LANES) {
     Floats lanes = exp_lanes(wide_lanes(scores + j) - largest);

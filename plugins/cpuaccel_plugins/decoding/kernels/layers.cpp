@@ -16,6 +16,7 @@
 #include "many_rows.h"
 #include "norms.h"
 #include "vectors.h"
+#include "whole_attention.h"
 
 extern "C" {
 
@@ -139,6 +140,16 @@ void cpuaccel_attend(const Attention* a, const float* query, const Cached* keys,
                context.row(0), queries, memory);
     add_output(a->output, a->after, a->closing, context, parts, hidden, result, type, shared);
   }
+}
+
+// Attention to all keys; see attend_to_all. is_narrow: products in bfloat16, where the processor has
+// the instruction.
+void cpuaccel_attend_to_all(const Heads* heads, const Cached* query, const Cached* keys,
+                            const Cached* values, int64_t batch, float* context, int64_t is_narrow) {
+#ifdef __AVX512BF16__
+  if (is_narrow) return attend_to_all<bfloat16>(*heads, *query, *keys, *values, batch, context);
+#endif
+  attend_to_all<float>(*heads, *query, *keys, *values, batch, context);
 }
 
 // result = closing(hidden + after(down(activation(gate) * up))), of the normalized hidden states.

@@ -50,11 +50,14 @@ inline void in_chunks(int64_t rows, Chunk chunk) {
 inline void linear_of_many(const Linear& linear, const void* x, void* y, int64_t type,
                            int64_t rows) {
   int64_t most = std::min(rows, CHUNK_ROWS), size = linear.outputs;
+  bool is_wide = type == FLOAT32;  // of a head, a copy of the outputs would take as long as a layer
   QuantizedRows quantized(most, linear.inputs);
-  std::vector<float> sums(most * size);
+  std::vector<float> sums(is_wide ? 0 : most * size);
   in_chunks(rows, [&](int64_t first, int64_t count) {
     quantize(Norm{}, x, type, first, count, linear.inputs, quantized);
-    many_rows(linear, quantized, count, sums.data(), size);
+    many_rows(linear, quantized, count,
+              is_wide ? static_cast<float*>(y) + first * size : sums.data(), size);
+    if (is_wide) return;
 #pragma omp for schedule(static)
     for (int64_t i = 0; i < count * size; i++) store(y, type, first * size + i, sums[i]);
   });

@@ -4,6 +4,7 @@
 
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -80,6 +81,14 @@ inline float sum_of(Floats lanes) {
   return sum;
 }
 #endif
+
+inline float largest_of(Floats lanes) {
+#ifdef __AVX512F__
+  return _mm512_reduce_max_ps((__m512)lanes);
+#else
+  return *std::max_element(&lanes[0], &lanes[0] + LANES);
+#endif
+}
 
 // The sums of COUNT vectors, four at once: by turns that takes three times as many instructions.
 template <int COUNT>

@@ -14,6 +14,7 @@ from cpuaccel_plugins.decoding.structures import (
     NO_NORM,
     CAttention,
     CFeedForward,
+    CHeads,
     CLinear,
     CNorm,
     CProjections,
@@ -67,7 +68,9 @@ def _parts(layer: torch.nn.Module) -> SourceParts:
         output, heads, size = linear_in(module, "out_proj"), module.num_heads, module.head_dim
         return (
             CProjections(before, *linears, NO_NORM, NO_NORM, size),
-            CAttention(output.described, NO_NORM, closing, heads, heads, size, module.scaling),
+            CAttention(
+                output.described, NO_NORM, closing, CHeads(heads, heads, size, module.scaling)
+            ),
         )
 
     own = attention("self_attn", "q_proj", "k_proj", "v_proj")

@@ -89,7 +89,7 @@ class SourceChain:
         self._project_source(cache, source)
         shared = [_shared(cache.cross_attention_cache, parts.index) for parts in self._layers]
         places = shared[0][2].contiguous()
-        if len(places) != batch or any(keys.dtype != hidden.dtype for keys, _, _ in shared):
+        if len(places) != batch or any(keys.dtype not in TYPES for keys, _, _ in shared):
             return None
         if not all(torch.equal(others, places) for _, _, others in shared[1:]):
             return None  # somebody read some of the layers before rows changed places
@@ -119,11 +119,14 @@ class SourceChain:
         )
         for parts in missing:
             shape = (*distinct.shape[:2], parts.heads, parts.head_size)
+            # Where activations are rounded to 8 bits, these need no more than bfloat16: half the
+            # memory to read in each step.
+            dtype = torch.bfloat16 if parts.key.has_few_bits else distinct.dtype
             keys, values = (
-                linear(distinct).view(shape).transpose(1, 2).contiguous()
+                linear(distinct).view(shape).transpose(1, 2).to(dtype).contiguous()
                 for linear in (parts.key, parts.value)
             )
-            _share(cache.cross_attention_cache, parts.index, keys, values, places)
+            _share(cache.cross_attention_cache, parts.index, keys, values, places, distinct.dtype)
             cache.is_updated[parts.index] = True
 
 
@@ -181,15 +184,16 @@ def _share(
     keys: torch.Tensor,
     values: torch.Tensor,
     places: torch.Tensor,
+    dtype: torch.dtype,
 ) -> None:
     """Let a layer of the cache hold keys and values that rows of the batch share."""
     while len(cache.layers) <= index and cache.layer_class_to_replicate is not None:
         cache.layers.append(cache.layer_class_to_replicate())
     layer = cache.layers[index]
     if hasattr(layer, "share"):
-        cast(SourceCacheLayer, layer).share(keys, values, places)
+        cast(SourceCacheLayer, layer).share(keys, values, places, dtype)
     else:
-        cache.update(keys[places], values[places], index)
+        cache.update(keys[places].to(dtype), values[places].to(dtype), index)
 
 
 def _shared(cache: DynamicCache, index: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

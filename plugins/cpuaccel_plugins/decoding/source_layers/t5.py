@@ -14,6 +14,7 @@ from cpuaccel_plugins.decoding.structures import (
     NO_NORM,
     CAttention,
     CFeedForward,
+    CHeads,
     CLinear,
     CProjections,
 )
@@ -50,7 +51,9 @@ def _parts(block: torch.nn.Module) -> SourceParts:
         norm = described_norm(layer.get_submodule("layer_norm"), kept)
         return (
             CProjections(norm, *linears, NO_NORM, NO_NORM, size),
-            CAttention(output.described, NO_NORM, NO_NORM, heads, heads, size, module.scaling),
+            CAttention(
+                output.described, NO_NORM, NO_NORM, CHeads(heads, heads, size, module.scaling)
+            ),
         )
 
     own = attention(own_layer, "SelfAttention", "q", "k", "v")

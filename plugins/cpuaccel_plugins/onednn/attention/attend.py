@@ -11,6 +11,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from cpuaccel_plugins.onednn.attention.graph import KernelKey, kernels
+from cpuaccel_plugins.onednn.attention.kernel import attend_to_all
 from cpuaccel_plugins.onednn.attention.masks import Mask, Span
 from cpuaccel_plugins.onednn.attention.precision import onednn_matmul
 from cpuaccel_plugins.onednn.attention.workspace import Sizes, Workspace, workspace
@@ -21,9 +22,10 @@ joint linear that computes all three, shape (batch, tokens, 3, heads, head size)
 
 _UNCHANGED = nullcontext()
 
-Method: TypeAlias = Literal["stock", "products", "graph"]
-"""The stock operator; matrix products and a softmax; or a kernel compiled from these by oneDNN's
-graph API, for sizes that are frequent enough to compile for, with products for all others."""
+Method: TypeAlias = Literal["stock", "products", "graph", "kernel", "bfloat16 kernel"]
+"""The stock operator; matrix products and a softmax; a kernel compiled from these by oneDNN's
+graph API, for sizes that are frequent enough to compile for, with products for all others; or our
+own kernel without masks, with products in float32 or bfloat16, and torch's products with masks."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,8 @@ def attend(
         if result is not None:
             return result
     out = torch.empty(batch, queries, heads * size, dtype=dtype)
+    if mask is None and attend_by_kernel(split_operands(operands), scale, method, out):
+        return out
     spans = None if mask is None else mask.spans
     added = None if mask is None else mask.added
     for row in range(batch):
@@ -112,6 +116,20 @@ def attend_by_graph(operands: Operands, scale: float) -> torch.Tensor | None:
     threads = torch.get_num_threads()
     kernel = kernels.get(KernelKey(batch, tokens, heads, size, operands.dtype, scale, threads))
     return None if kernel is None else kernel(operands)
+
+
+def attend_by_kernel(
+    operands: tuple[torch.Tensor, ...], scale: float, method: Method, out: torch.Tensor
+) -> bool:
+    """Attend by our own kernel to all keys, if that is the method and it computes these operands.
+
+    ``out`` gets the result, shape (batch, queries, heads x head size), contiguous.
+    """
+    if method not in ("kernel", "bfloat16 kernel"):
+        return False
+    query, key, value = operands
+    narrow = method == "bfloat16 kernel"
+    return attend_to_all(query, key, value, scale, out, narrow=narrow)
 
 
 def split_operands(operands: Operands, span: Span | None = None) -> tuple[torch.Tensor, ...]:

@@ -18,9 +18,10 @@ from cpuaccel_plugins.onednn.attention.attend import (
     split_operands,
 )
 from cpuaccel_plugins.onednn.attention.graph import KernelKey, compile_kernel
+from cpuaccel_plugins.onednn.attention.kernel import attend_to_all, multiplies_bfloat16
 
 LENGTHS = (32, 128, 512)
-ROUNDS = 3
+ROUNDS = 5
 
 MARGIN = 1.05
 """How much faster than products a compiled kernel has to be: each length is compiled again."""
@@ -38,12 +39,15 @@ class AttentionKind(NamedTuple):
 
 
 class AttentionChoice:
-    """Chooses the method of attention; without ``measure``, compiled kernels for all."""
+    """Chooses the method of attention; without ``measure``, compiled kernels for all.
 
-    def __init__(self, *, measure: bool = True) -> None:
+    ``exact``: no products of float32 in bfloat16.
+    """
+
+    def __init__(self, *, measure: bool = True, exact: bool = True) -> None:
         self._measure = measure
         self.methods: FastestChoice[AttentionKind, Method] = FastestChoice(
-            _measure, handicaps={"graph": MARGIN}
+            partial(_measure, exact=exact), handicaps={"graph": MARGIN}
         )
 
     def method_by_length(self, query: torch.Tensor) -> MethodByLength:
@@ -57,7 +61,7 @@ class AttentionChoice:
         )
 
 
-def _measure(kind: AttentionKind) -> dict[Method, float]:
+def _measure(kind: AttentionKind, *, exact: bool) -> dict[Method, float]:
     heads, size, dtype, length = kind
     # As one joint linear returns it: tokens first, heads side by side.
     joint = torch.ones(1, length, 3, heads, size, dtype=dtype)
@@ -69,4 +73,10 @@ def _measure(kind: AttentionKind) -> dict[Method, float]:
     kernel = compile_kernel(KernelKey(1, length, heads, size, dtype, 1.0, torch.get_num_threads()))
     if kernel is not None:
         candidates["graph"] = lambda: kernel(joint)
+    out = torch.empty(1, length, heads * size, dtype=dtype)
+    own = partial(attend_to_all, query, key, value, 1.0, out)
+    if own(narrow=False):
+        candidates["kernel"] = lambda: own(narrow=False)
+        if not exact and multiplies_bfloat16():
+            candidates["bfloat16 kernel"] = lambda: own(narrow=True)
     return least_times(candidates, ROUNDS)

@@ -15,10 +15,12 @@ from cpuaccel_plugins.onednn.attention.attend import (
     MethodByLength,
     Operands,
     attend_by_graph,
+    attend_by_kernel,
     attend_by_stock,
     attend_sequence,
     load_workspace,
     slice_tokens,
+    split_operands,
 )
 
 
@@ -116,5 +118,9 @@ def attend_packed(
             if result is not None:
                 out[:, start:end] = result
                 continue
+        if bias is None and attend_by_kernel(
+            split_operands(own, span), scale, method, out[:, start:end]
+        ):
+            continue
         attend_sequence(load_workspace(own, span), bias, scale, out, start)
     return out

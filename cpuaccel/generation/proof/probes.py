@@ -1,21 +1,29 @@
 """Comparing a stepper with the original, token by token, before it serves ``generate``."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import cast
 
 import torch
 
 from cpuaccel.errors import BackendError
 from cpuaccel.generation.cache import Growable, cast_cross_layers
+from cpuaccel.generation.proof.closeness import (
+    REMEDY,
+    Closeness,
+    Compared,
+    Limits,
+    closeness,
+)
 from cpuaccel.generation.subject import Subject, new_cache, positions_of
-from cpuaccel.report import Difference
 
 PROMPT = 12
 """Tokens of the longest prompt."""
 
 STEPS = 16
 """Single steps after it."""
+
+STORED, STORED_STEPS = 12, 3
+"""Tokens whose logits by the original are saved, and how many of them are single steps."""
 
 PADDED = (PROMPT, 9, 5)
 """Lengths of the prompts of a batch, padded on the left."""
@@ -28,111 +36,24 @@ CHUNK = 5
 FEWEST_POSITIONS = 2 * (PROMPT + STEPS)
 """Positions that a model must have."""
 
-LARGEST_DIVERGENCE_BF16 = 0.01
-LARGEST_DIVERGENCE_COARSE = 0.05
-LARGEST_DIVERGENCE_4_BITS = 1.0
-"""Largest mean divergence of the next token's distribution that is accepted in bfloat16, of a
-backend with a tolerance of its own and in 4 bits, in nats (Kullback-Leibler). Wrong ones diverge by
-far more; how good few bits are is measured on text."""
-
-LARGEST_DIFFERENCE = 0.25
-LARGEST_DIFFERENCE_4_BITS = 0.75
-"""Largest difference that is accepted of them besides, relative to the largest logit: a model with
-nearly equal logits hardly diverges, whatever is wrong."""
-
-TOKENS_AT_ONCE = 4
-"""Tokens whose distributions are compared at once."""
-
-REMEDY = "Leave the step out, or report this to the plugin's author"
-
 Forward = Callable[..., object]
 
 
-@dataclass(frozen=True)
-class Compared:
-    """The logits of one probe, of real tokens only; shape (tokens, vocabulary)."""
-
-    probe: str
-    logits: torch.Tensor
-    expected: torch.Tensor
-
-
-@dataclass(frozen=True)
-class Closeness:
-    """How close a stepper's logits are to the original's.
-
-    Attributes:
-        tolerance: largest accepted difference, relative to the largest logit; 0 where the
-            divergence is limited instead.
-        largest_divergence: largest accepted mean divergence.
-        differences: one for each probe.
-        divergence: mean divergence of the next token's distribution, in nats.
-        same_best: share of tokens whose best next token is the same.
-    """
-
-    tolerance: float
-    largest_divergence: float
-    differences: tuple[Difference, ...]
-    divergence: float
-    same_best: float
-
-    def __str__(self) -> str:
-        worst = max(self.differences, key=lambda d: d.relative)
-        limit = (
-            f"tolerance {self.tolerance:g}"
-            if self.tolerance
-            else f"divergence {self.divergence:.2g} of at most {self.largest_divergence} nat"
-        )
-        return (
-            f"largest difference {worst.relative:.2g} of the logits' magnitude "
-            f"({limit}; {len(self.differences)} probes)"
-        )
-
-
-def prove(
-    subject: Subject,
-    forward: Forward,
-    tolerance: float,
-    divergence: float | None = None,
-    largest_difference: float = LARGEST_DIFFERENCE,
-) -> Closeness:
+def prove(subject: Subject, forward: Forward, tokens: torch.Tensor, limits: Limits) -> Closeness:
     """Compare the logits for a prompt, steps, chunks, cropped and reordered caches, and padding.
 
     Args:
         subject: the original.
         forward: the stepper's.
-        tolerance: largest accepted difference, relative to the largest logit.
-        divergence: limit the mean divergence of the distributions by this instead.
-        largest_difference: the limit of the differences then.
+        tokens: what ``sample`` returned.
+        limits: of the differences.
 
     Raises:
         BackendError: they differ by more.
     """
-    tokens = _sample(subject, forward)
     probes = (_single, _far, _padded, _rolled_back)
     compared = [one for probe in probes for one in probe(subject, forward, tokens)]
-    differences = tuple(_difference(one) for one in compared)
-    tokens_compared = sum(len(one.logits) for one in compared)
-    closeness = Closeness(
-        tolerance if divergence is None else 0.0,
-        divergence or 0.0,
-        differences,
-        sum(map(_divergence, compared)) / tokens_compared,
-        sum(map(_same_best, compared)) / tokens_compared,
-    )
-    if divergence is not None and not closeness.divergence <= divergence:
-        raise BackendError(
-            f"the distributions of the next token differ by {closeness.divergence:.3g} nat on "
-            f"average, more than {divergence}",
-            REMEDY,
-        )
-    tolerance = tolerance if divergence is None else largest_difference
-    for difference in differences:
-        if not difference.relative <= tolerance:
-            raise BackendError(
-                f"with {difference.probe} {difference}, tolerance {tolerance:g}", REMEDY
-            )
-    return closeness
+    return closeness(compared, limits)
 
 
 def _single(subject: Subject, forward: Forward, tokens: torch.Tensor) -> Iterator[Compared]:
@@ -235,7 +156,7 @@ def _whole(subject: Subject, ids: torch.Tensor, rows: slice) -> torch.Tensor:
     return _logits(subject.model(**subject.inputs(ids, rows), use_cache=False))
 
 
-def _sample(subject: Subject, forward: Forward) -> torch.Tensor:
+def sample(subject: Subject, forward: Forward) -> torch.Tensor:
     """Sample the tokens of the probes by the stepper itself, shape (rows, tokens).
 
     Far from any text, as random tokens are, rounding changes a trained model's distribution by
@@ -257,29 +178,32 @@ def _sample(subject: Subject, forward: Forward) -> torch.Tensor:
     return torch.cat(tokens, 1)
 
 
+def recheck(
+    subject: Subject, forward: Forward, ids: torch.Tensor, expected: torch.Tensor, limits: Limits
+) -> Closeness:
+    """Compare the logits for a prompt and single steps after it with stored ones of the original.
+
+    Args:
+        subject: the original, which is not called.
+        forward: the stepper's.
+        ids: tokens, shape (1, tokens).
+        expected: logits, shape (1, tokens, vocabulary).
+        limits: of the differences.
+
+    Raises:
+        BackendError: they differ by more.
+    """
+    step = _Run(subject, forward, slice(0, 1))
+    size = max(1, ids.shape[1] - STORED_STEPS)
+    prompt = step(ids[:, :size])[0]
+    compared = [Compared("a prompt", prompt, expected[0, :size])]
+    steps = [step(ids[:, at : at + 1])[0] for at in range(size, ids.shape[1])]
+    if steps:
+        compared.append(Compared("single steps", torch.cat(steps), expected[0, size:]))
+    return closeness(compared, limits)
+
+
 def _logits(output: object) -> torch.Tensor:
     logits = getattr(output, "logits", None)
     assert isinstance(logits, torch.Tensor)
     return logits
-
-
-def _difference(one: Compared) -> Difference:
-    absolute = (one.logits.float() - one.expected.float()).abs().max().item()
-    relative = absolute / max(one.expected.float().abs().max().item(), 1e-30)
-    return Difference(one.probe, "logits", absolute, relative)
-
-
-def _divergence(one: Compared) -> float:
-    """The sum over the tokens, of which few are computed at once: vocabularies are large."""
-    total = 0.0
-    for begin in range(0, len(one.logits), TOKENS_AT_ONCE):
-        part = slice(begin, begin + TOKENS_AT_ONCE)
-        logits, expected = one.logits[part].float(), one.expected[part].float()
-        total += torch.nn.functional.kl_div(
-            logits.log_softmax(-1), expected.log_softmax(-1), log_target=True, reduction="sum"
-        ).item()
-    return total
-
-
-def _same_best(one: Compared) -> int:
-    return int((one.logits.argmax(-1) == one.expected.argmax(-1)).sum())

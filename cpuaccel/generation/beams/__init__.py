@@ -1,0 +1,1 @@
+"""Beam search: Transformers' own loop, over the best tokens of each beam."""

@@ -1,0 +1,1 @@
+"""Comparing a stepper with the original before it serves ``generate``."""
