@@ -1,4 +1,7 @@
-"""Folders with tiny models, and applications over them."""
+"""Folders with tiny models, and tasks on them.
+
+Imports are in the fixtures: the files of tests skip where a package is missing, not this one.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -6,27 +9,18 @@ from typing import Any
 import pytest
 import torch
 
-pytest.importorskip("fastapi")
-pytest.importorskip("httpx")
-pytest.importorskip("prometheus_client")
-pytest.importorskip("transformers", minversion="5")
-
-from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import (
-    Pooling,
-    Transformer,
-)
-
-from cpuaccel.integrations import tasks
-from tests.cli.generate.models import CHAT, make_llama, make_tokenizer
-from tests.integrations.parts import letters_tokenizer
-from tests.models import encoder
-
 ENCODING = ["bettertransformer", "onednn"]
 
 
 @pytest.fixture(scope="session")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+
+    from tests.cli.generate.models import CHAT, make_llama, make_tokenizer
+    from tests.integrations.parts import letters_tokenizer
+    from tests.models import encoder
+
     torch.manual_seed(0)
     root = tmp_path_factory.mktemp("served")
     encoder("bert").save_pretrained(root / "bert")  # type: ignore[operator]
@@ -43,14 +37,20 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture
 def embedder(folders: dict[str, Path]) -> Any:
+    from cpuaccel.integrations import tasks
+
     return tasks.load_embedder(folders["embeddings"], ENCODING)
 
 
 @pytest.fixture
 def reranker(folders: dict[str, Path]) -> Any:
+    from cpuaccel.integrations import tasks
+
     return tasks.load_reranker(folders["rerank"], ENCODING)
 
 
 @pytest.fixture
 def chatter(folders: dict[str, Path]) -> Any:
+    from cpuaccel.integrations import tasks
+
     return tasks.load_generator(folders["chat"], ["onednn"], max_new_tokens=12)

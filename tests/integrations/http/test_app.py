@@ -8,17 +8,21 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import pytest
-import transformers
-from sentence_transformers import CrossEncoder, SentenceTransformer
 
-from cpuaccel.errors import CpuaccelError
-from cpuaccel.integrations.http import JsonFormatter, Limits, create_app
-from tests.integrations.parts import TEXTS
+httpx = pytest.importorskip("httpx")
+pytest.importorskip("fastapi")
+pytest.importorskip("prometheus_client")
+transformers = pytest.importorskip("transformers", minversion="5")
 
-Use = Callable[[httpx.AsyncClient], Awaitable[None]]
+from sentence_transformers import CrossEncoder, SentenceTransformer  # noqa: E402
+
+from cpuaccel.errors import CpuaccelError  # noqa: E402
+from cpuaccel.integrations.http import JsonFormatter, Limits, create_app  # noqa: E402
+from tests.integrations.parts import TEXTS  # noqa: E402
+
+Use = Callable[[Any], Awaitable[None]]
 
 
 def use(app: Any, test: Use) -> None:
@@ -31,10 +35,10 @@ def use(app: Any, test: Use) -> None:
     asyncio.run(main())
 
 
-def once(app: Any, path: str, body: Any) -> httpx.Response:
+def once(app: Any, path: str, body: Any) -> Any:
     responses = []
 
-    async def test(client: httpx.AsyncClient) -> None:
+    async def test(client: Any) -> None:
         responses.append(await client.post(path, json=body))
 
     use(app, test)
@@ -146,7 +150,7 @@ def test_chats_over_the_room_get_429(chatter: Any) -> None:
     app = create_app(chat=chatter)
     app.state.cpuaccel.streams.room = 2
 
-    async def test(client: httpx.AsyncClient) -> None:
+    async def test(client: Any) -> None:
         calls = [client.post("/v1/chat/completions", json={"messages": MESSAGES}) for _ in range(5)]
         answers = await asyncio.gather(*calls)
         codes = sorted(answer.status_code for answer in answers)
@@ -177,7 +181,7 @@ def test_malformed(embedder: Any, body: Any) -> None:
 
 @pytest.mark.parametrize("content", [b"{", b"\xff\xfe", b'{"input": "\\ud800"}', b""])
 def test_malformed_bytes(embedder: Any, content: bytes) -> None:
-    async def test(client: httpx.AsyncClient) -> None:
+    async def test(client: Any) -> None:
         headers = {"content-type": "application/json"}
         answer = await client.post("/v1/embeddings", content=content, headers=headers)
         assert answer.status_code in (400, 422), answer.text
@@ -213,7 +217,7 @@ def test_another_model_and_another_route(embedder: Any) -> None:
 def test_limits(embedder: Any, chatter: Any) -> None:
     limits = Limits(max_bytes=300, max_texts=2, max_prompt_tokens=8, max_new_tokens=5)
 
-    async def test(client: httpx.AsyncClient) -> None:
+    async def test(client: Any) -> None:
         async def status(path: str, body: Any) -> int:
             return (await client.post(path, json=body)).status_code
 
@@ -234,7 +238,7 @@ def test_a_body_without_a_declared_size_is_limited(embedder: Any) -> None:
         for _ in range(100):
             yield b"x" * 100
 
-    async def test(client: httpx.AsyncClient) -> None:
+    async def test(client: Any) -> None:
         assert (await client.post("/v1/embeddings", content=chunks())).status_code == 413
 
     use(create_app(embeddings=embedder, limits=Limits(max_bytes=1000)), test)
@@ -245,7 +249,7 @@ def test_a_slow_body_gets_408(embedder: Any) -> None:
         yield b"{"
         await asyncio.sleep(60)
 
-    async def test(client: httpx.AsyncClient) -> None:
+    async def test(client: Any) -> None:
         assert (await client.post("/v1/embeddings", content=chunks())).status_code == 408
 
     use(create_app(embeddings=embedder, limits=Limits(body_timeout=0.05)), test)
@@ -261,7 +265,7 @@ def test_overload_gets_429_and_no_answer_in_time_504(embedder: Any) -> None:
     run = embedder.run
     embedder.run = lambda rows: go.wait() and run(rows)
 
-    async def test(client: httpx.AsyncClient) -> None:
+    async def test(client: Any) -> None:
         held = asyncio.create_task(client.post("/v1/embeddings", json={"input": "a"}))
         while not batcher.stats.requests or batcher.waiting[0]:
             await asyncio.sleep(0.001)
@@ -282,7 +286,7 @@ def test_overload_gets_429_and_no_answer_in_time_504(embedder: Any) -> None:
 def test_draining_answers_what_waits_and_refuses_the_rest(embedder: Any, chatter: Any) -> None:
     app = create_app(embeddings=embedder, chat=chatter, tokens=16)
 
-    async def test(client: httpx.AsyncClient) -> None:
+    async def test(client: Any) -> None:
         calls = [
             asyncio.create_task(client.post("/v1/embeddings", json={"input": f"text {n}"}))
             for n in range(20)
@@ -301,7 +305,7 @@ def test_draining_answers_what_waits_and_refuses_the_rest(embedder: Any, chatter
 
 
 def test_health_fails_when_a_variant_is_switched_off(embedder: Any) -> None:
-    async def test(client: httpx.AsyncClient) -> None:
+    async def test(client: Any) -> None:
         assert (await client.get("/health")).json() == {"status": "ok"}
         for variant in embedder.model.variants:
             variant.off = "too many faults"
@@ -319,7 +323,7 @@ def test_health_fails_when_a_variant_is_switched_off(embedder: Any) -> None:
 
 
 def test_metrics(embedder: Any) -> None:
-    async def test(client: httpx.AsyncClient) -> None:
+    async def test(client: Any) -> None:
         await client.post("/v1/embeddings", json={"input": ["a", "b"]})
         await client.post("/v1/embeddings", json={})
         await client.get("/no/such/page")
@@ -343,7 +347,7 @@ def test_an_error_is_a_500_that_touches_no_other_request(embedder: Any) -> None:
 
     embedder.run = fails_on_seven
 
-    async def test(client: httpx.AsyncClient) -> None:
+    async def test(client: Any) -> None:
         calls = [client.post("/v1/embeddings", json={"input": "x" * n}) for n in range(1, 20)]
         codes = [answer.status_code for answer in await asyncio.gather(*calls)]
         assert codes == [500 if n == 7 else 200 for n in range(1, 20)]

@@ -7,14 +7,21 @@ import os
 import signal
 import socket
 from pathlib import Path
+from typing import Any
 
-import httpx
 import numpy as np
 import psutil
-from sentence_transformers import SentenceTransformer
+import pytest
 
-from tests.integrations.http.servers import serving
-from tests.integrations.parts import TEXTS
+httpx = pytest.importorskip("httpx")
+pytest.importorskip("fastapi")
+pytest.importorskip("uvicorn")
+pytest.importorskip("transformers", minversion="5")
+
+from sentence_transformers import SentenceTransformer  # noqa: E402
+
+from tests.integrations.http.servers import serving  # noqa: E402
+from tests.integrations.parts import TEXTS  # noqa: E402
 
 MALFORMED = [b"{", b'{"input": []}', b'{"input": "a", "dimensions": 3}']
 
@@ -26,27 +33,27 @@ def environment(folders: dict[str, Path]) -> dict[str, str]:
 def test_faults_of_some_requests_touch_no_others(folders: dict[str, Path]) -> None:
     expected = SentenceTransformer(str(folders["embeddings"]), device="cpu").encode(TEXTS)
 
-    async def good(client: httpx.AsyncClient, number: int) -> None:
+    async def good(client: Any, number: int) -> None:
         answer = await client.post("/v1/embeddings", json={"input": TEXTS[number % 5]})
         assert answer.status_code in (200, 429), answer.text
         if answer.status_code == 200:
             found = answer.json()["data"][0]["embedding"]
             np.testing.assert_allclose(found, expected[number % 5], atol=1e-5)
 
-    async def malformed(client: httpx.AsyncClient, number: int) -> None:
+    async def malformed(client: Any, number: int) -> None:
         headers = {"content-type": "application/json"}
         content = MALFORMED[number % len(MALFORMED)]
         answer = await client.post("/v1/embeddings", content=content, headers=headers)
         assert answer.status_code == 422
 
-    async def oversized(client: httpx.AsyncClient, number: int) -> None:
+    async def oversized(client: Any, number: int) -> None:
         try:
             answer = await client.post("/v1/embeddings", content=b"x" * (5 * 2**20))
             assert answer.status_code == 413
         except httpx.TransportError:
             pass  # the server closed the connection before the client had sent all
 
-    async def leaves(client: httpx.AsyncClient, number: int) -> None:
+    async def leaves(client: Any, number: int) -> None:
         call = client.post("/v1/embeddings", json={"input": TEXTS * 20})
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(call, 0.002)
@@ -55,7 +62,7 @@ def test_faults_of_some_requests_touch_no_others(folders: dict[str, Path]) -> No
         kinds = [good, good, good, malformed, good, oversized, good, leaves]
         room = asyncio.Semaphore(32)
 
-        async def call(client: httpx.AsyncClient, number: int) -> None:
+        async def call(client: Any, number: int) -> None:
             async with room:
                 await kinds[number % len(kinds)](client, number)
 

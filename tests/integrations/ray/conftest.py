@@ -1,5 +1,6 @@
 """A real Ray cluster of several nodes on this machine."""
 
+import contextlib
 import os
 import warnings
 from collections.abc import Iterator
@@ -8,23 +9,21 @@ from typing import Any
 
 import pytest
 
-ray = pytest.importorskip("ray")
-pytest.importorskip("transformers", minversion="5")
+from tests.integrations.http.conftest import folders as folders
 
-with warnings.catch_warnings():  # Pydantic's, about Ray's own models
+# Pydantic warns about Ray's own models. Files of tests skip where Ray is missing.
+with warnings.catch_warnings(), contextlib.suppress(ImportError):
     warnings.simplefilter("ignore")
     import ray.serve
-
-from ray.cluster_utils import Cluster  # noqa: E402
-
-from tests.integrations.http.conftest import folders as folders  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
-def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A head with 1 CPU and two nodes with 2; each of these has a cache of its own."""
+    from ray.cluster_utils import Cluster
+
     monkeypatch.setenv("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     monkeypatch.setenv("CPUACCEL_CACHE", str(tmp_path / "head"))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "plugins")]))

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import pytest
 
+httpx = pytest.importorskip("httpx")
 ray = pytest.importorskip("ray")
 
 from ray import serve  # noqa: E402
