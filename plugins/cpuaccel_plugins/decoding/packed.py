@@ -19,8 +19,8 @@ MOST_CAST = 2**24
 class PackedLinear(FewRowsLinear):
     """A linear whose weight has few bits; see kernels/eight_bits.h and kernels/four_bits.h.
 
-    Activations are in 8 bits, with a scale for each 32 of them (in 16 bits on processors without
-    AVX512-VNNI). Where products of floats are faster for many rows, such as with AMX, the weight is
+    Activations are in 8 bits, with a scale for each 32 of them; those of up to 4 rows, and all on
+    processors without AVX512-VNNI, in 16 bits. Where products of floats are faster for many rows, such as with AMX, the weight is
     unpacked for them.
 
     Attributes:
@@ -106,7 +106,7 @@ class PackedLinear(FewRowsLinear):
 
 
 class Int8Linear(PackedLinear):
-    """A linear with its weight in 8 bits, with a scale for each 128 in a row."""
+    """A linear with its weight in 8 bits, with a scale for each 32 in a row."""
 
     kind = TYPES[torch.int8]
     bits = 8

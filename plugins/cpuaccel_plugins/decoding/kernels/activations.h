@@ -15,6 +15,7 @@
 
 namespace {
 
+constexpr int64_t PRECISE_ROWS = 4;  // up to as many rows have 16 bits for weights of few bits
 constexpr int64_t PART = 256;  // activations that a thread narrows in turn
 
 template <typename W>
@@ -50,7 +51,7 @@ class Activations {
   // How many parts of them must be narrowed before they are multiplied with weights of a type.
   int64_t reserve(int64_t type) {
     if (has_few_bits(type)) {
-      quantized_.resize(rows, size);
+      quantized_.resize(rows, size, rows <= PRECISE_ROWS ? MOST_PARTS : 1);
       return rows * parts();
     }
     if (type == BFLOAT16 && !std::is_same_v<MultipliedWith<bfloat16>::Type, float>) {

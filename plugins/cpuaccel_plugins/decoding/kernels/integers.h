@@ -1,7 +1,9 @@
 // Rows of activations in integers, and how the processor multiplies them with weights in 8 bits.
 //
-// With AVX512-VNNI both have 8 bits. Otherwise activations have 16: products of bytes could overflow
-// there.
+// With AVX512-VNNI weights are multiplied with activations in 8 bits. Of a few rows, which reading the
+// weights bounds, activations have 16 bits: a row is then two rows in 8 bits, of which the first is
+// multiplied with 256. On other processors activations have 16 bits as they are: products of bytes could
+// overflow there.
 
 #pragma once
 
@@ -21,11 +23,12 @@ constexpr int AHEAD = 16384;  // bytes: the processor's own prefetching stops wh
 #ifdef __AVX512VNNI__
 // Unsigned bytes are multiplied with signed ones: weights are stored with 128 added.
 using Step = int8_t;
-constexpr int INTERLEAVED = 4, LARGEST_STEP = 127, ADDED = 128;
+constexpr int INTERLEAVED = 4, LARGEST_STEP = 127, ADDED = 128, MOST_PARTS = 2;
 #else
 using Step = int16_t;
-constexpr int INTERLEAVED = 2, LARGEST_STEP = 32767, ADDED = 0;
+constexpr int INTERLEAVED = 2, LARGEST_STEP = 32767, ADDED = 0, MOST_PARTS = 1;
 #endif
+constexpr int LARGEST_OF_PARTS = 127 * 256 + 127;
 
 using Integers = Lanes<int32_t>;
 
@@ -71,11 +74,19 @@ inline Integers add_products(Integers sums, Integers steps, Integers values) {
 }
 #endif
 
+// GCC would read the same weights from memory for each row of activations.
+inline void keep_in_register(Integers& steps) {
+#ifdef __AVX512F__
+  asm("" : "+v"(steps));
+#endif
+}
+
 inline Floats to_floats(Integers integers) { return __builtin_convertvector(integers, Floats); }
 
-// Numbers in integers of up to LARGEST_STEP, and what they must be multiplied with: NaN if one of them is
-// not finite.
-inline float to_steps(const float* x, Step* result, int64_t size) {
+// Numbers in integers of up to `most`, and what they must be multiplied with: NaN if one of them is not
+// finite.
+template <typename T>
+inline float to_steps(const float* x, T* result, int64_t size, int most) {
   constexpr float SMALLEST = 1e-30f;      // the inverse of the scale must be finite
   constexpr float TO_INTEGER = 12582912;  // 1.5 * 2^23: the last bits are the integer
   uint32_t largest_bits = 0;
@@ -87,54 +98,66 @@ inline float to_steps(const float* x, Step* result, int64_t size) {
   float largest;
   std::memcpy(&largest, &largest_bits, sizeof largest);
   if (!(largest >= SMALLEST && std::isfinite(largest))) {
-    std::fill(result, result + size, static_cast<Step>(0));
+    std::fill(result, result + size, static_cast<T>(0));
     return std::isfinite(largest) ? 0.0f : NAN;
   }
-  float factor = LARGEST_STEP / largest;
+  float factor = most / largest;
   for (int64_t i = 0; i < size; i++) {
     float shifted = x[i] * factor + TO_INTEGER;
     int32_t bits;
     std::memcpy(&bits, &shifted, sizeof bits);
-    result[i] = static_cast<Step>(bits);
+    result[i] = static_cast<T>(bits);
   }
-  return largest / LARGEST_STEP;
+  return largest / most;
 }
 
-// Rows of activations: each 32 of a row share a scale.
+// Rows of activations: each 32 of a row share a scale. A row has one part, or two: see above.
 class QuantizedRows {
  public:
   static constexpr int64_t GROUP = 32;
   int64_t size = 0, groups = 0;
+  int parts = 1;
 
   QuantizedRows() = default;
-  QuantizedRows(int64_t rows, int64_t row_size) { resize(rows, row_size); }
+  QuantizedRows(int64_t rows, int64_t row_size, int parts = 1) { resize(rows, row_size, parts); }
 
   static int64_t padded(int64_t size) { return (size + GROUP - 1) / GROUP * GROUP; }
 
-  void resize(int64_t rows, int64_t row_size) {
+  void resize(int64_t rows, int64_t row_size, int row_parts) {
+    parts = row_parts;
     size = padded(row_size);
     groups = size / GROUP;
-    steps_.resize(rows * size);
-    scales_.resize(rows * groups);
-    sums_.resize(rows * groups);
+    steps_.resize(rows * parts * size);
+    scales_.resize(rows * parts * groups);
+    sums_.resize(rows * parts * groups);
   }
 
   bool empty() const { return steps_.empty(); }
+  // Of a part of a row: `row` counts the parts of all rows before it, too.
   const Step* steps(int64_t row, int64_t group) const {
     return &steps_[row * size + group * GROUP];
   }
   float scale(int64_t row, int64_t group) const { return scales_[row * groups + group]; }
-
   int32_t sum(int64_t row, int64_t group) const { return sums_[row * groups + group]; }
 
   // Set `count` numbers of a row from `column` on, which begins a group, and pads the last one.
   void set(int64_t row, int64_t column, const float* x, int64_t count) {
     for (int64_t at = 0; at < count; at += GROUP) {
-      int64_t group = row * groups + (column + at) / GROUP, full = std::min(GROUP, count - at);
-      Step* steps = &steps_[group * GROUP];
-      scales_[group] = to_steps(x + at, steps, full);
-      std::fill(steps + full, steps + GROUP, static_cast<Step>(0));
-      sums_[group] = std::accumulate(steps, steps + GROUP, 0);
+      int64_t group = (column + at) / GROUP, full = std::min(GROUP, count - at);
+      if (parts == 1) {
+        Step steps[GROUP] = {};
+        set_part(row, group, steps, to_steps(x + at, steps, full, LARGEST_STEP));
+        continue;
+      }
+      int16_t both[GROUP] = {};
+      Step high[GROUP], low[GROUP];
+      float scale = to_steps(x + at, both, full, LARGEST_OF_PARTS);
+      for (int i = 0; i < GROUP; i++) {
+        low[i] = static_cast<int8_t>(both[i]);
+        high[i] = static_cast<Step>((both[i] - low[i]) / 256);
+      }
+      set_part(2 * row, group, high, 256 * scale);
+      set_part(2 * row + 1, group, low, scale);
     }
   }
 
@@ -142,6 +165,12 @@ class QuantizedRows {
   std::vector<Step> steps_;
   std::vector<float> scales_;
   std::vector<int32_t> sums_;
+
+  void set_part(int64_t row, int64_t group, const Step (&steps)[GROUP], float scale) {
+    std::copy(steps, steps + GROUP, &steps_[row * size + group * GROUP]);
+    scales_[row * groups + group] = scale;
+    sums_[row * groups + group] = std::accumulate(steps, steps + GROUP, 0);
+  }
 };
 
 }  // namespace

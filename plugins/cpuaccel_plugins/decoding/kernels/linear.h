@@ -74,17 +74,20 @@ inline void store_sums(const Linear& linear, const Floats& sums, int64_t panel, 
     y[n - begin] = sums[n - first] + (linear.bias ? linear.bias[n] : 0);
 }
 
-template <typename Format>
+template <int PARTS, typename Format>
 inline void packed_outputs(const Format& format, const Linear& linear, const QuantizedRows& x,
                            int64_t rows, float* y, int64_t y_stride, int64_t begin, int64_t end) {
   for (int64_t panel = begin / LANES; panel * LANES < end; panel++) {
     const int8_t* at = static_cast<const int8_t*>(linear.weight) + panel * format.panel_bytes;
-    for_some_rows(rows, [&](auto number, int64_t row) {
+    for_some_rows<PARTS == 1 ? MOST_AT_ONCE : PRECISE_ROWS>(rows, [&](auto number, int64_t row) {
       constexpr int ROWS = decltype(number)::value;
-      Floats sums[1][ROWS];
-      format.template sums<ROWS, 1>(at, x, row, sums);
-      for (int r = 0; r < ROWS; r++)
-        store_sums(linear, sums[0][r], panel, begin, end, y + (row + r) * y_stride);
+      Floats sums[1][PARTS * ROWS];
+      format.template sums<PARTS * ROWS, 1>(at, x, PARTS * row, sums);
+      for (int r = 0; r < ROWS; r++) {
+        Floats sum = sums[0][PARTS * r];
+        for (int part = 1; part < PARTS; part++) sum += sums[0][PARTS * r + part];
+        store_sums(linear, sum, panel, begin, end, y + (row + r) * y_stride);
+      }
     });
   }
 }
@@ -98,7 +101,10 @@ void compute(const Linear& linear, const Activations& x, float* y, int64_t y_str
     case BFLOAT16: outputs_of<bfloat16>(linear, x, y, y_stride, begin, end); break;
     default:
       with_format(linear.type, linear.inputs, [&](auto format) {
-        packed_outputs(format, linear, x.quantized(), x.rows, y, y_stride, begin, end);
+        if (x.quantized().parts == 1)
+          packed_outputs<1>(format, linear, x.quantized(), x.rows, y, y_stride, begin, end);
+        else
+          packed_outputs<2>(format, linear, x.quantized(), x.rows, y, y_stride, begin, end);
       });
   }
 }

@@ -26,12 +26,12 @@ inline void with_constant(int64_t number, F function) {
 
 // Call function(number of rows as a constant, first row) for all rows, as many at once as their sums
 // fit into the registers; they are divided evenly.
-template <typename F>
+template <int MOST = MOST_AT_ONCE, typename F>
 inline void for_some_rows(int64_t rows, F function) {
   for (int64_t row = 0; row < rows;) {
-    int64_t left = rows - row, times = (left + MOST_AT_ONCE - 1) / MOST_AT_ONCE;
+    int64_t left = rows - row, times = (left + MOST - 1) / MOST;
     int64_t taken = (left + times - 1) / times;
-    with_constant<MOST_AT_ONCE>(taken, [&](auto number) { function(number, row); });
+    with_constant<MOST>(taken, [&](auto number) { function(number, row); });
     row += taken;
   }
 }
