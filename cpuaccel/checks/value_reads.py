@@ -104,7 +104,7 @@ class ValueReads(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, inputs: Mapping[str, object]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         if "torch._dynamo" in sys.modules:  # a model's compiled part would compile this code, too
-            self._run = torch.compiler.disable(self._run)  # type: ignore[method-assign]
+            self._run = torch.compiler.disable(self._run)  # type: ignore[method-assign, no-untyped-call]
         self.places: list[str] = []
         self.sized: list[str] = []
         self._methods = _MethodReads(self.places)

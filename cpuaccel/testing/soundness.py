@@ -88,7 +88,7 @@ class SoundnessContract(Subject):
         self, kind: Callable[[torch.nn.Module], Wrapped]
     ) -> None:
         self.need_engine()
-        fast, original = self._optimized(kind(self.model())), kind(self.model())
+        fast, original = self._optimize(kind(self.model())), kind(self.model())
         for name, inputs in self._calls().items():
             ours, theirs = cloned(inputs), cloned(inputs)
             with torch.no_grad():
@@ -102,7 +102,7 @@ class SoundnessContract(Subject):
     def test_a_changed_attribute_is_noticed(self) -> None:
         self.need_engine()
         model = Wrapped(self.model())
-        fast, inputs = self._optimized(model), self.example_inputs()
+        fast, inputs = self._optimize(model), self.example_inputs()
         fast(**inputs)
         model.scale = 3.0
         with torch.no_grad():
@@ -125,7 +125,7 @@ class SoundnessContract(Subject):
             fast(**other)
         assert all(torch.equal(one, other) for one, other in zip(kept, copies))
 
-    def _optimized(self, model: torch.nn.Module) -> cpuaccel.OptimizedModel:
+    def _optimize(self, model: torch.nn.Module) -> cpuaccel.OptimizedModel:
         return cpuaccel.optimize(model, self.steps(), example_inputs=self.example_inputs())
 
     def _calls(self) -> dict[str, dict[str, torch.Tensor]]:

@@ -19,9 +19,9 @@ from cpuaccel_plugins.decoding.kept import Choose, Linears
 from cpuaccel_plugins.decoding.layer import FusedForward, Positions
 from cpuaccel_plugins.decoding.library import KernelsError, kernels
 from cpuaccel_plugins.decoding.linear import FewRowsLinear
-from cpuaccel_plugins.decoding.logits_bias import let_head_add_bias
 from cpuaccel_plugins.decoding.parts import find_parts, runs_its_class
 from cpuaccel_plugins.decoding.source_layers.fuse import fuse_layers
+from cpuaccel_plugins.decoding.source_layers.logits_bias import let_head_add_bias
 
 FLOATS = (torch.float32, torch.bfloat16)
 

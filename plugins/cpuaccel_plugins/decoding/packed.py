@@ -20,8 +20,8 @@ class PackedLinear(FewRowsLinear):
     """A linear whose weight has few bits; see kernels/eight_bits.h and kernels/four_bits.h.
 
     Activations are in 8 bits, with a scale for each 32 of them; those of up to 4 rows, and all on
-    processors without AVX512-VNNI, in 16 bits. Where products of floats are faster for many rows, such as with AMX, the weight is
-    unpacked for them.
+    processors without AVX512-VNNI, in 16 bits. Where products of floats are faster for many rows,
+    such as with AMX, the weight is unpacked for them.
 
     Attributes:
         weight: packed for the kernels, in int8: T5 casts activations to any other dtype.
