@@ -45,16 +45,19 @@ def test_a_relative_difference_is_divided_by_the_largest_magnitude() -> None:
     assert difference.relative == 0.05
 
 
-def test_a_coarse_tolerance_spares_few_positions_of_long_rows() -> None:
-    def worst(candidate: torch.Tensor, tolerance: float = 0.15) -> float:
-        given = probe(torch.ones_like(candidate))
-        return max(d.relative for d in compare(given, candidate, encoder(), tolerance))
+def test_a_coarse_tolerance_spares_few_hidden_states_of_long_rows() -> None:
+    def worst(
+        candidate: torch.Tensor, tolerance: float = 0.15, name: str = "last_hidden_state"
+    ) -> float:
+        given = probe({name: torch.ones_like(candidate)})
+        return max(d.relative for d in compare(given, {name: candidate}, encoder(), tolerance))
 
     candidate = torch.ones(2, 600, 3)
     candidate[0, 5:7, 1] = 0.2  # two of the first row, and two of the second
     candidate[1, [0, 599], 2] = 1.9
     assert worst(candidate) == 0
     assert worst(candidate, 0.05) == pytest.approx(0.9)
+    assert worst(candidate, name="logits") == pytest.approx(0.9)
     assert worst(candidate[:, :500]) == pytest.approx(0.8), "one of up to 511 is spared"
     assert worst(candidate[:, :255]) == pytest.approx(0.9)
     assert worst(candidate[0]) == pytest.approx(0.8), "a row has one position"

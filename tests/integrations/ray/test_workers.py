@@ -4,13 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
 import transformers
 
 ray = pytest.importorskip("ray")
 
+import pyarrow as pa  # noqa: E402
 from sentence_transformers import SentenceTransformer  # noqa: E402
 
 from cpuaccel.errors import CpuaccelError  # noqa: E402
