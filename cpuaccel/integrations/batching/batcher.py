@@ -21,7 +21,7 @@ RowT = TypeVar("RowT", bound=Row)
 Output = TypeVar("Output")
 
 TOKENS = 4096
-"""Tokens of a batch beyond which small and base-sized encoders hardly compute more a second."""
+"""Tokens of a batch: a choice that was not measured."""
 
 QUEUE = 64
 """Batches that may wait."""
