@@ -6,8 +6,8 @@ SHELL := /bin/bash
 
 # Parts of the tests, the longest first, each in a process of its own, without the parts that are in
 # its folder. "rest" is everything that is in no other part.
-PARTS := tests/generation tests/tuning tests/plugins tests/plugins/test_inductor.py tests/examples \
-  tests/cli tests/plugins/onednn rest tests/plugins/test_zentorch.py tests/integrations tests/docs \
+PARTS := tests/generation tests/tuning tests/plugins tests/integrations tests/plugins/test_inductor.py \
+  tests/examples tests/cli tests/plugins/onednn rest tests/plugins/test_zentorch.py tests/docs \
   tests/plugins/int8 tests/plugins/test_engines.py tests/artifact
 PYTEST = python -m pytest
 # How many parts run side by side, with one thread each: on two cores three, since some wait for
@@ -59,6 +59,9 @@ bench-overhead: ## measure the cost of a call through cpuaccel
 
 $(filter-out rest,$(PARTS)):
 	@echo "== $@"; $(PYTEST) $(addprefix --ignore=,$(filter $@/%,$(PARTS))) $@
+
+# Both start Ray, with ports of the machine.
+tests/docs: | tests/integrations
 
 rest:
 	@echo "== all other tests"; $(PYTEST) $(addprefix --ignore=,$(filter-out rest,$(PARTS)))

@@ -5,6 +5,7 @@ A page's blocks share their names. What a page takes for granted (``model``, ``b
 """
 
 import json
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,8 @@ def test_every_block_runs(
     name = str(page.relative_to(ROOT))
     if name in SEARCHING:
         request.getfixturevalue("searching")
+    if page == WITH_RAY:  # a folder without the address of another cluster
+        monkeypatch.setenv("RAY_TMPDIR", tempfile.mkdtemp(prefix="ray"))
     names = names_for(name)
     names["__name__"] = page.stem
     for line, code in blocks(page):
