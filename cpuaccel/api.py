@@ -10,7 +10,6 @@ import torch
 
 from cpuaccel.building.settings import BuildSettings
 from cpuaccel.errors import CpuaccelError, StepError
-from cpuaccel.model.signature import Inputs
 from cpuaccel.optimized import OptimizedModel, restore_generation
 from cpuaccel.pipeline import Options, Pipeline, Step
 from cpuaccel.planning.plan import INPUTS_REMEDY, check_model, plan_for
@@ -20,7 +19,6 @@ from cpuaccel.report import CallKey, Fallback, Report
 from cpuaccel.variants import Variants
 
 if TYPE_CHECKING:
-    from cpuaccel.artifact.mapping.kept_build import KeptStepper
     from cpuaccel.tuning.request import TuneArguments
     from cpuaccel.tuning.workload import Batches
 
@@ -201,19 +199,9 @@ def load(
     """
     from cpuaccel.artifact.reading import read_artifact
 
-    restored: list[OptimizedModel] = []
-
-    def restore(
-        variants: Variants, kept: "KeptStepper", prompt: Inputs, logits: torch.Tensor
-    ) -> bool:
-        optimized = restore_generation(variants, kept, prompt, logits)
-        if optimized is not None:
-            restored.append(optimized)
-        return optimized is not None
-
-    loaded = read_artifact(Path(folder), model, on_change, trust_engine_files, restore)
-    if restored:
-        return restored[0]
+    loaded = read_artifact(Path(folder), model, on_change, trust_engine_files, restore_generation)
+    if loaded.restored is not None:
+        return loaded.restored
     optimized = OptimizedModel(loaded.variants)
     if loaded.generates:
         optimized.prepare_generation()

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeVar
+from typing import Generic, Literal, NamedTuple, TypeVar
 
 import torch
 
@@ -38,21 +38,25 @@ logger = logging.getLogger("cpuaccel")
 
 Source = TypeVar("Source")
 
-Restore = Callable[[Variants, KeptStepper, Inputs, torch.Tensor], bool]
-"""Restores what serves ``generate`` of what was kept, compares it with the original's logits for
-inputs, and returns whether it is right."""
+Restored = TypeVar("Restored")
+
+Restore = Callable[[Variants, KeptStepper, Inputs, torch.Tensor], Restored | None]
+"""Restores what serves ``generate`` of what was kept, and compares it with the original's logits
+for inputs; None if it is not right."""
 
 
-class Loaded(NamedTuple):
+class Loaded(NamedTuple, Generic[Restored]):
     """What a folder contains.
 
     Attributes:
         variants: the pipeline, with a variant for each call that was saved.
         generates: whether it served ``generate``.
+        restored: what ``restore`` returned.
     """
 
     variants: Variants
     generates: bool
+    restored: Restored | None
 
 
 def read_artifact(
@@ -60,8 +64,8 @@ def read_artifact(
     model: torch.nn.Module | None,
     on_change: Literal["rebuild", "refuse"],
     trust_engine_files: bool,
-    restore: Restore,
-) -> Loaded:
+    restore: Restore[Restored],
+) -> Loaded[Restored]:
     """Read a folder and build what was saved. See ``cpuaccel.load``.
 
     Args:
@@ -90,8 +94,8 @@ def _load(
     model: torch.nn.Module | None,
     on_change: Literal["rebuild", "refuse"],
     trust_engine_files: bool,
-    restore: Restore,
-) -> Loaded:
+    restore: Restore[Restored],
+) -> Loaded[Restored]:
     record = read_record(contents)
     pipeline = parse_pipeline(contents.text(layout.PIPELINE), contents.folder / layout.PIPELINE)
     changed = record.made.changes(fingerprint(pipeline, record.model.packages))
@@ -131,12 +135,12 @@ def _load(
         if isinstance(kept, str):
             if kept:
                 logger.info("%s: building for generate again: %s", contents.folder, kept)
-            restored = False
+            restored = None
         else:
             assert prompt is not None
             restored = restore(variants, kept, prompt.inputs, prompt.outputs[0].tensor)
-        _build(contents, variants, examples, None if restored else prompt)
-    return Loaded(variants, prompt is not None)
+        _build(contents, variants, examples, prompt if restored is None else None)
+    return Loaded(variants, prompt is not None, restored)
 
 
 def _build(

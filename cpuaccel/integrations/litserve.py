@@ -12,8 +12,8 @@ from typing import Any
 import litserve
 import numpy as np
 
-from cpuaccel.integrations.batching.groups import group_by_tokens
-from cpuaccel.integrations.batching.isolation import Failed, compute_isolated
+from cpuaccel.integrations.batching.groups import TOKENS
+from cpuaccel.integrations.batching.isolation import Failed, compute_in_groups
 
 
 class TaskAPI(litserve.LitAPI):  # type: ignore[misc]
@@ -24,7 +24,7 @@ class TaskAPI(litserve.LitAPI):  # type: ignore[misc]
     """
 
     def __init__(
-        self, load: Callable[..., Any], *arguments: Any, tokens: int = 4096, **options: Any
+        self, load: Callable[..., Any], *arguments: Any, tokens: int = TOKENS, **options: Any
     ) -> None:
         """Take what loads the task in each worker, such as ``load_embedder``.
 
@@ -61,9 +61,4 @@ class TaskAPI(litserve.LitAPI):  # type: ignore[misc]
         return {"output": output.tolist() if isinstance(output, np.ndarray) else output}
 
     def _compute(self, items: list[Any]) -> list[Any]:
-        rows = self._task.encode(items)
-        outputs: dict[int, Any] = {}
-        for group in group_by_tokens([row.tokens for row in rows], self._tokens):
-            found = compute_isolated(self._task.run, [rows[index] for index in group])
-            outputs.update(zip(group, found))
-        return [outputs[index] for index in range(len(items))]
+        return compute_in_groups(self._task.run, self._task.encode(items), self._tokens)

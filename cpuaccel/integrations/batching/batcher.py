@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Generic, Self, TypeVar
 
 from cpuaccel.errors import ClosedError, CpuaccelError, ForkError, QueueFullError
+from cpuaccel.integrations.batching.groups import TOKENS
 from cpuaccel.integrations.batching.isolation import Failed, compute_isolated
 from cpuaccel.integrations.batching.queue import Entry, Request, WaitingRows
 from cpuaccel.integrations.batching.stats import Stats
@@ -19,9 +20,6 @@ from cpuaccel.integrations.batching.task import Row, Task
 Item = TypeVar("Item")
 RowT = TypeVar("RowT", bound=Row)
 Output = TypeVar("Output")
-
-TOKENS = 4096
-"""Tokens of a batch: a choice that was not measured."""
 
 QUEUE = 64
 """Batches that may wait."""

@@ -6,6 +6,9 @@ similar length cost the others little padding.
 
 from collections.abc import Sequence
 
+TOKENS = 4096
+"""Tokens of a batch: a choice that was not measured."""
+
 MOST_PADDING = 4
 """Largest ratio of a batch's padded size to the budget: padding takes memory even where it is not
 computed."""

@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from cpuaccel.errors import CpuaccelError, describe_error
+from cpuaccel.integrations.batching.groups import group_by_tokens
+from cpuaccel.integrations.batching.task import Row
 
 logger = logging.getLogger("cpuaccel")
 
-Row = TypeVar("Row")
+RowT = TypeVar("RowT")
+TokenRowT = TypeVar("TokenRowT", bound=Row)
 Output = TypeVar("Output")
 
 
@@ -21,7 +24,7 @@ class Failed:
 
 
 def compute_isolated(
-    run: Callable[[Sequence[Row]], Sequence[Output]], rows: Sequence[Row]
+    run: Callable[[Sequence[RowT]], Sequence[Output]], rows: Sequence[RowT]
 ) -> list[Output | Failed]:
     """Compute a batch; where it raises, compute its halves, down to single rows.
 
@@ -41,3 +44,17 @@ def compute_isolated(
         )
     half = len(rows) // 2
     return compute_isolated(run, rows[:half]) + compute_isolated(run, rows[half:])
+
+
+def compute_in_groups(
+    run: Callable[[Sequence[TokenRowT]], Sequence[Output]], rows: Sequence[TokenRowT], tokens: int
+) -> list[Output | Failed]:
+    """Compute rows in batches of similar length, of at most so many tokens or one row.
+
+    Returns:
+        In the order of the rows, what ``compute_isolated`` returns.
+    """
+    found: dict[int, Output | Failed] = {}
+    for group in group_by_tokens([row.tokens for row in rows], tokens):
+        found.update(zip(group, compute_isolated(run, [rows[index] for index in group])))
+    return [found[index] for index in range(len(rows))]

@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 
 from cpuaccel.errors import CpuaccelError, describe_error
-from cpuaccel.integrations.batching.groups import group_by_tokens
-from cpuaccel.integrations.batching.isolation import Failed, compute_isolated
+from cpuaccel.integrations.batching.groups import TOKENS
+from cpuaccel.integrations.batching.isolation import Failed, compute_in_groups, compute_isolated
 from cpuaccel.integrations.ray.sharing import Kind, Shared, load_task
 from cpuaccel.integrations.ray.threads import use_assigned_cpus
 
@@ -37,7 +37,7 @@ class _Worker:
         pipeline: "str | Path | Sequence[str] | None" = None,
         column: str = "text",
         to: str = "output",
-        tokens: int = 4096,
+        tokens: int = TOKENS,
         **options: Any,
     ) -> None:
         """Set the threads to the actor's ``num_cpus``, and load the model.
@@ -72,13 +72,11 @@ class _Worker:
         outputs: list[Any] = [None] * len(items)
         errors: list[Exception | None] = [None] * len(items)
         places, rows = self._encode(items, errors)
-        for group in group_by_tokens([row.tokens for row in rows], self._tokens):
-            found = compute_isolated(self._task.run, [rows[index] for index in group])
-            for index, output in zip(group, found):
-                if isinstance(output, Failed):
-                    errors[places[index]] = output.error
-                else:
-                    outputs[places[index]] = output
+        for place, output in zip(places, compute_in_groups(self._task.run, rows, self._tokens)):
+            if isinstance(output, Failed):
+                errors[place] = output.error
+            else:
+                outputs[place] = output
         if rows and all(outputs[place] is None for place in places):
             raise next(error for error in errors if error is not None)
         texts = [None if error is None else describe_error(error) for error in errors]

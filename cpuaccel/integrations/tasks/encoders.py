@@ -6,9 +6,8 @@ from typing import Any, TypeVar
 from sentence_transformers import CrossEncoder, SentenceTransformer
 
 import cpuaccel
-from cpuaccel.errors import CpuaccelError
 from cpuaccel.integrations import sentence_transformers as accelerated
-from cpuaccel.integrations.tasks.served import PipelineLike, arguments
+from cpuaccel.integrations.tasks.served import PipelineLike, arguments, refuse_pipeline
 from cpuaccel.optimized import OptimizedModel
 
 Encoder = TypeVar("Encoder", SentenceTransformer, CrossEncoder)
@@ -26,10 +25,7 @@ def optimized_encoder(encoder: Encoder, source: str | Path, pipeline: PipelineLi
     artifact = Path(source) / _ARTIFACT
     if not artifact.is_dir():
         return accelerated.optimize(encoder, **arguments(pipeline))
-    if pipeline is not None:
-        raise CpuaccelError(
-            f"{source} was saved with a pipeline of its own. Leave out pipeline={pipeline!r}"
-        )
+    refuse_pipeline(source, pipeline)
     transformer: Any = encoder[0]
     transformer.model = cpuaccel.load(artifact, transformer.model)
     return encoder

@@ -67,6 +67,18 @@ def arguments(pipeline: PipelineLike) -> dict[str, Any]:
     return {"backends": pipeline} if named else {"pipeline": pipeline}
 
 
+def refuse_pipeline(source: str | Path, pipeline: PipelineLike) -> None:
+    """Refuse a pipeline for what was saved with its own.
+
+    Raises:
+        CpuaccelError: one was passed.
+    """
+    if pipeline is not None:
+        raise cpuaccel.CpuaccelError(
+            f"{source} was saved with a pipeline of its own. Leave out pipeline={pipeline!r}"
+        )
+
+
 def load_model(
     model: str | Path, auto_class: str, pipeline: PipelineLike
 ) -> tuple[OptimizedModel, transformers.PreTrainedTokenizerBase]:
@@ -77,10 +89,7 @@ def load_model(
     """
     tokenizer = transformers.AutoTokenizer.from_pretrained(model)
     if (Path(model) / PIPELINE).is_file():
-        if pipeline is not None:
-            raise cpuaccel.CpuaccelError(
-                f"{model} was saved with a pipeline of its own. Leave out pipeline={pipeline!r}"
-            )
+        refuse_pipeline(model, pipeline)
         return cpuaccel.load(model), tokenizer
     original = getattr(transformers, auto_class).from_pretrained(model).eval()
     return cpuaccel.optimize(original, **arguments(pipeline)), tokenizer

@@ -27,7 +27,7 @@ class Linears:
         self, library: ctypes.CDLL, choose: Choose | None = None, kept: Kept | None = None
     ) -> None:
         """Pack weights as chosen, or take those that were kept; one of both is given."""
-        self._library = library
+        self.library = library
         self._choose = choose
         self._kept = kept
         self._kinds: dict[str, str] = {}
@@ -61,10 +61,10 @@ class Linears:
         if issubclass(kind, PackedLinear):
             if self.restores and packed is None:
                 raise BackendError(f"the packed weight of {name} is missing")
-            made: FewRowsLinear = kind(linear, self._library, packed)
+            made: FewRowsLinear = kind(linear, self.library, packed)
             self._packed[name] = made.weight
         else:
-            made = kind(linear, self._library)
+            made = kind(linear, self.library)
         self._kinds[name] = next(word for word, one in KINDS.items() if one is kind)
         return made
 

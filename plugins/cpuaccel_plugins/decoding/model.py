@@ -70,7 +70,7 @@ def _kernels() -> ctypes.CDLL:
 
 
 def _make_stepper(model: torch.nn.Module, making: Linears, unload: Unload | None) -> Stepper:
-    library = _kernels()
+    library = making.library
     copied = cpuaccel.shared_copy(model)
     assert isinstance(copied, PreTrainedModel)
     let_head_add_bias(copied)

@@ -48,7 +48,8 @@ class EightBits {
         }
       }
       for (int p = 0; p < PANELS; p++) {
-        Floats scale = wide_lanes(scales_of(panels + p * panel_bytes, group));
+        const int8_t* scales = panels + p * panel_bytes + scales_place(group);
+        Floats scale = wide_lanes(reinterpret_cast<const bfloat16*>(scales));
         for (int r = 0; r < ROWS; r++)
           result[p][r] += to_floats(whole[p][r]) * (scale * x.scale(row + r, group));
       }
@@ -59,7 +60,7 @@ class EightBits {
   void pack(const float* x, int8_t* panel, int64_t lane) const {
     for (int64_t begin = 0; begin < inputs_; begin += GROUP) {
       bfloat16 scale = scale_of(x + begin);
-      const_cast<bfloat16*>(scales_of(panel, begin / GROUP))[lane] = scale;
+      reinterpret_cast<bfloat16*>(panel + scales_place(begin / GROUP))[lane] = scale;
       for (int64_t i = begin; i < begin + GROUP; i++)
         panel[place(i, lane)] = static_cast<int8_t>(step_of(x[i], scale) + ADDED);
     }
@@ -68,7 +69,8 @@ class EightBits {
   void unpack(const int8_t* panel, int64_t lane, float* x) const {
     for (int64_t i = 0; i < inputs_; i++) {
       auto step = static_cast<int8_t>(panel[place(i, lane)] - ADDED);
-      x[i] = step * widen(scales_of(panel, i / GROUP)[lane]);
+      auto* scales = reinterpret_cast<const bfloat16*>(panel + scales_place(i / GROUP));
+      x[i] = step * widen(scales[lane]);
     }
   }
 
@@ -78,8 +80,8 @@ class EightBits {
   static constexpr int64_t BLOCK_BYTES = SCALES + 2 * GROUP * LANES;
   int64_t inputs_;
 
-  static const bfloat16* scales_of(const int8_t* panel, int64_t group) {
-    return reinterpret_cast<const bfloat16*>(panel + group / 2 * BLOCK_BYTES) + group % 2 * LANES;
+  static int64_t scales_place(int64_t group) {
+    return group / 2 * BLOCK_BYTES + group % 2 * (SCALES / 2);
   }
 
   static int64_t place(int64_t input, int64_t lane) {

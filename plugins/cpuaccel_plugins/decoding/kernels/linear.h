@@ -104,7 +104,7 @@ void compute(const Linear& linear, const Activations& x, float* y, int64_t y_str
         if (x.quantized().parts == 1)
           packed_outputs<1>(format, linear, x.quantized(), x.rows, y, y_stride, begin, end);
         else
-          packed_outputs<2>(format, linear, x.quantized(), x.rows, y, y_stride, begin, end);
+          packed_outputs<MOST_PARTS>(format, linear, x.quantized(), x.rows, y, y_stride, begin, end);
       });
   }
 }
