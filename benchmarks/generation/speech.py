@@ -31,13 +31,23 @@ from transformers import (
 )
 
 import cpuaccel
+from cpuaccel import Step
 from cpuaccel.timing import Ratio, interleave
 
 RATE = 16000
 EAGER = "eager"
-BACKENDS = ("onednn", "int8")
+DRAFTED = "onednn with a draft"
+STEPS = {
+    "onednn": Step("onednn"),
+    DRAFTED: Step("onednn", draft_bits=8),
+    "int8": Step("int8"),
+}
 PEERS = {"CTranslate2 float32": "float32", "CTranslate2 int8": "int8"}
-PAIRS = {"onednn": "CTranslate2 float32", "int8": "CTranslate2 int8"}
+PAIRS = {
+    "onednn": "CTranslate2 float32",
+    DRAFTED: "CTranslate2 float32",
+    "int8": "CTranslate2 int8",
+}
 """Which backend is compared with which computation of the peer."""
 
 BASE: dict[str, Any] = {
@@ -97,8 +107,8 @@ def run(options: argparse.Namespace, features: list[torch.Tensor]) -> None:
     model = WhisperForConditionalGeneration.from_pretrained(options.model, dtype=torch.float32)
     model = model.eval()
     optimized: dict[str, Any] = {EAGER: model}
-    for name in BACKENDS:
-        optimized[name] = cpuaccel.optimize(model, [name])
+    for name, step in STEPS.items():
+        optimized[name] = cpuaccel.optimize(model, [step])
     for beams in options.beams:
         with tempfile.TemporaryDirectory() as folder:
             np.save(Path(folder) / "features.npy", torch.cat(features).numpy())
@@ -147,7 +157,9 @@ def compare(
 
             return run
 
-        runs = {name: ours(name) for name in optimized} | {name: theirs(name) for name in PEERS}
+        # A draft guesses for one sequence, and not for beams.
+        names = [name for name in optimized if beams == 1 or name != DRAFTED]
+        runs = {name: ours(name) for name in names} | {name: theirs(name) for name in PEERS}
         times = interleave(runs, rounds=options.rounds, warmup=1)
     print(
         f"{cpuaccel.host().processor}, {threads} threads, {len(features)} recordings, {beams} beams"
@@ -161,7 +173,8 @@ def compare(
         )
         print(f"{name:20} {seconds:6.2f} s{over}, {same} of {len(expected)} with eager's tokens")
     for name, other in PAIRS.items():
-        print(f"{name} over {other}: {Ratio.from_times(times[other], times[name])}")
+        if name in runs:
+            print(f"{name} over {other}: {Ratio.from_times(times[other], times[name])}")
 
 
 def text_of(tokens: list[int]) -> list[int]:

@@ -63,8 +63,9 @@ class Generation:
         lines = [f"generate  {self.outcome}"]
         if self.closeness is not None:
             lines.append(f"fidelity  {self.closeness}")
+        counted = None if self.stepper is None else self.stepper.counted
         if served := str(self.meter):
-            lines.append(f"generated {served}")
+            lines.append(f"generated {served}" + (f"; {counted()}" if counted else ""))
         if self.encoder is not None:
             lines += [f"encoder   {line}" for line in str(self.encoder).splitlines()]
         return "\n".join(lines)

@@ -129,7 +129,7 @@ class GrowingLayer(StoringLayer):
         self._memory = None
 
     def reorder_cache(self, beam_idx: torch.Tensor) -> None:
-        """Reorder the rows for beam search; copy only those that change places.
+        """Reorder the rows for beam search, in their memory; copy none if none changes place.
 
         They change in what a caller holds of them, too: in a search nobody does.
         """
@@ -145,9 +145,14 @@ class GrowingLayer(StoringLayer):
             super().reorder_cache(beam_idx)
             return
         moved = (beam_idx != torch.arange(len(beam_idx))).nonzero().squeeze(1)
-        if len(moved):
-            for rows in (keys, values):
+        if not len(moved):
+            return
+        for rows in (keys, values):
+            # Of many rows that change places, copying them takes longer than copying all.
+            if 2 * len(moved) < len(rows):
                 rows.index_copy_(0, moved, rows.index_select(0, beam_idx[moved]))
+            else:
+                rows.copy_(rows.index_select(0, beam_idx))
 
     def reset(self) -> None:
         """Drop the contents."""

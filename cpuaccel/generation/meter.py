@@ -21,7 +21,7 @@ class Meter:
     """What the steppers of one optimized model have done so far.
 
     Attributes:
-        bytes_per_step: bytes of weights that a step reads.
+        bytes_per_step: bytes of weights that a step reads; 0 if they differ from step to step.
         bandwidth: bytes a second that this machine reads from memory, measured.
         prefills: calls with more than one new token for a row.
         prefill_tokens: tokens in them.
@@ -76,8 +76,8 @@ class Meter:
 
     @property
     def bytes_per_token(self) -> float:
-        """Bytes of weights and cache that were read for a new token, on average."""
-        if not self.step_tokens:
+        """Bytes of weights and cache that were read for a new token, on average; 0 if unknown."""
+        if not self.step_tokens or not self.bytes_per_step:
             return 0.0
         return (self.steps * self.bytes_per_step + self.cache_bytes) / self.step_tokens
 
@@ -96,12 +96,16 @@ class Meter:
                 f"{self.prefills} prefills of {self.prefill_tokens} tokens, {rate:.0f} tokens/s"
             )
         if self.steps:
-            lines.append(
+            steps = (
                 f"{self.steps} steps of {self.step_tokens} tokens, "
-                f"{self.tokens_per_second:.1f} tokens/s, "
-                f"{self.bytes_per_token / 1e6:.3g} MB a token, "
-                f"{self.share_of_bandwidth:.0%} of {self.bandwidth / 1e9:.1f} GB/s"
+                f"{self.tokens_per_second:.1f} tokens/s"
             )
+            if self.bytes_per_step:
+                steps += (
+                    f", {self.bytes_per_token / 1e6:.3g} MB a token, "
+                    f"{self.share_of_bandwidth:.0%} of {self.bandwidth / 1e9:.1f} GB/s"
+                )
+            lines.append(steps)
         return "; ".join(lines)
 
     def to_dict(self) -> dict[str, object]:

@@ -33,11 +33,17 @@ INPUTS_REMEDY = "Pass dense tensors and plain Python values, each as an input of
 
 @dataclass(frozen=True)
 class PlannedStep:
-    """A step, its backend, and whether this host and this model support it."""
+    """A step, its backend, and whether this host and this model support it.
+
+    Attributes:
+        serves_generate: whether it serves ``generate`` here, even if it can't serve calls, and no
+            inputs for calls are known.
+    """
 
     step: Step
     backend: Backend[Options]
     verdict: Verdict
+    serves_generate: bool = False
 
     @property
     def skipped(self) -> Outcome:
@@ -84,7 +90,7 @@ class Plan:
         Raises:
             StepError: with ``strict``, instead of logging.
         """
-        missing = [p for p in self.steps if not p.verdict and not p.step.optional]
+        missing = [p for p in self.steps if not (p.verdict or p.step.optional or p.serves_generate)]
         asked = _dtype_name(self.pipeline.dtype)
         if strict and (missing or not self.precision):
             lines = [f"{planned.step.backend}: {planned.verdict}" for planned in missing]
@@ -209,7 +215,13 @@ def make_plan(
         verdict = ask(step.backend.check, asked)
         if verdict and signature is not None and not unsupported_input(signature.inputs):
             verdict = ask(step.backend.accepts, model, signature)
-        planned.append(PlannedStep(step.step, step.backend, verdict))
+        serves_generate = (
+            signature is None
+            and step.backend.generates
+            and hasattr(model, "generate")
+            and bool(ask(step.backend.check_generation, asked))
+        )
+        planned.append(PlannedStep(step.step, step.backend, verdict, serves_generate))
     precision = bf16_verdict(model, asked) if pipeline.dtype is torch.bfloat16 else Verdict.yes()
     return Plan(pipeline, tuple(planned), precision, asked, signature)
 

@@ -59,7 +59,7 @@ def read_pipeline(path: str | Path) -> Pipeline:
     """Read a pipeline from a TOML file.
 
     In a file named ``pyproject.toml`` it is in the table ``[tool.cpuaccel]``, in any other file at
-    the top level. Example::
+    the top level. Example:
 
         version = 1
         dtype = "bfloat16"

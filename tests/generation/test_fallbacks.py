@@ -219,3 +219,25 @@ def test_a_generate_that_was_replaced() -> None:
     assert fast.generate(**prompt()) == "mine"
     assert fast.report.calls == {"fallback:method": 1}
     assert "not a method of the model's class" in fast.report.fallbacks["fallback:method"]
+
+
+def test_a_step_that_serves_generate_alone(offer: Offer) -> None:
+    """Its processor is too old for calls, but not for generate; nothing is wrong until a call."""
+
+    class GenerateOnly(stepping()):  # type: ignore[misc]
+        def check(self, host: cpuaccel.Host) -> cpuaccel.Verdict:
+            return cpuaccel.Verdict.no("calls need another processor", "")
+
+        def check_generation(self, host: cpuaccel.Host) -> cpuaccel.Verdict:
+            return cpuaccel.Verdict.yes()
+
+    offer(GenerateOnly)
+    model = decoder("llama")
+    fast: Any = cpuaccel.optimize(model, ["stepping"], strict=True)
+    assert_served(fast, model, prompt())
+    with pytest.raises(cpuaccel.StepError, match="calls need another processor"):
+        fast(**prompt())
+    with pytest.raises(cpuaccel.StepError, match="calls need another processor"):
+        cpuaccel.optimize(model, ["stepping"], strict=True, example_inputs=prompt())
+    with pytest.raises(cpuaccel.StepError, match="calls need another processor"):
+        cpuaccel.optimize(torch.nn.Linear(2, 2), ["stepping"], strict=True)

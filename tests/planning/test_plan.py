@@ -23,7 +23,7 @@ def test_every_step_has_a_verdict() -> None:
         "pipeline  faithful,unavailable, dtype the model's own",
         "step      faithful (module -> module): yes",
         "step      unavailable (module -> module): no. an-engine-of-tests is not installed. "
-        'Install "an-engine-of-tests>=2".',
+        'Run: pip install "an-engine-of-tests>=2".',
     ]
 
 
@@ -72,7 +72,7 @@ def test_a_plan_is_data_that_json_can_hold() -> None:
         "reason": "",
         "remedy": "",
     }
-    assert data["steps"][1]["remedy"] == 'Install "an-engine-of-tests>=2"'
+    assert data["steps"][1]["remedy"] == 'Run: pip install "an-engine-of-tests>=2"'
 
 
 def test_explaining_does_no_work() -> None:

@@ -27,7 +27,7 @@ def problems(path: Path) -> tuple[str, ...]:
 def test_reading_the_documented_example(tmp_path: Path) -> None:
     documented = read_pipeline.__doc__
     assert documented is not None
-    path = write(tmp_path, documented.split("Example::")[1].split("Raises:")[0])
+    path = write(tmp_path, documented.split("Example:")[1].split("Raises:")[0])
     assert read_pipeline(path) == Pipeline(
         (Step("bettertransformer", optional=True), Step("jit", freeze=True)),
         torch.bfloat16,

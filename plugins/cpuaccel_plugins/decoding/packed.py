@@ -130,3 +130,8 @@ def many_rows_in_integers(library: ctypes.CDLL) -> bool:
     }
     times = least_times(ways, rounds=3)
     return times[True] < times[False]
+
+
+def is_finite(weight: torch.Tensor) -> bool:
+    """Whether all elements are finite; without temporary tensors as large as the weight."""
+    return bool(torch.stack(torch.aminmax(weight)).isfinite().all())  # NaN is both

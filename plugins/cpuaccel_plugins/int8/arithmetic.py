@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import torch
 
+from cpuaccel import BackendError
+from cpuaccel_plugins.aten_graph.keeping.kept_program import Vocabulary
 from cpuaccel_plugins.int8.outliers import OutlierSplit
 
 onednn = torch.ops.onednn
@@ -140,3 +142,16 @@ def sums_are_exact() -> bool:
     channels = Channels(ones, zero_points, None)
     result = int8_linear(inputs, packed, channels, torch.float32, "none", "")
     return bool((result == 255 * WEIGHT_STEPS * features).all())
+
+
+def require_exact_sums() -> None:
+    """Raise ``BackendError`` where sums are not exact."""
+    if not sums_are_exact():
+        raise BackendError(
+            "oneDNN's 8 bit products saturate here: it does not use the processor's VNNI",
+            "Check whether ONEDNN_MAX_CPU_ISA is set, or use onednn",
+        )
+
+
+VOCABULARY = Vocabulary((int8_linear, int8_linear_add, quantize), (Channels, OutlierSplit))
+"""What graphs contain of it."""

@@ -56,6 +56,15 @@ class Int8(Backend[Int8Options]):
 
         return build(model, context, self.options)
 
+    def restore(self, model: torch.nn.Module, context: Context, kept: Kept) -> Applied:
+        """Compile the graph again on the packed weights."""
+        from cpuaccel_plugins.int8.arithmetic import VOCABULARY, require_exact_sums
+        from cpuaccel_plugins.onednn.kept import VOCABULARY as ONEDNN_VOCABULARY
+        from cpuaccel_plugins.onednn.kept import restore
+
+        require_exact_sums()
+        return restore(kept, ONEDNN_VOCABULARY + VOCABULARY)
+
     def check_generation(self, host: Host) -> Verdict:
         """Any processor: weights are in 8 bits, but products are in float32."""
         return host.meets(*self.requires)
@@ -65,7 +74,7 @@ class Int8(Backend[Int8Options]):
         # These need transformers or a newer torch.
         from cpuaccel_plugins.decoding.linear import FewRowsLinear
         from cpuaccel_plugins.decoding.model import make_stepper
-        from cpuaccel_plugins.decoding.packed import Int4Linear, Int8Linear
+        from cpuaccel_plugins.decoding.packed import Int4Linear, Int8Linear, is_finite
         from cpuaccel_plugins.int8.selection import matches, require_matches
 
         options = self.options
@@ -78,7 +87,7 @@ class Int8(Backend[Int8Options]):
 
         def choose(name: str, linear: torch.nn.Linear) -> type[FewRowsLinear]:
             names.append((name,))
-            if matches((name,), options.float_names) or not _is_finite(linear.weight):
+            if matches((name,), options.float_names) or not is_finite(linear.weight):
                 return FewRowsLinear
             if matches((name,), options.int4_names):
                 return Int4Linear
@@ -95,8 +104,3 @@ class Int8(Backend[Int8Options]):
 
         made = restore_stepper(model, kept)
         return replace(made, in_4_bits=bool(self.options.int4_names))
-
-
-def _is_finite(weight: torch.Tensor) -> bool:
-    """Whether all elements are finite; without temporary tensors as large as the weight."""
-    return bool(torch.stack(torch.aminmax(weight)).isfinite().all())  # NaN is both

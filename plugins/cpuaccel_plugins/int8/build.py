@@ -8,10 +8,11 @@ import torch
 from cpuaccel import Applied, BackendError, Context, Evidence, Signature
 from cpuaccel_plugins.aten_graph.program import Program
 from cpuaccel_plugins.int8.arithmetic import (
+    VOCABULARY,
     int8_linear,
     int8_linear_add,
     quantize,
-    sums_are_exact,
+    require_exact_sums,
 )
 from cpuaccel_plugins.int8.choice import Int8Choice
 from cpuaccel_plugins.int8.options import Int8Options
@@ -21,15 +22,12 @@ from cpuaccel_plugins.int8.selection import Selection, describe, select
 from cpuaccel_plugins.int8.sensitivity import fewest_in_float, output_difference
 from cpuaccel_plugins.onednn.build import build as build_onednn
 from cpuaccel_plugins.onednn.evidence import share_of_flops
+from cpuaccel_plugins.onednn.kept import VOCABULARY as ONEDNN_VOCABULARY
 
 
 def build(model: torch.nn.Module, context: Context, options: Int8Options) -> Applied:
     """Capture a model, quantize linears, and fuse the rest as ``onednn`` does."""
-    if not sums_are_exact():
-        raise BackendError(
-            "oneDNN's 8 bit products saturate here: it does not use the processor's VNNI",
-            "Check whether ONEDNN_MAX_CPU_ISA is set, or use onednn",
-        )
+    require_exact_sums()
     signature = context.signature
     splits = outlier_splits(lambda: signature.call(model, signature.inputs))
     quantization = partial(
@@ -42,6 +40,7 @@ def build(model: torch.nn.Module, context: Context, options: Int8Options) -> App
         prepack=True,
         before_linears=[quantization],
         exact=False,
+        vocabulary=ONEDNN_VOCABULARY + VOCABULARY,
     )
 
 

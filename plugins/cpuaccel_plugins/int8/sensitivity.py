@@ -30,7 +30,7 @@ def sensitive_linears(
 ) -> tuple[str, ...]:
     """Name the linears to leave in float so that the error of 8 bits stays within a bound.
 
-    Example::
+    Example:
 
         names = sensitive_linears(model, batches, most=0.02)
         fast = cpuaccel.optimize(model, [cpuaccel.Step("int8", float_names=names)])

@@ -8,8 +8,13 @@ import torch
 from cpuaccel import Applied, BackendError, Context
 from cpuaccel_plugins.aten_graph.capture import capture
 from cpuaccel_plugins.aten_graph.cleanup import remove_redundant
-from cpuaccel_plugins.aten_graph.compiled import CompiledGraph
+from cpuaccel_plugins.aten_graph.compiled import CompiledGraph, fixed_sizes
 from cpuaccel_plugins.aten_graph.fold_constants import fold_constants
+from cpuaccel_plugins.aten_graph.keeping.kept_program import (
+    UnknownValueError,
+    Vocabulary,
+    keep_program,
+)
 from cpuaccel_plugins.aten_graph.memory import use_huge_pages
 from cpuaccel_plugins.aten_graph.program import Pass, Program
 from cpuaccel_plugins.aten_graph.size_cache import cache_by_size
@@ -20,6 +25,7 @@ from cpuaccel_plugins.onednn.conv.batch_norm import fold_batch_norm
 from cpuaccel_plugins.onednn.conv.choice import ConvChoice
 from cpuaccel_plugins.onednn.conv.pointwise import fuse_convs
 from cpuaccel_plugins.onednn.evidence import evidence
+from cpuaccel_plugins.onednn.kept import VOCABULARY, with_environment
 from cpuaccel_plugins.onednn.linear.choice import LinearChoice, MklChoice
 from cpuaccel_plugins.onednn.linear.concat import concat_linears
 from cpuaccel_plugins.onednn.linear.pack import pack_linears
@@ -35,11 +41,13 @@ def build(
     prepack: bool,
     before_linears: Sequence[Pass] = (),
     exact: bool = True,
+    vocabulary: Vocabulary = VOCABULARY,
 ) -> Applied:
     """Capture a model in eval mode, run the passes over its graph in order, and compile it.
 
     For the options see ``OneDnnOptions``. Another backend may add passes before those over linears,
-    and let attention multiply float32 in bfloat16 (not ``exact``).
+    and let attention multiply float32 in bfloat16 (not ``exact``). ``vocabulary`` is
+    what its graphs contain besides operators.
     """
     if not torch.backends.mkldnn.enabled:
         raise BackendError(
@@ -48,7 +56,12 @@ def build(
     program = capture(model, context.signature, context.release)
     for change in _passes(measure, prepack, before_linears, exact):
         change(program)
-    return Applied(CompiledGraph(program), evidence=evidence(program))
+    facts, fixed, kept = evidence(program), fixed_sizes(program), None
+    try:
+        kept = with_environment(keep_program(program, fixed, vocabulary))
+    except UnknownValueError as error:
+        facts = {**facts, "not_kept": f"the graph has {error}"}
+    return Applied(CompiledGraph(program, fixed), evidence=facts, kept=kept)
 
 
 def _passes(

@@ -27,22 +27,24 @@ class EightBits {
   template <int ROWS, int PANELS>
   void sums(const int8_t* panels, const QuantizedRows& x, int64_t row,
             Floats (&result)[PANELS][ROWS]) const {
-    for (int p = 0; p < PANELS; p++)
-      for (int r = 0; r < ROWS; r++) result[p][r] = Floats{};
+    const QuantizedGroup* first = x.row(row);
+    Floats sums[PANELS][ROWS] = {};  // in registers, as the result is not
     for (int64_t group = 0; group < x.groups; group++) {
+      const int8_t* steps_of_group = panels + place(group * GROUP, 0);
       Integers whole[PANELS][ROWS];
       for (int p = 0; p < PANELS; p++)
-        for (int r = 0; r < ROWS; r++) whole[p][r] = all_lanes(-ADDED * x.sum(row + r, group));
+        for (int r = 0; r < ROWS; r++) whole[p][r] = all_lanes(first[r * x.groups + group].start);
+#pragma GCC unroll 8
       for (int i = 0; i < GROUP; i += INTERLEAVED) {
         Integers steps[PANELS];
         for (int p = 0; p < PANELS; p++) {
-          const int8_t* at = panels + p * panel_bytes + place(group * GROUP + i, 0);
-          if (PANELS == 1) __builtin_prefetch(at + AHEAD);
+          const int8_t* at = steps_of_group + p * panel_bytes + i * LANES;
+          prefetch(at + (PANELS == 1 ? AHEAD : PANELS * panel_bytes));
           steps[p] = steps_at(at);
           keep_in_register(steps[p]);
         }
         for (int r = 0; r < ROWS; r++) {
-          Integers values = interleaved_at(x.steps(row + r, group) + i);
+          Integers values = interleaved_at(first[r * x.groups + group].steps + i);
           for (int p = 0; p < PANELS; p++)
             whole[p][r] = add_products(whole[p][r], steps[p], values);
         }
@@ -51,9 +53,11 @@ class EightBits {
         const int8_t* scales = panels + p * panel_bytes + scales_place(group);
         Floats scale = wide_lanes(reinterpret_cast<const bfloat16*>(scales));
         for (int r = 0; r < ROWS; r++)
-          result[p][r] += to_floats(whole[p][r]) * (scale * x.scale(row + r, group));
+          sums[p][r] += to_floats(whole[p][r]) * (scale * first[r * x.groups + group].scale);
       }
     }
+    for (int p = 0; p < PANELS; p++)
+      for (int r = 0; r < ROWS; r++) result[p][r] = sums[p][r];
   }
 
   // Pack the weights of the output in a lane; x is padded with zeros. The panel is zero before.
@@ -90,7 +94,8 @@ class EightBits {
            (within / INTERLEAVED * LANES + lane) * INTERLEAVED + within % INTERLEAVED;
   }
 
-  // The scale is rounded up, so that no step is too large.
+  // Where rounding makes the scale smaller, the largest step is clamped: it is off by at most a half,
+  // as others are.
   static bfloat16 scale_of(const float* x) {
     constexpr float SMALLEST = 1e-30f;  // its inverse must be finite
     float largest = 0;
@@ -102,7 +107,6 @@ class EightBits {
     bfloat16 scale;
     float exact = std::max(largest / 127, SMALLEST);
     narrow(finite ? exact : NAN, scale);
-    if (widen(scale) < exact) scale.bits++;
     return scale;
   }
 

@@ -67,37 +67,40 @@ class FourBits {
     Step lowest[INTERLEAVED];
     std::fill(lowest, lowest + INTERLEAVED, static_cast<Step>(Group::LARGEST));
     const Integers mask = interleaved_at(lowest);
-    for (int p = 0; p < PANELS; p++)
-      for (int r = 0; r < ROWS; r++) result[p][r] = Floats{};
+    const QuantizedGroup* first = x.row(row);
+    Floats sums[PANELS][ROWS] = {};  // in registers, as the result is not
     const int8_t* block = panels;
     for (int64_t group = 0; group < groups_; group++, block += BLOCK_BYTES) {
       Integers whole[PANELS][ROWS] = {};
+#pragma GCC unroll 4
       for (int i = 0; i < HALF; i += INTERLEAVED) {
         Integers lower[PANELS], upper[PANELS];
         for (int p = 0; p < PANELS; p++) {
           const int8_t* at = block + p * panel_bytes + BITS + i * LANES;
-          if (PANELS == 1) __builtin_prefetch(at + AHEAD);
+          prefetch(at + (PANELS == 1 ? AHEAD : PANELS * panel_bytes));
           Integers both = steps_at(at);
           lower[p] = both & mask;
           upper[p] = both >> 4 & mask;
         }
         for (int r = 0; r < ROWS; r++) {
-          const Step* steps = x.steps(row + r, group) + i;
-          Integers first = interleaved_at(steps), second = interleaved_at(steps + HALF);
+          const Step* steps = first[r * x.groups + group].steps + i;
+          Integers some = interleaved_at(steps), others = interleaved_at(steps + HALF);
           for (int p = 0; p < PANELS; p++)
             whole[p][r] =
-                add_products(add_products(whole[p][r], lower[p], first), upper[p], second);
+                add_products(add_products(whole[p][r], lower[p], some), upper[p], others);
         }
       }
       for (int p = 0; p < PANELS; p++) {
         auto* numbers = reinterpret_cast<const bfloat16*>(block + p * panel_bytes);
         Floats scales = wide_lanes(numbers), least = wide_lanes(numbers + LANES);
-        for (int r = 0; r < ROWS; r++)
-          result[p][r] += (to_floats(whole[p][r]) * scales +
-                           least * static_cast<float>(x.sum(row + r, group))) *
-                          x.scale(row + r, group);
+        for (int r = 0; r < ROWS; r++) {
+          const QuantizedGroup& values = first[r * x.groups + group];
+          sums[p][r] += (to_floats(whole[p][r]) * scales + least * values.sum) * values.scale;
+        }
       }
     }
+    for (int p = 0; p < PANELS; p++)
+      for (int r = 0; r < ROWS; r++) result[p][r] = sums[p][r];
   }
 
   // Pack the weights of the output in a lane; x is padded with zeros. The panel is zero before.

@@ -18,7 +18,10 @@
 
 namespace {
 
-constexpr int AHEAD = 16384;  // bytes: the processor's own prefetching stops where a page ends
+constexpr int AHEAD = 2048;  // bytes: the processor's own prefetching stops where a page ends
+
+// Into the second cache: in the first one it would take the place of the activations.
+inline void prefetch(const int8_t* data) { __builtin_prefetch(data, 0, 2); }
 
 #ifdef __AVX512VNNI__
 // Unsigned bytes are multiplied with signed ones: weights are stored with 128 added.
@@ -111,34 +114,37 @@ inline float to_steps(const float* x, T* result, int64_t size, int most) {
   return largest / most;
 }
 
-// Rows of activations: each 32 of a row share a scale. A row has one part, or two: see above.
+// Some activations of a row, which share a scale.
+struct QuantizedGroup {
+  static constexpr int SIZE = 32;
+  float scale;
+  float sum;      // of the steps
+  int32_t start;  // of sums of products with weights that have ADDED
+  Step steps[SIZE];
+};
+
+// Rows of activations. A row has one part, or two: see above.
 class QuantizedRows {
  public:
-  static constexpr int64_t GROUP = 32;
-  int64_t size = 0, groups = 0;
+  static constexpr int64_t GROUP = QuantizedGroup::SIZE;
+  int64_t groups = 0;
   int parts = 1;
 
   QuantizedRows() = default;
-  QuantizedRows(int64_t rows, int64_t row_size, int parts = 1) { resize(rows, row_size, parts); }
+  QuantizedRows(int64_t rows, int64_t size, int parts = 1) { resize(rows, size, parts); }
 
   static int64_t padded(int64_t size) { return (size + GROUP - 1) / GROUP * GROUP; }
 
-  void resize(int64_t rows, int64_t row_size, int row_parts) {
+  void resize(int64_t rows, int64_t size, int row_parts) {
     parts = row_parts;
-    size = padded(row_size);
-    groups = size / GROUP;
-    steps_.resize(rows * parts * size);
-    scales_.resize(rows * parts * groups);
-    sums_.resize(rows * parts * groups);
+    groups = padded(size) / GROUP;
+    data_.resize(rows * parts * groups);
   }
 
-  bool empty() const { return steps_.empty(); }
-  // Of a part of a row: `row` counts the parts of all rows before it, too.
-  const Step* steps(int64_t row, int64_t group) const {
-    return &steps_[row * size + group * GROUP];
-  }
-  float scale(int64_t row, int64_t group) const { return scales_[row * groups + group]; }
-  int32_t sum(int64_t row, int64_t group) const { return sums_[row * groups + group]; }
+  bool empty() const { return data_.empty(); }
+
+  // The first group of a part of a row: `row` counts the parts of all rows before it, too.
+  const QuantizedGroup* row(int64_t row) const { return &data_[row * groups]; }
 
   // Set `count` numbers of a row from `column` on, which begins a group, and pads the last one.
   void set(int64_t row, int64_t column, const float* x, int64_t count) {
@@ -162,14 +168,15 @@ class QuantizedRows {
   }
 
  private:
-  std::vector<Step> steps_;
-  std::vector<float> scales_;
-  std::vector<int32_t> sums_;
+  std::vector<QuantizedGroup> data_;
 
   void set_part(int64_t row, int64_t group, const Step (&steps)[GROUP], float scale) {
-    std::copy(steps, steps + GROUP, &steps_[row * size + group * GROUP]);
-    scales_[row * groups + group] = scale;
-    sums_[row * groups + group] = std::accumulate(steps, steps + GROUP, 0);
+    QuantizedGroup& set = data_[row * groups + group];
+    int32_t sum = std::accumulate(steps, steps + GROUP, 0);
+    set.scale = scale;
+    set.sum = static_cast<float>(sum);
+    set.start = -ADDED * sum;
+    std::copy(steps, steps + GROUP, set.steps);
   }
 };
 

@@ -8,6 +8,7 @@
 namespace {
 
 constexpr int CACHE_LINE = 64;
+constexpr int FETCHED_AHEAD = 16384;  // bytes: the processor's own prefetching stops where a page ends
 
 // Rows whose sums, for four outputs, stay in the registers.
 #ifdef __AVX512F__
@@ -82,7 +83,7 @@ inline void products(const W* weight, const X* x, int64_t size, float* sums) {
     Floats chains[CHAINS][ROWS] = {};
     auto add = [&](Floats(&chain)[ROWS], int64_t k) {
       if (k * sizeof(W) % CACHE_LINE == 0)
-        __builtin_prefetch(reinterpret_cast<const char*>(row + k) + AHEAD);
+        __builtin_prefetch(reinterpret_cast<const char*>(row + k) + FETCHED_AHEAD);
       auto weights = Of::at(row + k);
       for (int r = 0; r < ROWS; r++) Of::add(chain[r], weights, Of::values_at(x + r * size + k));
     };
