@@ -1,7 +1,7 @@
 """How long ``cpuaccel.load`` takes, and what each further process of one folder costs in memory.
 
     python benchmarks/start.py config:qwen2.5-1.5b int8 --generate --dtype bfloat16
-    python benchmarks/start.py config:bert-base onednn,int8,openvino,jit
+    python benchmarks/start.py config:bert-base bettertransformer+onednn,int8,openvino,onnxruntime
 
 Each folder is built and saved in a process of its own. Then 1, 2 and 4 processes load it side by
 side and stay until all have called the model once. Times are of the first of them alone, after
@@ -11,6 +11,7 @@ process holds that has imported the same and loaded nothing.
 """
 
 import argparse
+import importlib
 import json
 import subprocess
 import sys
@@ -29,6 +30,9 @@ from cpuaccel.cli.models.load import load_model
 PROCESSES = (1, 2, 4)
 TOKENS = 8
 
+ENGINES = {"openvino": "openvino", "openvino_int8": "openvino", "onnxruntime": "onnxruntime"}
+"""The packages of engines, by backend."""
+
 
 def pss(pid: str = "self") -> int:
     """Proportional set size of a process, in bytes."""
@@ -38,9 +42,11 @@ def pss(pid: str = "self") -> int:
     raise RuntimeError("no Pss in smaps_rollup")
 
 
-def inputs(*, generates: bool) -> dict[str, torch.Tensor]:
-    """One row of 128 tokens, or a short prompt."""
-    ids = torch.arange(1, 9 if generates else 129)[None]
+def inputs(*, generates: bool, rows: int = 1) -> dict[str, torch.Tensor]:
+    """Rows of 128 tokens, or a short prompt."""
+    ids = torch.arange(1, 9)[None]
+    if not generates:
+        ids = torch.randint(1000, 30000, (rows, 128), generator=torch.Generator().manual_seed(0))
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
 
@@ -49,9 +55,10 @@ def save(arguments: argparse.Namespace, backend: str, folder: str) -> None:
     model = load_model(arguments.model, generates=arguments.generate)
     if arguments.dtype is not None:
         model = model.to(getattr(torch, arguments.dtype))
-    example = None if arguments.generate else inputs(generates=False)
+    example = None if arguments.generate else inputs(generates=False, rows=arguments.rows)
+    steps = backend.split("+")
     begun = time.perf_counter()
-    fast: Any = cpuaccel.optimize(model, [backend], example_inputs=example, strict=True)
+    fast: Any = cpuaccel.optimize(model, steps, example_inputs=example, strict=True)
     if arguments.generate:
         fast.prepare_generation()
     built = time.perf_counter()
@@ -59,8 +66,11 @@ def save(arguments: argparse.Namespace, backend: str, folder: str) -> None:
     print(json.dumps({"build": built - begun, "save": time.perf_counter() - built}))
 
 
-def load(folder: str, *, generates: bool) -> None:
+def load(folder: str, backend: str, *, generates: bool, rows: int) -> None:
     """Load, call once, and stay until standard input ends."""
+    for step in backend.split("+"):
+        if step in ENGINES:
+            importlib.import_module(ENGINES[step])
     described = json.loads((Path(folder) / "artifact.json").read_text(encoding="utf-8"))
     getattr(transformers, described["model"]["name"])
     before = pss()
@@ -70,7 +80,7 @@ def load(folder: str, *, generates: bool) -> None:
     if generates:
         fast.generate(**inputs(generates=True), max_new_tokens=TOKENS, do_sample=False)
     else:
-        fast(**inputs(generates=False))
+        fast(**inputs(generates=False, rows=rows))
     called = time.perf_counter()
     times = {"load": loaded - begun, "call": called - loaded, "before": before}
     print(json.dumps(times), flush=True)
@@ -80,6 +90,7 @@ def load(folder: str, *, generates: bool) -> None:
 def measure(arguments: argparse.Namespace, backend: str) -> dict[str, float]:
     """Save once, and load in several processes."""
     options = [arguments.model, backend, *(["--generate"] if arguments.generate else [])]
+    options += ["--rows", str(arguments.rows)]
     if arguments.dtype is not None:
         options += ["--dtype", arguments.dtype]
     with tempfile.TemporaryDirectory() as place:
@@ -116,6 +127,7 @@ def main() -> None:
     parser.add_argument("backends")
     parser.add_argument("--generate", action="store_true")
     parser.add_argument("--dtype")
+    parser.add_argument("--rows", type=int, default=1)
     parser.add_argument("--save")
     parser.add_argument("--load")
     arguments = parser.parse_args()
@@ -123,7 +135,12 @@ def main() -> None:
         save(arguments, arguments.backends, arguments.save)
         return
     if arguments.load:
-        load(arguments.load, generates=arguments.generate)
+        load(
+            arguments.load,
+            arguments.backends,
+            generates=arguments.generate,
+            rows=arguments.rows,
+        )
         return
     print("| backend | build | save | load | first call | memory of 1, 2, 4 processes |")
     print("|---|---|---|---|---|---|")

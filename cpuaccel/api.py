@@ -42,7 +42,7 @@ def optimize(
 ) -> OptimizedModel:
     """Make a model fast for inference on this CPU, and verify that its outputs stay the same.
 
-    Example::
+    Example:
 
         fast = cpuaccel.optimize(model, example_inputs=batch)
         fast(**batch)
@@ -169,13 +169,14 @@ def load(
     The checksum of every file is verified; a large file that this machine has hashed before is not
     hashed again while its inode, size and times are the same. The model gets the saved weights,
     mapped from the file. The outputs of the original on the stored examples are compared with the
-    stored ones, and the pipeline is applied and compared with both. What serves ``generate`` of a
-    decoder is mapped, too, on the machine that saved it with the same versions and number of
-    threads, and is compared with the stored logits. No code is loaded from the folder: a
+    stored ones, and the pipeline is applied and compared with both. What a backend keeps of a build
+    is mapped, too, for the user who saved it, on the same machine with the same versions and number
+    of threads; its outputs are compared with the stored ones, and the original is not called. The
+    report says why something was built again (``not_restored``). No code is imported: a
     Transformers model is made from its configuration by the installed Transformers, any other
     model by the caller.
 
-    Example::
+    Example:
 
         fast.save("fast/")
         fast = cpuaccel.load("fast/")  # a Transformers model
@@ -187,8 +188,9 @@ def load(
         on_change: what to do on another machine, or with other versions of what the pipeline
             uses: ``"rebuild"`` applies and verifies the pipeline here, ``"refuse"`` raises.
         trust_engine_files: on the same machine with the same versions, run the folder's
-            TorchScript instead of tracing again. TorchScript is a program: trust it only where
-            you would run code from the same source.
+            TorchScript instead of tracing again, and graphs and engines' files that another user
+            has kept. These are programs: trust them only where you would run code from the same
+            source.
 
     Returns:
         The optimized model, built for every way of calling that was saved, and for ``generate`` if

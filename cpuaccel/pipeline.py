@@ -31,7 +31,7 @@ class Step:
     """A backend with its options at one place in a pipeline.
 
     Options are keywords, validated when the pipeline is resolved, or an object of the backend's
-    ``Options`` class, validated where it is made. These two are equal::
+    ``Options`` class, validated where it is made. These two are equal:
 
         Step("int8", max_error=0.05)
         Step(Int8Options(max_error=0.05))  # from cpuaccel_plugins.int8 import Int8Options

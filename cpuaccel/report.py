@@ -253,6 +253,7 @@ class Report:
         dtype: the precision in force, or ``the model's own``.
         planned: outcomes known before any inputs: the steps that this host does not support.
         not_built: why the example inputs have no variant; empty if they have one or are missing.
+        not_restored: why ``cpuaccel.load`` built again what the folder keeps; empty if it did not.
         variants: one for each way of calling that was built.
         audited: number of calls that were compared with the original while serving.
         largest_audited: the largest relative difference among them.
@@ -266,6 +267,7 @@ class Report:
         self.dtype = dtype
         self.planned = planned
         self.not_built = ""
+        self.not_restored = ""
         self.variants: list[VariantReport] = []
         self.tuning: TuningRecord | None = None
         self.generation: GenerationRecord | None = None
@@ -343,6 +345,8 @@ class Report:
                 lines.append(f"not built {self.not_built}")
             elif self.tuning is None:
                 lines.append("waiting   for the first call, since there were no example_inputs")
+        if self.not_restored:
+            lines.append(f"built again, since {self.not_restored}")
         lines += [str(variant) for variant in self.variants]
         if self.generation is not None:
             lines.append(str(self.generation))
@@ -368,6 +372,7 @@ class Report:
             "dtype": self.dtype,
             "planned": [asdict(outcome) for outcome in self.planned],
             "not_built": self.not_built,
+            "not_restored": self.not_restored,
             "variants": [asdict(variant) for variant in self.variants],
             "calls": dict(self.calls),
             "fallbacks": self.fallbacks,

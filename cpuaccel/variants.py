@@ -147,6 +147,14 @@ class Variants:
             self._numbers = VaryingNumbers()
             self._reset_builders()
 
+    def add(self, variant: Variant) -> None:
+        """Serve calls by a variant that was built by an earlier process, with the first plan."""
+        inputs = variant.signature.inputs
+        with self._lock:
+            self._by_way.setdefault((0, *_way(inputs)), []).append(variant)
+            self._is_new_size(variant, inputs)  # compared with the original's stored output
+            self.report.variants.append(variant.report)
+
     def get(self, inputs: Inputs) -> Route | Fallback:
         """Return the variant for a call, building it if needed.
 

@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 
-from cpuaccel.artifact.record import Model
+from cpuaccel.artifact.record import Model, Record
 from cpuaccel.artifact.tensors import WeightsMismatchError, check_tensors
+from cpuaccel.checks.hooks import callers_hooks
 from cpuaccel.errors import describe_error
 from cpuaccel.model.output import tensors as all_tensors
 
@@ -52,6 +53,26 @@ def describe_architecture(
     except ArchitectureError as error:
         return Model(name=name, reason=str(error)), None
     return described, settings
+
+
+def is_described(
+    model: torch.nn.Module,
+    record: Record,
+    config: bytes | None,
+    tensors: Mapping[str, torch.Tensor],
+) -> bool:
+    """Whether a model runs the code of the installed Transformers with this configuration."""
+    if config is None or callers_hooks(model):
+        return False
+    for module in model.modules():
+        package, _, _ = type(module).__module__.partition(".")
+        if package not in ("torch", "transformers") or "forward" in vars(module):
+            return False
+    try:
+        described = describe_architecture(model, tensors, record.tied)
+        return described == (record.model, json.loads(config))
+    except (ValueError, RecursionError):
+        return False
 
 
 def describe_generation(model: torch.nn.Module) -> dict[str, object]:

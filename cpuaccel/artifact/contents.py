@@ -30,6 +30,7 @@ class Contents:
     Attributes:
         folder: the folder.
         sums: the listed SHA-256 checksums by file name.
+        listed: the bytes of the list.
         checked: names of the files whose checksum was verified.
     """
 
@@ -50,7 +51,8 @@ class Contents:
                 f"the folder can't be opened: {error.strerror}", OTHER_FOLDER
             ) from None
         try:
-            self.sums = self._read_sums()
+            self.listed = self._read_list()
+            self.sums = self._parse_sums(self.listed)
         except BaseException:
             self.close()
             raise
@@ -114,13 +116,9 @@ class Contents:
         """Make an error about a file that can't be used."""
         return self.error(f"{name} {problem}", SAVE_AGAIN)
 
-    def _read_sums(self) -> dict[str, str]:
+    def _read_list(self) -> bytes:
         with self._open(SUMS) as file:
-            sums = self._parse_sums(self._read(file, SUMS, MAX_TEXT))
-        for name in REQUIRED:
-            if name not in sums:
-                raise self.file_error(SUMS, f"does not list {name}")
-        return sums
+            return self._read(file, SUMS, MAX_TEXT)
 
     def _parse_sums(self, data: bytes) -> dict[str, str]:
         sums: dict[str, str] = {}
@@ -133,6 +131,9 @@ class Contents:
                     SAVE_AGAIN,
                 )
             sums[match[2]] = match[1]
+        for name in REQUIRED:
+            if name not in sums:
+                raise self.file_error(SUMS, f"does not list {name}")
         return sums
 
     def _open(self, name: str) -> io.BufferedReader:
@@ -203,7 +204,8 @@ def checksums(folder: Path, names: Iterable[str]) -> dict[str, str]:
     return sums
 
 
-def write_sums(folder: Path, sums: Mapping[str, str]) -> None:
-    """Write ``SHA256SUMS``, which ``sha256sum --check`` can read, too."""
-    lines = (f"{checksum}  {name}\n" for name, checksum in sums.items())
-    (folder / SUMS).write_text("".join(lines), encoding="ascii")
+def write_sums(folder: Path, sums: Mapping[str, str]) -> bytes:
+    """Write ``SHA256SUMS``, which ``sha256sum --check`` can read, too, and return its bytes."""
+    data = "".join(f"{checksum}  {name}\n" for name, checksum in sums.items()).encode("ascii")
+    (folder / SUMS).write_bytes(data)
+    return data

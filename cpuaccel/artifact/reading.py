@@ -11,11 +11,18 @@ from typing import Generic, Literal, NamedTuple, TypeVar
 import torch
 
 from cpuaccel.artifact import layout
-from cpuaccel.artifact.architecture import ArchitectureError, make_model, set_generation
+from cpuaccel.artifact.architecture import (
+    ArchitectureError,
+    is_described,
+    make_model,
+    set_generation,
+)
 from cpuaccel.artifact.contents import Contents
 from cpuaccel.artifact.examples import Example
-from cpuaccel.artifact.mapping.kept_build import KeptStepper, read_kept
+from cpuaccel.artifact.mapping.kept_build import KeptBuild, KeptStepper, KeptVariant, read_kept
 from cpuaccel.artifact.mapping.mapped_tensors import map_safetensors
+from cpuaccel.artifact.mapping.restored_variant import restore_variant
+from cpuaccel.artifact.mapping.saved_here import is_saved_here
 from cpuaccel.artifact.record import Record, fingerprint, read_record
 from cpuaccel.artifact.scripts import read_scripts
 from cpuaccel.artifact.tensors import (
@@ -26,7 +33,7 @@ from cpuaccel.artifact.tensors import (
 )
 from cpuaccel.building.settings import BuildSettings
 from cpuaccel.building.stage import autocast
-from cpuaccel.errors import ArtifactError, CpuaccelError, shortened
+from cpuaccel.errors import ArtifactError, BackendError, CpuaccelError, shortened
 from cpuaccel.model.precision import default_tolerance
 from cpuaccel.model.signature import Inputs, cloned
 from cpuaccel.planning.plan import make_plan
@@ -35,6 +42,11 @@ from cpuaccel.report import Fallback
 from cpuaccel.variants import Variants
 
 logger = logging.getLogger("cpuaccel")
+
+_FOREIGN = (
+    "another user or machine saved it. If you would run code from there, pass "
+    "trust_engine_files=True"
+)
 
 Source = TypeVar("Source")
 
@@ -110,12 +122,19 @@ def _load(
         weights = _parsed(contents, layout.WEIGHTS, map_safetensors, file)
     examples, prompt = _examples(contents, record)
     scripts = read_scripts(contents, record) if trust_engine_files and not changed else {}
-    kept = read_kept(contents) if prompt is not None and not changed else ""
+    kept, reason = _read_kept(contents, changed, weights)
     config, generation_config = (
         contents.text(name) if name in contents.sums else None
         for name in (layout.CONFIG, layout.GENERATION_CONFIG)
     )
     contents.check_rest()
+    passed = model
+    if passed is not None and not is_described(passed, record, config, weights):
+        refused = "the model was passed by the caller, whose code may have changed"
+    else:
+        refused = "" if trust_engine_files or is_saved_here(contents.listed) else _FOREIGN
+    if kept.variants and refused:
+        kept, reason = replace(kept, variants=()), refused
     if model is None:
         model = _make_model(contents, record, config, weights)
         if generation_config is not None:
@@ -132,26 +151,58 @@ def _load(
         settings = BuildSettings(**record.settings.model_dump())
         variants = Variants(model, [make_plan(model, pipeline)], settings)
         variants.builders[0].saved.update(scripts)
-        if isinstance(kept, str):
-            if kept:
-                logger.info("%s: building for generate again: %s", contents.folder, kept)
-            restored = None
-        else:
-            assert prompt is not None
-            restored = restore(variants, kept, prompt.inputs, prompt.outputs[0].tensor)
+        variants.report.not_restored = reason
+        if reason:
+            logger.info("%s: building again: %s", contents.folder, reason)
+        restored = None
+        if prompt is not None and kept.stepper is not None:
+            restored = restore(variants, kept.stepper, prompt.inputs, prompt.outputs[0].tensor)
+        binder = variants.reference.binder
+        examples = [replace(e, inputs=binder.bind_example(e.inputs)) for e in examples]
+        if passed is not None and kept.variants:
+            _compare_originals(contents, variants, examples)
+        examples = _restore(variants, examples, kept.variants)
         _build(contents, variants, examples, prompt if restored is None else None)
     return Loaded(variants, prompt is not None, restored)
+
+
+def _read_kept(
+    contents: Contents, changed: list[str], weights: dict[str, torch.Tensor]
+) -> tuple[KeptBuild, str]:
+    """Map what was kept; without it, return why it can't be used here, or nothing."""
+    if layout.KEPT not in contents.sums:
+        return KeptBuild(), ""
+    if changed:
+        return KeptBuild(), f"the host or versions differ: {shortened('; '.join(changed))}"
+    kept = read_kept(contents, weights)
+    return (KeptBuild(), kept) if isinstance(kept, str) else (kept, "")
+
+
+def _restore(
+    variants: Variants, examples: list[Example], kept: tuple[KeptVariant, ...]
+) -> list[Example]:
+    """Restore what was kept, and return the examples for which there was nothing right."""
+    by_call = {one.call: one for one in kept}
+    missing = []
+    for number, example in enumerate(examples):
+        if number in by_call:
+            try:
+                variants.add(restore_variant(by_call[number], example, variants))
+                continue
+            except BackendError as error:
+                variants.report.not_restored = shortened(str(error))
+                logger.warning("what was kept can't be used; rebuilding: %s", error)
+        missing.append(example)
+    return missing
 
 
 def _build(
     contents: Contents, variants: Variants, examples: list[Example], prompt: Example | None
 ) -> None:
-    """Build a variant for every stored call, and compare all outputs with the stored ones."""
+    """Build a variant for each stored call, and compare all outputs with the stored ones."""
     reference = variants.reference
-    usual = default_tolerance({p.dtype for p in reference.eager.parameters()})
-    examples = [replace(e, inputs=reference.binder.bind_example(e.inputs)) for e in examples]
-    for example in [*examples, *([] if prompt is None else [prompt])]:
-        _compare(contents, reference.eager, example, reference.run, usual, "the model")
+    prompts = [] if prompt is None else [prompt]
+    usual = _compare_originals(contents, variants, [*examples, *prompts])
     for example in examples:
         route = variants.get(example.inputs)
         if isinstance(route, Fallback):
@@ -163,6 +214,15 @@ def _build(
         if fidelity is not None:
             tolerance = usual + fidelity.tolerance
             _compare(contents, reference.eager, example, variant.run, tolerance, "the pipeline")
+
+
+def _compare_originals(contents: Contents, variants: Variants, examples: list[Example]) -> float:
+    """Compare the original's outputs with the stored ones, and return the tolerance."""
+    reference = variants.reference
+    usual = default_tolerance({p.dtype for p in reference.eager.parameters()})
+    for example in examples:
+        _compare(contents, reference.eager, example, reference.run, usual, "the model")
+    return usual
 
 
 def _make_model(

@@ -13,7 +13,9 @@ from cpuaccel.artifact.architecture import describe_architecture, describe_gener
 from cpuaccel.artifact.atomic_write import replace_folder
 from cpuaccel.artifact.contents import checksums, write_sums
 from cpuaccel.artifact.examples import Example
-from cpuaccel.artifact.mapping.kept_build import KeptStepper, write_kept
+from cpuaccel.artifact.mapping.kept_build import KeptBuild, KeptStepper, KeptVariant, write_kept
+from cpuaccel.artifact.mapping.restored_variant import keep_variant
+from cpuaccel.artifact.mapping.saved_here import remember_saved
 from cpuaccel.artifact.record import Record, Script, Settings, fingerprint
 from cpuaccel.artifact.tensors import collect_tensors, write_tensors
 from cpuaccel.building.reference import Reference
@@ -50,12 +52,13 @@ def save(
         )
     try:
         with replace_folder(folder) as new:
-            names = _write(variants, new, prompt)
+            names, weights, kept_variants = _write(variants, new, prompt)
             names += [] if tokenizer is None else _copy_tokenizer(tokenizer, new)
             sums = checksums(new, names)
-            if kept is not None:
-                sums |= checksums(new, write_kept(kept, new, sums))
-            write_sums(new, sums)
+            if kept is not None or kept_variants:
+                build = KeptBuild(kept, kept_variants)
+                sums |= checksums(new, write_kept(build, new, sums, weights))
+            remember_saved(write_sums(new, sums))
     except (OSError, TypeError, ValueError, KeyError, safetensors.SafetensorError) as error:
         raise ArtifactError(
             f"cannot save to {folder}: {error}. The folder is unchanged. Free disk space, or "
@@ -64,19 +67,25 @@ def save(
     return [folder / name for name in (*sums, layout.SUMS)]
 
 
-def _write(variants: Variants, folder: Path, asked: Inputs | None) -> list[str]:
+def _write(
+    variants: Variants, folder: Path, asked: Inputs | None
+) -> tuple[list[str], dict[str, torch.Tensor], tuple[KeptVariant, ...]]:
+    """Write all but what is kept; return the files' names, the weights and what variants keep."""
     reference = variants.reference
     (plan,) = variants.plans
+    changed = bool(reference.changes())
     weights, tied = collect_tensors(reference.original)
     model, config = describe_architecture(reference.original, weights, tied)
     scripts = _write_scripts(variants.built, folder)
-    examples = []
+    examples, kept = [], []
     with torch.no_grad():
-        for variant in variants.built:
+        for number, variant in enumerate(variants.built):
             output = reference.run(cloned(variant.signature.inputs))  # it may write to them
             file = scripts.get(id(variant.model))
             script = None if file is None else _script(variant, file)
             examples.append(Example.from_output(variant.signature, output, script))
+            # With other weights it was built from what is not saved.
+            kept.append(None if changed else keep_variant(variant, number, output))
     prompt = None if asked is None else _prompt(variants.reference, asked)
     record = Record(
         model=model,
@@ -100,7 +109,8 @@ def _write(variants: Variants, folder: Path, asked: Inputs | None) -> list[str]:
         {k: t for n, example in enumerate(stored) for k, t in example.tensors(n).items()},
         folder / layout.EXAMPLES,
     )
-    return [*layout.REQUIRED, *configs, *dict.fromkeys(scripts.values())]
+    names = [*layout.REQUIRED, *configs, *dict.fromkeys(scripts.values())]
+    return names, weights, tuple(one for one in kept if one is not None)
 
 
 def _copy_tokenizer(source: Path, folder: Path) -> list[str]:

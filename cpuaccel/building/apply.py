@@ -41,7 +41,7 @@ def apply_backend(
     """
     with applying(backend.name) as restored, autocast(autocast_dtype):
         applied = backend.apply(model, context)
-    _check(applied)
+    check_applied(applied)
     return applied, tuple(restored)
 
 
@@ -70,7 +70,12 @@ def applying(name: str) -> Iterator[list[str]]:
         ) from error
 
 
-def _check(applied: object) -> None:
+def check_applied(applied: object) -> None:
+    """Check what a backend returned.
+
+    Raises:
+        BackendError: it is not as the contract wants it.
+    """
     remedy = "Report this to the plugin's author"
     if not isinstance(applied, Applied):
         raise BackendError(f"apply must return an Applied, got a {type(applied).__name__}", remedy)

@@ -103,7 +103,10 @@ class PipelineRun:
         uncast = dtype is not None and self.reference.floating_dtypes != {dtype}
         for index, planned in enumerate(self.plan.steps):
             if not planned.verdict:
-                self.outcomes.append(planned.skipped)
+                if planned.serves_generate:  # nothing was said when it was planned
+                    self._finish(self.stage, planned.skipped, planned.step.optional)
+                else:
+                    self.outcomes.append(planned.skipped)
                 continue
             obstacle = self._obstacle(planned)
             if not obstacle:

@@ -12,6 +12,7 @@ from cpuaccel.model.output import Structure, tensors
 from cpuaccel.model.signature import Binder, Inputs, Signature, cast_floating
 from cpuaccel.pipeline import Options
 from cpuaccel.plugin.backend import Applied, Backend, Form
+from cpuaccel.plugin.kept import Kept
 
 
 class Output(NamedTuple):
@@ -36,6 +37,8 @@ class Stage:
         autocast: the dtype under whose autocast the model runs, None for none.
         tolerance: the widest tolerance that an applied backend declares.
         value_ranges: see ``Applied``; None if no step was calibrated.
+        step: name of the backend of the last step.
+        kept: see ``Applied``.
     """
 
     model: Callable[..., object]
@@ -44,6 +47,8 @@ class Stage:
     autocast: torch.dtype | None = None
     tolerance: float = 0.0
     value_ranges: Mapping[str, tuple[float, float]] | None = None
+    step: str = ""
+    kept: Callable[[], Kept] | None = None
 
     def after(
         self, backend: Backend[Options], applied: Applied, dtype: torch.dtype | None
@@ -59,7 +64,16 @@ class Stage:
         tolerance = max(self.tolerance, backend.tolerance)
         dtype = self.dtype or dtype or autocast
         ranges = self.value_ranges if applied.value_ranges is None else applied.value_ranges
-        return Stage(applied.model, backend.gives, dtype, autocast, tolerance, ranges)
+        return Stage(
+            applied.model,
+            backend.gives,
+            dtype,
+            autocast,
+            tolerance,
+            ranges,
+            backend.name,
+            applied.kept,
+        )
 
     def caller(self, binder: Binder, signature: Signature, output: object) -> Call:
         """Return a closure that calls the model like the original.

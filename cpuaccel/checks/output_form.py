@@ -16,7 +16,9 @@ Size = int | str | None
 
 
 @dataclass(frozen=True)
-class _TensorForm:
+class TensorForm:
+    """The dtype of a tensor, and the size of each of its axes."""
+
     dtype: torch.dtype
     sizes: tuple[Size, ...]
 
@@ -26,7 +28,7 @@ class OutputForm:
     """What the original's outputs have in common on the example and its variations."""
 
     kind: type
-    tensors: tuple[_TensorForm, ...]
+    tensors: tuple[TensorForm, ...]
     axes: Axes
 
     @classmethod
@@ -42,7 +44,7 @@ class OutputForm:
             return None
         input_sizes = [_input_sizes(probe.inputs, axes) for probe in all_probes]
         forms = tuple(
-            _TensorForm(same[0].dtype, tuple(_sizes([t.shape for t in same], input_sizes)))
+            TensorForm(same[0].dtype, tuple(_sizes([t.shape for t in same], input_sizes)))
             for same in zip(*outputs)
         )
         return cls(type(probes.example.output), forms, axes)

@@ -50,6 +50,10 @@ class SymbolicSize:
     Attributes:
         value: the number in this run.
         guards: receives what Python code decides.
+        function: computes the number from those of ``arguments``: one of the ``FUNCTIONS``, or a
+            ``Rounding``. None for a size of the inputs and for a constant.
+        arguments: see ``function``.
+        name: the axis group whose size this is; empty for any other number.
     """
 
     constant = None
@@ -68,18 +72,18 @@ class SymbolicSize:
         self.value = value
         self.guards = guards
         self.expr = self  # what torch reads on its own nodes
-        self._function = function
-        self._arguments = arguments
-        self._name = name
+        self.function = function
+        self.arguments = arguments
+        self.name = name
 
     def evaluate(self, sizes: Mapping[str, int], memo: Memo) -> Number:
         """Compute the number for other sizes of the inputs, by the names of axis groups."""
-        if self._name:
-            return sizes[self._name]
-        if self._function is None:
+        if self.name:
+            return sizes[self.name]
+        if self.function is None:
             return self.value
         if id(self) not in memo:
-            memo[id(self)] = self._function(*(a.evaluate(sizes, memo) for a in self._arguments))
+            memo[id(self)] = self.function(*(a.evaluate(sizes, memo) for a in self.arguments))
         return memo[id(self)]
 
     def decide(self) -> Number:
@@ -97,9 +101,9 @@ class SymbolicSize:
         self.guards.append(Guard(self, self.value, calling_place()))
         return self.value
 
-    def rounded(self, function: Callable[..., Number], *digits: object) -> "SymbolicSize":
+    def rounded(self, name: str, *digits: int | None) -> "SymbolicSize":
         """Round the number. Tracers freeze the result, which is the same for several sizes."""
-        rounded = self.derived(lambda value: function(value, *digits))
+        rounded = self.derived(Rounding(name, digits))
         rounded.decide()
         return rounded
 
@@ -112,6 +116,23 @@ class SymbolicSize:
     def fixed(self, value: Number) -> "SymbolicSize":
         """Return a constant."""
         return SymbolicSize(value, self.guards)
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """A function that rounds a number.
+
+    Attributes:
+        name: ``ceil``, ``floor``, ``trunc``, ``round`` or ``sym_int``.
+        digits: for ``round``, as it was called.
+    """
+
+    name: str
+    digits: tuple[int | None, ...] = ()
+
+    def __call__(self, value: Number) -> Number:
+        """Round a number."""
+        return _ROUNDING[self.name](value, *self.digits)
 
 
 @dataclass(frozen=True)
@@ -161,6 +182,10 @@ def _none(size: SymbolicSize, *args: object) -> None:
     return None
 
 
+def _sum(*terms: Number) -> Number:
+    return sum(terms)
+
+
 def _constant(value: Number) -> Callable[..., SymbolicSize]:
     return lambda size, *args: size.fixed(value)
 
@@ -191,6 +216,9 @@ _UNARY: dict[str, Callable[..., Number]] = {
     "sym_sqrt": math.sqrt,
     "sym_log2": math.log2,
 }
+FUNCTIONS: dict[str, Callable[..., Number]] = {**_BINARY, **_UNARY, "sym_sum": _sum}
+"""Functions of numbers, by names under which they can be saved."""
+
 _PROTOCOL: dict[str, Callable[..., object]] = {
     "is_int": lambda size: type(size.value) is int,
     "is_float": lambda size: type(size.value) is float,
@@ -229,7 +257,7 @@ _PROTOCOL: dict[str, Callable[..., object]] = {
         _constant(False),
     ),
     "sym_ite": lambda size, yes, no: yes if size.decide() else no,
-    "sym_sum": lambda size, sizes: sizes[0].derived(lambda *terms: sum(terms), *sizes[1:]),
+    "sym_sum": lambda size, sizes: sizes[0].derived(_sum, *sizes[1:]),
 }
 
 
@@ -237,13 +265,13 @@ def _as_method(function: Callable[..., Number]) -> Callable[..., SymbolicSize]:
     return lambda size, *others: size.derived(function, *others)
 
 
-def _as_rounding(function: Callable[..., Number]) -> Callable[..., SymbolicSize]:
-    return lambda size, *digits: size.rounded(function, *digits)
+def _as_rounding(name: str) -> Callable[..., SymbolicSize]:
+    return lambda size, *digits: size.rounded(name, *digits)
 
 
 for _name, _function in (_BINARY | _UNARY).items():
     setattr(SymbolicSize, _name, _as_method(_function))
-for _name, _function in _ROUNDING.items():
-    setattr(SymbolicSize, _name, _as_rounding(_function))
+for _name in _ROUNDING:
+    setattr(SymbolicSize, _name, _as_rounding(_name))
 for _name, _method in _PROTOCOL.items():
     setattr(SymbolicSize, _name, _method)

@@ -75,12 +75,15 @@ class Applied:
         value_ranges: for a model that was calibrated with samples: the least and the largest value
             of each floating input for which it is right; empty if there is none. The original
             serves calls with others, and the model is also verified on shuffled values.
+        kept: what ``Backend.restore`` makes the model of again; ``OptimizedModel.save`` calls it.
+            None to build the model in each process. Only for a model that is not a module.
     """
 
     model: Callable[..., object]
     evidence: Evidence = field(default_factory=dict)
     autocast: torch.dtype | None = None
     value_ranges: Mapping[str, tuple[float, float]] | None = None
+    kept: Callable[[], Kept] | None = None
 
 
 @dataclass(frozen=True)
@@ -94,11 +97,12 @@ class Stepper:
             cache, a step one with a new token for each row. An original may go on with the same
             cache. A ``BackendError`` lets the original serve a call, with the reason in the report;
             the cache is then set back to what it held before.
-        bytes_per_step: bytes of weights that a step reads.
+        bytes_per_step: bytes of weights that a step reads; 0 if they differ from step to step.
         evidence: what shows that the backend took effect.
         in_4_bits: whether the user's options ask for weights in 4 bits: logits may then differ by
             more than by the backend's ``tolerance``.
         kept: what ``Backend.restore_stepper`` makes it of again; None to build it in each process.
+        counted: says for the report what its calls came to, besides tokens and seconds.
 
     A stepper whose engine has keys and values in a memory of its own ends a call with
     ``layer.put(storage)`` for each layer of the cache (a ``cpuaccel.CacheLayer``), with a
@@ -117,6 +121,7 @@ class Stepper:
     evidence: Evidence = field(default_factory=dict)
     in_4_bits: bool = False
     kept: Kept | None = None
+    counted: Callable[[], str] | None = None
 
 
 class Backend(ABC, Generic[OptionsT]):
@@ -202,6 +207,21 @@ class Backend(ABC, Generic[OptionsT]):
             BackendError: the backend can't be applied, with a reason and a remedy. Any other
                 exception is reported as the backend's own fault.
         """
+
+    def restore(self, model: torch.nn.Module, context: Context, kept: Kept) -> Applied:
+        """Make again what ``apply`` returned of what it ``kept``, without copying its tensors.
+
+        Only called for a model of equal code and weights, on the machine of the same user with the
+        same versions, options and number of threads. Read as little of the model's weights as
+        possible: they are mapped from a file, too. The outputs are compared with the original's
+        stored ones; if this raises or they differ, the pipeline is applied instead.
+
+        Args:
+            model: the original, whatever step ``apply`` came after.
+            context: see ``apply``; there is nothing to release.
+            kept: see ``Applied``.
+        """
+        raise NotImplementedError(f"{self.name} keeps nothing")
 
     def check_generation(self, host: Host) -> Verdict:
         """Check whether this host can run the backend's ``stepper``; the rules of ``check`` hold.

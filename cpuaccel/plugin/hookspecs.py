@@ -31,7 +31,7 @@ def cpuaccel_backends() -> list[type[Backend[Options]]]:
 
     Called once per process, when backends are first needed. Must not import an engine.
 
-    Example::
+    Example:
 
         import cpuaccel
 
@@ -59,7 +59,7 @@ def cpuaccel_backends() -> list[type[Backend[Options]]]:
 def cpuaccel_before_step(step: Step, model: torch.nn.Module) -> None:
     """Observe a step before it is applied. Exceptions are logged and otherwise ignored.
 
-    Example::
+    Example:
 
         @cpuaccel.hookimpl
         def cpuaccel_before_step(step, model):
@@ -75,7 +75,7 @@ def cpuaccel_before_step(step: Step, model: torch.nn.Module) -> None:
 def cpuaccel_after_step(step: Step, outcome: Outcome) -> None:
     """Observe the outcome of a step. Exceptions are logged and otherwise ignored.
 
-    Example::
+    Example:
 
         @cpuaccel.hookimpl
         def cpuaccel_after_step(step, outcome):

@@ -103,8 +103,7 @@ class Host:
             return Verdict.yes()
         return Verdict.no(
             "; or ".join(" and ".join(reasons) for reasons in unmet),
-            "Install "
-            + ", or ".join(" and ".join(f'"{r}"' for r in wanted) for wanted in alternatives),
+            "Run: " + ", or: ".join(_pip_install(wanted) for wanted in alternatives),
         )
 
     def _unmet(self, requirements: Sequence[str]) -> list[str]:
@@ -193,7 +192,12 @@ def _bf16_speed(size: int = 512, repeats: int = 15) -> float:
 def _installed_packages() -> dict[str, str]:
     packages: dict[str, str] = {}
     for distribution in importlib.metadata.distributions():
-        name, version = distribution.metadata["Name"], distribution.version
+        metadata = distribution.metadata  # parsed anew whenever it is read
+        name, version = metadata["Name"], metadata["Version"]
         if name and version:  # a half-removed distribution has neither
             packages.setdefault(canonicalize_name(name), version)
     return packages
+
+
+def _pip_install(requirements: Sequence[str]) -> str:
+    return " ".join(["pip install", *(f'"{requirement}"' for requirement in requirements)])

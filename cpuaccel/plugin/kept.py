@@ -16,7 +16,8 @@ class Kept:
     All processes that load a folder share this memory as long as they do not write to it.
 
     Attributes:
-        tensors: contiguous, such as packed weights, by a name of the backend's.
+        tensors: contiguous, such as packed weights, by a name of the backend's. Those that are the
+            model's own weights are not written again.
         facts: such as what was measured or compared, as JSON-serializable data.
     """
 

@@ -18,7 +18,7 @@ class BackendContract(
 ):
     """Tests that every backend has to pass. They run the real backend.
 
-    Example::
+    Example:
 
         class TestHalve(BackendContract):
             backend = "halve"

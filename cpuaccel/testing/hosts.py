@@ -9,7 +9,7 @@ import cpuaccel
 def fake_host(**changes: Any) -> cpuaccel.Host:
     """Make a host: an x86 server with AVX512 and native bfloat16, except for ``changes``.
 
-    Example::
+    Example:
 
         fake_host(isa=frozenset({"avx2"}), torch_isa="AVX2", bf16_speed=0.1)
         fake_host(packages={"torch": "1.13.0a0+gitunknown"})

@@ -83,7 +83,7 @@ REFUSED = [
             Unavailable,
             Status.SKIPPED,
             "an-engine-of-tests is not installed",
-            'Install "an-engine-of-tests>=2"',
+            'Run: pip install "an-engine-of-tests>=2"',
         ),
         id="is not installed",
     ),
@@ -160,7 +160,7 @@ def test_strict_names_all_unsupported_steps(offer: Offer) -> None:
         )
     first, unavailable, refusing = str(caught.value).splitlines()
     assert "unavailable,faithful,refusing is not supported" in first
-    assert unavailable.startswith("  - unavailable: an-engine-of-tests is not installed. Install")
+    assert unavailable.startswith("  - unavailable: an-engine-of-tests is not installed. Run:")
     assert refusing.startswith("  - refusing: the model has no layers of the kind. Use another")
 
 

@@ -35,8 +35,12 @@ OWN = (
 )
 """Folders whose tests unpickle their own pickles, to check that models can be pickled."""
 
-SENT = Path("cpuaccel/tuning/workers/pickling.py")
-"""Sends a model to a worker of the search through an anonymous file."""
+SENT = {
+    Path("cpuaccel/tuning/workers/pickling.py"),  # a model to a worker of the search
+    Path("cpuaccel/processes/transfer.py"),  # inputs and outputs of a ProcessPool
+    Path("cpuaccel/processes/worker.py"),  # its own error, to check that it can be sent
+}
+"""Unpickle what a process of the same program sent, through anonymous memory or a pipe."""
 
 
 def faults(source: str, *, own: bool = False) -> Iterator[str]:
@@ -67,7 +71,7 @@ def test_nothing_in_the_project_unpickles_a_file() -> None:
         source = path.read_text(encoding="utf-8")
         place = path.relative_to(ROOT)
         own = any(place.is_relative_to(folder) for folder in OWN)
-        if place != SENT:
+        if place not in SENT:
             found += [f"{place}, {fault}" for fault in faults(source, own=own)]
     assert found == []
 

@@ -153,14 +153,14 @@ def test_changed_files_are_refused(name: str, saved: Path) -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"facts": {}},
-        {"facts__kinds": {}},
-        {"facts__kinds": 3},
-        {"facts__agreed": []},
-        {"facts__agreed": ["x", None]},
-        {"tensors": {}},
-        {"step": "onednn"},
-        {"step": "os.system"},
+        {"stepper__facts": {}},
+        {"stepper__facts__kinds": {}},
+        {"stepper__facts__kinds": 3},
+        {"stepper__facts__agreed": []},
+        {"stepper__facts__agreed": ["x", None]},
+        {"stepper__tensors": {}},
+        {"stepper__step": "onednn"},
+        {"stepper__step": "os.system"},
     ],
     ids=str,
 )
@@ -175,13 +175,13 @@ def test_what_does_not_fit_is_built_anew(changes: dict[str, Any], saved: Path) -
     "changes",
     [
         {"threads": "two"},
-        {"bandwidth": None},
-        {"more": 1},
-        {"tensors__lm_head": {"dtype": "int8", "shape": [2**40], "offset": 0}},
-        {"tensors__lm_head": {"dtype": "int8", "shape": [-1], "offset": 0}},
-        {"tensors__lm_head": {"dtype": "int8", "shape": [8], "offset": 8}},
-        {"tensors__lm_head": {"dtype": "object", "shape": [8], "offset": 0}},
-        {"tensors__lm_head": {"dtype": "int8", "shape": [2**47, 2**47], "offset": 0}},
+        {"stepper__bandwidth": None},
+        {"stepper__more": 1},
+        {"stepper__tensors__lm_head": {"dtype": "int8", "shape": [2**40], "offset": 0}},
+        {"stepper__tensors__lm_head": {"dtype": "int8", "shape": [-1], "offset": 0}},
+        {"stepper__tensors__lm_head": {"dtype": "int8", "shape": [8], "offset": 8}},
+        {"stepper__tensors__lm_head": {"dtype": "object", "shape": [8], "offset": 0}},
+        {"stepper__tensors__lm_head": {"dtype": "int8", "shape": [2**47, 2**47], "offset": 0}},
     ],
     ids=str,
 )
@@ -193,7 +193,7 @@ def test_an_invalid_description_is_refused(changes: dict[str, Any], saved: Path)
 
 def test_a_packed_weight_of_another_size(saved: Path) -> None:
     """The kernels must not read beyond it."""
-    edit_json(saved, "kept.json", tensors__lm_head__shape=[64])
+    edit_json(saved, "kept.json", stepper__tensors__lm_head__shape=[64])
     assert not is_restored(cpuaccel.load(saved))
 
 

@@ -55,7 +55,7 @@ def test_debians_torch_meets_requirements_of_its_release() -> None:
 def test_an_old_version_is_named_in_full() -> None:
     verdict = with_torch("1.13.0a0+gitunknown").meets(["torch>=2.0"])
     assert str(verdict) == (
-        'torch 1.13.0a0+gitunknown is installed, >=2.0 is needed. Install "torch>=2.0"'
+        'torch 1.13.0a0+gitunknown is installed, >=2.0 is needed. Run: pip install "torch>=2.0"'
     )
 
 
@@ -77,7 +77,9 @@ def test_if_no_set_is_met_every_set_is_explained() -> None:
         "optimum is not installed and transformers 4.50 is installed, <4.49 is needed; "
         "or transformers 4.50 is installed, >=5 is needed"
     )
-    assert verdict.remedy == ('Install "optimum<2" and "transformers<4.49", or "transformers>=5"')
+    assert verdict.remedy == (
+        'Run: pip install "optimum<2" "transformers<4.49", or: pip install "transformers>=5"'
+    )
 
 
 def test_an_invalid_version_meets_no_requirement() -> None:

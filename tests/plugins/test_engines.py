@@ -44,18 +44,18 @@ def test_check_agrees_with_the_facts_of_this_host(engine: str) -> None:
         (
             "openvino",
             {"torch": "2.13.0"},
-            'openvino is not installed. Install "torch>=2.8" and "openvino>=2026.4"',
+            'openvino is not installed. Run: pip install "torch>=2.8" "openvino>=2026.4"',
         ),
         (
             "openvino_int8",
             {"torch": "2.13.0", "openvino": "2026.4.1"},
-            'nncf is not installed. Install "torch>=2.8" and "openvino>=2026.4" and "nncf>=3.4"',
+            'nncf is not installed. Run: pip install "torch>=2.8" "openvino>=2026.4" "nncf>=3.4"',
         ),
         (
             "onnxruntime",
             {"torch": "2.13.0"},
             "onnxruntime is not installed and onnxscript is not installed. "
-            'Install "torch>=2.13" and "onnxruntime>=1.32" and "onnxscript>=0.7"',
+            'Run: pip install "torch>=2.13" "onnxruntime>=1.32" "onnxscript>=0.7"',
         ),
     ],
 )

@@ -95,12 +95,12 @@ def test_a_model_without_its_operators_fails() -> None:
     [
         (
             {"packages": {"torch": "2.13.0+cpu"}},
-            'zentorch is not installed. Install "torch>=2.13" and "zentorch>=2.13"',
+            'zentorch is not installed. Run: pip install "torch>=2.13" "zentorch>=2.13"',
         ),
         (
             {"packages": {"torch": "2.13.0+cpu", "zentorch": "2.14.0.1"}},
             "zentorch 2.14.0.1 works with torch 2.14 only, and this environment has torch "
-            '2.13.0+cpu. Install "zentorch==2.13.*"',
+            '2.13.0+cpu. Run: pip install "zentorch==2.13.*"',
         ),
         (
             {"processor": "Intel(R) Xeon(R) Platinum 8480C"},

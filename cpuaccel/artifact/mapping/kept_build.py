@@ -1,4 +1,4 @@
-"""What a saved folder keeps of the build for ``generate``: ``kept.json`` and ``kept.bin``."""
+"""What a saved folder keeps of a build: ``kept.json`` and ``kept.bin``."""
 
 import math
 from collections.abc import Mapping
@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from cpuaccel.artifact import layout
 from cpuaccel.artifact.contents import Contents
 from cpuaccel.artifact.mapping.mapped_tensors import map_file
+from cpuaccel.artifact.mapping.variant_record import VariantRecord
 from cpuaccel.model.precision import dtype_name
 from cpuaccel.plugin.kept import Kept
 
@@ -36,14 +37,70 @@ class KeptStepper:
     kept: Kept
 
 
+@dataclass(frozen=True)
+class KeptVariant:
+    """What the last step kept of a variant for calls.
+
+    Attributes:
+        call: the place of the call among those of ``artifact.json``.
+        record: what is known of the variant.
+        kept: what the backend kept.
+    """
+
+    call: int
+    record: VariantRecord
+    kept: Kept
+
+
+@dataclass(frozen=True)
+class KeptBuild:
+    """What was kept for ``generate`` and for calls."""
+
+    stepper: KeptStepper | None = None
+    variants: tuple[KeptVariant, ...] = ()
+
+
+Weights = Mapping[str, torch.Tensor]
+
+
 class _Table(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+Integer = Literal["bool", "uint8", "int8", "int16", "int32", "int64"]
+Floating = Literal["float16", "bfloat16", "float32", "float64"]
+
+Shape = tuple[Annotated[int, Field(ge=0, lt=2**48)], ...]
+
+
 class _Tensor(_Table):
-    dtype: Literal["uint8", "int8", "int16", "int32", "int64", "bfloat16", "float32"]
-    shape: tuple[Annotated[int, Field(ge=0, lt=2**48)], ...]
+    """A tensor in ``kept.bin``."""
+
+    dtype: Integer | Floating
+    shape: Shape
     offset: Annotated[int, Field(ge=0, multiple_of=PAGE)]
+
+
+class _Weight(_Table):
+    """A tensor in ``weights.safetensors``."""
+
+    weight: str
+    shape: Shape
+
+
+class _Kept(_Table):
+    facts: dict[str, JsonValue]
+    tensors: dict[str, _Tensor | _Weight]
+
+
+class _Stepper(_Kept):
+    step: str
+    bandwidth: float
+
+
+class _Variant(_Kept):
+    call: Annotated[int, Field(ge=0)]
+    record: VariantRecord
 
 
 class _Record(_Table):
@@ -52,44 +109,83 @@ class _Record(_Table):
     pipeline: str  # checksums of the files that it was built from
     weights: str
     threads: int
-    step: str
-    bandwidth: float
-    facts: dict[str, JsonValue]
-    tensors: dict[str, _Tensor]
+    stepper: _Stepper | None
+    variants: tuple[_Variant, ...]
 
 
-def write_kept(stepper: KeptStepper, folder: Path, sums: Mapping[str, str]) -> list[str]:
+def check_kept(kept: Kept) -> None:
+    """Check that what a backend keeps can be written.
+
+    Raises:
+        ValueError: a fact is not JSON, or a tensor has a dtype that is not stored.
+    """
+    empty = {
+        name: _Tensor(dtype=dtype_name(tensor.dtype), shape=tuple(tensor.shape), offset=0)
+        for name, tensor in kept.tensors.items()
+    }
+    _Kept.model_validate_json(_Kept(facts=dict(kept.facts), tensors=empty).model_dump_json())
+
+
+def write_kept(
+    build: KeptBuild, folder: Path, sums: Mapping[str, str], weights: Weights
+) -> list[str]:
     """Write what was kept.
 
     Args:
-        stepper: what was kept.
+        build: what was kept.
         folder: has all other files already.
         sums: their checksums.
+        weights: what ``weights.safetensors`` contains; not written again.
 
     Returns:
         The names of the files written.
     """
-    tensors = {}
+    known = {_memory(tensor): name for name, tensor in weights.items() if tensor.is_contiguous()}
     with (folder / layout.KEPT_TENSORS).open("wb", buffering=HUGE_PAGE) as file:
-        for name, tensor in stepper.kept.tensors.items():
-            file.write(b"\0" * (-file.tell() % PAGE))
-            tensors[name] = _Tensor(
-                dtype=dtype_name(tensor.dtype),
-                shape=tuple(tensor.shape),
-                offset=file.tell(),
+
+        def write(kept: Kept) -> dict[str, _Tensor | _Weight]:
+            return {name: _write_tensor(file, one, known) for name, one in kept.tensors.items()}
+
+        stepper, variants = build.stepper, []
+        described = stepper and _Stepper(
+            step=stepper.step,
+            bandwidth=stepper.bandwidth,
+            facts=dict(stepper.kept.facts),
+            tensors=write(stepper.kept),
+        )
+        for one in build.variants:
+            facts = dict(one.kept.facts)
+            tensors = write(one.kept)
+            variants.append(
+                _Variant(call=one.call, record=one.record, facts=facts, tensors=tensors)
             )
-            _write(file, tensor.detach().contiguous().view(-1).view(torch.uint8).numpy().data)
     record = _Record(
         pipeline=sums[layout.PIPELINE],
         weights=sums[layout.WEIGHTS],
         threads=torch.get_num_threads(),
-        step=stepper.step,
-        bandwidth=stepper.bandwidth,
-        facts=dict(stepper.kept.facts),
-        tensors=tensors,
+        stepper=described,
+        variants=tuple(variants),
     )
     (folder / layout.KEPT).write_text(record.model_dump_json() + "\n", encoding="utf-8")
     return [layout.KEPT, layout.KEPT_TENSORS]
+
+
+def _write_tensor(
+    file: BinaryIO, tensor: torch.Tensor, known: Mapping[tuple[object, ...], str]
+) -> _Tensor | _Weight:
+    tensor = tensor.detach().contiguous()
+    shape = tuple(tensor.shape)
+    weight = known.get(_memory(tensor))
+    if weight is not None and tensor.numel():
+        return _Weight(weight=weight, shape=shape)
+    file.write(b"\0" * (-file.tell() % PAGE))
+    offset = file.tell()
+    _write(file, tensor.view(-1).view(torch.uint8).numpy().data)
+    return _Tensor(dtype=dtype_name(tensor.dtype), shape=shape, offset=offset)
+
+
+def _memory(tensor: torch.Tensor) -> tuple[object, ...]:
+    return tensor.data_ptr(), tensor.numel(), tensor.dtype
 
 
 def _write(file: BinaryIO, data: memoryview) -> None:
@@ -104,18 +200,22 @@ def _write(file: BinaryIO, data: memoryview) -> None:
         data = data[len(part) :]
 
 
-def read_kept(contents: Contents) -> KeptStepper | str:
+def read_kept(contents: Contents, weights: Weights) -> KeptBuild | str:
     """Map what was kept.
 
+    Args:
+        contents: the folder.
+        weights: what ``weights.safetensors`` contains.
+
     Returns:
-        What was kept, or why it can't be used here; empty if nothing was.
+        What was kept, or why it can't be used here.
 
     Raises:
         ArtifactError: a file is missing, changed or invalid.
     """
     sums = contents.sums
     if layout.KEPT not in sums:
-        return ""
+        return KeptBuild()
     try:
         record = _Record.model_validate_json(contents.text(layout.KEPT))
     except ValidationError as error:
@@ -132,14 +232,26 @@ def read_kept(contents: Contents) -> KeptStepper | str:
         raise contents.file_error(layout.KEPT_TENSORS, "is missing")
     with contents.open(layout.KEPT_TENSORS) as file:
         memory = map_file(file)
+
+    def kept(one: _Kept) -> Kept:
+        tensors = {name: _read_tensor(memory, t, weights) for name, t in one.tensors.items()}
+        return Kept(tensors, one.facts)
+
     try:
-        tensors = {name: _tensor(memory, one) for name, one in record.tensors.items()}
-    except (ValueError, RuntimeError):
+        stepper = record.stepper
+        return KeptBuild(
+            None
+            if stepper is None
+            else KeptStepper(stepper.step, stepper.bandwidth, kept(stepper)),
+            tuple(KeptVariant(one.call, one.record, kept(one)) for one in record.variants),
+        )
+    except (ValueError, RuntimeError, KeyError):
         raise contents.file_error(layout.KEPT, f"does not fit {layout.KEPT_TENSORS}") from None
-    return KeptStepper(record.step, record.bandwidth, Kept(tensors, record.facts))
 
 
-def _tensor(memory: torch.Tensor, one: _Tensor) -> torch.Tensor:
+def _read_tensor(memory: torch.Tensor, one: _Tensor | _Weight, weights: Weights) -> torch.Tensor:
+    if isinstance(one, _Weight):
+        return weights[one.weight].view(one.shape)
     dtype: torch.dtype = getattr(torch, one.dtype)
     end = one.offset + math.prod(one.shape) * torch.empty(0, dtype=dtype).element_size()
     if end > len(memory):

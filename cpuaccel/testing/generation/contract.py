@@ -7,7 +7,7 @@ from cpuaccel.testing.generation.text import TextContract
 class GenerationContract(TextContract, StepperContract):
     """Tests that every backend with ``generates = True`` has to pass, beside ``BackendContract``.
 
-    Example::
+    Example:
 
         class TestHalveGenerates(GenerationContract):
             backend = "halve"

@@ -1,7 +1,7 @@
 """Pass: reuse what depends on the inputs' sizes alone in calls of the same sizes."""
 
 import operator
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from torch.fx import Graph, Node
@@ -15,10 +15,15 @@ Values = tuple[torch.Tensor, ...]
 
 
 class SizeCache:
-    """Tensors that depend on sizes alone, cached for the last sizes and never changed in place."""
+    """Tensors that depend on sizes alone, cached for the last sizes and never changed in place.
 
-    def __init__(self, make: Callable[..., Values]) -> None:
-        self._make = make
+    Attributes:
+        program: computes them from the sizes.
+    """
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self._make = compile_program(program)
         self._last: tuple[tuple[int, ...], Values] | None = None
 
     def tensors(self, *sizes: int) -> Values:
@@ -50,7 +55,7 @@ def cache_by_size(program: Program) -> None:
     for size in sizes:
         last.append(size)
         last = size
-    cache = SizeCache(_function(program, sizes, dependent, results))
+    cache = SizeCache(_part(program, sizes, dependent, results))
     with graph.inserting_after(last):
         cached = call(graph, cache.tensors, *sizes)
     last = cached
@@ -93,14 +98,18 @@ def _may_alias(node: Node) -> bool:
     return True
 
 
-def _function(
+def _part(
     program: Program, sizes: Sequence[Node], dependent: Collection[Node], results: Sequence[Node]
-) -> Callable[..., Values]:
+) -> Program:
     graph = Graph()
+    tensors: dict[str, torch.Tensor] = {}
     copies = {size: graph.placeholder(f"size_{place}") for place, size in enumerate(sizes)}
     for node in program.graph.nodes:
         weight = node.op == "get_attr" and any(user in dependent for user in node.users)
         if weight or node in dependent:
             copies[node] = graph.node_copy(node, copies.__getitem__)
+            copies[node].meta = {}  # the exporter's tensors without values take memory
+        if weight:
+            tensors[str(node.target)] = program.tensor(node)
     graph.output(tuple(copies[result] for result in results))
-    return compile_program(Program(graph, program.tensors))
+    return Program(graph, tensors)

@@ -2,16 +2,22 @@
 
 import tempfile
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal
 
 import torch
 
 import cpuaccel
-from cpuaccel import Applied, Backend, Context, Form, Signature, Verdict
+from cpuaccel import Applied, Backend, Context, Form, Kept, Signature, Verdict
 from cpuaccel_plugins.common.engine_errors import engine_errors, leave_out
 from cpuaccel_plugins.common.weight_dtypes import require_weight_dtypes
 from cpuaccel_plugins.onnxruntime.export import export, has_fused_attention
+from cpuaccel_plugins.onnxruntime.kept import (
+    keep_session,
+    needs_empty_rows,
+    restore_session,
+)
 from cpuaccel_plugins.onnxruntime.profile import execution_evidence
 from cpuaccel_plugins.onnxruntime.session import (
     MASK,
@@ -61,7 +67,7 @@ class OnnxRuntime(Backend[OnnxRuntimeOptions]):
         example = signature.tensor_inputs
         with tempfile.TemporaryDirectory(prefix="cpuaccel-") as folder:
             with engine_errors("ONNX Runtime", model, leave_out(self.name)):
-                session = open_session(exported, self.options.optimization, Path(folder))
+                session = open_session(exported, self.options.optimization, profile=Path(folder))
                 call: Outputs = SessionCall(session)
                 call(**example)
             executed = execution_evidence(Path(session.end_profiling()), exported.operators)
@@ -70,8 +76,23 @@ class OnnxRuntime(Backend[OnnxRuntimeOptions]):
             "threads": torch.get_num_threads(),
             "weights_apart": len(exported.weights),
         }
-        if MASK in example and has_fused_attention(model):
-            eager = cpuaccel.flatten(model, signature.tensors, signature.constants)
-            call = EagerForEmptyRows(call, eager)
+        empty_rows = MASK in example and has_fused_attention(model)
+        if empty_rows:
             evidence["rows_of_padding_only"] = "by the original model"
-        return Applied(call, evidence=evidence)
+        return Applied(
+            _with_empty_rows(call, model, signature) if empty_rows else call,
+            evidence=evidence,
+            kept=partial(keep_session, exported, self.options.optimization, empty_rows),
+        )
+
+    def restore(self, model: torch.nn.Module, context: Context, kept: Kept) -> Applied:
+        """Open a session of the optimized model."""
+        call: Outputs = SessionCall(restore_session(kept))
+        if needs_empty_rows(kept):
+            call = _with_empty_rows(call, model, context.signature)
+        return Applied(call, kept=lambda: kept)
+
+
+def _with_empty_rows(call: Outputs, model: torch.nn.Module, signature: Signature) -> Outputs:
+    eager = cpuaccel.flatten(model, signature.tensors, signature.constants)
+    return EagerForEmptyRows(call, eager)

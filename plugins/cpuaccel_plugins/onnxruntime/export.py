@@ -41,7 +41,7 @@ def export(model: torch.nn.Module, signature: Signature) -> Exported:
         exported = export_open(
             lambda example: _export(flat, example, signature), _is_fixed, flat, signature
         )
-        return _separate_weights(exported)
+        return separate_weights(exported)
 
 
 def _export(
@@ -81,7 +81,8 @@ def _with_eager_attention(model: torch.nn.Module) -> torch.nn.Module:
     return copied
 
 
-def _separate_weights(model: "onnx_ir.Model") -> Exported:
+def separate_weights(model: "onnx_ir.Model") -> Exported:
+    """Take the larger constants out of a model."""
     import onnx_ir
 
     _rename_returned_inputs(model.graph)

@@ -8,7 +8,7 @@ import torch
 import torch.utils.dlpack
 
 from cpuaccel_plugins.common.environment import environment_variable
-from cpuaccel_plugins.onnxruntime.export import Exported
+from cpuaccel_plugins.onnxruntime.export import INLINE_BYTES, Exported
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -23,11 +23,24 @@ LEVELS = {
 }
 """Optimization levels, with their names in ONNX Runtime."""
 
+_WEIGHTS_APART = "session.optimized_model_external_initializers"
+
 
 def open_session(
-    exported: Exported, optimization: str, folder: Path
+    exported: Exported,
+    optimization: str,
+    *,
+    profile: Path | None = None,
+    optimized: Path | None = None,
 ) -> "onnxruntime.InferenceSession":
-    """Open a session with as many threads as torch uses; its profile is written to ``folder``."""
+    """Open a session with as many threads as torch uses.
+
+    Args:
+        exported: the model. Weights that no kernel packs are read where they are.
+        optimization: one of the ``LEVELS``.
+        profile: a folder to write a profile to.
+        optimized: a file to write the optimized model to, with the weights in a file beside it.
+    """
     # Telemetry and a user identifier are on by default, from the first import on.
     with environment_variable("ORT_DISABLE_TELEMETRY", "1"):
         import onnxruntime
@@ -41,8 +54,16 @@ def open_session(
     # Threads that spin after a call slow down torch: interleaved eager calls took twice as long.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3  # errors only
-    options.enable_profiling = True
-    options.profile_file_prefix = str(folder / "profile")
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile / "profile")
+    if optimized is not None:
+        options.optimized_model_filepath = str(optimized)
+        for entry, value in (
+            ("file_name", f"{optimized.name}.data"),
+            ("min_size_in_bytes", str(INLINE_BYTES + 1)),
+        ):
+            options.add_session_config_entry(f"{_WEIGHTS_APART}_{entry}", value)
     values = [onnxruntime.OrtValue.from_dlpack(weight) for weight in exported.weights.values()]
     options.add_external_initializers(list(exported.weights), values)
     return onnxruntime.InferenceSession(exported.graph, options, providers=[PROVIDER])

@@ -1,16 +1,18 @@
 """The base of the OpenVINO backends."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import torch
 
-from cpuaccel import Applied, Backend, Context, Form, Options, Signature, Verdict
+from cpuaccel import Applied, Backend, Context, Form, Kept, Options, Signature, Verdict
 from cpuaccel_plugins.common.engine_errors import engine_errors, leave_out
 from cpuaccel_plugins.common.weight_dtypes import require_weight_dtypes, weight_dtypes
 from cpuaccel_plugins.openvino.errors import describe_openvino_error
 from cpuaccel_plugins.openvino.execution import CompiledCall
+from cpuaccel_plugins.openvino.kept import Settings, keep_compiled, restore_compiled
 from cpuaccel_plugins.openvino.one_key import UNFUSED, attends_to_one_key
 from cpuaccel_plugins.openvino.runtime_graph import execution_evidence
 
@@ -22,9 +24,6 @@ DECODING = ("torch>=2.11", "transformers>=5.23", "openvino>=2026.4")
 
 PRECISIONS = {torch.float32: "f32", torch.bfloat16: "bf16"}
 """Supported precisions, with their names in INFERENCE_PRECISION_HINT."""
-
-Settings = dict[str, str | int | bool]
-"""Properties of a compiled model, by name."""
 
 
 def cpu_settings(precision: torch.dtype) -> Settings:
@@ -89,4 +88,10 @@ class OpenVinoBackend(Backend[OptionsT], Generic[OptionsT]):
         if cache_dir is not None:
             loaded = compiled.get_property("LOADED_FROM_CACHE")
             evidence["loaded_from_cache"] = "yes" if loaded else "no"
-        return Applied(call, evidence=evidence)
+        kept = partial(keep_compiled, compiled, settings, returns)
+        return Applied(call, evidence=evidence, kept=kept)
+
+    def restore(self, model: torch.nn.Module, context: Context, kept: Kept) -> Applied:
+        """Import the compiled model."""
+        call = restore_compiled(kept, context.signature, self.name)
+        return Applied(call, kept=lambda: kept)

@@ -22,12 +22,22 @@ class CompiledCall:
         tensors: Sequence[str],
         returns: torch.dtype | None,
         backend: str,
+        memory: object = None,
     ) -> None:
-        """Wrap a compiled model; ``returns`` is the dtype of floating outputs, if not its own."""
+        """Wrap a compiled model.
+
+        Args:
+            compiled: the model.
+            tensors: names of the inputs.
+            returns: the dtype of floating outputs, if not its own.
+            backend: name of the backend.
+            memory: what the model reads and does not own.
+        """
         import openvino
 
         self._tensor = openvino.Tensor
         self._compiled = compiled
+        self._memory = memory
         self._returns = returns
         self._local = threading.local()
         ports = {

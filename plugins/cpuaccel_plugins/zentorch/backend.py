@@ -45,7 +45,7 @@ class ZenTorch(TorchCompileBackend):
             return Verdict.no(
                 f"zentorch {own} works with torch {own.major}.{own.minor} only, and this "
                 f"environment has torch {host.packages['torch']}",
-                f'Install "zentorch=={minor}.*"',
+                f'Run: pip install "zentorch=={minor}.*"',
             )
         if "avx512f" not in host.isa:
             return Verdict.no(

@@ -55,7 +55,9 @@ def check(**host: Any) -> cpuaccel.Verdict:
 
 def test_torch_before_2_6_is_refused() -> None:
     verdict = check(packages={"torch": "2.5.1"})
-    assert str(verdict) == 'torch 2.5.1 is installed, >=2.6 is needed. Install "torch>=2.6"'
+    assert (
+        str(verdict) == 'torch 2.5.1 is installed, >=2.6 is needed. Run: pip install "torch>=2.6"'
+    )
     assert check(packages={"torch": "2.6.0"})
 
 

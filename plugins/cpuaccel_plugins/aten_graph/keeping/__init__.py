@@ -1,0 +1,1 @@
+"""Graphs as plain data and tensors, and made again of them."""
