@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # "as" makes a name public for type checkers
     from cpuaccel.errors import PipelineError as PipelineError
     from cpuaccel.errors import SignatureError as SignatureError
     from cpuaccel.errors import StepError as StepError
+    from cpuaccel.errors import WorkerError as WorkerError
     from cpuaccel.errors import describe_error as describe_error
     from cpuaccel.model.copying import shared_copy as shared_copy
     from cpuaccel.model.flatten import flatten as flatten
@@ -55,15 +56,16 @@ if TYPE_CHECKING:  # "as" makes a name public for type checkers
     from cpuaccel.plugin.storage import SourceCacheLayer as SourceCacheLayer
     from cpuaccel.plugin.storage import Storage as Storage
     from cpuaccel.plugin.verdict import Verdict as Verdict
+    from cpuaccel.processes.pool import ProcessPool as ProcessPool
     from cpuaccel.report import Outcome as Outcome
     from cpuaccel.report import Report as Report
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "cpuaccel.api": "backends load optimize",
     "cpuaccel.errors": "ArtifactError BackendError CpuaccelError ForkError LockError "
-    "ModelError PipelineError SignatureError StepError describe_error",
+    "ModelError PipelineError SignatureError StepError WorkerError describe_error",
     "cpuaccel.model.copying": "shared_copy",
     "cpuaccel.model.flatten": "flatten",
     "cpuaccel.model.precision": "dtype_name",
@@ -81,6 +83,7 @@ _HOMES = {
     "cpuaccel.plugin.manager": "plugin_host",
     "cpuaccel.plugin.storage": "CacheLayer SourceCacheLayer Storage",
     "cpuaccel.plugin.verdict": "Verdict",
+    "cpuaccel.processes.pool": "ProcessPool",
     "cpuaccel.report": "Outcome Report",
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names.split()}

@@ -12,13 +12,15 @@
     ├── ArtifactError    a folder can't be written or loaded as an optimized model
     ├── LockError        a lock file of backends="auto" can't be used
     ├── QueueFullError   a Batcher has too much waiting; try again later
-    └── ClosedError      a Batcher is closed
+    ├── ClosedError      a Batcher or ProcessPool is closed
+    └── WorkerError      a process of a ProcessPool ended
 
 A message states what is wrong with the value seen, then the remedy. Exceptions that never leave
 the package stay in the modules that raise and catch them.
 """
 
 import difflib
+import signal
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -100,7 +102,11 @@ class QueueFullError(CpuaccelError):
 
 
 class ClosedError(CpuaccelError):
-    """A call of a ``Batcher`` that is closed."""
+    """A call of a ``Batcher`` or ``ProcessPool`` that is closed."""
+
+
+class WorkerError(CpuaccelError):
+    """A process of a ``ProcessPool`` that ended, or raised what can't be sent."""
 
 
 _LONGEST_VALUE = 200
@@ -157,6 +163,15 @@ def one_line(text: str) -> str:
 def first_line(error: BaseException) -> str:
     """Return an error's message as ``one_line``, or the error's type if it has no message."""
     return one_line(str(error)) or type(error).__name__
+
+
+def describe_exit(code: int) -> str:
+    """Say how a process ended, as what follows its name."""
+    if code >= 0:
+        return f"exited with code {code}"
+    name = signal.Signals(-code).name
+    memory = ", as the system does when memory is short," if -code == signal.SIGKILL else ""
+    return f"was ended by {name}{memory}"
 
 
 def describe_error(error: BaseException) -> str:

@@ -2,7 +2,10 @@
 
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import pytest
 
 
 def interrupt_at(text: str, command: Sequence[str]) -> tuple[str, str]:
@@ -21,3 +24,17 @@ def interrupt_at(text: str, command: Sequence[str]) -> tuple[str, str]:
     assert process.returncode == 130, err[-2000:]
     assert "Traceback" not in err
     return out, err
+
+
+def interrupt_bench_at(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let ``cpuaccel bench``, in this process, be interrupted when its progress names a text."""
+
+    @contextmanager
+    def progress_bar() -> Iterator[Callable[[float, str], None]]:
+        def advance(share: float, doing: str) -> None:
+            if text in doing:
+                raise KeyboardInterrupt
+
+        yield advance
+
+    monkeypatch.setattr("cpuaccel.cli.bench.command.progress_bar", progress_bar)

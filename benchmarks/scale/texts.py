@@ -3,12 +3,12 @@
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 
 def mixed_texts(file: Path, count: int) -> list[str]:
     """Read texts from a file in SQuAD's format, shuffled, repeated if it has too few."""
-    data = json.loads(file.read_text(encoding="utf-8"))["data"]
-    paragraphs = [paragraph for article in data for paragraph in article["paragraphs"]]
+    paragraphs = _paragraphs(file)
     texts = [paragraph["context"] for paragraph in paragraphs]
     texts += [question["question"] for each in paragraphs for question in each["qas"]]
     texts += [s for each in paragraphs for s in each["context"].split(". ") if len(s) > 20]
@@ -16,3 +16,13 @@ def mixed_texts(file: Path, count: int) -> list[str]:
     order.shuffle(texts)
     repeated = texts * (1 + count // len(texts))
     return repeated[:count]
+
+
+def paragraph_of_question(file: Path) -> dict[str, str]:
+    """Read the questions, each with the paragraph that answers it."""
+    return {q["question"]: each["context"] for each in _paragraphs(file) for q in each["qas"]}
+
+
+def _paragraphs(file: Path) -> list[Any]:
+    data = json.loads(file.read_text(encoding="utf-8"))["data"]
+    return [paragraph for article in data for paragraph in article["paragraphs"]]

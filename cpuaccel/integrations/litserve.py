@@ -1,6 +1,6 @@
 """Optimized models in LitServe, which collects batches itself.
 
-Example::
+Example:
 
     api = TaskAPI(load_embedder, folder, max_batch_size=32, batch_timeout=0.005)
     litserve.LitServer(api, accelerator="cpu").run()

@@ -1,6 +1,6 @@
 """Optimized models in sentence-transformers.
 
-Example::
+Example:
 
     from cpuaccel.integrations import sentence_transformers as accelerated
 

@@ -1,7 +1,7 @@
 """Transformers' Trainer with an optimized model for evaluation and prediction.
 
 Transformers 4 has the options ``--jit_mode_eval`` and ``--use_ipex``, version 5 removed them. These
-classes accept them with both versions, and any other pipeline. Use them directly or as mixins::
+classes accept them with both versions, and any other pipeline. Use them directly or as mixins:
 
     class TrainingArguments(CpuaccelArguments, Seq2SeqTrainingArguments): ...
     class MyTrainer(CpuaccelTrainer, Seq2SeqTrainer): ...

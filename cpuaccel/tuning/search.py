@@ -217,13 +217,17 @@ class Search:
             why = f"{first.candidate} is not significantly faster ({speedup})"
             return ORIGINAL, why, None
         rule = None
-        if first.candidate.threads is None and self._request.generate is None:
+        # Several processes load one saved folder, which has one pipeline.
+        several = self._throughput or self._request.generate is not None
+        if first.candidate.threads is None and not several:
             comparable = [row for row in rows if row.candidate.threads is None]
             rule = find_rule(first, comparable, self._workload.shapes)
         return first.candidate, f"{speedup} as fast as eager", rule
 
     def _why_none(self, rows: Sequence[Row]) -> str:
         """Say why no candidate was measured."""
+        if not rows and self._space.waiting:
+            return f"the budget ended before any of {len(self._space.waiting)} candidates was tried"
         if not rows and self._space.not_tried:
             # The remedies differ, because they name the backend.
             reasons = Counter(one.reason.partition(". ")[0] for one in self._space.not_tried)

@@ -1,5 +1,7 @@
 """LitServe with a real server process."""
 
+import os
+import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -35,11 +37,13 @@ def server(folders: dict[str, Path]) -> Iterator[str]:
         wait_for(f"{url}/health")
         yield url
     finally:
-        process.terminate()
+        assert process.pid is not None
+        os.killpg(process.pid, signal.SIGTERM)
         process.join()
 
 
 def run(folder: str, port: int) -> None:
+    os.setpgrp()  # LitServe's own processes outlive it
     api = TaskAPI(load_embedder, folder, ["jit"], tokens=32, max_batch_size=8, batch_timeout=0.01)
     litserve.LitServer(api, accelerator="cpu").run(
         host="127.0.0.1", port=port, generate_client_file=False, log_level="warning"
@@ -50,12 +54,12 @@ def test_embeddings_of_many_clients(server: str, folders: dict[str, Path]) -> No
     expected = SentenceTransformer(str(folders["embeddings"]), device="cpu").encode(TEXTS)
 
     def call(number: int) -> list[float]:
-        answer = httpx.post(f"{server}/predict", json={"input": TEXTS[number % 5]}, timeout=60)
+        answer = client.post("/predict", json={"input": TEXTS[number % 5]})
         assert answer.status_code == 200, answer.text
         output: list[float] = answer.json()["output"]
         return output
 
-    with ThreadPoolExecutor(16) as pool:
+    with httpx.Client(base_url=server, timeout=60) as client, ThreadPoolExecutor(16) as pool:
         found = list(pool.map(call, range(60)))
     for number, output in enumerate(found):
         np.testing.assert_allclose(output, expected[number % 5], atol=1e-5)

@@ -32,6 +32,7 @@ from cpuaccel.integrations.sentence_transformers import optimize, report  # noqa
 from cpuaccel.plugin.manager import PluginHost  # noqa: E402
 from cpuaccel.testing.state import changed, model_state  # noqa: E402
 from cpuaccel.tuning.decisions.result import Tuning  # noqa: E402
+from tests.brief_searches import measure_briefly  # noqa: E402
 from tests.conftest import Python  # noqa: E402
 from tests.integrations.parts import TEXTS, letters_tokenizer  # noqa: E402
 from tests.models import encoder  # noqa: E402
@@ -371,6 +372,7 @@ def test_a_search_measures_the_batches_of_encode(
     offered = importlib.metadata.entry_points(group="cpuaccel")
     jit = PluginHost(entry for entry in offered if entry.name == "jit")
     monkeypatch.setattr("cpuaccel.tuning.auto.plugin_host", lambda: jit)
+    measure_briefly(monkeypatch)
     fast = optimize(tiny, "auto", example_texts=TEXTS, budget=500, time_limit=500, cache=False)
     tuning = report(fast).tuning
     assert isinstance(tuning, Tuning)

@@ -9,6 +9,7 @@ import torch
 
 from cpuaccel.plugin.manager import ENTRY_POINT_GROUP, PluginHost, plugin_host
 from cpuaccel.testing import MaskedEncoder
+from tests.brief_searches import measure_briefly
 from tests.caches import use_cache
 from tests.required import unmet
 from tests.tuning.misbehaving import SOURCES
@@ -30,6 +31,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
     """Install plugins, and limit searches to the given plugins, which may be built-in ones."""
+    measure_briefly(monkeypatch)
     site = tmp_path / "site"
     site.mkdir()
     monkeypatch.syspath_prepend(site)

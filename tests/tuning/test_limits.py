@@ -18,14 +18,14 @@ from tests.tuning.results import rows, tuning
 
 
 def test_misbehaving_plugins_are_reported(install: Install, encoder: torch.nn.Module) -> None:
-    install("exits", "segfaults", "hangs", "leaks", "leaves", "wrong", "nan", "dies_later", "jit")
-    limit = round(stretched(15))
+    install("exits", "segfaults", "leaks", "leaves", "wrong", "nan", "dies_later", "jit")
+    # Each of them ends by itself: a limit that a busy machine reaches would hide how.
     fast = cpuaccel.optimize(
         encoder,
         "auto",
         example_inputs=batch(),
         budget=stretched(500),
-        time_limit=limit,
+        time_limit=stretched(500),
         memory_limit=2**30,
     )
     found = rows(fast)
@@ -36,12 +36,8 @@ def test_misbehaving_plugins_are_reported(install: Install, encoder: torch.nn.Mo
     )
     assert reasons["segfaults"] == (
         "crashed",
-        "SIGSEGV ended the process during the build",
+        "the process was ended by SIGSEGV during the build",
     )
-    assert reasons["hangs"][0] == "timed out"
-    # On a busy machine its build is paused and resumed: "after 43 s (74 s in total)".
-    assert f"{limit} s" in reasons["hangs"][1]
-    assert "during the build" in reasons["hangs"][1]
     assert reasons["leaks"][0] == "out of memory"
     assert "GiB during the build, more than the 1.0 GiB allowed" in reasons["leaks"][1]
     assert found["leaks"].peak_bytes > 2**30
@@ -66,6 +62,24 @@ def test_misbehaving_plugins_are_reported(install: Install, encoder: torch.nn.Mo
     assert torch.allclose(answer.states, encoder(**batch()).states, atol=1e-5)  # type: ignore[attr-defined]
 
 
+def test_a_hang_ends_at_its_limit_and_the_search_goes_on(
+    install: Install, encoder: torch.nn.Module
+) -> None:
+    install("hangs", "leaves")
+    limit = round(stretched(6))
+    fast = cpuaccel.optimize(
+        encoder, "auto", example_inputs=batch(), budget=stretched(500), time_limit=limit
+    )
+    found = rows(fast)
+    assert (found["hangs"].status, found["hangs"].reason) == (
+        "timed out",
+        f"timed out after {limit} s during the build",
+    )
+    # On a busy machine it may reach the limit as well.
+    assert found["leaves"].status in ("refused", "timed out")
+    assert tuning(fast).winner.name == "eager"
+
+
 def test_ends_a_hang_that_holds_the_interpreter_lock(
     install: Install, encoder: torch.nn.Module
 ) -> None:
@@ -81,7 +95,7 @@ def test_ends_a_hang_that_holds_the_interpreter_lock(
     )
     assert tuning(fast).winner.name == "eager"
     assert tuning(fast).why == "no candidate could be measured: 1 of 1 timed out"
-    assert "Pass a longer budget=" in str(fast.report)
+    assert "a longer budget may finish 1 that timed out" in str(fast.report)
 
 
 def test_a_longer_budget_searches_again(
@@ -105,6 +119,14 @@ def test_a_search_that_had_no_time_to_measure_is_not_kept(
         assert tuning(fast).source == "search"
     assert list(cache.glob("*.toml")) == []
     assert "searches again" in caplog.text
+
+
+def test_a_budget_that_ends_before_the_first_candidate_is_the_reason(
+    install: Install, encoder: torch.nn.Module
+) -> None:
+    install("faithful")
+    fast = cpuaccel.optimize(encoder, "auto", example_inputs=batch(), budget=0.001)
+    assert "the budget ended before any of" in tuning(fast).why
 
 
 def test_the_budget_ends_the_search(install: Install, encoder: torch.nn.Module) -> None:

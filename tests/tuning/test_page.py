@@ -94,7 +94,7 @@ def test_page_has_all_results() -> None:
         fake_host().processor,
         "8 x 384, 50% padding",
         "2.9x as fast as eager in this process",
-        "python -m torch.backends.xeon.run_cpu --ninstances 2 --ncores-per-instance 1",
+        "cpuaccel.ProcessPool(folder, processes=2, threads=1)",
     ):
         assert part in text, part
     assert read.tags.count("h2") == 10
@@ -174,9 +174,17 @@ def test_a_search_counts_its_candidates_by_result() -> None:
     late = Row(candidate=DEAD.candidate, status=CandidateStatus.TIMED_OUT)
     tuning = replace(TUNING, rows=(FAST, DEAD, late, late))
     assert str(tuning).splitlines()[-1] == (
-        "search    4 candidates in 61 s: 1 measured, 1 crashed, 2 timed out; 1 not tried. "
-        "Pass a longer budget= for those that timed out"
+        "search    4 candidates in 61 s: 1 measured, 1 crashed, 2 timed out; 1 not tried; "
+        "a longer budget may finish 2 that timed out"
     )
+
+
+def test_a_search_says_what_a_longer_budget_may_bring() -> None:
+    left = NotTried("jit in float32", "the budget ended", for_time=True)
+    tuning = replace(TUNING, not_tried=(*TUNING.not_tried, left, left))
+    assert TUNING.more_time == ""
+    assert tuning.more_time == "a longer budget may try 2 more"
+    assert "A longer budget may try 2 more" in Reader(render_page("m", tuning, fake_host())).text
 
 
 def test_a_search_that_measured_nothing_for_want_of_time_is_not_final() -> None:

@@ -70,7 +70,9 @@ def test_unavailable_backends_are_not_tried() -> None:
     assert {one.name: one.reason for one in found.not_tried} == {
         "needing": "option calibration is required: use the backend in a pipeline",
         "refusing": "the model has no layers of the kind. Use another model",
-        "unavailable": ('an-engine-of-tests is not installed. Install "an-engine-of-tests>=2"'),
+        "unavailable": (
+            'an-engine-of-tests is not installed. Run: pip install "an-engine-of-tests>=2"'
+        ),
     }
 
 

@@ -43,7 +43,7 @@ class Batcher(Generic[Item, RowT, Output]):
     A batch that raises is halved until only the row that raises fails. Other callers do not
     notice it.
 
-    Example::
+    Example:
 
         with Batcher(load_embedder(folder)) as batcher:
             batcher.compute(["a text", "another"]).outputs  # from any thread

@@ -35,7 +35,7 @@ _SECONDS = ("computing", "waiting")
 class BatcherCollector(Collector):
     """Collects the counters of batchers, with the label ``batcher``.
 
-    Example::
+    Example:
 
         prometheus_client.REGISTRY.register(BatcherCollector({"embeddings": batcher}))
     """

@@ -1,6 +1,6 @@
 """An HTTP application with OpenAI's routes over optimized models. Servers such as uvicorn run it.
 
-Example::
+Example:
 
     app = create_app(embeddings=load_embedder(folder))  # uvicorn module:app
 """

@@ -17,6 +17,9 @@ logger = logging.getLogger("cpuaccel.http")
 GONE = 499
 """Status in metrics and logs of requests whose client disconnected, as of nginx."""
 
+DISCARDED = 64 * 2**20
+"""Most bytes of a refused body that are read and forgotten."""
+
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
 
@@ -24,7 +27,8 @@ class Gate:
     """Middleware that reads a body before the application runs, so that slow clients hold nothing.
 
     Where the client disconnects, the application's call is cancelled, with what it waits for.
-    Bodies over ``max_bytes`` get 413, and those that take longer than ``body_timeout`` 408.
+    Bodies over ``max_bytes`` get 413, and those that take longer than ``body_timeout`` 408. The
+    rest of them is read and forgotten, up to 64 MiB, so that clients see the answer.
     """
 
     def __init__(
@@ -53,11 +57,12 @@ class Gate:
         begun = time.perf_counter()
         exchange = _Exchange(send)
         try:
-            body = await self._read(scope, receive)
-            if isinstance(body, JSONResponse):
-                await body(scope, receive, exchange.send)
+            body = _Body(scope, receive)
+            refused = await self._read(body)
+            if refused is None:
+                await self._serve(scope, bytes(body.data), receive, exchange)
             else:
-                await self._serve(scope, body, receive, exchange)
+                await self._refuse(refused, body, exchange)
         finally:
             self._record(scope, exchange, time.perf_counter() - begun)
 
@@ -82,34 +87,34 @@ class Gate:
             call.cancel()
             gone.cancel()
 
-    async def _read(self, scope: Scope, receive: Receive) -> bytes | JSONResponse:
-        """Read the body, or return why it is refused."""
-        headers = {"connection": "close"}  # the rest of the body is not read
+    async def _read(self, body: "_Body") -> JSONResponse | None:
+        """Read the body; return why it is refused."""
+        headers = {"connection": "close"}  # the rest of the body is not read as a request
         try:
             async with asyncio.timeout(self._body_timeout):
-                body = await self._read_bounded(scope, receive)
+                fits = await body.read(self._max_bytes)
         except TimeoutError:
             message = f"the body took longer than {self._body_timeout:g} seconds"
             return error_response(408, message, headers)
-        if body is None:
+        if not fits:
             message = f"the body has more than {self._max_bytes} bytes"
             return error_response(413, message, headers)
-        return body
+        return None
 
-    async def _read_bounded(self, scope: Scope, receive: Receive) -> bytes | None:
-        """Read the body; None if it is too large."""
-        declared = dict(scope["headers"]).get(b"content-length", b"0")
-        if declared.isdigit() and int(declared) > self._max_bytes:
-            return None
-        body = bytearray()
-        more = True
-        while more:
-            message = await receive()
-            body += message.get("body", b"")
-            if len(body) > self._max_bytes:
-                return None
-            more = message.get("more_body", False)
-        return bytes(body)
+    async def _refuse(self, response: JSONResponse, body: "_Body", exchange: "_Exchange") -> None:
+        """Answer at once, and close when the client has sent all, within bounds.
+
+        Closing a connection on which data arrives resets it, and most clients send all before they
+        read: they would not see the answer.
+        """
+        start = {"status": response.status_code, "headers": response.raw_headers}
+        await exchange.send({"type": "http.response.start", **start})
+        sent = {"type": "http.response.body", "body": response.body, "more_body": True}
+        await exchange.send(sent)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._body_timeout):
+                await body.discard(DISCARDED)
+        await exchange.send({"type": "http.response.body", "body": b""})
 
     def _record(self, scope: Scope, exchange: "_Exchange", seconds: float) -> None:
         route = scope.get("route")
@@ -126,6 +131,42 @@ class Gate:
                 "request_id": exchange.identity,
             },
         )
+
+
+class _Body:
+    """The body of a request.
+
+    Attributes:
+        data: what was read.
+    """
+
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        self.data = bytearray()
+        declared = dict(scope["headers"]).get(b"content-length", b"0")
+        self._declared = int(declared) if declared.isdigit() else 0
+        self._receive = receive
+        self._more = True
+
+    async def read(self, most: int) -> bool:
+        """Read all; return whether it has at most so many bytes."""
+        if self._declared > most:
+            return False
+        while self._more:
+            self.data += await self._next()
+            if len(self.data) > most:
+                return False
+        return True
+
+    async def discard(self, most: int) -> None:
+        """Read the rest, or so many bytes of it, until the client disconnects."""
+        while self._more and most > 0:
+            most -= len(await self._next())
+
+    async def _next(self) -> bytes:
+        message = await self._receive()
+        self._more = message.get("more_body", False)
+        data: bytes = message.get("body", b"")
+        return data
 
 
 class _Exchange:

@@ -10,7 +10,7 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", 
 class JsonFormatter(logging.Formatter):
     """Formats a record as one line of JSON, with the fields that were passed as ``extra``.
 
-    Example, in the file for ``uvicorn --log-config``::
+    Example, in the file for ``uvicorn --log-config``:
 
         {"formatters": {"json": {"()": "cpuaccel.integrations.http.logs.JsonFormatter"}}, ...}
     """

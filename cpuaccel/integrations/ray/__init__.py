@@ -1,6 +1,6 @@
 """Optimized models in Ray Data and Ray Serve.
 
-Example::
+Example:
 
     from cpuaccel.integrations import ray as accelerated
 
@@ -19,5 +19,9 @@ from cpuaccel.integrations.ray.data import Classify as Classify
 from cpuaccel.integrations.ray.data import ClassifyTokens as ClassifyTokens
 from cpuaccel.integrations.ray.data import Embed as Embed
 from cpuaccel.integrations.ray.data import Generate as Generate
+from cpuaccel.integrations.ray.planning import WorkerPlan as WorkerPlan
+from cpuaccel.integrations.ray.planning import plan as plan
+from cpuaccel.integrations.ray.reports import JobReport as JobReport
+from cpuaccel.integrations.ray.reports import report as report
 from cpuaccel.integrations.ray.sharing import Shared as Shared
 from cpuaccel.integrations.ray.sharing import share as share

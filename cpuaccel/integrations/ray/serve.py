@@ -6,10 +6,14 @@ from typing import Any
 from ray import serve
 
 from cpuaccel.errors import CpuaccelError
+from cpuaccel.integrations.ray.assigned import use_assigned_cpus
 from cpuaccel.integrations.ray.sharing import Shared
-from cpuaccel.integrations.ray.threads import use_assigned_cpus
+from cpuaccel.integrations.workers.loading import Kind, load_task
 
 Model = str | Path | Shared
+
+KINDS: dict[str, Kind] = {"embeddings": "embed", "rerank": "rerank", "chat": "generate"}
+"""The kind of task behind each argument of ``create_app``."""
 
 
 def application(
@@ -27,7 +31,7 @@ def application(
     Each replica has its own model and batches by tokens. Ray replaces a replica one of whose
     variants was switched off.
 
-    Example::
+    Example:
 
         serve.run(application(embeddings=folder, num_replicas=2,
                               ray_actor_options={"num_cpus": 2}))
@@ -54,17 +58,10 @@ class Replica:
 
     def __init__(self, models: dict[str, Model], pipeline: Any, options: dict[str, Any]) -> None:
         use_assigned_cpus()
-        from cpuaccel.integrations import tasks
-
-        loaders = {
-            "embeddings": tasks.load_embedder,
-            "rerank": tasks.load_reranker,
-            "chat": tasks.load_generator,
-        }
         self.tasks: dict[str, Any] = {}
-        for kind, model in models.items():
+        for route, model in models.items():
             source = model.unpacked() if isinstance(model, Shared) else model
-            self.tasks[kind] = loaders[kind](source, pipeline)
+            self.tasks[route] = load_task(KINDS[route], source, pipeline)
         self._options = options
 
     def __serve_build_asgi_app__(self) -> Any:

@@ -1,37 +1,23 @@
 """One build for a cluster: its folder goes to the nodes through the object store."""
 
 import io
-import tarfile
-import tempfile
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-import filelock
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from cpuaccel.integrations.ray.assigned import use_assigned_cpus
+from cpuaccel.integrations.workers.folders import used_folder
+from cpuaccel.integrations.workers.loading import Kind
+from cpuaccel.integrations.workers.packed import unpack_built, write_built
 from cpuaccel.plugin.cache_folder import cache_folder
 
 if TYPE_CHECKING:
-    from cpuaccel.integrations.tasks.served import PipelineLike, ServedModel
-
-Kind = Literal["embed", "classify", "classify_tokens", "generate"]
-
-
-def load_task(kind: Kind, model: str | Path, pipeline: "PipelineLike", **options: Any) -> Any:
-    """Load and optimize a model for a kind of task; see ``cpuaccel.integrations.tasks``."""
-    from cpuaccel.integrations import tasks
-
-    loaders: dict[Kind, Callable[..., ServedModel]] = {
-        "embed": tasks.load_embedder,
-        "classify": tasks.load_classifier,
-        "classify_tokens": tasks.load_token_classifier,
-        "generate": tasks.load_generator,
-    }
-    return loaders[kind](model, pipeline, **options)
+    from cpuaccel.integrations.tasks.served import PipelineLike
 
 
 @dataclass(frozen=True)
@@ -50,17 +36,11 @@ class Shared:
 
     def unpacked(self) -> Path:
         """Return the folder on this node. The first worker writes it, and the others wait."""
-        folder = cache_folder("ray") / self.key
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(f"{folder}.lock"):
-            if not folder.is_dir():
-                archive = io.BytesIO(memoryview(ray.get(self.packed)))
-                with tempfile.TemporaryDirectory(dir=folder.parent) as files:
-                    with tarfile.open(fileobj=archive) as tar:
-                        tar.extractall(files, filter="data")
-                    Path(files).rename(folder)
-                    Path(files).mkdir()  # which the context removes
-        return folder
+
+        def write(folder: Path) -> None:
+            unpack_built(memoryview(ray.get(self.packed)), folder)
+
+        return used_folder(cache_folder("ray") / self.key, write)
 
 
 def share(
@@ -77,7 +57,7 @@ def share(
 
     Args:
         model: a folder on this node, or a hub id.
-        kind: ``embed``, ``classify``, ``classify_tokens`` or ``generate``.
+        kind: ``embed``, ``classify``, ``classify_tokens``, ``rerank`` or ``generate``.
         pipeline: names of backends, a TOML file or a ``Pipeline``. Default: see
             ``cpuaccel.optimize``.
         num_cpus: CPUs to build with.
@@ -94,16 +74,9 @@ def share(
 
 def _build(kind: Kind, model: str, pipeline: "PipelineLike") -> Any:
     """Build, and return the files as bytes in a numpy array, which workers map."""
-    from cpuaccel.integrations.ray.threads import use_assigned_cpus
-
     use_assigned_cpus()
     import numpy as np
 
-    task = load_task(kind, model, pipeline)
     archive = io.BytesIO()
-    with tempfile.TemporaryDirectory() as files:
-        folder = Path(files) / "model"
-        task.save(folder)
-        with tarfile.open(fileobj=archive, mode="w") as tar:
-            tar.add(folder, arcname=".")
+    write_built(kind, model, pipeline, archive)
     return np.frombuffer(archive.getbuffer(), np.uint8)

@@ -16,9 +16,6 @@ from cpuaccel.tuning.workload import Shape
 Axis = Literal["length", "padding", "rows"]
 """A property of a call's shape by which calls are dispatched."""
 
-LAUNCHER = "torch.backends.xeon.run_cpu"
-"""Torch's launcher, which pins processes to their cores."""
-
 
 class CandidateStatus(enum.StrEnum):
     """The status of a candidate."""
@@ -114,12 +111,9 @@ class Instances:
     rows_per_second: float
 
     @property
-    def command(self) -> str:
-        """The command that starts a program in the same way."""
-        return (
-            f"python -m {LAUNCHER} --ninstances {self.count} "
-            f"--ncores-per-instance {self.threads} your_program.py"
-        )
+    def call(self) -> str:
+        """What runs a saved model in the same way."""
+        return f"cpuaccel.ProcessPool(folder, processes={self.count}, threads={self.threads})"
 
     def __str__(self) -> str:
         return (
@@ -185,6 +179,15 @@ class Tuning:
         short = late or any(one.for_time for one in self.not_tried)
         return not short or any(row.rounds for row in self.rows)
 
+    @property
+    def more_time(self) -> str:
+        """What a longer budget would bring, without a full stop; empty if nothing."""
+        untried = sum(one.for_time for one in self.not_tried)
+        late = sum(row.status is CandidateStatus.TIMED_OUT for row in self.rows)
+        parts = [f"try {untried} more"] if untried else []
+        parts += [f"finish {late} that timed out"] if late else []
+        return f"a longer budget may {' and '.join(parts)}" if parts else ""
+
     def with_winner(self, winner: Candidate) -> "Tuning":
         """Return a copy with another winner, and the status of the rows adapted."""
         tuning = replace(self, winner=winner, rule=self.rule if winner == self.winner else None)
@@ -210,9 +213,7 @@ class Tuning:
             f"{len(self.rows)} candidates in {self.seconds:.0f} s: {by_result}; "
             f"{len(self.not_tried)} not tried"
         )
-        if counts[CandidateStatus.TIMED_OUT]:
-            line += ". Pass a longer budget= for those that timed out"
-        return line
+        return f"{line}; {self.more_time}" if self.more_time else line
 
     def __str__(self) -> str:
         lines = [f"tuning    {self.winner}: {self.why}"]

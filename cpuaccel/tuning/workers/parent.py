@@ -17,6 +17,7 @@ import psutil
 import torch
 from pydantic import TypeAdapter
 
+from cpuaccel.errors import describe_exit
 from cpuaccel.tuning.decisions.result import CandidateStatus
 from cpuaccel.tuning.workers import messages
 from cpuaccel.tuning.workers.messages import Job, Message
@@ -196,11 +197,7 @@ class Workers:
             if -code == signal.SIGKILL:
                 reason = f"the system killed the process {doing}"
                 return WorkerFailure(CandidateStatus.OUT_OF_MEMORY, reason)
-            how = (
-                f"the process exited with code {code}"
-                if code >= 0
-                else f"{signal.Signals(-code).name} ended the process"
-            )
+            how = f"the process {describe_exit(code)}"
         return WorkerFailure(CandidateStatus.CRASHED, f"{how} {doing}{self._last_line()}")
 
     def _last_line(self) -> str:

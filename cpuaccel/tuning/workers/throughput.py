@@ -7,10 +7,13 @@ import time
 from contextlib import closing
 from typing import IO
 
-from cpuaccel.tuning.decisions.result import LAUNCHER, CandidateStatus, Instances
+from cpuaccel.tuning.decisions.result import CandidateStatus, Instances
 from cpuaccel.tuning.workers.messages import Job, Refused
 from cpuaccel.tuning.workers.parent import WorkerFailure, Workers
 from cpuaccel.tuning.workload import Workload
+
+LAUNCHER = "torch.backends.xeon.run_cpu"
+"""Torch's launcher, which pins processes to their cores."""
 
 SECONDS = 3.0
 """For which all instances are called at the same time."""

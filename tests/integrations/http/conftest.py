@@ -3,6 +3,7 @@
 Imports are in the fixtures: the files of tests skip where a package is missing, not this one.
 """
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +36,17 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {kind: root / kind for kind in ("embeddings", "rerank", "chat")}
 
 
-@pytest.fixture
-def embedder(folders: dict[str, Path]) -> Any:
+@pytest.fixture(scope="session")
+def built_embedder(folders: dict[str, Path]) -> Any:
     from cpuaccel.integrations import tasks
 
     return tasks.load_embedder(folders["embeddings"], ENCODING)
+
+
+@pytest.fixture
+def embedder(built_embedder: Any) -> Any:
+    """A task of the test's own, whose methods it may replace, on a shared optimized model."""
+    return copy.copy(built_embedder)
 
 
 @pytest.fixture
@@ -49,7 +56,7 @@ def reranker(folders: dict[str, Path]) -> Any:
     return tasks.load_reranker(folders["rerank"], ENCODING)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def chatter(folders: dict[str, Path]) -> Any:
     from cpuaccel.integrations import tasks
 

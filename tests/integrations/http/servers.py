@@ -25,13 +25,14 @@ def free_port() -> int:
 
 def wait_for(url: str) -> None:
     """Wait until a server answers with 200; the test's timeout ends the waiting."""
-    while True:
-        try:
-            if httpx.get(url, timeout=5).status_code == 200:
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.05)
+    with httpx.Client(timeout=5) as client:
+        while True:
+            try:
+                if client.get(url).status_code == 200:
+                    return
+            except httpx.TransportError:
+                pass
+            time.sleep(0.05)
 
 
 @contextmanager

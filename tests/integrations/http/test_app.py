@@ -304,11 +304,13 @@ def test_draining_answers_what_waits_and_refuses_the_rest(embedder: Any, chatter
     use(app, test)
 
 
-def test_health_fails_when_a_variant_is_switched_off(embedder: Any) -> None:
+def test_health_fails_when_a_variant_is_switched_off(
+    embedder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def test(client: Any) -> None:
         assert (await client.get("/health")).json() == {"status": "ok"}
         for variant in embedder.model.variants:
-            variant.off = "too many faults"
+            monkeypatch.setattr(variant, "off", "too many faults")
         health = await client.get("/health")
         assert health.status_code == 503
         assert "too many faults" in health.text

@@ -6,6 +6,8 @@ import json
 import os
 import signal
 import socket
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +22,59 @@ pytest.importorskip("transformers", minversion="5")
 
 from sentence_transformers import SentenceTransformer  # noqa: E402
 
+from cpuaccel.integrations.tasks import load_embedder  # noqa: E402
 from tests.integrations.http.servers import serving  # noqa: E402
 from tests.integrations.parts import TEXTS  # noqa: E402
 
 MALFORMED = [b"{", b'{"input": []}', b'{"input": "a", "dimensions": 3}']
 
 
-def environment(folders: dict[str, Path]) -> dict[str, str]:
-    return {"EMBEDDINGS": str(folders["embeddings"]), "OMP_NUM_THREADS": "1"}
+def environment(embeddings: Path) -> dict[str, str]:
+    return {"EMBEDDINGS": str(embeddings), "OMP_NUM_THREADS": "1"}
 
 
-def test_faults_of_some_requests_touch_no_others(folders: dict[str, Path]) -> None:
+@pytest.fixture(scope="module")
+def server(folders: dict[str, Path]) -> Iterator[str]:
+    """The address of a server with one worker."""
+    with serving(environment(folders["embeddings"])) as (url, _):
+        yield url
+
+
+@pytest.fixture(scope="module")
+def saved(folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedder as a saved build, which workers load without exporting the model."""
+    folder = tmp_path_factory.mktemp("saved") / "embedder"
+    load_embedder(folders["embeddings"], ["jit"]).save(folder)
+    return folder
+
+
+def test_what_a_client_left_is_not_computed(server: str) -> None:
+    async def count(client: Any, name: str) -> float:
+        """Read a counter of the batcher, which is absent before the first request."""
+        key = f'cpuaccel_batcher_{name}_total{{batcher="embeddings"}} '
+        _, found, rest = (await client.get("/metrics")).text.partition(key)
+        return float(rest.split()[0]) if found else 0.0
+
+    async def main() -> None:
+        async with httpx.AsyncClient(base_url=server, timeout=60) as client:
+            requests, cancelled = [await count(client, name) for name in ("requests", "cancelled")]
+            body = {"input": TEXTS * 100}
+            calls = [
+                asyncio.create_task(client.post("/v1/embeddings", json=body)) for _ in range(9)
+            ]
+            while await count(client, "requests") < requests + 9:
+                pass
+            for call in calls:
+                call.cancel()
+            await asyncio.gather(*calls, return_exceptions=True)
+            while await count(client, "cancelled") <= cancelled:
+                pass
+            assert (await client.post("/v1/embeddings", json={"input": "a"})).status_code == 200
+
+    asyncio.run(main())
+
+
+def test_faults_of_some_requests_touch_no_others(server: str, folders: dict[str, Path]) -> None:
     expected = SentenceTransformer(str(folders["embeddings"]), device="cpu").encode(TEXTS)
 
     async def good(client: Any, number: int) -> None:
@@ -47,18 +91,15 @@ def test_faults_of_some_requests_touch_no_others(folders: dict[str, Path]) -> No
         assert answer.status_code == 422
 
     async def oversized(client: Any, number: int) -> None:
-        try:
-            answer = await client.post("/v1/embeddings", content=b"x" * (5 * 2**20))
-            assert answer.status_code == 413
-        except httpx.TransportError:
-            pass  # the server closed the connection before the client had sent all
+        answer = await client.post("/v1/embeddings", content=b"x" * (5 * 2**20))
+        assert answer.status_code == 413
 
     async def leaves(client: Any, number: int) -> None:
         call = client.post("/v1/embeddings", json={"input": TEXTS * 20})
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(call, 0.002)
 
-    async def main(url: str) -> None:
+    async def main() -> None:
         kinds = [good, good, good, malformed, good, oversized, good, leaves]
         room = asyncio.Semaphore(32)
 
@@ -66,48 +107,55 @@ def test_faults_of_some_requests_touch_no_others(folders: dict[str, Path]) -> No
             async with room:
                 await kinds[number % len(kinds)](client, number)
 
-        async with httpx.AsyncClient(base_url=url, timeout=60) as client:
+        async with httpx.AsyncClient(base_url=server, timeout=60) as client:
             await asyncio.gather(*(call(client, number) for number in range(400)))
             assert (await client.get("/health")).status_code == 200
 
-    with serving(environment(folders)) as (url, _):
-        slow = []
-        for _ in range(20):  # connected, and silent
-            connection = socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])))
-            connection.sendall(
-                b"POST /v1/embeddings HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\n{"
-            )
-            slow.append(connection)
-        asyncio.run(main(url))
-        for connection in slow:
-            connection.close()
+    slow = []
+    for _ in range(20):  # connected, and silent
+        connection = socket.create_connection(("127.0.0.1", int(server.rpartition(":")[2])))
+        connection.sendall(b"POST /v1/embeddings HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\n{")
+        slow.append(connection)
+    asyncio.run(main())
+    for connection in slow:
+        connection.close()
 
 
-def test_what_a_client_left_is_not_computed(folders: dict[str, Path]) -> None:
-    key = 'cpuaccel_batcher_cancelled_total{batcher="embeddings"} '
-
-    async def main(url: str) -> None:
-        async with httpx.AsyncClient(base_url=url, timeout=60) as client:
-            body = {"input": TEXTS * 100}
-            calls = [
-                asyncio.create_task(client.post("/v1/embeddings", json=body)) for _ in range(9)
-            ]
-            accepted = 'cpuaccel_batcher_requests_total{batcher="embeddings"} 9.0'
-            while accepted not in (await client.get("/metrics")).text:
-                pass
-            for call in calls:
-                call.cancel()
-            await asyncio.gather(*calls, return_exceptions=True)
-            while f"{key}0.0" in (text := (await client.get("/metrics")).text) or key not in text:
-                pass
-            assert (await client.post("/v1/embeddings", json={"input": "a"})).status_code == 200
-
-    with serving(environment(folders)) as (url, _):
-        asyncio.run(main(url))
+def exchange(url: str, head: bytes, body: bytes) -> bytes:
+    """Send all over a plain socket before reading, and return what comes until the end."""
+    with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as connection:
+        connection.sendall(b"POST /v1/embeddings HTTP/1.1\r\nhost: a\r\n" + head + b"\r\n\r\n")
+        connection.sendall(body)
+        return b"".join(iter(lambda: connection.recv(65536), b""))
 
 
-def test_a_stop_answers_what_is_under_way(folders: dict[str, Path]) -> None:
-    with serving(environment(folders), "--log-config", "logs.json") as (url, process):
+@pytest.mark.parametrize("http", ["httptools", "h11"])
+def test_oversized_bodies_get_an_answer(saved: Path, http: str) -> None:
+    size = 20 * 2**20
+    chunks = (b"100000\r\n" + b"x" * 2**20 + b"\r\n") * 20 + b"0\r\n\r\n"
+    with serving(environment(saved), "--http", http) as (url, _):
+        for head, body in (
+            (b"content-length: %d" % size, b"x" * size),
+            (b"transfer-encoding: chunked", chunks),
+        ):
+            assert exchange(url, head, body).startswith(b"HTTP/1.1 413")
+        assert first_data(url, b"content-length: %d" % size).startswith(b"HTTP/1.1 413")
+        for _ in range(20):
+            answer = httpx.post(f"{url}/v1/embeddings", content=b"x" * size)
+            assert answer.status_code == 413
+            assert "bytes" in answer.json()["error"]["message"]
+        assert httpx.post(f"{url}/v1/embeddings", json={"input": "a"}).status_code == 200
+
+
+def first_data(url: str, head: bytes) -> bytes:
+    """Send only the head, and return what comes first."""
+    with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as connection:
+        connection.sendall(b"POST /v1/embeddings HTTP/1.1\r\nhost: a\r\n" + head + b"\r\n\r\n")
+        return connection.recv(65536)
+
+
+def test_a_stop_answers_what_is_under_way(saved: Path) -> None:
+    with serving(environment(saved), "--log-config", "logs.json") as (url, process):
 
         async def main() -> list[int]:
             async with httpx.AsyncClient(base_url=url, timeout=60) as client:
@@ -130,9 +178,11 @@ def test_a_stop_answers_what_is_under_way(folders: dict[str, Path]) -> None:
     assert {line["status"] for line in served} == {200}
 
 
-def test_a_killed_worker_is_replaced_and_no_answer_is_wrong(folders: dict[str, Path]) -> None:
+def test_a_killed_worker_is_replaced_and_no_answer_is_wrong(
+    folders: dict[str, Path], saved: Path
+) -> None:
     expected = SentenceTransformer(str(folders["embeddings"]), device="cpu").encode(TEXTS)
-    with serving(environment(folders), "--workers", "2") as (url, process):
+    with serving(environment(saved), "--workers", "2") as (url, process):
         workers = [
             child
             for child in psutil.Process(process.pid).children()
@@ -143,9 +193,7 @@ def test_a_killed_worker_is_replaced_and_no_answer_is_wrong(folders: dict[str, P
 
         def call(number: int) -> bool:
             try:
-                answer = httpx.post(
-                    f"{url}/v1/embeddings", json={"input": TEXTS[number % 5]}, timeout=60
-                )
+                answer = client.post("/v1/embeddings", json={"input": TEXTS[number % 5]})
             except httpx.TransportError:
                 outcomes["connection lost"] += 1
                 return False
@@ -155,10 +203,13 @@ def test_a_killed_worker_is_replaced_and_no_answer_is_wrong(folders: dict[str, P
             outcomes["answered"] += 1
             return True
 
-        assert all(call(number) for number in range(10))
-        os.kill(workers[0].pid, signal.SIGKILL)
-        for number in range(40):
-            call(number)
+        # A connection for each call, so that both workers get some.
+        new = httpx.Limits(max_keepalive_connections=0)
+        with httpx.Client(base_url=url, timeout=60, limits=new) as client:
+            assert all(call(number) for number in range(10))
+            os.kill(workers[0].pid, signal.SIGKILL)
+            for number in range(40):
+                call(number)
         assert outcomes["answered"] >= 40
         while len(psutil.Process(process.pid).children()) < 3:  # with the resource tracker
-            pass
+            time.sleep(0.05)

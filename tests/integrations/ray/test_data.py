@@ -1,5 +1,6 @@
 """Ray Data on a real cluster of three nodes: nothing lost, nothing twice, and in order."""
 
+import json
 import os
 import signal
 import subprocess
@@ -20,7 +21,10 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noq
 from sentence_transformers import SentenceTransformer  # noqa: E402
 
 from cpuaccel.integrations import ray as accelerated  # noqa: E402
+from tests.caches import with_kernels  # noqa: E402
+from tests.conftest import Python  # noqa: E402
 from tests.integrations.parts import TEXTS  # noqa: E402
+from tests.integrations.ray.conftest import ROOT, add_node  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("default")
 
@@ -57,13 +61,64 @@ def assert_all_right(rows: list[dict[str, Any]], count: int, folder: Path) -> No
 
 
 def test_embeddings_on_several_nodes_from_one_build(
-    cluster: Cluster, folders: dict[str, Path], tmp_path: Path
+    cluster: Cluster, folders: dict[str, Path], caches: Path
 ) -> None:
     model = accelerated.share(folders["embeddings"], pipeline=CHEAP)
-    out = embed(ray.data.from_items(rows_of(200), override_num_blocks=8), model)
+    out = embed(ray.data.from_items(rows_of(200), override_num_blocks=8), model).materialize()
     assert_all_right(out.take_all(), 200, folders["embeddings"])
-    built = [path.parents[2].name for path in tmp_path.glob("*/ray/*/optimized/pipeline.toml")]
+    found = accelerated.report(out)
+    assert (found.rows, found.served_by, found.failed) == (200, {"jit": 200}, 0)
+    assert not found.alarm
+    built = [path.parents[2].name for path in caches.glob("*/ray/*/optimized/pipeline.toml")]
     assert built  # each node that had an actor unpacked it, once
+
+
+def test_the_cache_keeps_only_what_is_used(
+    cluster: Cluster, folders: dict[str, Path], caches: Path
+) -> None:
+    for _ in range(2):
+        model = accelerated.share(folders["embeddings"], pipeline=CHEAP)
+        embed(ray.data.from_items(rows_of(20)), model, actors=1).materialize()
+    kept = [path for path in caches.glob("*/ray/*") if path.is_dir()]
+    assert 1 <= len(kept) <= len([*caches.iterdir()])  # at most the last one of each node
+
+
+def test_an_alarm_for_fallbacks(
+    cluster: Cluster, folders: dict[str, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    ds = ray.data.from_items([*rows_of(20), {"id": 20, "text": None}])
+    out = embed(ds, folders["embeddings"], actors=1, pipeline=["ipex"]).materialize()
+    found = accelerated.report(out)
+    assert (found.rows, found.fallbacks, found.failed) == (21, 20, 1)
+    assert found.served_by == {"fallback:not_applied": 20}
+    assert "20 of 20 rows" in found.alarm
+    assert found.alarm in caplog.text
+
+
+PLAN = """
+import json, sys
+import ray
+from cpuaccel.integrations import ray as accelerated
+
+model, texts = sys.argv[1:]
+ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+ds = ray.data.from_items([{"text": text} for text in json.loads(texts)])
+found = accelerated.plan(ds, model, sample=20, tokens=(64, 256), pipeline=["jit"])
+rows = [[each.actors, each.threads, each.tokens, each.rows_per_second] for each in found.choices]
+print(json.dumps([[found.actors, found.threads, found.tokens], rows]))
+"""
+
+
+def test_a_plan_for_a_node(
+    folders: dict[str, Path], python: Python, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # In a process of its own: a driver that leaves the cluster and comes back may lose its actors.
+    arguments = str(folders["embeddings"]), json.dumps(texts(40))
+    monkeypatch.setenv("RAY_worker_niceness", "0")
+    done = python(PLAN, *arguments, path=(ROOT, ROOT / "plugins"))
+    chosen, rows = json.loads(done.stdout.splitlines()[-1])
+    assert {tuple(row[:3]) for row in rows} == {(2, 1, 64), (2, 1, 256), (1, 2, 64), (1, 2, 256)}
+    assert chosen == max(rows, key=lambda row: row[3])[:3]
 
 
 @ray.remote(max_restarts=0)
@@ -83,16 +138,17 @@ class Spy:
 class Watched(accelerated.Embed):
     """Tells where it runs, and takes its time."""
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+    def __call__(self, batch: dict[str, Any], spy: Any) -> dict[str, Any]:
         node = ray.get_runtime_context().get_node_id()
-        ray.get(ray.get_actor("spy").began.remote(os.getpid(), node))
+        ray.get(spy.began.remote(os.getpid(), node))
         time.sleep(0.2)
         return super().__call__(batch)
 
 
-def begin(ds: Any, model: Any, out: Path) -> None:
+def begin(ds: Any, model: Any, out: Path, spy: Any) -> None:
     ds.map_batches(
         Watched,
+        fn_kwargs={"spy": spy},
         fn_constructor_kwargs={"model": model, "to": "embedding"},
         compute=ray.data.ActorPoolStrategy(size=2),
         num_cpus=2,
@@ -102,19 +158,19 @@ def begin(ds: Any, model: Any, out: Path) -> None:
 
 @pytest.mark.parametrize("victim", ["worker", "node"])
 def test_a_killed_worker_or_node_loses_nothing(
-    cluster: Cluster, folders: dict[str, Path], tmp_path: Path, victim: str
+    cluster: Cluster, folders: dict[str, Path], caches: Path, tmp_path: Path, victim: str
 ) -> None:
     from threading import Thread
 
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    spy = Spy.options(name="spy", num_cpus=0, scheduling_strategy=here).remote()
+    spy = Spy.options(num_cpus=0, scheduling_strategy=here).remote()
     model = accelerated.share(folders["embeddings"], pipeline=CHEAP)
     ds = ray.data.from_items(rows_of(480), override_num_blocks=30)
     failures: list[BaseException] = []
 
     def run() -> None:
         try:
-            begin(ds, model, tmp_path / "out")
+            begin(ds, model, tmp_path / "out", spy)
         except BaseException as error:
             failures.append(error)
 
@@ -129,7 +185,7 @@ def test_a_killed_worker_or_node_loses_nothing(
     else:
         node = next(n for n in cluster.worker_nodes if n.node_id == node_id)
         cluster.remove_node(node, allow_graceful=False)
-        cluster.add_node(num_cpus=2, env_vars={"CPUACCEL_CACHE": str(tmp_path / "third")})
+        add_node(cluster, with_kernels(caches / "third"))
     job.join()
     assert not failures, failures
     assert_all_right(pq.read_table(tmp_path / "out").to_pylist(), 480, folders["embeddings"])

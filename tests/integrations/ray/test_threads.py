@@ -14,7 +14,7 @@ def threads() -> tuple[int, int, str]:
 
     import torch
 
-    from cpuaccel.integrations.ray.threads import use_assigned_cpus
+    from cpuaccel.integrations.ray.assigned import use_assigned_cpus
 
     return use_assigned_cpus(), torch.get_num_threads(), os.environ["OMP_NUM_THREADS"]
 

@@ -1,22 +1,17 @@
-"""The threads of a Ray worker: as many as it has CPUs."""
+"""The threads of a worker: as many as the cluster assigned CPUs to it."""
 
 import os
-from typing import Any
-
-import ray
 
 _VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
 """What torch, its libraries and tokenizers read when they are imported or first used."""
 
 
-def use_assigned_cpus() -> int:
-    """Let engines use the CPUs that Ray assigned to this worker, and return how many.
+def use_cpus(assigned: float) -> int:
+    """Let engines use so many CPUs, and return how many threads these are.
 
     Call it before engines are imported: some read the number only then. A fraction of a CPU is one
     thread.
     """
-    worker: Any = ray.get_runtime_context()
-    assigned = worker.get_assigned_resources().get("CPU", 1)
     threads = max(1, int(assigned))
     os.environ.update(dict.fromkeys(_VARIABLES, str(threads)))
     import torch

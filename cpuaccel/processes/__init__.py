@@ -1,0 +1,1 @@
+"""An optimized model in several processes, each on cores of its own."""
