@@ -6,7 +6,7 @@ SHELL := /bin/bash
 
 # Parts of the tests, the longest first, each in a process of its own, without the parts that are in
 # its folder. "rest" is everything that is in no other part.
-PARTS := tests/generation tests/tuning tests/plugins tests/integrations tests/plugins/test_inductor.py \
+PARTS := tests/generation tests/integrations tests/plugins tests/tuning tests/plugins/test_inductor.py \
   tests/examples tests/cli tests/plugins/onednn rest tests/plugins/test_zentorch.py tests/docs \
   tests/plugins/int8 tests/plugins/test_engines.py tests/artifact
 PYTEST = python -m pytest
@@ -14,7 +14,8 @@ PYTEST = python -m pytest
 # processes that hang on purpose. Under `make --jobs`, make decides.
 JOBS ?= 3
 
-.PHONY: help demo docs test lint types test-classic test-legacy test-newest bench-overhead $(PARTS)
+.PHONY: help demo docs test lint types test-classic test-legacy test-newest release-check \
+  bench-overhead $(PARTS)
 
 # Run all parts, even where one fails: $(call run_parts,stack,options of pytest,parts)
 define run_parts
@@ -29,7 +30,7 @@ help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 demo: ## show what this machine can do; WHISPER=folder RECORDING=file.wav adds a transcript
-	@venv=$$(scripts/make-venv.sh demo | tail -n 1); "$$venv/bin/python" scripts/demo.py \
+	@venv=$$(scripts/make-venv.sh demo | tail -n 1); TQDM_DISABLE=1 "$$venv/bin/python" scripts/demo.py \
 	  $(if $(WHISPER),--whisper "$(WHISPER)" --recording "$(RECORDING)")
 
 docs: ## build the site in site/ and check its links
@@ -46,13 +47,17 @@ types: ## run mypy --strict
 	@venv=$$(scripts/make-venv.sh modern | tail -n 1); "$$venv/bin/mypy"
 
 test-classic: ## run the tests with torch 2.8, IPEX 2.8 and optimum's BetterTransformer (7 GB)
-	+@$(call run_parts,classic,--require-stack classic,rest tests/examples tests/tuning)
+	+@$(call run_parts,classic,--require-stack classic,rest tests/plugins tests/tuning tests/examples \
+	  tests/integrations tests/cli)
 
 test-legacy: ## run the tests with torch 1.13 from Debian
 	+@$(call run_parts,legacy,--require-stack legacy,rest)
 
 test-newest: ## run the tests with the newest torch and transformers (7 GB; not in CI)
 	+@$(call run_parts,newest,,$(PARTS))
+
+release-check: ## use the wheel with each extra in a fresh environment (half an hour); EXTRAS="openvino ray" for some
+	python3 scripts/check_release.py $(EXTRAS)
 
 bench-overhead: ## measure the cost of a call through cpuaccel
 	@venv=$$(scripts/make-venv.sh modern | tail -n 1); "$$venv/bin/python" benchmarks/overhead.py

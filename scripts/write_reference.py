@@ -85,7 +85,7 @@ a key changes its meaning or goes away, not when one is added. Infinity and NaN 
 | `inspect` | Summary |
 | `generate` | `model`, `prompt`, `chat`, `seed`, `interrupted`, `text`, `tokens`, `first_token_seconds`, `tokens_per_second`, and the report |
 
-The report (`fast.report.to_dict()`): `pipeline`, `dtype`, `planned` (Outcome), `not_built`, `variants` (VariantReport),
+The report (`fast.report.to_dict()`): `pipeline`, `dtype`, `planned` (Outcome), `not_built`, `not_restored`, `variants` (VariantReport),
 `calls`, `fallbacks`, `audited`, `largest_audited`, `generation`, `parts`, `tuning`.
 
 """

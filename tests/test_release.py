@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -141,6 +142,25 @@ def _extras() -> dict[str, list[Requirement]]:
         extra: [Requirement(line) for line in text.split("\n") if line]
         for extra, text in section.items()
     }
+
+
+def test_the_changelog_begins_with_this_version() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    newest = re.search(r"^## \[(\d.+?)\]", text, re.M)
+    assert newest is not None
+    assert newest[1] == cpuaccel.__version__
+
+
+def test_every_extra_is_used_before_a_release() -> None:
+    script = runpy.run_path(str(ROOT / "scripts" / "use_extra.py"))
+    assert set(script["USES"]) == {*_extras(), "none"}
+
+
+def test_the_page_of_backends_has_every_extra() -> None:
+    page = (ROOT / "docs" / "backends.md").read_text(encoding="utf-8")
+    section = page.partition("## What to install")[2]
+    rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    assert set(_extras()) <= {name for row in rows for name in row.split("`")[1::2]}
 
 
 @pytest.mark.parametrize("extra", _extras())
