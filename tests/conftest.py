@@ -1,4 +1,5 @@
 import functools
+import gc
 import os
 import signal
 import subprocess
@@ -32,6 +33,9 @@ settings.load_profile("cpuaccel")
 # Children print tables; a narrow terminal would wrap them.
 os.environ["COLUMNS"] = "200"
 
+# IPEX imports Inductor, which would start processes for compiling that import torch.
+os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
+
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Stretch every test's timeout, which is there to end tests that hang."""
@@ -40,6 +44,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         marker = item.get_closest_marker("timeout")
         seconds = marker.args[0] if marker else float(config.getini("timeout"))
         item.add_marker(pytest.mark.timeout(seconds * factor), append=False)
+
+
+def pytest_collection_finish() -> None:
+    """Collect garbage rarely, and never what was imported: exports make millions of objects."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 10, 10)
 
 
 @pytest.fixture(autouse=True)

@@ -62,3 +62,14 @@ def test_contributing_names_every_module_at_the_top() -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     modules = sorted(path.name for path in (ROOT / "cpuaccel").glob("*.py"))
     assert [name for name in modules if f"`cpuaccel/{name}`" not in text] == []
+
+
+def test_the_site_has_every_page() -> None:
+    nav = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:\n")[2]
+    listed = set(re.findall(r"- ([\w/]+\.md)$", nav, re.M))
+    pages = {_name(page).removeprefix("docs/") for page in PAGES} - {"README.md"}
+    assert pages == listed - {"index.md"}
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 120

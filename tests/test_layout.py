@@ -17,6 +17,7 @@ LAYERS = (
     {"__main__"},
     {"cli"},
     {"integrations", "testing"},
+    {"processes"},
     {"api"},
     {"tuning"},
     {"optimized"},

@@ -126,7 +126,7 @@ def read_use(
 
 def refuse_lengths(model: "torch.nn.Module", prompt_len: str | None, padding: float | None) -> None:
     """Refuse lengths for a model whose encoder reads speech of one length."""
-    from cpuaccel.cli.models.cases import reads_speech
+    from cpuaccel.cli.models.inputs import reads_speech
 
     if reads_speech(model):
         why = f"{type(model).__name__} reads speech of one length. Leave it out"

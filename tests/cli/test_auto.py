@@ -12,6 +12,7 @@ import cpuaccel
 from cpuaccel.planning.toml import read_pipeline
 from cpuaccel.plugin.manager import PluginHost
 from cpuaccel.timing import Speedup
+from tests.brief_searches import measure_briefly
 from tests.caches import use_cache
 from tests.cli.conftest import Run
 from tests.required import requires
@@ -27,6 +28,7 @@ def _jit_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     jit = PluginHost(entry for entry in offered if entry.name == "jit")
     monkeypatch.setattr("cpuaccel.tuning.auto.plugin_host", lambda: jit)
     use_cache(tmp_path / "cache", monkeypatch)
+    measure_briefly(monkeypatch)
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from cpuaccel.plugin.host import Host, host
 from tests.cli.backends import Absent, Brittle
 from tests.cli.conftest import Run
 from tests.conftest import Offer, Python
-from tests.interruption import interrupt_at
+from tests.interruption import interrupt_at, interrupt_bench_at
 
 TINY = (
     "bench",
@@ -34,6 +34,9 @@ TINY = (
 
 ONCE = ("--backends", "jit", "--rounds", "1", "--threads", "1", "--json")
 MANY = ",".join(map(str, range(1, 41)))
+needs_full_disk = pytest.mark.skipif(
+    not Path("/dev/full").exists(), reason="this system has no /dev/full"
+)
 HAS_BF16 = dataclasses.replace(host(), isa=frozenset({"amx_bf16"}), bf16_speed=4.0)
 
 
@@ -178,23 +181,30 @@ def test_reports_a_length_that_the_model_does_not_support(run: Run) -> None:
     assert "Choose another --seq-len" in ran.err
 
 
-@pytest.mark.parametrize("machine", [False, True])
-def test_ctrl_c_prints_the_finished_results(machine: bool) -> None:
+def test_ctrl_c_prints_the_finished_results() -> None:
     command = [
         *(sys.executable, "-m", "cpuaccel", "bench", "config:bert-tiny", "--backends", "jit"),
-        *("--batch-size", MANY, "--seq-len", "8", "--rounds", "50", "--threads", "1"),
-        *(["--json"] if machine else []),
+        *("--batch-size", MANY, "--seq-len", "8", "--rounds", "50", "--threads", "1", "--json"),
     ]
     out, _ = interrupt_at("timing 2 x 8", command)
-    if machine:
-        data = json.loads(out)
-        assert data["interrupted"]
-        assert {row["batch_size"] for row in data["results"]} >= {1}
-        assert {row["batch_size"] for row in data["results"]} < set(range(1, 41))
-    else:
-        assert "1 x 8" in out
-        assert "40 x 8" not in out
-        assert "Interrupted" in out
+    data = json.loads(out)
+    assert data["interrupted"]
+    assert {1} <= {row["batch_size"] for row in data["results"]} < set(range(1, 41))
+
+
+def test_an_interrupted_benchmark_prints_its_table(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupt_bench_at("timing 2 x 8", monkeypatch)
+    ran = run(
+        *("bench", "config:bert-tiny", "--backends", "jit", "--batch-size", "1,2,3"),
+        *("--seq-len", "8", "--rounds", "1", "--threads", "1"),
+    )
+    assert ran.code == 130
+    assert "Traceback" not in ran.err
+    assert "1 x 8" in ran.out
+    assert "3 x 8" not in ran.out
+    assert "Interrupted" in ran.out
 
 
 @pytest.fixture
@@ -225,22 +235,36 @@ def bench(
     return made
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
-@pytest.mark.parametrize("form", [[], ["--json"]], ids=["table", "json"])
-def test_prints_to_stderr_if_stdout_cannot_be_written(
-    python: Python, tmp_path: Path, form: list[str]
-) -> None:
+UNWRITABLE = "cannot write the results to stdout: No space left on device."
+BRIEF = (
+    *("bench", "config:bert-tiny", "--backends", "jit", "--rounds", "1"),
+    *("--batch-size", "1", "--seq-len", "8", "--threads", "1"),
+)
+
+
+@needs_full_disk
+def test_prints_to_stderr_if_stdout_cannot_be_written(python: Python) -> None:
     code = """
 import os, sys
 os.dup2(os.open("/dev/full", os.O_WRONLY), 1)
 from cpuaccel.cli.main import main
 main(sys.argv[1:])
 """
-    arguments = ["bench", "config:bert-tiny", "--backends", "jit", "--rounds", "1", *form]
-    done = python(code, *arguments, "--batch-size", "1", "--seq-len", "8", check=False)
+    done = python(code, *BRIEF, "--json", check=False)
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
     assert '"median_ms"' in done.stderr
-    assert "cannot write the results to stdout: No space left on device." in (
-        " ".join(done.stderr.split())
-    )
+    assert UNWRITABLE in " ".join(done.stderr.split())
+
+
+@needs_full_disk
+def test_prints_json_to_stderr_if_the_table_cannot_be_written(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open("/dev/full", "w", encoding="utf-8") as full, monkeypatch.context() as patched:
+        patched.setattr("sys.stdout", full)
+        ran = run(*BRIEF)
+    assert ran.code == 1, ran.err
+    assert "Traceback" not in ran.err
+    assert '"median_ms"' in ran.err
+    assert UNWRITABLE in " ".join(ran.err.split())

@@ -1,10 +1,7 @@
-import json
-import sys
-
 import pytest
 
 from tests.cli.conftest import Run
-from tests.interruption import interrupt_at
+from tests.interruption import interrupt_bench_at
 from tests.required import NATIVE, ROOT, requires
 
 TINY = ("bench", "config:llama-tiny", "--generate", "4", "--threads", "1")
@@ -172,12 +169,13 @@ def test_prompts_that_the_model_does_not_accept(run: Run) -> None:
     assert "Choose a shorter --prompt-len" in " ".join(ran.err.split())
 
 
-def test_ctrl_c_prints_the_finished_results() -> None:
-    command = [
-        *(sys.executable, "-m", "cpuaccel", *TINY, "--backends", "jit", "--rounds", "50"),
-        *("--batch-size", ",".join(map(str, range(1, 41))), "--prompt-len", "8", "--json"),
-    ]
-    out, _ = interrupt_at("timing 2 x 8", command)
-    data = json.loads(out)
-    assert data["interrupted"]
-    assert {1} <= {row["batch_size"] for row in data["results"]} < set(range(1, 41))
+def test_an_interrupted_benchmark_prints_the_finished_results(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupt_bench_at("timing 2 x 8", monkeypatch)
+    ran = run(
+        *(*ONCE, "--backends", "jit", "--batch-size", "1,2,3", "--prompt-len", "8", "--json"),
+    )
+    assert ran.code == 130
+    assert ran.data["interrupted"]
+    assert {row["batch_size"] for row in ran.data["results"]} == {1}

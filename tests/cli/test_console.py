@@ -49,4 +49,5 @@ def test_bench_at_80_columns_keeps_the_names(run: Run, monkeypatch: pytest.Monke
     )
     (line,) = [line for line in ran.out.splitlines() if NAME in line and "applied" in line.lower()]
     assert len(line) <= 80
+    assert "\npeak: " not in ran.out, "it explains a column that is left out"
     assert console.PIPE_WIDTH > 80

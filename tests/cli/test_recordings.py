@@ -12,6 +12,8 @@ from cpuaccel.cli.models.load import load_model
 from cpuaccel.cli.models.recordings import Recordings, read_recordings, word_errors
 from cpuaccel.errors import ModelError
 from cpuaccel.plugin.manager import PluginHost
+from tests.brief_searches import measure_briefly
+from tests.caches import use_cache
 from tests.cli.conftest import Run
 from tests.required import EXAMPLES, requires
 
@@ -100,7 +102,8 @@ def test_tune(run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     offered = importlib.metadata.entry_points(group="cpuaccel")
     onednn = PluginHost(entry for entry in offered if entry.name == "onednn")
     monkeypatch.setattr("cpuaccel.tuning.auto.plugin_host", lambda: onednn)
-    monkeypatch.setenv("CPUACCEL_CACHE", str(folder / "cache"))
+    use_cache(folder / "cache", monkeypatch)
+    measure_briefly(monkeypatch)
     ran = run(
         *("tune", folder / "model", "--recordings", folder / "list.csv", "--generate", "8"),
         *("--task", "automatic-speech-recognition", "--budget", "500", "--threads", "1", "--json"),

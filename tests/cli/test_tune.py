@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from cpuaccel.plugin.manager import PluginHost
+from tests.brief_searches import measure_briefly
 from tests.caches import use_cache
 from tests.cli.conftest import Run
 from tests.required import requires
@@ -21,6 +22,7 @@ def _jit_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     jit = PluginHost(entry for entry in offered if entry.name == "jit")
     monkeypatch.setattr("cpuaccel.tuning.auto.plugin_host", lambda: jit)
     use_cache(tmp_path / "cache", monkeypatch)
+    measure_briefly(monkeypatch)
 
 
 def test_search_lock_file_and_page(run: Run, tmp_path: Path) -> None:

@@ -57,7 +57,9 @@ def _chat(folder: Path) -> None:
     from tests.cli.generate.models import make_llama, make_tokenizer
 
     make_llama().save_pretrained(folder)
-    make_tokenizer(CHAT).save_pretrained(folder)
+    tokenizer = make_tokenizer(CHAT)
+    tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.save_pretrained(folder)
 
 
 def _save(folder: Path, model: Any) -> None:

@@ -31,14 +31,12 @@ def _decoder() -> Names:
 
 
 def _generation() -> Names:
-    name = "openai/whisper-base"
     return {
         **_text(),
         **_decoder(),
+        **_speech(),
         "transformers": transformers,
         "AutoModelForCausalLM": transformers.AutoModelForCausalLM,
-        "whisper": transformers.AutoModelForSpeechSeq2Seq.from_pretrained(name).eval(),
-        "processor": transformers.AutoProcessor.from_pretrained(name),
         "recording": recording(),
     }
 
@@ -69,7 +67,21 @@ def _int8() -> Names:
 def _tuning() -> Names:
     names = {**_text(), "model": encoder("bert-text", num_hidden_layers=1)}
     batches = [names["batch"]]
-    return {**names, **_tokens(), "batches": batches, "labels": torch.tensor([0, 1, 0, 1])}
+    labels = torch.tensor([0, 1, 0, 1])
+    return {**names, **_tokens(), **_speech(), "batches": batches, "labels": labels}
+
+
+def _speech() -> Names:
+    name = "openai/whisper-base"
+    processor = transformers.AutoProcessor.from_pretrained(name)
+    sound = recording()
+    features = processor(sound["raw"], sampling_rate=16000, return_tensors="pt").input_features
+    return {
+        "whisper": transformers.AutoModelForSpeechSeq2Seq.from_pretrained(name).eval(),
+        "processor": processor,
+        "recordings": [features],
+        "transcripts": ["what was said"],
+    }
 
 
 def _tokens() -> Names:
@@ -83,7 +95,7 @@ def _scale() -> Names:
     import pyarrow.parquet as pq
 
     pq.write_table(pa.table({"id": range(len(TEXTS)), "text": TEXTS}), "texts.parquet")
-    return {"texts": TEXTS}
+    return {"texts": TEXTS, "encoder": encoder("bert")}
 
 
 GIVEN: Mapping[str, Callable[[], Names]] = {

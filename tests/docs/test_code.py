@@ -5,6 +5,7 @@ A page's blocks share their names. What a page takes for granted (``model``, ``b
 """
 
 import json
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,11 +17,12 @@ from markdown_it import MarkdownIt
 
 import cpuaccel
 from cpuaccel.plugin.manager import plugin_host
+from tests.brief_searches import measure_briefly
 from tests.caches import use_cache
 from tests.conftest import Offer
 from tests.docs.checkpoints import CHECKPOINTS
 from tests.docs.given import names_for
-from tests.required import OPENVINO_DECODING, ROOT, requires
+from tests.required import OPENVINO_DECODING, ROOT, SPARK, requires, unmet
 
 pytestmark = requires("torch==2.13.*", "transformers==5.*", *OPENVINO_DECODING)
 
@@ -38,11 +40,11 @@ WITH_CODE = [page for page in PAGES if blocks(page)]
 
 
 WITH_RAY = ROOT / "docs" / "scale.md"
-"""Ray's own modules raise deprecation warnings."""
+"""Ray's and Spark's own modules raise deprecation warnings."""
 
-SEARCHING = {"docs/tuning.md"}
+SEARCHING = {"docs/tuning.md", "docs/how_to/classification.md"}
 FEW = "bettertransformer,inductor,int8,ipex,jit,onnxruntime,openvino,zentorch"
-"""Plugins that this page does without: a search with all takes a minute, even for a tiny model."""
+"""Plugins that these pages do without: a search with all takes a minute, even for a tiny model."""
 
 
 @pytest.fixture
@@ -76,6 +78,7 @@ def test_every_block_runs(
 ) -> None:
     monkeypatch.chdir(hub)
     use_cache(hub / "cache", monkeypatch)
+    measure_briefly(monkeypatch)
     name = str(page.relative_to(ROOT))
     if name in SEARCHING:
         request.getfixturevalue("searching")
@@ -83,7 +86,10 @@ def test_every_block_runs(
         monkeypatch.setenv("RAY_TMPDIR", tempfile.mkdtemp(prefix="ray"))
     names = names_for(name)
     names["__name__"] = page.stem
+    monkeypatch.setenv("PYSPARK_PYTHON", sys.executable)
     for line, code in blocks(page):
+        if "pyspark" in code and unmet(SPARK):  # such as on a host without Java
+            continue
         exec(compile("\n" * line + code, str(page), "exec"), names)
 
 

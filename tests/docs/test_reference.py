@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -39,6 +40,17 @@ def test_every_public_name_is_in_the_reference() -> None:
     page = (REFERENCE / "python.md").read_text(encoding="utf-8")
     directives = {line.removeprefix("::: ") for line in page.splitlines() if line.startswith(":::")}
     assert {f"cpuaccel.{name}" for name in cpuaccel.__all__} <= directives
+
+
+def test_every_name_of_the_integrations_is_in_the_reference() -> None:
+    page = (REFERENCE / "python.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"^::: ([\w.]+)\n +options: .*members: \[(.*?)\]", page, re.M))
+    documented = {f"{module}.{name}" for module, names in named for name in names.split(", ")}
+    packages = (ROOT / "cpuaccel" / "integrations").glob("*/__init__.py")
+    text = "".join(path.read_text(encoding="utf-8") for path in packages)
+    exported = re.findall(r"^from ([\w.]+) import (\w+) as \2$", text, re.M)
+    assert len(exported) > 20
+    assert {f"{module}.{name}" for module, name in exported} - documented == set()
 
 
 def _keys(page: str, command: str) -> set[str]:

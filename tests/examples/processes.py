@@ -13,8 +13,6 @@ import sys
 
 import torch
 
-# IPEX imports Inductor, which would start processes for compiling.
-os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
 IPEX = "intel_extension_for_pytorch"  # accelerate imports it if installed
 
 for library in (

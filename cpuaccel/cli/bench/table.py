@@ -27,14 +27,16 @@ def show(
 ) -> None:
     """Print the results of a benchmark; ``run`` has its settings as in the JSON output."""
     _show_conditions(run, real_text=bool(neighbours))
-    _show_rows(
+    shown = _show_rows(
         results,
         (">median ms", ">p95 ms", ">rounds", ">x eager", ">error", ">build", ">peak MiB"),
         _call_cells,
     )
     _show_notes(results)
-    say("peak: additional memory while building")
-    say("error: largest relative difference from the float32 original, over real tokens")
+    if "peak MiB" in shown:
+        say("peak: additional memory while building")
+    if "error" in shown:
+        say("error: largest relative difference from the float32 original, over real tokens")
     _show_neighbours(neighbours)
     _show_interruption(run)
 
@@ -83,8 +85,11 @@ def _show_conditions(run: Mapping[str, object], *, real_text: bool = False) -> N
 
 def _show_rows(
     results: Sequence[RowT], columns: Sequence[str], cells: Callable[[RowT], list[str]]
-) -> None:
-    """Print a table; ``cells`` returns those of the columns, nothing for a row without figures."""
+) -> set[object]:
+    """Print a table, and return the titles that fit.
+
+    ``cells`` returns the cells of the columns, nothing for a row without figures.
+    """
     table = new_table("dtype", "batch x len", "pipeline", *columns, "status")
     previous: object = None
     for result in results:
@@ -104,7 +109,9 @@ def _show_rows(
     console = stdout()
     constant = (("dtype", {r.dtype for r in results}), ("batch x len", {r.case for r in results}))
     same = [title for title, values in constant if len(values) == 1]
-    console.print(fitted(table, console, [*_DROPPABLE, *same]), highlight=False)
+    table = fitted(table, console, [*_DROPPABLE, *same])
+    console.print(table, highlight=False)
+    return {column.header for column in table.columns}
 
 
 def _call_cells(result: CallRow) -> list[str]:

@@ -6,7 +6,13 @@ from dataclasses import dataclass
 import torch
 
 from cpuaccel.cli.models.demo import text_batches
-from cpuaccel.cli.models.inputs import make_inputs, make_prompts, make_speech, modality
+from cpuaccel.cli.models.inputs import (
+    make_inputs,
+    make_prompts,
+    make_speech,
+    modality,
+    reads_speech,
+)
 from cpuaccel.cli.models.load import load_model
 from cpuaccel.cli.models.source import DEMO
 from cpuaccel.cli.shapes import DEFAULT_BATCH, DEFAULT_LENGTH
@@ -72,11 +78,6 @@ def make_prompt_cases(
         for size in batch_sizes
         for length in lengths
     ]
-
-
-def reads_speech(model: torch.nn.Module) -> bool:
-    """Whether a model generates from features of speech."""
-    return getattr(model, "main_input_name", "") == "input_features"
 
 
 def load_example(name: str, task: str | None) -> tuple[torch.nn.Module, Inputs]:

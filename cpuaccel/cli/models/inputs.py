@@ -76,6 +76,11 @@ def make_prompts(
     return {"input_ids": _token_ids(model, mask, generator), MASK: mask}
 
 
+def reads_speech(model: torch.nn.Module) -> bool:
+    """Whether a model generates from features of speech."""
+    return getattr(model, "main_input_name", "") == "input_features"
+
+
 def make_speech(model: torch.nn.Module, batch_size: int) -> tuple[Inputs, float]:
     """Make one batch of features of speech as long as the encoder reads, the same in every run.
 

@@ -28,13 +28,15 @@ def show(model: str, tuning: Tuning, host: Host, written: Sequence[Path]) -> Non
     _show_failed(tuning.rows)
     section("Not tried", (f"{one.name}: {one.reason}" for one in tuning.not_tried))
     if tuning.best_instances is not None:
-        launch = f"launch your program with: {tuning.best_instances.command}"
-        section("Instances", [*map(str, tuning.instances), launch])
+        run = f"run the saved model with: {tuning.best_instances.call}"
+        section("Instances", [*map(str, tuning.instances), run])
     chosen = [f"{tuning.winner}: {tuning.why}"]
     if tuning.rule is not None:
         gain = f"{tuning.rule.gain:.2f}x as fast as one pipeline for all calls"
         chosen.append(f"{tuning.rule} ({gain})")
     chosen += [f"final build: {line}" for line in tuning.rebuilt]
+    if tuning.more_time:
+        chosen.append(f"{tuning.more_time} (--budget)")
     if tuning.source != "search":
         chosen.append(f"read from {tuning.source}, without a search")
     section("Chosen", [*chosen, *(f"written: {path}" for path in written)])
