@@ -1,6 +1,7 @@
 """Weights and adapters that change, threads, and caches that are used again."""
 
 import copy
+import itertools
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -158,6 +159,36 @@ def test_another_adapter_is_used() -> None:
     assert torch.equal(first, again)
     assert not torch.equal(first, second)
     assert not torch.equal(first, without)
+
+
+def first_logits(model: Any) -> torch.Tensor:
+    call = {"max_new_tokens": 2, "do_sample": False, "return_dict_in_generate": True}
+    logits: torch.Tensor = model.generate(**left_padded(), output_logits=True, **call).logits[0]
+    return logits
+
+
+@requires("peft>=0.17")
+@pytest.mark.filterwarnings("ignore:Already found a `peft_config` attribute:UserWarning")
+@pytest.mark.parametrize(("int4_names", "largest"), [([], 0.05), (["model.layers.*"], 0.25)])
+def test_adapters_around_packed_weights(int4_names: list[str], largest: float) -> None:
+    """peft casts activations to the dtype of the weight."""
+    model = decoder("llama")
+    add_adapters(model, "one", "two")
+    fast: Any = cpuaccel.optimize(model, [cpuaccel.Step("int8", int4_names=int4_names)])
+    expected = []
+    for change in (
+        lambda: model.set_adapter("one"),
+        lambda: model.set_adapter("two"),
+        lambda: change_in_place(model.model.layers),
+        model.disable_adapters,
+    ):
+        change()
+        expected.append(first_logits(model))
+        difference = (first_logits(fast) - expected[-1]).abs().max() / expected[-1].abs().max()
+        assert difference < largest
+    assert set(fast.report.calls) == {"optimized"}
+    steps = [(a - b).abs().max() / b.abs().max() for a, b in itertools.pairwise(expected)]
+    assert min(steps) > 2 * largest
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma3"])

@@ -7,7 +7,7 @@ import torch
 from cpuaccel_plugins.decoding.agreement import FEW_BITS, Checked
 from cpuaccel_plugins.decoding.linear import MOST_ROWS, FewRowsLinear
 from cpuaccel_plugins.decoding.parts import ACTIVATIONS
-from cpuaccel_plugins.decoding.structures import TYPES, CExpert
+from cpuaccel_plugins.decoding.structures import FLOATS, CExpert
 
 ARCHITECTURES = frozenset({"mixtral", "olmoe", "qwen2_moe", "qwen3_moe"})
 """Packages of Transformers whose experts have the same code. Others may compute what a comparison
@@ -27,7 +27,7 @@ def is_experts(module: torch.nn.Module) -> bool:
         and weights.keys() == {"gate_up_proj", "down_proj"}
         and [name for name, _ in module.named_children()] == ["act_fn"]
         and type(module.act_fn) in ACTIVATIONS
-        and all(weight.dim() == 3 and weight.dtype in TYPES for weight in weights.values())
+        and all(weight.dim() == 3 and weight.dtype in FLOATS for weight in weights.values())
         and all(size % PANEL == 0 for weight in weights.values() for size in weight.shape[1:])
     )
 
@@ -120,7 +120,7 @@ class FewRowsExperts(Checked, torch.nn.Module):
         output = torch.empty_like(hidden)
         self._library.cpuaccel_experts(
             *(self._described, self._number, ACTIVATIONS[type(self._activation)]),
-            *(hidden.data_ptr(), output.data_ptr(), TYPES[hidden.dtype], len(hidden)),
+            *(hidden.data_ptr(), output.data_ptr(), FLOATS[hidden.dtype], len(hidden)),
             *(chosen.data_ptr(), shares.data_ptr(), chosen.shape[1]),
         )
         return output

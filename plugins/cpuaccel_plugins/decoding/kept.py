@@ -62,7 +62,8 @@ class Linears:
             if self.restores and packed is None:
                 raise BackendError(f"the packed weight of {name} is missing")
             made: FewRowsLinear = kind(linear, self.library, packed)
-            self._packed[name] = made.weight
+            assert isinstance(made, PackedLinear)
+            self._packed[name] = made.packed
         else:
             made = kind(linear, self.library)
         self._kinds[name] = next(word for word, one in KINDS.items() if one is kind)

@@ -9,7 +9,7 @@ import torch
 from torch.nn.functional import linear
 
 from cpuaccel_plugins.aten_graph.fastest import least_times
-from cpuaccel_plugins.decoding.structures import TYPES, CLinear
+from cpuaccel_plugins.decoding.structures import FLOATS, TYPES, CLinear
 
 MOST_ROWS = 16
 """Most rows of activations that the kernels compute: from there on arithmetic is the bound."""
@@ -49,7 +49,7 @@ class FewRowsLinear(torch.nn.Module):
 
     def _fits_kernels(self, inputs: torch.Tensor) -> bool:
         # Of other inputs torch says what is wrong.
-        return inputs.dtype in TYPES and inputs.shape[-1] == self.in_features
+        return inputs.dtype in FLOATS and inputs.shape[-1] == self.in_features
 
     def _by_kernels(
         self, kernel: Callable[..., None], inputs: torch.Tensor, begin: int, count: int

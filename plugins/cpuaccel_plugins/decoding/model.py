@@ -22,8 +22,7 @@ from cpuaccel_plugins.decoding.linear import FewRowsLinear
 from cpuaccel_plugins.decoding.parts import find_parts, runs_its_class
 from cpuaccel_plugins.decoding.source_layers.fuse import fuse_layers
 from cpuaccel_plugins.decoding.source_layers.logits_bias import let_head_add_bias
-
-FLOATS = (torch.float32, torch.bfloat16)
+from cpuaccel_plugins.decoding.structures import FLOATS
 
 SAMPLE = torch.tensor([[1, 2, 3]])
 """Tokens on which the fused layers are compared with the model's own code."""

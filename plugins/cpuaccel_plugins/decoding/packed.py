@@ -24,7 +24,8 @@ class PackedLinear(FewRowsLinear):
     such as with AMX, the weight is unpacked for them.
 
     Attributes:
-        weight: packed for the kernels, in int8: T5 casts activations to any other dtype.
+        packed: the weight as the kernels read it, in int8.
+        weight: the same memory in the original's dtype, to which T5 and peft cast activations.
         kind: the number of ``Type``.
     """
 
@@ -52,7 +53,7 @@ class PackedLinear(FewRowsLinear):
             )
         elif packed.dtype != torch.int8 or packed.shape != (size,):
             raise BackendError(f"a packed weight must have {size} bytes, got {packed.nbytes}")
-        self.weight = packed
+        self.packed, self.weight = packed, packed.view(weight.dtype)
         self._panel: int = library.cpuaccel_panel()
         self.described = self._describe(self.weight, self.kind)
 
@@ -77,6 +78,8 @@ class PackedLinear(FewRowsLinear):
         return weight
 
     def _many_rows(self, inputs: torch.Tensor, begin: int, count: int) -> torch.Tensor:
+        if not inputs.is_floating_point():
+            raise TypeError(f"activations must be floats, got {inputs.dtype}")
         if self._fits_kernels(inputs) and many_rows_in_integers(self._library):
             return self.many_in_integers(inputs, begin, count)
         return self.many_in_floats(inputs, begin, count)

@@ -5,7 +5,10 @@ from typing import ClassVar
 
 import torch
 
-TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
+FLOATS = {torch.float32: 0, torch.bfloat16: 1}
+"""The numbers of ``Type`` of what is computed."""
+
+TYPES = {**FLOATS, torch.int8: 2}
 """The numbers of ``Type``."""
 
 FOUR_BITS = 3

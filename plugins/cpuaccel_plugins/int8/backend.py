@@ -66,7 +66,7 @@ class Int8(Backend[Int8Options]):
         return restore(kept, ONEDNN_VOCABULARY + VOCABULARY)
 
     def check_generation(self, host: Host) -> Verdict:
-        """Any processor: weights are in 8 bits, but products are in float32."""
+        """Any processor: those without VNNI multiply activations in 16 bits."""
         return host.meets(*self.requires)
 
     def stepper(self, model: torch.nn.Module, host: Host, unload: Unload | None = None) -> Stepper:
