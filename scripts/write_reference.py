@@ -79,8 +79,8 @@ a key changes its meaning or goes away, not when one is added. Infinity and NaN 
 | `plugins` | `plugins`: each with `plugin` and `backends` (`name`, `summary`, `takes`, `gives`, `before`, `excludes`, `requires`, `options`); `broken_plugins`, `blocked_plugins` |
 | `explain` | `model`, `pipeline`, `dtype`, `precision` (Verdict), `steps`: each with `backend`, `optional`, `takes`, `gives` and a Verdict's keys. With `--backends auto`: `model`, `candidates`: each with `pipeline` and `precision`, the most promising first; `not_tried`: each with `name`, `reason`, `for_time` |
 | `bench` | `model`, `processor`, `torch`, `threads`, `padding`, `interrupted`, `results` (CallRow without `case`); with `demo` also `nearest` |
-| `bench --generate` | the same, and `tokens`; `results` (GenerateRow without `case`) |
-| `tune` | `model`, `host` (Host), `interrupted`, `target`, `winner`, `why`, `rule`, `rows` (Row, with `pipeline`, `median_ms`, `errors` and `break_even_calls`), `not_tried`, `batches`, `threads`, `instances`, `metric`, `seconds`, `source`, `rebuilt`, `lock`, `html`; interrupted: `model`, `host`, `interrupted`, `rows` |
+| `bench --generate` | the same, and `tokens`, `num_beams`; `results` (GenerateRow without `case`) |
+| `tune` | `model`, `host` (Host), `interrupted`, `target`, `winner`, `why`, `rule`, `rows` (Row, with `pipeline`, `median_ms`, `errors` and `break_even_calls`), `not_tried`, `batches`, `threads`, `own_precision`, `arguments`, `instances`, `metric`, `seconds`, `source`, `unfinished_budget`, `rebuilt`, `lock`, `html`; interrupted: `model`, `host`, `interrupted`, `rows` |
 | `optimize` | `model`, `files`, `scripts`, and the report |
 | `inspect` | Summary |
 | `generate` | `model`, `prompt`, `chat`, `seed`, `interrupted`, `text`, `tokens`, `first_token_seconds`, `tokens_per_second`, and the report |

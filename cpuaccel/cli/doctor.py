@@ -11,6 +11,7 @@ from rich.text import Text
 
 from cpuaccel.cli.arguments import BlockingOption, JsonOption, block_plugins
 from cpuaccel.cli.console import heading, new_table, print_json, say, section, stdout
+from cpuaccel.timing import format_ratio
 
 if TYPE_CHECKING:
     from cpuaccel.plugin.host import Host
@@ -96,7 +97,7 @@ def _threads(host: "Host") -> Advice:
     finding = f"torch uses {host.threads} threads on {host.cores} available cores"
     if host.threads == host.cores:
         return Advice("threads", finding)
-    remedy = f"Set OMP_NUM_THREADS={host.cores}, or call torch.set_num_threads({host.cores})"
+    remedy = f"Run: export OMP_NUM_THREADS={host.cores}"
     if host.threads > host.cores:
         return Advice("threads", f"{finding}: threads compete for cores", remedy)
     remedy += ", unless several processes share the cores"
@@ -109,7 +110,8 @@ def _dispatch(host: "Host") -> Advice:
         return Advice(
             "instructions",
             f"{finding}, but the processor has AVX512",
-            "Unset ATEN_CPU_CAPABILITY, or install a build of torch with AVX512",
+            "Run: unset ATEN_CPU_CAPABILITY. If it is not set, install a build of torch with "
+            "AVX512",
         )
     return Advice("instructions", finding)
 
@@ -121,8 +123,8 @@ def _allocator(memory: Memory) -> Advice:
         "allocator",
         "the C library's allocator may return pages to the kernel after every call, which costs "
         "page faults in the next",
-        "Install jemalloc or tcmalloc (Debian: libjemalloc2, libtcmalloc-minimal4), start Python "
-        "with LD_PRELOAD set to it, and measure",
+        "Measure with another one. Run (Debian): sudo apt-get install libjemalloc2 && "
+        "export LD_PRELOAD=libjemalloc.so.2",
     )
 
 
@@ -131,14 +133,13 @@ def _huge_pages(memory: Memory) -> list[Advice]:
     if not setting:
         return []
     finding = f"transparent huge pages: {setting}"
-    remedy = "THP_MEM_ALLOC_ENABLE=1, which helps with large activations"
+    request = "export THP_MEM_ALLOC_ENABLE=1"
     if setting == "never":
-        file = "/sys/kernel/mm/transparent_hugepage/enabled"
-        return [
-            Advice("huge pages", finding, f"As root, write madvise to {file}, and set {remedy}")
-        ]
+        allow = "echo madvise | sudo tee /sys/kernel/mm/transparent_hugepage/enabled"
+        return [Advice("huge pages", finding, f"For large activations, run: {allow} && {request}")]
     if setting == "madvise" and not memory.torch_requests:
-        return [Advice("huge pages", f"{finding}, not requested by torch", f"Set {remedy}")]
+        finding += ", not requested by torch"
+        return [Advice("huge pages", finding, f"For large activations, run: {request}")]
     return [Advice("huge pages", finding)]
 
 
@@ -203,7 +204,7 @@ def _show_host(here: "Host") -> None:
     have = [flag for flag in flags if flag in here.isa]
     lack = [flag for flag in flags if flag not in here.isa]
     bf16 = here.bf16()
-    speed = f"matrix products run {here.bf16_speed:.1f}x as fast as in float32"
+    speed = f"matrix products run about {format_ratio(here.bf16_speed)}x as fast as in float32"
     facts = {
         "processor": f"{here.processor} ({here.machine}, {here.microarchitecture})",
         "flags": " ".join(have) + (f"   missing: {' '.join(lack)}" if lack else ""),

@@ -24,7 +24,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    epilog="Start with `cpuaccel doctor`, then `cpuaccel bench demo`.",
+    epilog="Start with `cpuaccel doctor`, then `cpuaccel bench config:minilm-l6`.",
 )
 for command in (doctor, plugins, explain, bench, tune, optimize, inspect, generate):
     app.command(no_args_is_help=command not in (doctor, plugins))(command)

@@ -4,6 +4,7 @@ import enum
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from json import dumps
 from typing import TYPE_CHECKING, Annotated, Literal, Union, get_args, get_origin
 
 import typer
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from cpuaccel.pipeline import Options
     from cpuaccel.plugin.backend import Backend
 
+
+REQUIRED = "none (required)"
 
 MarkdownOption = Annotated[
     bool, typer.Option("--markdown", help="Print a Markdown table of what each backend requires.")
@@ -73,8 +76,9 @@ def _show(backend: "type[Backend[Options]]") -> None:
         say(f"    excludes  {', '.join(sorted(backend.excludes))}")
     if backend.requires:
         say("    requires  " + "; or ".join(", ".join(r) for r in backend.requires))
-    for option in _options(backend):
-        say(f"    option    {option['name']}: {option['type']}, default {option['default']}")
+    for name, field in backend.Options.model_fields.items():
+        default = REQUIRED if field.is_required() else as_toml(field.default)
+        say(f"    option    {name}: {type_name(field.annotation)}, default {default}")
 
 
 def _describe(backend: "type[Backend[Options]]") -> dict[str, object]:
@@ -95,7 +99,7 @@ def _options(backend: "type[Backend[Options]]") -> list[Mapping[str, object]]:
         {
             "name": name,
             "type": type_name(field.annotation),
-            "default": "none (required)" if field.is_required() else _plain(field.default),
+            "default": REQUIRED if field.is_required() else _plain(field.default),
         }
         for name, field in backend.Options.model_fields.items()
     ]
@@ -108,7 +112,7 @@ def type_name(annotation: object) -> str:
     if origin is Annotated:
         return type_name(arguments[0])
     if origin is Literal:
-        return " or ".join(f'"{value}"' for value in arguments)
+        return " or ".join(map(dumps, arguments))
     if origin in (Union, types.UnionType):
         return " or ".join(map(type_name, arguments))
     if origin in (tuple, list):
@@ -122,8 +126,14 @@ def type_name(annotation: object) -> str:
     return str(annotation)
 
 
+def as_toml(default: object) -> str:
+    """Return a default as it is written in a pipeline file."""
+    # TOML writes booleans, numbers, strings and lists as JSON does, and has no null.
+    return "not set" if default is None else dumps(_plain(default))
+
+
 def _plain(value: object) -> object:
-    """Return a default as it is written in TOML."""
+    """Return a default as data that JSON can represent."""
     if isinstance(value, enum.Enum):
         return value.value
     return [_plain(one) for one in value] if isinstance(value, tuple) else value

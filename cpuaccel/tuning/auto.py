@@ -69,7 +69,7 @@ class _Auto:
                     self._original, self._judge, self._request, host(), plugin_host(), progress
                 )
                 optimized, tuning = self._build_best(search.run())
-                if path is not None and tuning.final:
+                if path is not None and tuning.worth_keeping:
                     self._write_lock(path, tuning)
                 elif path is not None:
                     logger.warning(
@@ -96,6 +96,9 @@ class _Auto:
                 )
             return None
         reasons = lock.fingerprint.changes(self._fingerprint)
+        unfinished = lock.tuning.unfinished_budget
+        if not reasons and not strict and unfinished and self._repeats_search(path, unfinished):
+            return None
         if not reasons:
             try:
                 optimized, results = self._build(lock.decision)
@@ -105,6 +108,7 @@ class _Auto:
                 optimized.report.tuning = dataclasses.replace(
                     lock.tuning,
                     rebuilt=results,
+                    arguments=self._request.code,
                     shapes=self._workload.shapes,
                     weights=self._workload.weights,
                 )
@@ -118,6 +122,16 @@ class _Auto:
             )
         logger.warning("%s does not fit, searching again: %s", path, "; ".join(reasons))
         return None
+
+    def _repeats_search(self, path: Path, unfinished_budget: float) -> bool:
+        """Whether a longer budget was passed than that of the unfinished search."""
+        decision = f"{path} is from an unfinished search of {unfinished_budget:g} s"
+        longer = self._request.exceeds(unfinished_budget)
+        if longer:
+            logger.warning("%s, searching again for %g s", decision, self._request.budget)
+        else:
+            logger.info("%s: a longer budget= searches again", decision)
+        return longer
 
     def _write_lock(self, path: Path, tuning: Tuning) -> None:
         try:
@@ -153,7 +167,9 @@ class _Auto:
         tuning = dataclasses.replace(tuning, rows=rows)
         for row in rows:
             if row.status is CandidateStatus.MEASURED and row.speedup and row.speedup.significant:
-                why = f"{row.speedup} as fast as eager; faster candidates failed in this process"
+                baseline = row.candidate.baseline(tuning.own_precision)
+                why = f"{row.speedup} as fast as {baseline}"
+                why += "; faster candidates failed in this process"
                 return dataclasses.replace(tuning, why=why).with_winner(row.candidate)
         why = "all faster candidates failed in this process"
         return dataclasses.replace(tuning, why=why).with_winner(ORIGINAL)
@@ -177,11 +193,11 @@ class _Auto:
         del proven
         speedup = self._speedup(optimized)
         if speedup.slower:
-            raise ProofFailed(f"it is slower than eager ({speedup})")
+            raise ProofFailed(f"it is slower than the original ({speedup})")
         optimized.report.reset_calls()
         return optimized, (
-            f"{speedup} as fast as eager in this process; outputs within {worst:.2g} of the "
-            f"original's on {len(self._original.probes)} example batches",
+            f"{speedup} as fast as the original in this process; outputs within {worst:.2g} of "
+            f"its own on {len(self._original.probes)} example batches",
         )
 
     def _speedup(self, optimized: OptimizedModel) -> Speedup:

@@ -58,13 +58,7 @@ class Budget:
         """Say why no candidate is tried when ``left`` seconds are left for trials."""
         if left < 1:
             return f"the budget of {self.seconds:.0f} s ended before it was tried"
-        needed = f"{self.measure_limit:.0f} s"
-        if self.measure_limit > self.measure:
-            needed += f" ({FEWEST_PASSES} passes of eager, {self._eager_pass:.1f} s each)"
-        return (
-            f"of the budget of {self.seconds:.0f} s, {left:.0f} s were left before the run-off, "
-            f"but timing a candidate may take {needed}"
-        )
+        return f"not enough time left (needs about {self.measure_limit:.0f} s)"
 
     def build_slice(self, pauses: int) -> float:
         """Return how long a candidate may build before others get their turn."""

@@ -28,6 +28,16 @@ class Candidate:
         """The names of the steps, or ``eager``."""
         return ",".join(self.steps) or EAGER
 
+    @property
+    def subject(self) -> str:
+        """The candidate as the subject of a sentence."""
+        casts = not self.steps and self.precision != OWN
+        return f"the original cast to {self.precision}" if casts else str(self)
+
+    def baseline(self, own_precision: str) -> str:
+        """What it was compared with, after "as fast as": for a cast, the model's own precision."""
+        return EAGER if self.steps else f"in {own_precision}"
+
     def __str__(self) -> str:
         threads = f", {self.threads} threads" if self.threads else ""
         return f"{self.name} in {self.precision}{threads}"

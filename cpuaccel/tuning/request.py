@@ -41,7 +41,8 @@ class TuneArguments(TypedDict, total=False):
             each length.
         lock: a lock file for the decision. A decision in it for the same host, versions and model
             is used without a search. If these have changed the search is repeated or, with
-            ``strict``, an error raised.
+            ``strict``, an error raised. A ``budget`` that is passed and longer than that of an
+            unfinished search repeats the search, too, unless ``strict``.
         cache: whether to read and write decisions in the user's cache folder, by default True.
             Not used with ``lock``.
         time_limit: seconds for the build and the verification of one candidate, by default a
@@ -72,6 +73,8 @@ class Request:
     budget: float = DEFAULT_BUDGET
     target: Target = "latency"
     precisions: tuple[str, ...] = ("float32",)
+    own_precision: str = "float32"
+    """Of the model, the default of ``precisions``."""
     metric: Metric | None = None
     max_drop: float = 0.0
     generate: Mapping[str, object] | None = None
@@ -83,6 +86,8 @@ class Request:
     memory_limit: int | None = None
     locked: bool = False
     """Whether only the lock file's decision is used, as with ``strict``; builds are not strict."""
+    budget_passed: bool = False
+    """A default budget does not search again where an unfinished search has a decision."""
 
     @classmethod
     def from_arguments(
@@ -96,12 +101,14 @@ class Request:
         if values.get("lock") is not None:
             values["lock"] = Path(str(values["lock"]))
         own = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+        values["own_precision"] = dtype_name(own)
         precisions = arguments.get("precisions", (dtype_name(own),))
         if isinstance(precisions, str):
             precisions = (precisions,)
         values["precisions"] = tuple(dict.fromkeys(map(_precision, precisions)))
         if arguments.get("generate") is not None:
             values["generate"] = _read_generate(model, arguments["generate"])
+        values["budget_passed"] = "budget" in arguments
         request = cls(**values, settings=settings or BuildSettings())  # type: ignore[arg-type]
         request._check()
         return request
@@ -126,6 +133,27 @@ class Request:
     def candidate_seconds(self) -> float:
         """The time limit of one candidate."""
         return self.time_limit or self.budget / SHARE
+
+    def exceeds(self, unfinished_budget: float) -> bool:
+        """Whether ``budget=`` was passed, and is longer than that of an unfinished search."""
+        return self.budget_passed and self.budget > unfinished_budget
+
+    @property
+    def code(self) -> str:
+        """The arguments of ``optimize`` that a decision depends on, except for defaults."""
+        precisions = None if self.precisions == (self.own_precision,) else list(self.precisions)
+        values = {
+            "generate": None if self.generate is None else _without_defaults(self.generate),
+            "precisions": precisions,
+            "target": None if self.target == "latency" else self.target,
+            "traffic": self.traffic,
+            "threads": self.threads,
+            "tolerance": self.settings.tolerance,
+        }
+        code = [f"{name}={value!r}" for name, value in values.items() if value is not None]
+        if self.metric is not None:
+            code += ["metric=metric", f"max_drop={self.max_drop!r}"]
+        return ", ".join(code)
 
     def _check(self) -> None:
         if not self.precisions:
@@ -169,8 +197,16 @@ def _read_generate(model: torch.nn.Module, generate: object) -> dict[str, object
                 f"generate must have plain values, for processes of their own, got {name}="
                 f"{value!r}. Leave it out"
             )
-    tokens = generate["max_new_tokens"]
-    return {"do_sample": False, "min_new_tokens": tokens, **generate}
+    return {**_generate_defaults(generate), **generate}
+
+
+def _generate_defaults(generate: Mapping[str, object]) -> dict[str, object]:
+    return {"do_sample": False, "min_new_tokens": generate["max_new_tokens"]}
+
+
+def _without_defaults(generate: Mapping[str, object]) -> dict[str, object]:
+    defaults = _generate_defaults(generate).items()
+    return {name: value for name, value in generate.items() if (name, value) not in defaults}
 
 
 def _precision(name: str) -> str:

@@ -102,10 +102,14 @@ class Search:
             shapes=self._workload.shapes,
             weights=self._workload.weights,
             threads=self._threads,
+            own_precision=self._request.own_precision,
+            arguments=self._request.code,
             instances=instances,
             metric=None if self._judge is None else self._judge.original,
             seconds=time.monotonic() - self._budget.begun,
         ).with_winner(winner)
+        if tuning.more_time:
+            tuning = replace(tuning, unfinished_budget=self._budget.seconds)
         self._report(f"building {winner} in this process", tuning.rows)
         return tuning
 
@@ -222,7 +226,8 @@ class Search:
         if first.candidate.threads is None and not several:
             comparable = [row for row in rows if row.candidate.threads is None]
             rule = find_rule(first, comparable, self._workload.shapes)
-        return first.candidate, f"{speedup} as fast as eager", rule
+        baseline = first.candidate.baseline(self._request.own_precision)
+        return first.candidate, f"{speedup} as fast as {baseline}", rule
 
     def _why_none(self, rows: Sequence[Row]) -> str:
         """Say why no candidate was measured."""

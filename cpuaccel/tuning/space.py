@@ -182,8 +182,8 @@ class Space:
         if backend.tolerance <= self._widest_tolerance:
             return Verdict.yes()
         return Verdict.no(
-            f"its results differ by up to {backend.tolerance:g} by design, more than the accepted "
-            f"{self._widest_tolerance:g}",
+            f"{backend.name} may be off by up to {100 * backend.tolerance:g}%, the default "
+            f"tolerance is {100 * self._widest_tolerance:g}%",
             "To include it, pass a wider tolerance, or a metric and max_drop",
         )
 

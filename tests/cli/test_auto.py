@@ -1,5 +1,6 @@
 """``--backends auto`` and lock files in the commands, with a search among one backend."""
 
+import html
 import importlib.metadata
 import json
 import tomllib
@@ -64,6 +65,18 @@ def test_a_decision_of_tune_is_saved(run: Run, lock: Path, tmp_path: Path) -> No
     settings = json.loads((fast / "artifact.json").read_text())["settings"]
     assert settings["tolerance"] == 0.01  # that of the search
     assert settings["strict"] is False
+
+
+def test_the_page_shows_how_to_use_and_save_the_winner(
+    run: Run, lock: Path, tmp_path: Path
+) -> None:
+    page = tmp_path / "page.html"
+    tuned = ("tune", "config:bert-tiny", *SHAPES, "--tolerance", "0.01", "--threads", "1")
+    ran = run(*tuned, "--lock", lock, "--html", page)
+    assert ran.code == 0, ran.err
+    text = html.unescape(page.read_text(encoding="utf-8"))
+    assert f'example_inputs=batch, threads=1, tolerance=0.01, lock="{lock}")' in text
+    assert f"cpuaccel optimize config:bert-tiny {' '.join(SHAPES)} --lock {lock} --output" in text
 
 
 def test_a_decision_that_does_not_fit_is_not_saved(run: Run, lock: Path, tmp_path: Path) -> None:

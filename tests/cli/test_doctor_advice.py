@@ -57,7 +57,7 @@ def test_the_c_library_allocator() -> None:
     [
         ("madvise", False, "THP_MEM_ALLOC_ENABLE=1"),
         ("madvise", True, None),
-        ("never", True, "write madvise"),
+        ("never", True, "echo madvise | sudo tee"),
         ("always", False, None),
     ],
 )

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import pytest
 
 import cpuaccel
-from cpuaccel.cli.plugins import requirements_table, type_name
+from cpuaccel.cli.plugins import as_toml, requirements_table, type_name
 from cpuaccel.plugin import manager as plugins
 from cpuaccel.plugin.manager import PluginHost
 from tests.cli.backends import Absent, Faithful
@@ -19,7 +19,8 @@ def test_it_shows_backends_and_options(run: Run) -> None:
     ran = run("plugins")
     assert ran.code == 0
     assert "jit   module -> script" in ran.out
-    assert "freeze: bool, default True" in ran.out
+    assert "freeze: bool, default true" in ran.out
+    assert "max_error: float or none, default not set" in ran.out
 
 
 def test_as_json(run: Run) -> None:
@@ -66,6 +67,7 @@ def test_the_docs_have_the_table_of_requirements() -> None:
         (float | None, "float or none"),
         (Annotated[float, "positive"] | None, "float or none"),
         (Literal["O0", "O1"], '"O0" or "O1"'),
+        (Literal[4, 8], "4 or 8"),
         (tuple[str, ...], "list of str"),
         (cpuaccel.Form, '"module" or "script" or "compiled"'),
         (Path | None, "Path or none"),
@@ -73,6 +75,20 @@ def test_the_docs_have_the_table_of_requirements() -> None:
 )
 def test_types_are_named_as_users_write_them(annotation: object, name: str) -> None:
     assert type_name(annotation) == name
+
+
+@pytest.mark.parametrize(
+    ("default", "text"),
+    [
+        (None, "not set"),
+        (True, "true"),
+        (0.5, "0.5"),
+        (("a", "b"), '["a", "b"]'),
+        (cpuaccel.Form.MODULE, '"module"'),
+    ],
+)
+def test_defaults_are_written_as_in_toml(default: object, text: str) -> None:
+    assert as_toml(default) == text
 
 
 def test_a_row_for_each_set_of_requirements() -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cpuaccel.timing import Ratio, Speedup, format_ms, interleave
+from cpuaccel.timing import Ratio, Speedup, format_ms, format_ratio, interleave
 
 
 def test_ratio_of_pairs() -> None:
@@ -25,6 +25,13 @@ def test_one_pair() -> None:
 )
 def test_milliseconds(milliseconds: float, text: str) -> None:
     assert format_ms(milliseconds) == text
+
+
+@pytest.mark.parametrize(
+    ("ratio", "text"), [(55.23, "55"), (9.97, "10"), (3.14, "3.1"), (0.123, "0.12")]
+)
+def test_ratios_that_vary(ratio: float, text: str) -> None:
+    assert format_ratio(ratio) == text
 
 
 def test_rejects_lists_of_different_lengths() -> None:

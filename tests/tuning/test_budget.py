@@ -53,7 +53,6 @@ def test_long_passes_are_not_repeated() -> None:
 def test_what_was_short() -> None:
     budget = Budget(600, throughput=False, begun=0.0, eager_pass=4.5)
     assert budget.shortage(0.2) == "the budget of 600 s ended before it was tried"
-    assert "30 s were left before the run-off" in budget.shortage(30)
-    assert "36 s (8 passes of eager, 4.5 s each)" in budget.shortage(30)
+    assert budget.shortage(30) == "not enough time left (needs about 36 s)"
     quick = Budget(600, throughput=False, begun=0.0, eager_pass=0.1)
-    assert quick.shortage(8).endswith("timing a candidate may take 10 s")
+    assert "needs about 10 s" in quick.shortage(8)

@@ -139,6 +139,7 @@ def test_the_budget_ends_the_search(install: Install, encoder: torch.nn.Module) 
     assert left
     assert left.isdisjoint(tried)
     assert {"hangs in float32", "jit in float32"} <= tried | left
+    assert tuning(fast).unfinished_budget == 4
     # A hang is ended with the budget, long before its own limit.
     assert all(row.tried_seconds < stretched(60) for row in tuning(fast).rows)
 

@@ -3,6 +3,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -64,9 +65,47 @@ def test_uses_a_lock_file_without_a_search(locked: Path) -> None:
     assert found.rows == ()
     assert found.source == str(locked)
     assert found.winner.name == "short"
-    assert "as fast as eager in this process; outputs within 0 of" in found.rebuilt[0]
+    assert "as fast as the original in this process; outputs within 0 of" in found.rebuilt[0]
     assert fast.report.applied == ("short",)
     assert locked.read_text() == text
+
+
+@pytest.fixture
+def unfinished(locked: Path) -> Path:
+    """A lock file of a search that left candidates untried after 100 s."""
+    locked.write_text(f"unfinished_budget = 100.0\n{locked.read_text()}")
+    return locked
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{}, {"budget": 100}, {"budget": 200, "strict": True}],
+    ids=["default budget", "same budget", "strict"],
+)
+def test_uses_an_unfinished_decision_without_a_search(
+    unfinished: Path, arguments: dict[str, Any]
+) -> None:
+    fast = cpuaccel.optimize(Waiting(), "auto", example_inputs=IDS, lock=unfinished, **arguments)
+    assert tuning(fast).source == str(unfinished)
+    assert fast.report.applied == ("short",)
+    assert "its search of 100 s left candidates untried" in str(fast.report)
+
+
+def test_a_longer_budget_searches_again_after_an_unfinished_search(
+    unfinished: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    fast = cpuaccel.optimize(
+        Waiting(), "auto", example_inputs=IDS, budget=500, time_limit=500, lock=unfinished
+    )
+    assert tuning(fast).source == "search"
+    assert "an unfinished search of 100 s, searching again for 500 s" in caplog.text
+    assert "unfinished_budget" not in tomllib.loads(unfinished.read_text())
+
+
+def test_a_finished_decision_is_used_whatever_the_budget(locked: Path) -> None:
+    assert "unfinished_budget" not in locked.read_text()  # like the files of 0.1
+    fast = cpuaccel.optimize(Waiting(), "auto", example_inputs=IDS, budget=5000, lock=locked)
+    assert tuning(fast).source == str(locked)
 
 
 def test_strict_refuses_a_lock_file_that_does_not_fit(locked: Path) -> None:

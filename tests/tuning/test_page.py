@@ -9,8 +9,14 @@ import cpuaccel
 from cpuaccel.report import Difference
 from cpuaccel.testing import fake_host
 from cpuaccel.timing import Speedup
-from cpuaccel.tuning.candidate import Candidate, NotTried
-from cpuaccel.tuning.decisions.html import check_page, format_error, render_page, write_page
+from cpuaccel.tuning.candidate import ORIGINAL, Candidate, NotTried
+from cpuaccel.tuning.decisions.html import (
+    check_page,
+    format_error,
+    format_metric,
+    render_page,
+    write_page,
+)
 from cpuaccel.tuning.decisions.result import CandidateStatus, Instances, Row, Rule, Tuning
 from cpuaccel.tuning.decisions.scatter import scatter
 from cpuaccel.tuning.workers.timing import ratios
@@ -28,7 +34,7 @@ FAST = Row(
         Difference("batch 1", "states.0", 0.0, 0.0),
     ),
     build_seconds=7.45,
-    peak_bytes=700 * 2**20,
+    peak_bytes=1700 * 2**20,
     runoff=Speedup(1.0, 1.0, 1.0, 9),
 )
 DEAD = Row(
@@ -45,9 +51,9 @@ TUNING = Tuning(
     not_tried=(NotTried("ipex", "it is not installed. Install it"),),
     shapes=(Shape(8, 384, 0.5),),
     weights=(1.0,),
-    instances=(Instances(1, 2, 100.0), Instances(2, 1, 140.0)),
+    instances=(Instances(1, 2, 100.0), Instances(2, 1, 12345.0)),
     seconds=61.0,
-    rebuilt=("2.9x as fast as eager in this process",),
+    rebuilt=("2.9x as fast as the original in this process",),
 )
 
 
@@ -86,34 +92,69 @@ def test_page_has_all_results() -> None:
     assert gain is not None
     for part in (
         f"engine is {gain.median:.2f} times as fast as eager",
-        "1.3 %",  # the error per output
+        "1.3%",  # the error per output
         "pays off after 1,000 calls",
-        "700 MiB",
+        "1,700 MiB",
+        "12,345",  # rows per second
+        "engine in bfloat16: 2.86x as fast as eager",
         "dead in float32 crashed after 3 s: its process was ended by SIGSEGV",
         "ipex: it is not installed. Install it",
         fake_host().processor,
         "8 x 384, 50% padding",
-        "2.9x as fast as eager in this process",
+        "2.9x as fast as the original in this process",
         "cpuaccel.ProcessPool(folder, processes=2, threads=1)",
+        "less than half as fast as the best so far",
     ):
         assert part in text, part
     assert read.tags.count("h2") == 10
     assert page.count('class="dot"') == 2 * len(ROUNDS)
 
 
-def test_page_of_eager_in_another_precision() -> None:
-    """The title names what eager is compared with."""
+def test_page_of_a_cast() -> None:
     row = replace(FAST, candidate=Candidate((), "bfloat16"))
-    page = render_page("m", replace(TUNING, winner=row.candidate, rows=(row,)), fake_host())
-    title = page.partition("<h1>")[2].partition("</h1>")[0]
-    assert "as fast as the model as it is" in title
-    assert "as fast as eager" not in title
+    cast = replace(
+        TUNING,
+        winner=row.candidate,
+        why="1.43x as fast as in float32",
+        own_precision="float32",
+        rows=(row,),
+        rebuilt=(),
+    )
+    page = render_page("m", cast, fake_host())
+    header = " ".join(Reader(page).text.partition("tuned for")[2].partition("Ranking")[0].split())
+    assert "The original cast to bfloat16 is 2.86 times as fast as in float32" in header
+    assert "the original cast to bfloat16 is 1.43x as fast as in float32." in header
+    assert "as fast as in float32; 95% confidence interval" in header
+    assert "eager" not in header
+    assert 'cpuaccel.optimize(model, [], dtype="bfloat16"' in Reader(page).text
+
+
+SAVE = "cpuaccel optimize m --lock my.lock --output fast/"
 
 
 def test_page_shows_how_to_use_the_result() -> None:
-    text = Reader(render_page("m", TUNING, fake_host())).text
+    tuning = replace(TUNING, arguments="precisions=['bfloat16'], target='throughput'")
+    text = Reader(render_page("m", tuning, fake_host(), Path("my.lock"), SAVE)).text
     assert "cpuaccel.optimize(model, ['engine'], dtype=\"bfloat16\", example_inputs=batch)" in text
-    assert 'lock="cpuaccel.lock"' in text
+    assert (
+        "cpuaccel.optimize(model, \"auto\", example_inputs=batch, precisions=['bfloat16'], "
+        "target='throughput', lock=\"my.lock\")"
+    ) in text
+    assert SAVE in text
+    without = Reader(render_page("m", TUNING, fake_host())).text
+    assert 'example_inputs=batch, lock="cpuaccel.lock")' in without
+    assert "Save the optimized model" not in without
+
+
+def test_page_shows_how_to_use_two_pipelines() -> None:
+    other = Candidate(("other",), "float32")
+    rule = Rule("length", 64, FAST.candidate, other, 1.2)
+    shapes = (Shape(8, 32, 0.0), Shape(8, 384, 0.0))
+    tuning = replace(TUNING, rule=rule, shapes=shapes, weights=(0.5, 0.5))
+    text = Reader(render_page("m", tuning, fake_host(), None, SAVE)).text
+    assert 'cpuaccel.optimize(model, "auto", example_inputs=batches, lock=' in text
+    assert "['engine']" not in text
+    assert SAVE not in text  # only one pipeline can be saved
 
 
 def test_many_that_were_not_tried_are_folded() -> None:
@@ -126,10 +167,15 @@ def test_many_that_were_not_tried_are_folded() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "text"), [(0.0, "0"), (None, "0"), (1.24e-6, "1.2e-06"), (0.0137, "1.4 %")]
+    ("error", "text"), [(0.0, "0"), (None, "0"), (1.24e-6, "1.2e-06"), (0.0137, "1.4%")]
 )
 def test_errors_are_written_as_people_write_them(error: float | None, text: str) -> None:
     assert format_error(error) == text
+
+
+@pytest.mark.parametrize(("metric", "text"), [(0.91237, "0.9124"), (-12345.6, "-12,346")])
+def test_metrics_are_written_as_people_write_them(metric: float, text: str) -> None:
+    assert format_metric(metric) == text
 
 
 def test_points_are_placed_by_speed_and_error() -> None:
@@ -163,8 +209,19 @@ def test_page_of_a_decision_from_a_lock_file() -> None:
 
 
 def test_page_if_eager_is_kept() -> None:
-    kept = Tuning(target="latency", winner=Candidate((), "its own precision"), why="eager is kept")
-    assert "eager is kept" in Reader(render_page("my model", kept, fake_host())).text
+    kept = Tuning(target="latency", winner=ORIGINAL, why="nothing is faster")
+    text = Reader(render_page("my model", kept, fake_host())).text
+    assert "eager is kept" in text
+    assert "--precisions float32,bfloat16" in text
+    assert "--tolerance" in text
+    assert "--budget" not in text
+    assert "Use it" not in text
+    left = NotTried("jit in bfloat16", "no time", for_time=True)
+    row = replace(DEAD, candidate=Candidate(("dead",), "bfloat16"))
+    late = replace(kept, rows=(row,), not_tried=(left,))
+    text = Reader(render_page("my model", late, fake_host())).text
+    assert "--precisions" not in text
+    assert "--budget" in text
 
 
 def test_a_search_counts_its_candidates_by_result() -> None:
@@ -187,15 +244,27 @@ def test_a_search_says_what_a_longer_budget_may_bring() -> None:
     assert "A longer budget may try 2 more" in Reader(render_page("m", tuning, fake_host())).text
 
 
-def test_a_search_that_measured_nothing_for_want_of_time_is_not_final() -> None:
-    late = Row(candidate=DEAD.candidate, status=CandidateStatus.TIMED_OUT)
-    left = NotTried("jit in float32", "the budget ended", for_time=True)
-    nothing = replace(TUNING, rows=(late,), not_tried=())
-    assert not nothing.final
-    assert not replace(nothing, rows=(), not_tried=(left,)).final
-    assert replace(nothing, rows=(late, FAST)).final  # a longer budget might find a faster one
-    assert replace(nothing, rows=(DEAD,)).final
-    assert replace(nothing, rows=()).final
+def test_a_search_that_measured_nothing_for_want_of_time_is_not_worth_keeping() -> None:
+    unfinished = replace(TUNING, rows=(), unfinished_budget=60.0)
+    assert not unfinished.worth_keeping
+    assert not replace(unfinished, rows=(DEAD,)).worth_keeping
+    assert replace(unfinished, rows=(DEAD, FAST)).worth_keeping
+    assert replace(TUNING, rows=(DEAD,)).worth_keeping
+    assert replace(TUNING, rows=()).worth_keeping
+
+
+def test_a_decision_says_that_its_search_was_unfinished() -> None:
+    taken = Tuning(
+        target="latency",
+        winner=FAST.candidate,
+        why="2x as fast as eager",
+        source="my.lock",
+        unfinished_budget=60.0,
+    )
+    assert "search of 60 s left candidates untried, which a longer budget may try" in str(taken)
+    text = " ".join(Reader(render_page("m", taken, fake_host())).text.split())
+    assert "Its search of 60 s left candidates untried, which a longer budget may try." in text
+    assert "longer budget" not in str(replace(taken, unfinished_budget=None))
 
 
 def test_replaces_the_page(tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ import pytest
 import torch
 
 import cpuaccel
+from cpuaccel.building.settings import BuildSettings
+from cpuaccel.tuning.request import Request, TuneArguments
 from tests.tuning.conftest import Install
 from tests.tuning.models import IDS, Waiting
 from tests.tuning.results import rows
@@ -70,6 +72,28 @@ def test_rejects_a_model_that_cannot_be_pickled(install: Install) -> None:
     assert str(raised.value).startswith(
         "Waiting can't be pickled for the worker processes (TypeError: it holds a connection). "
     )
+
+
+def test_arguments_as_code() -> None:
+    assert Request.from_arguments(Waiting(), {"budget": 5, "target": "latency"}).code == ""
+    arguments: TuneArguments = {
+        "precisions": ["float32", "bfloat16"],
+        "target": "throughput",
+        "threads": 4,
+        "traffic": {64: 1.0},
+        "metric": lambda outputs: 1.0,
+        "max_drop": 0.1,
+    }
+    settings = BuildSettings(tolerance=0.01)
+    assert Request.from_arguments(Waiting(), arguments, settings).code == (
+        "precisions=['float32', 'bfloat16'], target='throughput', traffic={64: 1.0}, threads=4, "
+        "tolerance=0.01, metric=metric, max_drop=0.1"
+    )
+    generate = {"max_new_tokens": 8, "num_beams": 1}
+    model = Waiting()
+    model.generate = lambda: None
+    code = Request.from_arguments(model, {"generate": generate}).code
+    assert code == f"generate={generate}"  # without the defaults of a search
 
 
 MISTAKES = {

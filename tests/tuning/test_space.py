@@ -83,8 +83,8 @@ def test_leaves_out_backends_with_a_wide_tolerance() -> None:
     (left,) = found.not_tried
     assert (left.name, left.reason) == (
         "coarse",
-        "its results differ by up to 0.15 by design, more than the accepted 0.0001. To include it, "
-        "pass a wider tolerance, or a metric and max_drop",
+        "coarse may be off by up to 15%, the default tolerance is 0.01%. To include it, pass a "
+        "wider tolerance, or a metric and max_drop",
     )
     assert "pack,coarse" in names(space(coarse, PACK, widest_tolerance=0.15))
 

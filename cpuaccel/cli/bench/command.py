@@ -96,7 +96,7 @@ def bench(
 
     For example:
 
-    - `cpuaccel bench demo`
+    - `cpuaccel bench config:minilm-l6`
 
     - `cpuaccel bench config:bert-base --backends jit --backends onednn --plot speed.svg`
 

@@ -1,5 +1,7 @@
 """``cpuaccel tune``."""
 
+import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, cast
 
@@ -30,6 +32,8 @@ from cpuaccel.cli.shapes import (
 
 WORD_ERRORS = 0.002
 """By how much the word error rate may rise."""
+
+DEFAULT_LOCK = "cpuaccel.lock"
 
 
 def tune(
@@ -147,7 +151,7 @@ def tune(
 
     For example:
 
-    - `cpuaccel tune demo`
+    - `cpuaccel tune config:minilm-l6`
 
     - `cpuaccel tune config:bert-base --precisions float32,bfloat16 --html tuning.html`
 
@@ -239,9 +243,18 @@ def tune(
     if html is not None:
         from cpuaccel.tuning.decisions.html import write_page
 
-        write_page(html, model, tuning, here)  # after the results, since it may fail
+        save = ""  # no command saves what is fastest for ``generate``
+        if generate is None:
+            shapes = {"--batch-size": batch_size, "--seq-len": seq_len, "--padding": padding}
+            save = _save_command(model, {**shapes, "--task": task, "--lock": lock or DEFAULT_LOCK})
+        write_page(html, model, tuning, here, lock, save)  # after the results, since it may fail
         if not json:
             say(f"  written: {html}")
+
+
+def _save_command(model: str, options: Mapping[str, object]) -> str:
+    given = [str(word) for option in options.items() if option[1] is not None for word in option]
+    return shlex.join(["cpuaccel", "optimize", model, *given, "--output", "fast/"])
 
 
 def _read_threads(threads: str | None) -> "int | Literal['auto'] | None":

@@ -30,7 +30,7 @@ def show(model: str, tuning: Tuning, host: Host, written: Sequence[Path]) -> Non
     if tuning.best_instances is not None:
         run = f"run the saved model with: {tuning.best_instances.call}"
         section("Instances", [*map(str, tuning.instances), run])
-    chosen = [f"{tuning.winner}: {tuning.why}"]
+    chosen = [tuning.summary]
     if tuning.rule is not None:
         gain = f"{tuning.rule.gain:.2f}x as fast as one pipeline for all calls"
         chosen.append(f"{tuning.rule} ({gain})")
@@ -77,7 +77,7 @@ def _cells(row: Row) -> list[str]:
         "-" if row.error is None else f"{row.error:.1e}" if row.error else "0",
         f"{row.build_seconds:.1f} s" if row.build_seconds else "-",
         "-" if row.break_even is None else f"{row.break_even:,.0f} calls",
-        f"{row.peak_bytes / 2**20:.0f} MiB" if row.peak_bytes else "-",
+        f"{row.peak_bytes / 2**20:,.0f} MiB" if row.peak_bytes else "-",
         f"[{colour}]{row.status}[/]",
     ]
 

@@ -9,7 +9,8 @@ import cpuaccel
 from cpuaccel.artifact.atomic_write import check_writable, write_file
 from cpuaccel.errors import CpuaccelError
 from cpuaccel.plugin.host import Host
-from cpuaccel.timing import format_ms, percentile
+from cpuaccel.timing import format_ms, format_number, format_ratio, percentile
+from cpuaccel.tuning.candidate import ORIGINAL
 from cpuaccel.tuning.decisions.result import CandidateStatus, Row, Tuning
 from cpuaccel.tuning.decisions.scatter import scatter
 
@@ -27,18 +28,31 @@ def check_page(path: Path) -> None:
     check_writable(path)
 
 
-def write_page(path: Path, model: str, tuning: Tuning, host: Host) -> None:
-    """Write the page in one step."""
+def write_page(
+    path: Path, model: str, tuning: Tuning, host: Host, lock: Path | None = None, save: str = ""
+) -> None:
+    """Write the page in one step.
+
+    Args:
+        path: of the page.
+        model: its title.
+        tuning: the result of the search.
+        host: where it ran.
+        lock: the lock file, if the decision was written to one.
+        save: the command that saves the winner from a lock file, if there is one.
+    """
     try:
-        write_file(path, render_page(model, tuning, host))
+        write_file(path, render_page(model, tuning, host, lock, save))
     except OSError as error:
         raise CpuaccelError(
             f"{path} can't be written: {error.strerror}. Choose another path"
         ) from error
 
 
-def render_page(model: str, tuning: Tuning, host: Host) -> str:
-    """Return the text of the page."""
+def render_page(
+    model: str, tuning: Tuning, host: Host, lock: Path | None = None, save: str = ""
+) -> str:
+    """Return the text of the page; the arguments are those of ``write_page``."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -49,6 +63,10 @@ def render_page(model: str, tuning: Tuning, host: Host) -> str:
         lstrip_blocks=True,
     )
     environment.filters["ms"] = format_ms
+    environment.filters["number"] = format_number
+    environment.filters["ratio"] = format_ratio
+    environment.filters["metric"] = format_metric
+    environment.filters["mib"] = lambda size: f"{size / 2**20:,.0f}"
     environment.filters["error"] = format_error
     measured = [row for row in tuning.rows if row.rounds]
     ranked = sorted(measured, key=lambda row: row.status is not CandidateStatus.CHOSEN)
@@ -57,6 +75,11 @@ def render_page(model: str, tuning: Tuning, host: Host) -> str:
         model=model,
         tuning=tuning,
         host=host,
+        lock=lock,
+        save=save,
+        baseline=tuning.winner.baseline(tuning.own_precision),
+        kept=tuning.winner == ORIGINAL,
+        precisions={row.candidate.precision for row in tuning.rows},
         flags=[flag for flag in SHOWN_FLAGS if flag in host.isa],
         packages={
             name: host.packages[name]
@@ -80,7 +103,12 @@ def format_error(error: float | None) -> str:
     """Return a relative error in percent, or as a power of ten if it is small."""
     if not error:
         return "0"
-    return f"{error:.1%}".replace("%", " %") if error >= 1e-3 else f"{error:.1e}"
+    return f"{error:.1%}" if error >= 1e-3 else f"{error:.1e}"
+
+
+def format_metric(metric: float) -> str:
+    """Return a metric with four digits or, from 1,000 on, without decimals."""
+    return f"{metric:,.0f}" if abs(metric) >= 1000 else f"{metric:.4g}"
 
 
 def _latencies(rows: Sequence[Row]) -> dict[str, object]:

@@ -70,6 +70,7 @@ class LockTable(_Table):
     why: str
     target: Target
     threads: int
+    unfinished_budget: float | None = None
     rule: _RuleTable | None = None
     pipelines: list[_PipelineTable]
     fingerprint: TuningFingerprint
@@ -114,6 +115,7 @@ def read_lock(path: Path) -> Lock | None:
         rule=rule,
         threads=table.threads,
         source=str(path),
+        unfinished_budget=table.unfinished_budget,
     )
     pipelines = {one.candidate: one.pipeline for one in table.pipelines}
     return Lock(Decision(pipelines, rule, table.threads), tuning, table.fingerprint)
@@ -163,6 +165,7 @@ def write_lock(path: Path, tuning: Tuning, fingerprint: TuningFingerprint) -> No
         why=tuning.why,
         target=tuning.target,
         threads=decision.threads,
+        unfinished_budget=tuning.unfinished_budget,
         rule=rule and _RuleTable(axis=rule.axis, bound=rule.bound, gain=round(rule.gain, 3)),
         pipelines=[_pipeline_table(tuning, c, p) for c, p in decision.pipelines.items()],
         fingerprint=fingerprint,

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
 
 from cpuaccel.report import Difference
-from cpuaccel.timing import Speedup
-from cpuaccel.tuning.candidate import Candidate, NotTried
+from cpuaccel.timing import Speedup, format_number
+from cpuaccel.tuning.candidate import OWN, Candidate, NotTried
 from cpuaccel.tuning.request import Target
 from cpuaccel.tuning.workers.timing import Round
 from cpuaccel.tuning.workload import Shape
@@ -118,7 +118,7 @@ class Instances:
     def __str__(self) -> str:
         return (
             f"{self.count} processes with {self.threads} threads: "
-            f"{self.rows_per_second:.4g} rows per second in total"
+            f"{format_number(self.rows_per_second)} rows per second in total"
         )
 
 
@@ -154,10 +154,13 @@ class Tuning:
     shapes: tuple[Shape, ...] = ()
     weights: tuple[float, ...] = ()  # share of each batch in all calls
     threads: int = 1  # for candidates without a number of their own
+    own_precision: str = OWN  # of the model
+    arguments: str = ""  # of ``optimize``, without defaults, as code
     instances: tuple[Instances, ...] = ()
     metric: float | None = None  # of the original's outputs
     seconds: float = 0.0
     source: str = "search"  # or the path of the lock file
+    unfinished_budget: float | None = None  # seconds, where they left candidates over
     rebuilt: tuple[str, ...] = ()  # results of the build in the caller's process
 
     @property
@@ -168,16 +171,21 @@ class Tuning:
         return tuple(dict.fromkeys((self.rule.low, self.rule.high)))
 
     @property
+    def summary(self) -> str:
+        """The winner and why."""
+        subject = self.winner.subject
+        verb = ":" if subject == str(self.winner) else " is"
+        return f"{subject}{verb} {self.why}"
+
+    @property
     def best_instances(self) -> Instances | None:
         """The split of the cores with the highest throughput, where that was measured."""
         return max(self.instances, key=lambda one: one.rows_per_second, default=None)
 
     @property
-    def final(self) -> bool:
-        """Whether it is worth keeping: something was measured, or time was not what was short."""
-        late = any(row.status is CandidateStatus.TIMED_OUT for row in self.rows)
-        short = late or any(one.for_time for one in self.not_tried)
-        return not short or any(row.rounds for row in self.rows)
+    def worth_keeping(self) -> bool:
+        """Whether something was measured, or time was not what was short."""
+        return self.unfinished_budget is None or any(row.rounds for row in self.rows)
 
     @property
     def more_time(self) -> str:
@@ -186,7 +194,14 @@ class Tuning:
         late = sum(row.status is CandidateStatus.TIMED_OUT for row in self.rows)
         parts = [f"try {untried} more"] if untried else []
         parts += [f"finish {late} that timed out"] if late else []
-        return f"a longer budget may {' and '.join(parts)}" if parts else ""
+        if parts:
+            return f"a longer budget may {' and '.join(parts)}"
+        if self.unfinished_budget is None:
+            return ""
+        return (
+            f"its search of {self.unfinished_budget:g} s left candidates untried, which a longer "
+            "budget may try"
+        )
 
     def with_winner(self, winner: Candidate) -> "Tuning":
         """Return a copy with another winner, and the status of the rows adapted."""
@@ -216,12 +231,13 @@ class Tuning:
         return f"{line}; {self.more_time}" if self.more_time else line
 
     def __str__(self) -> str:
-        lines = [f"tuning    {self.winner}: {self.why}"]
+        lines = [f"tuning    {self.summary}"]
         if self.rule is not None:
             lines.append(f"dispatch  {self.rule}")
         lines += [f"rebuilt   {line}" for line in self.rebuilt]
         if self.source != "search":
-            lines.append(f"source    read from {self.source}, without a search")
+            unfinished = f"; {self.more_time}" if self.more_time else ""
+            lines.append(f"source    read from {self.source}, without a search{unfinished}")
         if self.rows:
             lines.append(f"search    {self._counts()}")
         return "\n".join(lines)
