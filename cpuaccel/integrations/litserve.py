@@ -11,16 +11,20 @@ from typing import Any
 
 import litserve
 import numpy as np
+from fastapi import HTTPException
 
+from cpuaccel.errors import describe_error
 from cpuaccel.integrations.batching.groups import TOKENS
-from cpuaccel.integrations.batching.isolation import Failed, compute_in_groups
+from cpuaccel.integrations.batching.isolation import Failed, compute_in_groups, compute_isolated
+from cpuaccel.integrations.http.errors import error_of, error_response
 
 
 class TaskAPI(litserve.LitAPI):  # type: ignore[misc]
     """Serves a task: the request ``{"input": text}`` gets ``{"output": ...}``.
 
     LitServe cuts batches by their number of requests; they are computed in groups of similar
-    length here. A row that raises fails alone.
+    length here. A request that is refused or raises gets an error in OpenAI's form, and the others
+    of its batch their outputs.
     """
 
     def __init__(
@@ -45,8 +49,10 @@ class TaskAPI(litserve.LitAPI):  # type: ignore[misc]
         self._task = self._load(*self._arguments)
 
     def decode_request(self, request: dict[str, Any], **kwargs: Any) -> Any:
-        """Return the text."""
-        return request["input"]
+        """Return the input, or why there is none: what this raises fails a whole batch."""
+        if "input" in request:
+            return request["input"]
+        return _refused('a request must be {"input": ...}')
 
     def predict(self, x: Any, **kwargs: Any) -> Any:
         """Compute one input, or a list of them where LitServe batches."""
@@ -54,11 +60,28 @@ class TaskAPI(litserve.LitAPI):  # type: ignore[misc]
         outputs = self._compute(x if batched else [x])
         return outputs if batched else outputs[0]
 
-    def encode_response(self, output: Any, **kwargs: Any) -> dict[str, Any]:
-        """Return the output; that of a row that raised is its error."""
-        if isinstance(output, Failed):
-            raise output.error
-        return {"output": output.tolist() if isinstance(output, np.ndarray) else output}
+    def encode_response(self, output: Any, **kwargs: Any) -> Any:
+        """Return the output, or the error."""
+        if not isinstance(output, Failed):
+            return {"output": output.tolist() if isinstance(output, np.ndarray) else output}
+        if isinstance(output.error, HTTPException):
+            return error_response(output.error.status_code, str(output.error.detail))
+        return error_response(*error_of(output.error))
 
     def _compute(self, items: list[Any]) -> list[Any]:
-        return compute_in_groups(self._task.run, self._task.encode(items), self._tokens)
+        found = dict(enumerate(items))
+        places = [place for place, item in found.items() if not isinstance(item, Failed)]
+        encoded = compute_isolated(self._task.encode, [items[place] for place in places])
+        rows = {}
+        for place, row in zip(places, encoded):
+            if isinstance(row, Failed):
+                found[place] = _refused(f"the input can't be read: {describe_error(row.error)}")
+            else:
+                rows[place] = row
+        outputs = compute_in_groups(self._task.run, list(rows.values()), self._tokens)
+        found.update(zip(rows, outputs))
+        return list(found.values())
+
+
+def _refused(message: str) -> Failed:
+    return Failed(HTTPException(422, message))

@@ -37,7 +37,7 @@ from cpuaccel.errors import CpuaccelError
 from cpuaccel.integrations.batching.groups import TOKENS
 from cpuaccel.integrations.workers.column import ERROR, SERVED_BY, compute_column
 from cpuaccel.integrations.workers.loading import Kind, check_kind, load_task
-from cpuaccel.integrations.workers.packed import write_built
+from cpuaccel.integrations.workers.packed import trust_built, write_built
 from cpuaccel.integrations.workers.threads import use_cpus
 
 if TYPE_CHECKING:
@@ -123,9 +123,9 @@ def embed(
     """Return what makes embeddings; its ``return_type`` is ``EMBEDDING``.
 
     A batch is tokenized, sorted by length, cut by tokens and put back into its order. A row that
-    can't be computed gets nulls, and the reason in ``error``. If no row of a batch can be computed,
-    the task fails: then the model is at fault. ``served_by`` has the steps that were applied to the
-    model that computed the row, or why the original did.
+    can't be computed gets nulls, and the reason in ``error``. If none of more than eight rows of a
+    batch can be computed, the task fails: then the model is at fault. ``served_by`` has the steps
+    that were applied to the model that computed the row, or why the original did.
 
     Args:
         model: a folder that the executors see, a hub id, or what ``share`` returned.
@@ -182,6 +182,7 @@ def _make_predict(
     if isinstance(model, Shared):
         check_kind(model.kind, kind, kind)
         source: str | Path = SparkFiles.get(model.name)
+        trust_built(Path(source))
     else:
         source = model
     task = load_task(kind, source, pipeline, **options)

@@ -1,6 +1,8 @@
 """Processes that run on cores of their own."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from multiprocessing.context import SpawnProcess
 from typing import Any
 
@@ -18,12 +20,19 @@ class PinnedProcess(SpawnProcess):
 
     def start(self) -> None:
         """Start it. It inherits the affinity of this thread, which is restored."""
-        allowed = os.sched_getaffinity(0)
-        os.sched_setaffinity(0, self.cores)
-        try:
+        with on_cores(self.cores):
             super().start()
-        finally:
-            os.sched_setaffinity(0, allowed)
+
+
+@contextlib.contextmanager
+def on_cores(cores: tuple[int, ...]) -> Iterator[None]:
+    """Let this thread run on these cores only, until the block ends."""
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)
 
 
 def core_sets(processes: int, threads: int) -> list[tuple[int, ...]]:

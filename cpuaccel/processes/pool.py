@@ -20,7 +20,7 @@ from cpuaccel.errors import ClosedError, CpuaccelError, WorkerError, describe_ex
 from cpuaccel.model.signature import ExampleInputs
 from cpuaccel.optimized import OptimizedModel
 from cpuaccel.plugin.host import host
-from cpuaccel.processes.pinned import PinnedProcess, core_sets
+from cpuaccel.processes.pinned import PinnedProcess, core_sets, on_cores
 from cpuaccel.processes.transfer import map_memory, pack, unpack
 from cpuaccel.processes.worker import Folder, Reply, serve
 
@@ -187,7 +187,9 @@ class ProcessPool:
     def _compute(self, data: bytes) -> Any:
         worker = self._idle.get()
         try:
-            return worker.call(data)
+            # Elsewhere this thread would wait for, or interrupt, a process that computes.
+            with on_cores(worker.cores):
+                return worker.call(data)
         finally:
             self._idle.put(worker)
 
@@ -203,7 +205,7 @@ class _Worker:
     ) -> None:
         self.process: PinnedProcess | None = None
         self.folder = Path()
-        self._cores = cores
+        self.cores = cores
         self._arguments = (make_model, threads)
         self._ended: Counter[str] = Counter()  # the calls of processes that ended
         self._calls: Counter[str] = Counter()
@@ -217,7 +219,7 @@ class _Worker:
         """Start the process."""
         self._connection, end = multiprocessing.Pipe()
         self.process = PinnedProcess(
-            self._cores, target=serve, args=(end, *self._arguments), daemon=True
+            self.cores, target=serve, args=(end, *self._arguments), daemon=True
         )
         try:
             self.process.start()
@@ -297,7 +299,7 @@ class _Worker:
         identity = process.pid
         self.close()
         self._ended, self._calls = self._ended + self._calls, Counter()
-        cores = ", ".join(map(str, self._cores))
+        cores = ", ".join(map(str, self.cores))
         return WorkerError(f"process {identity} on cores {cores} {how} {doing}")
 
 

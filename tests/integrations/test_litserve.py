@@ -50,6 +50,18 @@ def run(folder: str, port: int) -> None:
     )
 
 
+def test_a_bad_request_fails_alone(server: str) -> None:
+    bodies = [{"input": TEXTS[0]}, {}, {"input": 7}, {"input": TEXTS[1]}] * 4
+
+    def call(body: dict[str, object]) -> int:
+        answer = client.post("/predict", json=body)
+        assert ("output" in answer.json()) == (answer.status_code == 200)
+        return answer.status_code
+
+    with httpx.Client(base_url=server, timeout=60) as client, ThreadPoolExecutor(16) as pool:
+        assert list(pool.map(call, bodies)) == [200, 422, 422, 200] * 4
+
+
 def test_embeddings_of_many_clients(server: str, folders: dict[str, Path]) -> None:
     expected = SentenceTransformer(str(folders["embeddings"]), device="cpu").encode(TEXTS)
 

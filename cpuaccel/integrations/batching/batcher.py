@@ -115,9 +115,11 @@ class Batcher(Generic[Item, RowT, Output]):
         Raises:
             QueueFullError: the rows do not fit into the queue now.
             ClosedError: the batcher is closed.
+            ForkError: see ``submit``.
             TimeoutError: there was no answer in time.
             Exception: what the task raised for one of the rows.
         """
+        self._check_process()
         rows = self.task.encode(items)
         future = self.submit(rows)
         try:
@@ -130,6 +132,7 @@ class Batcher(Generic[Item, RowT, Output]):
 
         Cancelling the call takes its rows out of the queue.
         """
+        self._check_process()
         async with asyncio.timeout(timeout):
             rows = await asyncio.to_thread(self.task.encode, items)
             return Answer(await asyncio.wrap_future(self.submit(rows)), _tokens(rows))
@@ -145,11 +148,7 @@ class Batcher(Generic[Item, RowT, Output]):
             ClosedError: the batcher is closed.
             ForkError: the process was forked since the batcher was made.
         """
-        if self._process != os.getpid():
-            raise ForkError(
-                "the Batcher was made before the process was forked: its threads do not exist "
-                "here. Make it after the fork, such as when the server starts its workers"
-            )
+        self._check_process()
         request: Request[Output] = Request(len(rows))
         tokens = _tokens(rows)
         with self._changed:
@@ -207,6 +206,13 @@ class Batcher(Generic[Item, RowT, Output]):
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _check_process(self) -> None:
+        if self._process != os.getpid():
+            raise ForkError(
+                "the Batcher was made before the process was forked: its threads do not exist "
+                "here. Make it after the fork, such as when the server starts its workers"
+            )
 
     def _start(self) -> None:
         while len(self._threads) < self.workers:

@@ -27,12 +27,18 @@ def chat_router(
     async def chat(request: ChatRequest) -> Any:
         check_name(request.model, name)
         options = _options(request)
-        if options.get("max_new_tokens", 0) > max_new:
-            raise too_large(f"max_tokens must be <= {max_new}, got {options['max_new_tokens']}")
         messages = [message.model_dump() for message in request.messages]
         ids = await asyncio.to_thread(streams.tokenize, messages)
         if ids.shape[1] > max_prompt:
             raise too_large(f"the prompt has {ids.shape[1]} tokens, more than {max_prompt}")
+        room = min(max_new, streams.context - ids.shape[1])
+        asked = options.get("max_new_tokens", min(room, streams.task.options["max_new_tokens"]))
+        if not 0 < asked <= room:
+            raise too_large(
+                f"max_tokens must be <= {max_new}, and <= {streams.context} with the "
+                f"{ids.shape[1]} tokens of the prompt, got {asked}"
+            )
+        options["max_new_tokens"] = asked
         completion = Completion(ids.shape[1])
         identity = f"chatcmpl-{uuid.uuid4().hex}"
         pieces = streams.stream(completion, ids, options)

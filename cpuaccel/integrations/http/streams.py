@@ -1,6 +1,7 @@
 """Generated texts as streams, a few at a time."""
 
 import asyncio
+import sys
 import threading
 from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
@@ -50,7 +51,15 @@ class Streams:
         self.room = workers + waiting
         self._executor = ThreadPoolExecutor(workers, thread_name_prefix="cpuaccel-generate")
         self._calls = 0
+        self._running: set[_Cancelled] = set()
         self._closed = False
+
+    @property
+    def context(self) -> int:
+        """Most tokens of a prompt and its answer that the model has positions for."""
+        config: Any = self.task.model.config
+        config = config.get_text_config()
+        return getattr(config, "max_position_embeddings", None) or sys.maxsize
 
     @property
     def calls(self) -> int:
@@ -71,7 +80,7 @@ class Streams:
         Args:
             completion: complete at the end.
             ids: a prompt, shape (1, length).
-            options: arguments of ``generate``.
+            options: arguments of ``generate``, with ``max_new_tokens``.
 
         Raises:
             QueueFullError: as many calls wait as may.
@@ -84,6 +93,7 @@ class Streams:
         self._calls += 1
         future: asyncio.Future[torch.Tensor] | None = None
         cancelled = _Cancelled()
+        self._running.add(cancelled)
         try:
             yield ""
             streamer: Any = transformers.AsyncTextIteratorStreamer(
@@ -107,23 +117,25 @@ class Streams:
                     yield piece
             output = await future
             completion.completion_tokens = output.shape[1] - ids.shape[1]
-            most = options.get("max_new_tokens", self.task.options["max_new_tokens"])
-            if completion.completion_tokens < most:
+            if completion.completion_tokens < options["max_new_tokens"]:
                 completion.finish_reason = "stop"
         finally:
             self._calls -= 1
+            self._running.discard(cancelled)
             cancelled.event.set()
             if future is not None:
                 future.cancel()
 
     async def close(self, timeout: float) -> bool:
-        """Refuse new calls, and wait for the others; return whether all ended."""
+        """Refuse new calls, wait for the others, end what is left; return whether none was."""
         self._closed = True
         try:
             async with asyncio.timeout(timeout):
                 while self._calls:
                     await asyncio.sleep(0.01)
         except TimeoutError:
+            for cancelled in self._running:
+                cancelled.event.set()
             return False
         self._executor.shutdown()
         return True

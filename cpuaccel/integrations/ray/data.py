@@ -22,9 +22,10 @@ class Worker:
 
     The whole block is tokenized, sorted by length, cut into batches of at most ``tokens`` tokens,
     and put back into its order. A row that can't be computed gets a null, and its error in the
-    column ``error``, which is null for all others. If no row of a block can be computed, the block
-    fails: then the model is at fault, not the rows. The column ``served_by`` has the steps that
-    were applied to the model that computed the row, or why the original did; see ``report``.
+    column ``error``, which is null for all others. If none of more than eight rows of a block
+    can be computed, the block fails: then the model is at fault, not the rows. The column
+    ``served_by`` has the steps that were applied to the model that computed the row, or why the
+    original did; see ``report``.
     """
 
     kind: ClassVar[Kind]

@@ -15,6 +15,9 @@ Model = str | Path | Shared
 KINDS: dict[str, Kind] = {"embeddings": "embed", "rerank": "rerank", "chat": "generate"}
 """The kind of task behind each argument of ``create_app``."""
 
+ONGOING = 256
+"""Requests that a replica has at a time, of which most wait in its queue."""
+
 
 def application(
     *,
@@ -23,6 +26,7 @@ def application(
     chat: Model | None = None,
     pipeline: Any = None,
     name: str = "default",
+    tokens: int | None = None,
     limits: Any = None,
     **deployment: Any,
 ) -> serve.Application:
@@ -42,12 +46,15 @@ def application(
         chat: likewise, a decoder.
         pipeline: see ``cpuaccel.integrations.tasks.load_embedder``; for all three.
         name: the name of the model in requests and responses.
+        tokens: most real tokens of a batch. Default: that of ``Batcher``.
         limits: ``cpuaccel.integrations.http.Limits``.
-        **deployment: options of ``serve.deployment``.
+        **deployment: options of ``serve.deployment``. ``max_ongoing_requests`` is 256 by default:
+            a replica batches what it has received, and Ray's own default are five.
     """
     models = {"embeddings": embeddings, "rerank": rerank, "chat": chat}
     named = {kind: model for kind, model in models.items() if model is not None}
-    options = {"name": name} if limits is None else {"name": name, "limits": limits}
+    options = {"name": name, "tokens": tokens} | ({} if limits is None else {"limits": limits})
+    deployment = {"max_ongoing_requests": ONGOING, **deployment}
     deployed: Any = serve.deployment(**deployment)(serve.ingress()(Replica))
     bound: serve.Application = deployed.bind(named, pipeline, options)
     return bound

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import transformers
 
+from cpuaccel.integrations.tasks.openmp import end_openmp_threads
 from cpuaccel.integrations.tasks.rows import TextRow, padded
 from cpuaccel.integrations.tasks.served import (
     EXAMPLES,
@@ -123,6 +124,7 @@ def load_classifier(model: str | Path, pipeline: PipelineLike = None) -> Classif
     """
     task = Classify(*load_model(model, "AutoModelForSequenceClassification", pipeline))
     task.run(task.encode(EXAMPLES))
+    end_openmp_threads()
     return task
 
 
@@ -130,4 +132,5 @@ def load_token_classifier(model: str | Path, pipeline: PipelineLike = None) -> C
     """Load and optimize a model for token classification; see ``load_classifier``."""
     task = ClassifyTokens(*load_model(model, "AutoModelForTokenClassification", pipeline))
     task.run(task.encode(EXAMPLES))
+    end_openmp_threads()
     return task

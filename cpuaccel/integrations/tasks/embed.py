@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.util import truncate_embeddings
 
-from cpuaccel.integrations.tasks.encoders import optimized_encoder, save_encoder
+from cpuaccel.integrations.tasks.encoders import default_prompt, optimized_encoder, save_encoder
+from cpuaccel.integrations.tasks.openmp import end_openmp_threads
 from cpuaccel.integrations.tasks.rows import TextRow, padded, unpadded
 from cpuaccel.integrations.tasks.served import EXAMPLES, PipelineLike, ServedModel
 from cpuaccel.optimized import OptimizedModel
@@ -35,8 +37,7 @@ class Embed(ServedModel):
 
     def encode(self, items: Sequence[str]) -> list[TextRow]:
         """Tokenize."""
-        name = self.embedder.default_prompt_name
-        prompt = None if name is None else self.embedder.prompts[name]
+        prompt = default_prompt(self.embedder)
         with self.tokenizing:
             return unpadded(self.embedder.preprocess(list(items), prompt)) if items else []
 
@@ -45,6 +46,7 @@ class Embed(ServedModel):
         batch = padded(self.embedder.tokenizer, rows)
         with torch.inference_mode():
             embeddings = self.embedder(batch)["sentence_embedding"]
+        embeddings = truncate_embeddings(embeddings, self.embedder.truncate_dim)
         return list(embeddings.float().numpy())
 
     def save(self, folder: Path) -> None:
@@ -63,4 +65,5 @@ def load_embedder(model: str | Path, pipeline: PipelineLike = None) -> Embed:
     embedder = SentenceTransformer(str(model), device="cpu")
     task = Embed(optimized_encoder(embedder, model, pipeline))
     task.run(task.encode(EXAMPLES))
+    end_openmp_threads()
     return task

@@ -16,6 +16,12 @@ _ARTIFACT = "optimized"
 """The folder with the artifact, in a model's folder."""
 
 
+def default_prompt(encoder: SentenceTransformer | CrossEncoder) -> str | None:
+    """Return the prompt that the model puts before texts by default."""
+    name = encoder.default_prompt_name
+    return None if name is None else encoder.prompts[name]
+
+
 def optimized_encoder(encoder: Encoder, source: str | Path, pipeline: PipelineLike) -> Encoder:
     """Optimize a model that was loaded from ``source``, or load what ``save_encoder`` wrote there.
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import transformers
 
+from cpuaccel.integrations.tasks.openmp import end_openmp_threads
 from cpuaccel.integrations.tasks.rows import IDS, TextRow
 from cpuaccel.integrations.tasks.served import (
     PipelineLike,
@@ -117,4 +118,5 @@ def load_generator(model: str | Path, pipeline: PipelineLike = None, **options: 
     """
     task = Generate(*load_model(model, "AutoModelForCausalLM", pipeline), **options)
     task.model.prepare_generation()
+    end_openmp_threads()
     return task

@@ -8,7 +8,8 @@ import torch
 from sentence_transformers import CrossEncoder
 
 from cpuaccel.errors import ModelError
-from cpuaccel.integrations.tasks.encoders import optimized_encoder, save_encoder
+from cpuaccel.integrations.tasks.encoders import default_prompt, optimized_encoder, save_encoder
+from cpuaccel.integrations.tasks.openmp import end_openmp_threads
 from cpuaccel.integrations.tasks.rows import TextRow, padded, unpadded
 from cpuaccel.integrations.tasks.served import EXAMPLES, PipelineLike, ServedModel
 from cpuaccel.optimized import OptimizedModel
@@ -36,10 +37,10 @@ class Rerank(ServedModel):
 
     def encode(self, items: Sequence[tuple[str, str]]) -> list[TextRow]:
         """Tokenize pairs of a query and a document."""
+        pairs = [list(pair) for pair in items]
+        prompt = default_prompt(self.encoder)
         with self.tokenizing:
-            return (
-                unpadded(self.encoder.preprocess([list(pair) for pair in items])) if items else []
-            )
+            return unpadded(self.encoder.preprocess(pairs, prompt)) if pairs else []
 
     def run(self, rows: Sequence[TextRow]) -> list[float]:
         """Compute the scores."""
@@ -58,4 +59,5 @@ def load_reranker(model: str | Path, pipeline: PipelineLike = None) -> Rerank:
     encoder = CrossEncoder(str(model), device="cpu")
     task = Rerank(optimized_encoder(encoder, model, pipeline))
     task.run(task.encode([EXAMPLES]))
+    end_openmp_threads()
     return task

@@ -16,6 +16,10 @@ SERVED_BY = "served_by"
 """The column that says what computed a row."""
 
 
+FEW = 8
+"""So many texts may all be bad ones, such as those of the last block of a job."""
+
+
 @dataclass(frozen=True)
 class Column:
     """The outputs of a column, row by row.
@@ -36,8 +40,8 @@ def compute_column(task: Any, items: Sequence[object], tokens: int) -> Column:
     """Compute a task on texts, in batches of at most so many tokens.
 
     Raises:
-        Exception: what the first row raised, if no text could be computed: then the model is at
-            fault, and not the rows.
+        Exception: what the first row raised, if none of more than ``FEW`` texts could be computed:
+            then the model is at fault, and not the rows.
     """
     outputs: list[Any] = [None] * len(items)
     errors: list[Exception | None] = [None] * len(items)
@@ -66,7 +70,7 @@ def compute_column(task: Any, items: Sequence[object], tokens: int) -> Column:
             errors[place] = answer.error
         else:
             outputs[place], served_by[place] = answer
-    if rows and not any(served_by):
+    if len(rows) > FEW and not any(served_by):
         raise next(error for error in (errors[place] for place in rows) if error is not None)
     texts = [None if error is None else describe_error(error) for error in errors]
     return Column(outputs, texts, served_by)

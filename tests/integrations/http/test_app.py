@@ -229,8 +229,22 @@ def test_limits(embedder: Any, chatter: Any) -> None:
         assert await status(chats, {"messages": MESSAGES, "max_tokens": 6}) == 413
         long = [{"role": "user", "content": "w1 w2 w3 w4 w5 w6 w7 w8 w9"}]
         assert await status(chats, {"messages": long, "max_tokens": 5}) == 413
+        usual = (await client.post(chats, json={"messages": MESSAGES})).json()
+        assert usual["usage"]["completion_tokens"] <= 5 < chatter.options["max_new_tokens"]
 
     use(create_app(embeddings=embedder, chat=chatter, limits=limits), test)
+
+
+def test_chats_end_where_the_model_has_no_more_positions(chatter: Any) -> None:
+    positions = chatter.model.config.max_position_embeddings
+
+    async def test(client: Any) -> None:
+        body = {"messages": MESSAGES, "max_tokens": positions}
+        answer = await client.post("/v1/chat/completions", json=body)
+        assert answer.status_code == 413
+        assert f"<= {positions} with the" in answer.json()["error"]["message"]
+
+    use(create_app(chat=chatter, limits=Limits(max_new_tokens=10 * positions)), test)
 
 
 def test_a_body_without_a_declared_size_is_limited(embedder: Any) -> None:

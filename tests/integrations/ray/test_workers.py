@@ -73,7 +73,9 @@ def test_a_block_without_a_good_row_fails(
 
     monkeypatch.setattr(worker._task, "run", broken)
     with pytest.raises(RuntimeError, match="out of order"):
-        worker(batch(["a", "b", None]))
+        worker(batch([None, *"abcdefghi"]))
+    few = worker(batch(["a", "b", None]))  # such as a last block, of which all rows may be bad
+    assert "out of order" in few["error"].to_pylist()[0]
 
 
 def test_a_block_of_nulls_is_told_as_rows(folders: dict[str, Path]) -> None:

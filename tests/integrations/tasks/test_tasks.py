@@ -18,6 +18,7 @@ from sentence_transformers.sentence_transformer.modules import (  # noqa: E402
 )
 
 from cpuaccel.errors import CpuaccelError, ModelError  # noqa: E402
+from cpuaccel.integrations import sentence_transformers as accelerated  # noqa: E402
 from cpuaccel.integrations import tasks  # noqa: E402
 from cpuaccel.integrations.batching import Batcher, group_by_tokens  # noqa: E402
 from tests.cli.generate.models import CHAT, make_llama, make_tokenizer  # noqa: E402
@@ -73,6 +74,26 @@ def test_scores(tmp_path: Path, pipeline: list[str]) -> None:
     task = tasks.load_reranker(folder, pipeline)
     np.testing.assert_allclose(in_groups(task, pairs), expected, atol=1e-5)
     assert set(task.calls) == {"optimized"}
+
+
+def test_scores_with_a_default_prompt(tmp_path: Path) -> None:
+    encoder = CrossEncoder(str(save(tmp_path, "bert-text", num_labels=1)), device="cpu")
+    pairs = [(TEXTS[n % 3], text) for n, text in enumerate(VARIED)]
+    without = encoder.preprocess(pairs)["attention_mask"].sum()
+    encoder.prompts, encoder.default_prompt_name = {"query": "look for this "}, "query"
+    expected = encoder.predict(pairs)
+    task = tasks.Rerank(accelerated.optimize(encoder, ["jit"]))
+    assert sum(row.tokens for row in task.encode(pairs)) > without
+    np.testing.assert_allclose(in_groups(task, pairs), expected, atol=1e-6)
+
+
+def test_truncated_embeddings(tmp_path: Path) -> None:
+    model = SentenceTransformer(str(embedder(tmp_path)), truncate_dim=8, device="cpu")
+    expected = model.encode(VARIED)
+    task = tasks.Embed(accelerated.optimize(model, ["jit"]))
+    found = np.stack(in_groups(task, VARIED))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert task.dimensions == found.shape[1] == 8
 
 
 def test_a_classifier_is_no_reranker(tmp_path: Path) -> None:
