@@ -37,9 +37,11 @@ def _head(results: Results) -> list[str]:
     return [
         "# Which models work with which backends",
         "",
-        f"`benchmarks/models/run.py` wrote this page, with cpuaccel {cpuaccel.__version__} "
-        f"({commits or 'no clone'}), Python {platform.python_version()}, {versions}, on "
-        f"{processors}, with one thread.",
+        f"`benchmarks/models/run.py` wrote this page, with cpuaccel {cpuaccel.__version__}, Python "
+        f"{platform.python_version()}, {versions}, on {processors}, with one thread.",
+        "",
+        "Cells are run one by one. They ran with these commits of cpuaccel: "
+        f"{commits or 'unknown'} (`-dirty`: with changes that were not committed).",
         "",
         _HOW.format(tolerance=TOLERANCE),
         "",
