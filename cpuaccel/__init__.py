@@ -1,9 +1,11 @@
 """Run PyTorch and Transformers models fast on CPUs.
 
     import cpuaccel
-    fast = cpuaccel.optimize(model, backends=["ipex", "jit"])
-    fast(**batch)               # same call, same outputs, faster
-    print(fast.report)          # what was applied, what was not and why, differences, speed
+    fast = cpuaccel.optimize(model, example_inputs=batch)  # a pipeline that suits most models
+    fast(**batch)                # same call, same outputs, faster
+    print(fast.report)           # what was applied, what was not and why, differences, speed
+
+    fast = cpuaccel.optimize(model, ["onednn"], example_inputs=batch)  # a pipeline of your choice
 
 Importing this package imports nothing else: names are imported when they are first used.
 """

@@ -66,7 +66,7 @@ def test_contributing_names_every_module_at_the_top() -> None:
 
 def test_the_site_has_every_page() -> None:
     nav = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:\n")[2]
-    listed = set(re.findall(r"- ([\w/]+\.md)$", nav, re.M))
+    listed = set(re.findall(r"- (?:[^:\n]+: )?([\w/]+\.md)$", nav, re.M))
     pages = {_name(page).removeprefix("docs/") for page in PAGES} - {"README.md"}
     assert pages == listed - {"index.md"}
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 import torch
-from markdown_it import MarkdownIt
 
 import cpuaccel
 from cpuaccel.plugin.manager import plugin_host
@@ -22,18 +21,15 @@ from tests.caches import use_cache
 from tests.conftest import Offer
 from tests.docs.checkpoints import CHECKPOINTS
 from tests.docs.given import names_for
+from tests.docs.pages import PAGES, code_blocks
 from tests.required import OPENVINO_DECODING, ROOT, SPARK, requires, unmet
 
 pytestmark = requires("torch==2.13.*", "transformers==5.*", *OPENVINO_DECODING)
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-
 
 def blocks(page: Path) -> list[tuple[int, str]]:
     """The Python blocks of a page, each with its line."""
-    tokens = MarkdownIt().parse(page.read_text(encoding="utf-8"))
-    fences = [token for token in tokens if token.type == "fence" and token.info == "python"]
-    return [(token.map[0] + 1, token.content) for token in fences if token.map]
+    return [(b.line, b.code) for b in code_blocks(page) if b.language == "python"]
 
 
 WITH_CODE = [page for page in PAGES if blocks(page)]

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -10,7 +11,10 @@ from typing import Any
 import pytest
 
 import cpuaccel
+from cpuaccel.plugin.manager import plugin_host
+from tests.caches import use_cache
 from tests.cli.conftest import Run
+from tests.cli.generate.models import CHAT, make_llama, saved
 from tests.required import ROOT, requires
 
 REFERENCE = ROOT / "docs" / "reference"
@@ -53,26 +57,69 @@ def test_every_name_of_the_integrations_is_in_the_reference() -> None:
     assert {f"{module}.{name}" for module, name in exported} - documented == set()
 
 
-def _keys(page: str, command: str) -> set[str]:
-    (row,) = [line for line in page.splitlines() if line.startswith(f"| `{command}` |")]
-    return set(row.split("`")[1::2])
+BRIEF = ("--seq-len", "8", "--threads", "1")
+EXAMPLES = {
+    "doctor": ("doctor",),
+    "plugins": ("plugins",),
+    "explain": ("explain", "config:bert-tiny", "--backends", "jit"),
+    "bench": ("bench", "config:bert-tiny", "--backends", "jit", "--rounds", "1", *BRIEF),
+}
+ON_MODERN = {
+    "explain": ("explain", "config:bert-tiny", "--backends", "auto"),
+    "bench --generate": (
+        *("bench", "config:llama-tiny", "--generate", "2", "--prompt-len", "4"),
+        *("--backends", "jit", "--rounds", "1", "--threads", "1"),
+    ),
+    "tune": ("tune", "config:bert-tiny", "--budget", "2", *BRIEF),
+    "generate": ("generate", "MODEL", "w3 w4", "--max-new-tokens", "2", "--backends", "jit"),
+}
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ("doctor",),
-        ("plugins",),
-        ("explain", "config:bert-tiny", "--backends", "jit"),
-        ("bench", "config:bert-tiny", "--backends", "jit", "--rounds", "1", "--seq-len", "8"),
-    ],
-    ids=lambda arguments: arguments[0],
-)
-def test_the_json_page_has_every_key(run: Run, arguments: tuple[str, ...]) -> None:
+@pytest.fixture
+def jit_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let a search try one backend, and keep nothing outside the test's folder."""
+    others = set(plugin_host().backends) - {"jit", "openvino_int8"}  # which `openvino` offers
+    monkeypatch.setenv("CPUACCEL_DISABLE_PLUGINS", ",".join(others))
+    use_cache(tmp_path / "cache", monkeypatch)
+    plugin_host.cache_clear()
+    yield
+    plugin_host.cache_clear()
+
+
+def _keys(page: str, row: str) -> set[str]:
+    """The keys that the page has for a command."""
+    rows = [line for line in page.splitlines() if line.startswith(f"| `{row}` |")]
+    assert len(rows) == 1, row
+    keys = set(rows[0].split("`")[1::2])
+    if "| the same, and" in rows[0]:
+        keys |= _keys(page, row.partition(" --")[0])
+    if "and the report |" in rows[0]:
+        keys |= set(page.partition("The report (")[2].partition("\n## ")[0].split("`")[1::2])
+    return keys
+
+
+@pytest.mark.parametrize("row", EXAMPLES)
+def test_the_json_page_has_every_key(run: Run, row: str) -> None:
     page = (REFERENCE / "json.md").read_text(encoding="utf-8")
-    data: dict[str, Any] = json.loads(run(*arguments, "--json").out)
+    data: dict[str, Any] = json.loads(run(*EXAMPLES[row], "--json").out)
     assert data.pop("schema_version") == 1
-    assert set(data) <= _keys(page, arguments[0])
+    assert set(data) <= _keys(page, row)
+
+
+@requires("torch==2.13.*", "transformers==5.*")
+@pytest.mark.usefixtures("jit_alone")
+@pytest.mark.parametrize("row", ON_MODERN)
+def test_the_json_page_has_every_key_on_the_modern_stack(
+    run: Run, row: str, tmp_path: Path
+) -> None:
+    page = (REFERENCE / "json.md").read_text(encoding="utf-8")
+    arguments = list(ON_MODERN[row])
+    if "MODEL" in arguments:
+        model = saved(make_llama(), CHAT, tmp_path / "llama")
+        arguments[arguments.index("MODEL")] = str(model)
+    ran = run(*arguments, "--json")
+    assert ran.code == 0, ran.err
+    assert set(ran.data) - {"schema_version"} <= _keys(page, row)
 
 
 def test_the_json_page_has_every_key_of_saving(run: Run, tmp_path: Path) -> None:
@@ -81,8 +128,7 @@ def test_the_json_page_has_every_key_of_saving(run: Run, tmp_path: Path) -> None
         *("optimize", "config:bert-tiny", "--backends", "jit", "--json"),
         *("--output", tmp_path / "saved"),
     )
-    report = set(page.partition("The report (")[2].partition("\n## ")[0].split("`")[1::2])
-    assert set(ran.data) - {"schema_version"} <= _keys(page, "optimize") | report
+    assert set(ran.data) - {"schema_version"} <= _keys(page, "optimize")
     inspected = run("inspect", tmp_path / "saved", "--json").data
     schema = page.partition("## Summary\n```json\n")[2].partition("```")[0]
     assert set(inspected) - {"schema_version"} == set(json.loads(schema)["properties"])
