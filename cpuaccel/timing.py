@@ -58,10 +58,21 @@ def interleave(
     return times
 
 
+def format_number(number: float) -> str:
+    """Return a number from 0 up with three digits or, from 1,000 on, without decimals."""
+    digits = 0 if number >= 99.95 else 1 if number >= 9.995 else 2
+    return f"{number:,.{digits}f}"
+
+
+def format_ratio(ratio: float) -> str:
+    """Return a ratio that varies from measurement to measurement, with two digits."""
+    digits = 0 if ratio >= 9.95 else 1 if ratio >= 0.995 else 2
+    return f"{ratio:,.{digits}f}"
+
+
 def format_ms(milliseconds: float) -> str:
-    """Return milliseconds with three digits or, from 1,000 on, without decimals."""
-    digits = 0 if milliseconds >= 99.95 else 1 if milliseconds >= 9.995 else 2
-    return f"{milliseconds:,.{digits}f} ms"
+    """Return milliseconds as ``format_number`` does, with the unit."""
+    return f"{format_number(milliseconds)} ms"
 
 
 def percentile(values: Sequence[float], percent: int) -> float:
