@@ -136,6 +136,7 @@ NEEDS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("tests/integrations/*", ("transformers>=4.48",)),
     ("tests/integrations/batching/test_metrics.py*", ("prometheus-client>=0.20",)),
     ("tests/integrations/tasks/*", TASKS),
+    ("tests/integrations/workers/test_packed.py*", TASKS),
     ("tests/integrations/http/*", HTTP),
     ("tests/integrations/ray/*", RAY),
     ("tests/integrations/spark/*", SPARK),
