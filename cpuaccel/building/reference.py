@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 
 from cpuaccel.checks.hooks import Hook, callers_hooks, capturing_verdict, late_verdict, without
-from cpuaccel.model.copying import shared_copy
+from cpuaccel.model.copying import shared_copy, unmerge_disabled_adapters
 from cpuaccel.model.released_weights import ReleasedWeights
 from cpuaccel.model.signature import Binder
 from cpuaccel.model.state import WatchedState
@@ -41,6 +41,7 @@ class Reference:
     def reset(self) -> None:
         """Take the original as it is now."""
         self.released.restore()
+        unmerge_disabled_adapters(self.original)
         self.eager = self.original.eval() if self._inplace else shared_copy(self.original)
         self.binder = Binder(self.original)
         self._hooks = without(callers_hooks(self.original), self._hooks_of_steps)

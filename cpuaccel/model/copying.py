@@ -53,6 +53,19 @@ def shared_copy(model: torch.nn.Module, dtype: torch.dtype | None = None) -> tor
     return copied.eval()
 
 
+def unmerge_disabled_adapters(model: torch.nn.Module) -> None:
+    """Let layers of peft subtract adapters that are merged and disabled, as their next call would.
+
+    In a copy that call writes to the shared weights, and the original subtracts them once more.
+    """
+    for module in model.modules():
+        unmerge = getattr(module, "unmerge", None)
+        # Of other classes these attributes may be methods.
+        disabled, merged = (getattr(module, name, None) for name in ("disable_adapters", "merged"))
+        if callable(unmerge) and disabled is True and merged is True:
+            unmerge()
+
+
 def cast_copy(model: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
     """Cast a copy as Transformers' ``from_pretrained`` does: tables that aren't saved stay.
 

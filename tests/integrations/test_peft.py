@@ -113,3 +113,15 @@ def test_a_merged_adapter_is_not_added_twice(backend: str) -> None:
     torch.testing.assert_close(output(fast), before, rtol=1e-4, atol=1e-4)
     fast = optimized(merged, backend)
     torch.testing.assert_close(output(fast), before, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_merged_adapter_that_is_disabled_is_subtracted_once(backend: str) -> None:
+    """The next call subtracts it from the weights, which the original and its copies share."""
+    model, expected = adapted(), adapted()
+    fast = optimized(model, backend)
+    model.merge_adapter()  # type: ignore[operator]
+    for each in (model, expected):
+        each.base_model.disable_adapter_layers()  # type: ignore[operator,union-attr]
+    for each in (fast, model):
+        torch.testing.assert_close(output(each), output(expected), rtol=1e-4, atol=1e-4)
