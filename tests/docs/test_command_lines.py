@@ -48,6 +48,7 @@ def parse(line: str) -> Parameters:
         SystemExit: a command, an option or an argument is wrong, as stderr says.
     """
     command = typer.main.get_command(app)
+    command.callback = None  # it sets up logging
     parsed: Parameters = {}
     for one in command.commands.values():  # type: ignore[attr-defined]
         one.callback = lambda **parameters: parsed.update(parameters)

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from cpuaccel.errors import PipelineError
-from cpuaccel.planning.resolve import resolve_here
+from cpuaccel.planning.resolve import resolve
 from cpuaccel.planning.toml import parse_pipeline
+from cpuaccel.plugin.manager import plugin_host
 from tests.docs.pages import EXAMPLES, PAGES, code_blocks
 from tests.required import ROOT
 
@@ -25,9 +26,9 @@ def check(code: str) -> None:
     """Parse a block, and resolve its steps and their options if it is a pipeline."""
     table = tomllib.loads(code)
     if not table.keys() <= PACKAGING:
-        resolve_here(parse_pipeline(code.encode(), Path("pipeline.toml")))
+        resolve(parse_pipeline(code.encode(), Path("pipeline.toml")), plugin_host())
     elif "cpuaccel" in table.get("tool", {}):
-        resolve_here(parse_pipeline(code.encode(), Path("pyproject.toml")))
+        resolve(parse_pipeline(code.encode(), Path("pyproject.toml")), plugin_host())
 
 
 @pytest.mark.parametrize("code", BLOCKS)
